@@ -1,0 +1,74 @@
+"""The one place that knows about devices, threads, seeds and how a command ends."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import sys
+from collections.abc import Callable
+
+from paddle_sam.common.checks import ConfigError, PaddleSamError
+
+
+def resolve_device(name: str = "auto") -> str:
+    """Choose where networks run: `auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`.
+
+    Sets Paddle's current device and returns its name.
+
+    Raises:
+        ConfigError: the name is unknown, or this Paddle or machine has no such device.
+    """
+    import paddle
+
+    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if name == "auto":
+        name = "gpu:0" if gpus else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "gpu") or (index and not index.isdigit()):
+        raise ConfigError(f"--device: expected auto, cpu, gpu or gpu:N, found {name!r}")
+    if kind == "gpu" and int(index or 0) >= gpus:
+        reason = (
+            f"this machine shows {gpus} of them"
+            if paddle.is_compiled_with_cuda()
+            else "this Paddle is the CPU build; install paddlepaddle-gpu"
+        )
+        raise ConfigError(f"--device: {name} is not there: {reason}. Use --device cpu.")
+    return paddle.device.set_device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and Paddle generators."""
+    import numpy as np
+    import paddle
+
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+    paddle.seed(seed)
+
+
+def quiet_paddle() -> None:
+    """Keep Paddle's start-up messages out of a command's output; call before importing it."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+
+
+def command(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Turn `main(argv=None)` into a command: a `PaddleSamError` becomes one printed line.
+
+    The wrapped function returns the exit status: what `main` returned (None is 0), 2 after an
+    error, 130 after Ctrl-C.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv=None) -> int:
+        quiet_paddle()
+        try:
+            return main(argv) or 0
+        except PaddleSamError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
+
+    return wrapped
