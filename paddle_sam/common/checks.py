@@ -49,6 +49,4 @@ def check_shape(name: str, tensor, expected: Sequence[int | None]) -> None:
     )
     if not fits:
         want = ", ".join("*" if size is None else str(size) for size in expected)
-        raise ConfigError(
-            f"{name}: expected shape [{want}], found [{', '.join(map(str, found))}]"
-        )
+        raise ConfigError(f"{name}: expected shape [{want}], found [{', '.join(map(str, found))}]")

@@ -1,0 +1,151 @@
+"""Weight files: written whole or not at all, read without running code, loaded strictly.
+
+A `.pdparams` file of this package is a pickled dict of plain Python values and NumPy arrays
+(`paddle.load` opens it too). Reading it admits those types and nothing else, so a file from an
+unknown source can do no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Collection, Mapping, MutableMapping
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddle_sam.common.checks import CheckpointError
+from paddle_sam.common.files import atomic_path
+
+FORMAT = "paddle_sam"
+FORMAT_VERSION = 1
+# Protocol 5 writes arrays from their own memory; older ones copy every array first.
+PICKLE_PROTOCOL = 5
+
+# What NumPy's own pickles name, under the module paths of NumPy 1 and 2.
+_ALLOWED = {
+    ("multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("multiarray", "scalar"): np._core.multiarray.scalar,
+    ("numeric", "_frombuffer"): np._core.numeric._frombuffer,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        package, _, leaf = module.rpartition(".")
+        if package in ("", "numpy.core", "numpy._core") and (leaf, name) in _ALLOWED:
+            return _ALLOWED[leaf, name]
+        raise CheckpointError(f"it refers to {module}.{name}, which is not data")
+
+
+def save_file(path: str | os.PathLike, content: Mapping) -> None:
+    """Write `content` (plain values and NumPy arrays) to `path`, atomically.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        header = {"format": FORMAT, "format_version": FORMAT_VERSION}
+        pickle.dump(header | dict(content), stream, protocol=PICKLE_PROTOCOL)
+
+
+def read_file(path: str | os.PathLike) -> dict:
+    """Read what `save_file` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, of another kind, or holds more than data.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            content = _ArrayUnpickler(stream).load()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: refused: {error}") from None
+    except (OSError, MemoryError) as error:
+        raise CheckpointError(f"{path}: could not be read: {error}") from error
+    except Exception as error:  # damaged pickles raise nearly every exception there is
+        raise CheckpointError(f"{path}: {_diagnosis(path)}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not a weight file of paddle_sam. {_diagnosis(path, damaged=False)}"
+        )
+    if content["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: written in format {content['format_version']}, this version reads"
+            f" {FORMAT_VERSION}; update paddle_sam"
+        )
+    return content
+
+
+def _diagnosis(path: Path, damaged: bool = True) -> str:
+    """Say what a file that is not ours seems to be, from its first bytes."""
+    with path.open("rb") as stream:
+        start = stream.read(512)
+    if not start:
+        return "the file is empty; fetch or convert it again"
+    if start.lstrip()[:1] == b"<":
+        return "this is a web page, not a weight file; the download failed, fetch it again"
+    convert = f"convert it first: python convert/convert_weights.py {path}"
+    if start[:4] == b"PK\x03\x04" or b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in start:
+        return f"this is a PyTorch file; {convert}"
+    if damaged:
+        return "the file is truncated or damaged; fetch or convert it again"
+    return f"If it is a published checkpoint, {convert}"
+
+
+def load_strict(
+    layer: paddle.nn.Layer,
+    state: MutableMapping[str, np.ndarray | paddle.Tensor],
+    source: str,
+    missing: Collection[str] = (),
+    consume: bool = False,
+) -> None:
+    """Copy `state` into `layer`; every tensor must find its place with its exact shape.
+
+    Tensors are converted to the type of their target. Works on a layer built under
+    `paddle.LazyGuard`, whose parameters have no memory until they are filled here.
+
+    Args:
+        layer: the network.
+        state: arrays by the names of `layer.state_dict()`.
+        source: where the state comes from, for messages.
+        missing: names that may be absent; they keep their value.
+        consume: empty `state` on the way, so that weights are not held twice.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, or has another shape. Nothing was copied.
+    """
+    targets = layer.state_dict()
+    _check_fit(targets, state, missing, f"{source}: does not fit {type(layer).__name__}")
+    for name in list(state):
+        value = state.pop(name) if consume else state[name]
+        value = value.numpy() if isinstance(value, paddle.Tensor) else value
+        targets[name].set_value(value.astype(_numpy_type(targets[name]), copy=False))
+
+
+def _check_fit(targets: Mapping, state: Mapping, missing: Collection[str], prefix: str) -> None:
+    problems = {
+        "missing": [name for name in targets if name not in state and name not in missing],
+        "unknown to the network": [name for name in state if name not in targets],
+        "of another shape": [
+            f"{name}: file {list(value.shape)}, network {list(targets[name].shape)}"
+            for name, value in state.items()
+            if name in targets and list(targets[name].shape) != list(value.shape)
+        ],
+    }
+    found = [
+        f"{len(names)} {kind} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
+    if found:
+        raise CheckpointError(f"{prefix}: tensors {', '.join(found)}")
+
+
+def _numpy_type(tensor: paddle.Tensor) -> str:
+    return str(tensor.dtype).rpartition(".")[2]

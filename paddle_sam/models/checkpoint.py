@@ -1,0 +1,93 @@
+"""Weight file to network: `load` builds what the file describes and fills it strictly.
+
+A file (see `paddle_sam.common.checkpoint_file`) holds
+
+- `kind`: what was converted or trained (`sam`, `psp`, `stylegan2`, ...);
+- `networks`: by name, each with `network` (a key of `BUILDERS`), `arch` (its constructor's
+  arguments) and `state` (arrays by parameter name);
+- optionally `latent_avg`, `alignment` (the crop the network was trained on), `options` (those of
+  the training run) and `source` (where a converted file came from).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import paddle
+from paddle import nn
+
+from paddle_sam.common.checkpoint_file import load_strict, read_file
+from paddle_sam.common.checks import CheckpointError, ConfigError
+from paddle_sam.common.runtime import resolve_device
+from paddle_sam.models.age_regressor import AgeRegressor
+from paddle_sam.models.face_recognition import FaceEmbedder
+from paddle_sam.models.psp_encoder import GradualStyleEncoder
+from paddle_sam.models.sam import SAM
+from paddle_sam.models.stylegan2 import Discriminator, Generator
+
+
+def build_sam(
+    encoder: Mapping,
+    decoder: Mapping,
+    pretrained_encoder: Mapping | None = None,
+    start: str = "encoded_w_plus",
+) -> SAM:
+    """SAM (or pSp) from the constructor arguments of its parts."""
+    return SAM(
+        GradualStyleEncoder(**encoder),
+        Generator(**decoder),
+        None if pretrained_encoder is None else GradualStyleEncoder(**pretrained_encoder),
+        start,
+    )
+
+
+BUILDERS = {
+    "sam": build_sam,
+    "stylegan2_generator": Generator,
+    "stylegan2_discriminator": Discriminator,
+    "face_embedder": FaceEmbedder,
+    "age_regressor": AgeRegressor,
+}
+
+
+def build_empty(network: str, arch: Mapping) -> nn.Layer:
+    """Build a network whose parameters take no memory until `load_strict` fills them."""
+    if network not in BUILDERS:
+        raise CheckpointError(
+            f"unknown network {network!r}; this version knows {', '.join(sorted(BUILDERS))}"
+        )
+    with paddle.LazyGuard():
+        return BUILDERS[network](**arch)
+
+
+def load(path: str | os.PathLike, part: str | None = None, device: str = "auto") -> nn.Layer:
+    """Load the network that a converted or trained weight file holds, in eval mode.
+
+    Args:
+        path: a `.pdparams` file written by `convert/convert_weights.py` or by training.
+        part: which network of a file with several, such as `d` of a StyleGAN2 file; the first
+            (there `g_ema`) when None.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or does not fit its description.
+        ConfigError: the device or the part does not exist.
+    """
+    resolve_device(device)
+    return network_from(read_file(path), str(path), part)
+
+
+def network_from(content: dict, source: str, part: str | None = None) -> nn.Layer:
+    """The network in a file's `content`, whose arrays are used up. See `load`."""
+    networks = content["networks"]
+    part = part or next(iter(networks))
+    if part not in networks:
+        raise ConfigError(f"part: {source} holds {', '.join(networks)}, found {part!r}")
+    entry = networks[part]
+    network = build_empty(entry["network"], entry["arch"])
+    load_strict(network, entry["state"], source, consume=True)
+    if isinstance(network, Generator) and content.get("latent_avg") is not None:
+        network.latent_avg = paddle.to_tensor(content["latent_avg"], dtype="float32")
+    network.eval()
+    return network
