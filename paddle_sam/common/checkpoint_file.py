@@ -121,14 +121,15 @@ def load_strict(
         CheckpointError: a tensor is missing, unknown, or has another shape. Nothing was copied.
     """
     targets = layer.state_dict()
-    _check_fit(targets, state, missing, f"{source}: does not fit {type(layer).__name__}")
+    check_fit(targets, state, f"{source}: does not fit {type(layer).__name__}", missing)
     for name in list(state):
         value = state.pop(name) if consume else state[name]
         value = value.numpy() if isinstance(value, paddle.Tensor) else value
         targets[name].set_value(value.astype(_numpy_type(targets[name]), copy=False))
 
 
-def _check_fit(targets: Mapping, state: Mapping, missing: Collection[str], prefix: str) -> None:
+def check_fit(targets: Mapping, state: Mapping, prefix: str, missing: Collection[str] = ()) -> None:
+    """Raise `CheckpointError`, its message begun by `prefix`, unless names and shapes agree."""
     problems = {
         "missing": [name for name in targets if name not in state and name not in missing],
         "unknown to the network": [name for name in state if name not in targets],

@@ -6,6 +6,7 @@ import functools
 import os
 import random
 import sys
+import warnings
 from collections.abc import Callable
 
 from paddle_sam.common.checks import ConfigError, PaddleSamError
@@ -50,6 +51,7 @@ def seed_everything(seed: int) -> None:
 def quiet_paddle() -> None:
     """Keep Paddle's start-up messages out of a command's output; call before importing it."""
     os.environ.setdefault("GLOG_minloglevel", "2")
+    warnings.filterwarnings("ignore", message="No ccache found")
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:

@@ -17,9 +17,9 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_sam.common.checks import ConfigError, check_shape
-from paddle_sam.losses.lpips import LPIPS
 from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.face_recognition import FaceEmbedder
+from paddle_sam.models.lpips import LPIPS
 
 # The part of a 256 px FFHQ crop that shows the face without its surroundings.
 FACE_ROWS = (35, 223)

@@ -22,6 +22,7 @@ from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.common.runtime import resolve_device
 from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.face_recognition import FaceEmbedder
+from paddle_sam.models.lpips import LPIPS, LpipsFeatures, LpipsWeights
 from paddle_sam.models.psp_encoder import GradualStyleEncoder
 from paddle_sam.models.sam import SAM
 from paddle_sam.models.stylegan2 import Discriminator, Generator
@@ -48,6 +49,9 @@ BUILDERS = {
     "stylegan2_discriminator": Discriminator,
     "face_embedder": FaceEmbedder,
     "age_regressor": AgeRegressor,
+    "lpips": LPIPS,
+    "lpips_features": LpipsFeatures,
+    "lpips_lin": LpipsWeights,
 }
 
 

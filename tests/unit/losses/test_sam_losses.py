@@ -6,10 +6,10 @@ import pytest
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.losses import sam as losses
-from paddle_sam.losses.lpips import LPIPS
 from paddle_sam.losses.sam import LossWeights, SAMLoss
 from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.face_recognition import FaceEmbedder
+from paddle_sam.models.lpips import LPIPS
 
 SIZE = 64
 

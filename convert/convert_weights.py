@@ -1,0 +1,42 @@
+"""Convert published PyTorch checkpoints to Paddle weight files, or with --reverse back."""
+
+import argparse
+import sys
+
+from paddle_sam.common.runtime import command
+
+EPILOG = """\
+What a file is, is told from its keys: SAM, pSp, StyleGAN2 (rosinality layout, or a pickle of
+NVIDIA's stylegan2-ada-pytorch or stylegan3 repository), IR-SE50, CurricularFace, DEX VGG,
+AlexNet or VGG16 features and LPIPS lin layers. Nothing in a file is executed. Every tensor is
+converted, or listed as dropped (counters of batch norm, filter taps that the description holds);
+if one has no place, the file is refused and nothing is written. The table shows the first 16
+digits of each result's SHA-256. PyTorch is needed here and nowhere else: pip install -e
+".[convert]" """
+
+
+@command
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="checkpoint to convert")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder for the results (default: beside each FILE)"
+    )
+    parser.add_argument(
+        "--reverse",
+        action="store_true",
+        help="FILEs are .pdparams; write the .pt that the reference code loads",
+    )
+    parser.add_argument("--force", action="store_true", help="replace results that exist")
+    args = parser.parse_args(argv)
+
+    from paddle_sam.converters.batch import convert_files
+
+    reports = convert_files(args.files, args.output, args.reverse, args.force)
+    return 0 if len(reports) == len(args.files) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

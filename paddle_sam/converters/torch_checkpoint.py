@@ -1,0 +1,128 @@
+"""Read PyTorch files as NumPy arrays, and write them. The only module that imports torch.
+
+Files are opened with `weights_only`, so that nothing in them is executed, and mapped into memory
+where the format allows, so that tensors are read when they are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from paddle_sam.common.checks import CheckpointError
+from paddle_sam.common.files import atomic_path
+
+LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+ZIP_MAGIC = b"PK\x03\x04"
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError:
+        raise CheckpointError(
+            'torch: needed to convert PyTorch files; pip install -e ".[convert]"'
+        ) from None
+    return torch
+
+
+def read_torch(path: str | os.PathLike) -> dict:
+    """Top-level dict of a torch file, its tensors as NumPy arrays of the same type.
+
+    Raises:
+        CheckpointError: missing, truncated, a web page, not a torch file, or it holds code.
+    """
+    path = Path(path)
+    start = _first_bytes(path)
+    torch = _torch()
+    allowed = [argparse.Namespace, *_numpy_scalar_types()]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            content = torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=start.startswith(ZIP_MAGIC),
+            )
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused: it holds more than weights ({_first_line(error)})"
+        ) from error
+    except Exception as error:  # torch reports damage as RuntimeError, EOFError, ValueError, ...
+        raise CheckpointError(
+            f"{path}: a PyTorch file that is truncated or damaged ({path.stat().st_size:,} bytes:"
+            f" {_first_line(error)}); fetch it again"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path}: expected a dict of tensors, found {type(content).__name__}: a checkpoint of"
+            " another project"
+        )
+    return _to_numpy(content)
+
+
+def write_torch(path: str | os.PathLike, content: Mapping) -> None:
+    """Write a (nested) dict to `path`, its NumPy arrays as torch tensors, atomically."""
+    torch = _torch()
+    with atomic_path(path) as temporary:
+        torch.save(_to_torch(content, torch), temporary)
+
+
+def _first_bytes(path: Path) -> bytes:
+    """The first bytes of a file that looks like a torch file; raises for what does not."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: could not be read: {error.strerror}") from error
+    if not start:
+        raise CheckpointError(f"{path}: the file is empty; fetch it again")
+    if start.lstrip()[:1] == b"<":
+        raise CheckpointError(
+            f"{path}: this is a web page saved under a weight file's name, what a failed download"
+            " leaves (Google Drive does this when a file is too popular); fetch it by hand"
+        )
+    if not start.startswith(ZIP_MAGIC) and LEGACY_MAGIC not in start:
+        raise CheckpointError(
+            f"{path}: not a PyTorch file (it begins with {start[:8].hex(' ')}); expected a .pt or"
+            " .pth checkpoint"
+        )
+    return start
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _numpy_scalar_types() -> list:
+    return [np._core.multiarray.scalar, np.dtype, *[type(np.dtype(t)) for t in "fdeilqB?"]]
+
+
+def _to_numpy(value):
+    torch = _torch()
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        # NumPy has no bfloat16; float32 holds every one of its values.
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {key: _to_numpy(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_numpy(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _to_torch(value, torch):
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value if value.flags.writeable else value.copy()).contiguous()
+    if isinstance(value, Mapping):
+        return {key: _to_torch(item, torch) for key, item in value.items()}
+    return value
