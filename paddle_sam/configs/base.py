@@ -65,7 +65,10 @@ def parse(
         ConfigError: a value cannot work.
     """
     parser = argparse.ArgumentParser(
-        description=description, argument_default=argparse.SUPPRESS, allow_abbrev=False
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     if preset_names:
         parser.add_argument("--preset", choices=sorted(preset_names), help="named set of options")
@@ -132,12 +135,18 @@ def check_resumable(stored: Any, wanted: Any, where: Path) -> None:
 
 
 def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: type) -> None:
-    text = f"{field.metadata['help']} (default: {field.default})"
+    text = field.metadata["help"]
     flag = f"--{field.name}"
-    if kind is bool:
+    if kind is bool and field.name.startswith("no_"):
+        parser.add_argument(flag, action="store_true", help=text)
+    elif kind is bool:
+        text += f" (default: {'yes' if field.default else 'no'})"
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
     else:
-        parser.add_argument(flag, type=kind, choices=field.metadata["choices"], help=text)
+        text += f" (default: {field.default})" if field.default != "" else ""
+        choices = field.metadata["choices"]
+        metavar = None if choices else {int: "N", float: "X"}.get(kind, "TEXT")
+        parser.add_argument(flag, type=kind, choices=choices, metavar=metavar, help=text)
 
 
 def _check_value(field: dataclasses.Field, value: Any) -> None:

@@ -21,7 +21,10 @@ TABLES = {
     "lpips_bare_features": tables.LPIPS_BARE_FEATURES,
     "lpips_lin": tables.LPIPS_LIN,
 }
-FFHQ_CROP = {"scale": 1.0, "offset": 0.1}
+# The crop of the published networks (pSp's alignment script samples FFHQ's square directly), and
+# what networks trained here add to the scale and offset that their `arch` entry states.
+PUBLISHED_CROP = {"scale": 1.0, "offset": 0.1, "oversample": 1}
+OWN_CROP = {"oversample": 4}
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ def _sam_or_psp(state: Mapping, extras: dict, path: Path) -> Checkpoint:
     shape = (encoder["n_styles"], encoder["style_dim"])
     added = {"latent_avg": np.broadcast_to(extras["latent_avg"], shape)}
     kind = "sam" if frozen else "psp"
-    crop = {"size": encoder["input_size"], **FFHQ_CROP, **given.get("alignment", {})}
+    crop = {"size": encoder["input_size"], **PUBLISHED_CROP}
+    if "alignment" in given:
+        crop |= OWN_CROP | given["alignment"]
     network = Network("sam", "sam", "state_dict", state, arch, added)
     return Checkpoint(kind, {kind: network}, {"alignment": crop, "options": options}, extras)
 

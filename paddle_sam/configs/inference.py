@@ -1,0 +1,82 @@
+"""Options of the inference scripts, under the published names where there are any."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from paddle_sam.common.checks import ConfigError
+from paddle_sam.configs.base import option
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceConfig:
+    """What to age, with what, to which ages, and where to."""
+
+    data_path: str = option("", "photograph, or folder of them (default: a portrait to try it on)")
+    checkpoint_path: str = option("", "SAM weight file (default: the small embedded model)")
+    exp_dir: str = option("", "folder for the results (default: results; examples without data)")
+    target_age: str = option(
+        "0,10,20,30,40,50,60,70,80,90,100", "ages in years, also as ranges: 0-100:10 or 20,40-60"
+    )
+    n_images: int = option(0, "use only the first so many images; 0 for all", minimum=0)
+    test_batch_size: int = option(4, "images rendered together", minimum=1)
+    test_workers: int = option(2, "threads that read and align ahead; 0 for none", minimum=0)
+    resize_outputs: bool = option(False, "pool the results to the network's input size")
+    face: str = option(
+        "best",
+        "which faces of a photograph: the most confident, the largest, or each",
+        choices=("best", "largest", "all"),
+    )
+    no_align: bool = option(False, "the images are aligned crops already")
+    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderPerAgeConfig(InferenceConfig):
+    """Options of `scripts/inference.py`."""
+
+    couple_outputs: bool = option(False, "also write each result beside its input")
+
+
+@dataclasses.dataclass(frozen=True)
+class SideBySideConfig(InferenceConfig):
+    """Options of `scripts/inference_side_by_side.py`."""
+
+    labels: bool = option(True, "write the age under each image")
+    tile_size: int = option(
+        0, "side of each image in a strip; 0 for the model's own, but at least 128", minimum=0
+    )
+    contact_sheet: bool = option(True, "also write a sheet of all strips")
+
+
+def parse_ages(text: str) -> list[float]:
+    """Ages of `--target_age`, each once, in the order given.
+
+    >>> parse_ages("0,10,50-70:10,65-67")
+    [0.0, 10.0, 50.0, 60.0, 70.0, 65.0, 66.0, 67.0]
+
+    Raises:
+        ConfigError: a part is neither an age nor a range, or lies outside 0 to 100.
+    """
+    ages: list[float] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(?:-(\d+)(?::(\d+))?)?\s*", part)
+        if found is None:
+            raise ConfigError(
+                f"--target_age: expected ages such as 0,30,60 or ranges such as 0-100:10, found"
+                f" {part.strip()!r}"
+            )
+        first, last, step = found.groups()
+        if last is None:
+            ages.append(float(first))
+        elif "." in first or int(step or 1) == 0 or int(last) < int(first):
+            raise ConfigError(
+                f"--target_age: expected a range FROM-TO or FROM-TO:STEP of whole, rising years,"
+                f" found {part.strip()!r}"
+            )
+        else:
+            ages += map(float, range(int(first), int(last) + 1, int(step or 1)))
+    if wrong := [age for age in ages if age > 100]:
+        raise ConfigError(f"--target_age: expected ages from 0 to 100, found {wrong[0]:g}")
+    return list(dict.fromkeys(ages))

@@ -1,0 +1,205 @@
+"""`AgePipeline`: a photograph in, the same face at other ages out."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddle_sam.common.checkpoint_file import read_file
+from paddle_sam.common.checks import CheckpointError, ConfigError, check_shape
+from paddle_sam.common.images import read_image, resize, to_network, to_uint8
+from paddle_sam.common.runtime import resolve_device
+from paddle_sam.common.weights import find_weight
+from paddle_sam.data.alignment import AlignedFace, CropSettings, align_faces
+from paddle_sam.models.age_regressor import AgeRegressor
+from paddle_sam.models.checkpoint import load, network_from
+from paddle_sam.models.face_landmarks import FaceLandmarker
+from paddle_sam.models.sam import SAM, add_age_plane
+
+EMBEDDED_DEFAULT = "sam_mini"
+EMBEDDED_NOTE = (
+    "No --checkpoint_path: using the small embedded model (64 px, trained on UTKFace, research"
+    " use). The published 1024 px model is fetched and converted once; see README, 'The published"
+    " models'."
+)
+
+Image = str | os.PathLike | np.ndarray
+
+
+class AgePipeline:
+    """Align faces, encode them once, render them at any ages.
+
+    >>> pipeline = AgePipeline.from_checkpoint()                    # the embedded default
+    >>> strips = pipeline("photo.jpg", ages=[10, 40, 70])           # doctest: +SKIP
+    >>> strips.shape                                                # doctest: +SKIP
+    (1, 3, 64, 64, 3)
+
+    Args:
+        network: a SAM network in eval mode.
+        crop: how its faces are cut from photographs.
+        source: what the weights are called, for messages.
+    """
+
+    def __init__(self, network: SAM, crop: CropSettings, source: str = "network"):
+        if not isinstance(network, SAM) or network.pretrained_encoder is None:
+            raise CheckpointError(
+                f"{source}: holds a {type(network).__name__} that cannot age a face; expected a"
+                " SAM checkpoint"
+            )
+        self.network = network
+        self.crop = crop
+        self.source = source
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | os.PathLike | None = None, device: str = "auto"
+    ) -> AgePipeline:
+        """Build from a converted or trained `.pdparams` file; None takes the embedded default.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, foreign, or no SAM network.
+            ConfigError: the device does not exist.
+        """
+        path = Path(path) if path else find_weight(EMBEDDED_DEFAULT)
+        resolve_device(device)
+        content = read_file(path)
+        crop = CropSettings(**(content.get("alignment") or {}))
+        return cls(network_from(content, str(path)), crop, str(path))
+
+    @property
+    def output_size(self) -> int:
+        """Height and width of the images that the decoder renders."""
+        return self.network.decoder.size
+
+    def __call__(
+        self,
+        images: Image | Sequence[Image],
+        ages: Iterable[float] = range(0, 101, 10),
+        face: str = "best",
+        align: bool = True,
+        resize_outputs: bool = False,
+        batch_size: int = 4,
+    ) -> np.ndarray:
+        """Age the faces of one or several photographs.
+
+        Args:
+            images: path or uint8 RGB array [H, W, 3], or a sequence of them.
+            ages: target ages in years, 0 to 100.
+            face: which faces of a photograph: `best` (the most confident), `largest` or `all`.
+            align: find and cut out the face; False where images are aligned crops already.
+            resize_outputs: pool the results to the network's input size.
+            batch_size: images rendered together.
+
+        Returns:
+            uint8 [F, A, S, S, 3]: every face of every image in order, at every age.
+
+        Raises:
+            ImageError, FaceNotFoundError: an image cannot be used; the message names it.
+            ConfigError: an age or option cannot work.
+        """
+        single = isinstance(images, (str, os.PathLike)) or (
+            isinstance(images, np.ndarray) and images.ndim == 3
+        )
+        crops = [
+            found.image
+            for image in ([images] if single else images)
+            for found in self.faces(image, face, align)
+        ]
+        return self.age(np.stack(crops), ages, resize_outputs, batch_size)
+
+    def faces(
+        self, image: Image, face: str = "best", align: bool = True, source: str = "image"
+    ) -> list[AlignedFace]:
+        """Crops of one photograph as this network expects them.
+
+        `source` names an array in messages; for the rest see `__call__`.
+        """
+        source = source if isinstance(image, np.ndarray) else str(image)
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        if align:
+            return align_faces(pixels, self._landmarker.find, self.crop, choice=face, source=source)
+        height, width = pixels.shape[:2]
+        corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
+        return [AlignedFace(resize(pixels, self.crop.size), corners)]
+
+    def age(
+        self,
+        crops: np.ndarray,
+        ages: Iterable[float],
+        resize_outputs: bool = False,
+        batch_size: int = 4,
+    ) -> np.ndarray:
+        """Aligned crops uint8 [F, S, S, 3] at every age: uint8 [F, A, R, R, 3]. See `__call__`."""
+        size = self.network.input_size
+        check_shape("crops", crops, (None, size, size, 3))
+        ages = np.asarray(check_ages(ages), np.float32)
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
+        images = paddle.to_tensor(to_network(crops))
+        inverted = self.invert(images, batch_size)
+        pairs = [(f, a) for f in range(len(crops)) for a in range(len(ages))]
+        rendered = []
+        for start in range(0, len(pairs), batch_size):
+            faces, targets = map(list, zip(*pairs[start : start + batch_size], strict=True))
+            index = paddle.to_tensor(faces)
+            results = self.render(
+                images[index], inverted[index], paddle.to_tensor(ages[targets]), resize_outputs
+            )
+            rendered.extend(to_uint8(results.numpy()))
+        return np.stack(rendered).reshape(len(crops), len(ages), *rendered[0].shape)
+
+    def invert(self, images: paddle.Tensor, batch_size: int = 4) -> paddle.Tensor:
+        """Codes [F, L, D] of the frozen encoder for images [F, 3, S, S]: once per face."""
+        with paddle.no_grad():
+            return paddle.concat(
+                [
+                    self.network.invert(images[start : start + batch_size])
+                    for start in range(0, len(images), batch_size)
+                ]
+            )
+
+    def render(
+        self,
+        images: paddle.Tensor,
+        inverted: paddle.Tensor,
+        ages: paddle.Tensor,
+        resize_outputs: bool = False,
+    ) -> paddle.Tensor:
+        """Images [N, 3, S, S] with their codes [N, L, D] at ages [N]: [N, 3, R, R] in [-1, 1]."""
+        with paddle.no_grad():
+            codes = self.network.encode(add_age_plane(images, ages), inverted)
+            return self.network.decode(codes, resize=resize_outputs, randomize_noise=False)[0]
+
+    @functools.cached_property
+    def _landmarker(self) -> FaceLandmarker:
+        return FaceLandmarker()
+
+
+def measure_ages(regressor: AgeRegressor, images: np.ndarray) -> np.ndarray:
+    """Apparent ages [N] in years of uint8 images [N, H, W, 3]."""
+    with paddle.no_grad():
+        return regressor.age(paddle.to_tensor(to_network(images))).numpy()
+
+
+def embedded_age_regressor(device: str = "auto") -> AgeRegressor:
+    """The age regressor that belongs to the embedded default, and to its crop."""
+    return load(find_weight("age_mini"), device=device)
+
+
+def check_ages(ages: Iterable[float]) -> list[float]:
+    """The ages as a list.
+
+    Raises:
+        ConfigError: there is none, or one is outside 0 to 100.
+    """
+    ages = list(ages)
+    if not ages:
+        raise ConfigError("--target_age: expected at least one age, found none")
+    if wrong := [age for age in ages if not 0 <= age <= 100]:
+        raise ConfigError(f"--target_age: expected ages from 0 to 100, found {wrong[0]:g}")
+    return ages

@@ -1,0 +1,50 @@
+"""Strips and sheets: results laid out for a person to look at. NumPy and PIL only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from paddle_sam.common.images import resize
+
+INK = (32, 32, 32)
+PAPER = (255, 255, 255)
+
+
+def strip(
+    tiles: Sequence[np.ndarray], size: int, captions: Sequence[str] | None = None
+) -> np.ndarray:
+    """Tiles uint8 [*, *, 3] side by side, each `size` square, with captions below if any.
+
+    Returns uint8 [size (+ a line of text), size * len(tiles), 3].
+    """
+    picture = np.concatenate([resize(tile, size) for tile in tiles], axis=1)
+    if captions is None:
+        return picture
+    return np.concatenate([picture, caption_line(captions, size)], axis=0)
+
+
+def caption_line(captions: Sequence[str], width: int) -> np.ndarray:
+    """Captions centred in cells of `width` pixels: uint8 [width // 6, width * n, 3]."""
+    height = max(width // 6, 12)
+    line = Image.new("RGB", (width * len(captions), height), PAPER)
+    draw = ImageDraw.Draw(line)
+    font = ImageFont.load_default(size=round(height * 0.7))
+    for index, caption in enumerate(captions):
+        centre = (index * width + width / 2, height / 2)
+        draw.text(centre, caption, fill=INK, font=font, anchor="mm")
+    return np.asarray(line)
+
+
+def stack(strips: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
+    """Strips below each other, `gap` pixels apart, narrower ones filled up with paper."""
+    width = max(one.shape[1] for one in strips)
+    height = sum(one.shape[0] + gap for one in strips) - gap
+    sheet = np.full((height, width, 3), PAPER, np.uint8)
+    top = 0
+    for one in strips:
+        sheet[top : top + one.shape[0], : one.shape[1]] = one
+        top += one.shape[0] + gap
+    return sheet

@@ -1,0 +1,27 @@
+"""One folder of results per age: EXP_DIR/inference_results/AGE/NAME.
+
+With --couple_outputs each result is also written beside its input under inference_coupled/.
+Photographs are aligned first; a file that cannot be used is reported while the others go on.
+Exit status: 0 all done, 1 some failed, 2 none.
+
+    python scripts/inference.py --data_path photos --exp_dir results --target_age 10,70
+"""
+
+import sys
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.base import parse
+    from paddle_sam.configs.inference import FolderPerAgeConfig
+
+    config = parse(FolderPerAgeConfig, argv, __doc__)
+    from paddle_sam.inference.folders import folder_per_age
+
+    return folder_per_age(config).status()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
