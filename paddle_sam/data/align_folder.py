@@ -1,0 +1,236 @@
+"""Aligning every photograph of a folder tree, in several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from paddle_sam.common.checks import ConfigError, ImageError, PaddleSamError
+from paddle_sam.common.files import atomic_path
+from paddle_sam.common.images import list_images, read_image, save_image
+from paddle_sam.data.alignment import CropSettings, align_faces
+
+REPORT = "align_failures.jsonl"
+_SETTINGS = "align_settings.json"
+
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """How many photographs were aligned, were there already, failed; and where it says why."""
+
+    aligned: int
+    skipped: int
+    failed: int
+    report: Path | None
+
+    def __str__(self):
+        counts = f"{self.aligned} aligned, {self.skipped} already there, {self.failed} failed"
+        return f"{counts} (why: {self.report})" if self.failed else counts
+
+
+@dataclass(frozen=True)
+class _Task:
+    source: Path
+    target: Path  # of the crop; of several faces, the pattern their names follow
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every worker process needs to know."""
+
+    make_landmarker: Callable
+    settings: CropSettings
+    choice: str
+
+
+def align_folder(
+    root: Path,
+    output: Path,
+    make_landmarker: Callable,
+    settings: CropSettings,
+    *,
+    choice: str = "best",
+    suffix: str = ".png",
+    workers: int = 1,
+) -> FolderSummary:
+    """Align all images under `root` into the same folders under `output`.
+
+    `holiday/a.jpg` becomes `holiday/a.png`, or `holiday/a_0.png`, `a_1.png`, ... with
+    `choice="all"`; inputs that differ in their suffix only keep it (`a.jpg.png`, `a.webp.png`).
+    Crops that are there are not made again. An image that fails is written to the report, with
+    the reason, and the others go on.
+
+    Args:
+        make_landmarker: makes the face finder in each process, such as `FaceLandmarker`; it has
+            to be importable by name.
+        settings: the crop; a folder holds crops of one kind only.
+        choice: which faces, see `align_faces`.
+        workers: number of processes.
+
+    Raises:
+        ConfigError, ImageError: there is nothing to align, or the folders do not fit.
+        CheckpointError, OutputError: no image could be aligned or written for the same reason.
+    """
+    if workers < 1:
+        raise ConfigError(f"--num_threads: expected at least 1, found {workers}")
+    tasks = _plan(root, output, suffix)
+    _claim(output, {**asdict(settings), "face": choice})
+    open_tasks = [task for task in tasks if not _marker(task, choice).exists()]
+    report = output / REPORT
+    report.unlink(missing_ok=True)
+    failed = 0
+    with (
+        contextlib.closing(
+            _run(open_tasks, _Job(make_landmarker, settings, choice), workers)
+        ) as run,
+        _progress_bar(len(open_tasks)) as bar,
+    ):
+        for task, problem in run:
+            if problem is not None:
+                failed += 1
+                _append(report, {"file": str(task.source.relative_to(root)), "error": problem})
+                bar.set_postfix(failed=failed)
+            bar.update()
+    return FolderSummary(
+        aligned=len(open_tasks) - failed,
+        skipped=len(tasks) - len(open_tasks),
+        failed=failed,
+        report=report if failed else None,
+    )
+
+
+def _plan(root: Path, output: Path, suffix: str) -> list[_Task]:
+    """Pair every image with the file it becomes; no two become the same."""
+    if not root.is_dir():
+        raise ConfigError(f"--root_path: expected a folder of photographs, found {root}")
+    if output.resolve() == root.resolve():
+        raise ConfigError(f"--output_path: expected a folder other than the photographs', {root}")
+    sources = [path for path in list_images(root) if output.resolve() not in path.resolve().parents]
+    plain = {source: source.relative_to(root).with_suffix(suffix) for source in sources}
+    shared = Counter(plain.values())
+    tasks = []
+    for source, target in plain.items():
+        if shared[target] > 1:
+            target = target.with_name(source.name + suffix)
+        tasks.append(_Task(source, output / target))
+    if len({task.target for task in tasks}) < len(tasks):
+        names = Counter(task.target for task in tasks)
+        clash = next(target for target, count in names.items() if count > 1)
+        raise ConfigError(f"{root}: several photographs would become {clash}. Rename one of them.")
+    return tasks
+
+
+def _claim(output: Path, settings: dict) -> None:
+    """Note in the folder how its crops were made; refuse to mix two kinds."""
+    path = output / _SETTINGS
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != settings:
+            raise ConfigError(
+                f"--output_path: {output} holds crops made with other settings ({found}, now"
+                f" {settings}). Choose another folder or delete that one."
+            )
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _marker(task: _Task, choice: str) -> Path:
+    """The file whose presence says that a photograph is done."""
+    return _face_path(task.target, 0) if choice == "all" else task.target
+
+
+def _face_path(target: Path, index: int) -> Path:
+    return target.with_name(f"{target.stem}_{index}{target.suffix}")
+
+
+def _run(tasks: list[_Task], job: _Job, workers: int) -> Iterator[tuple[_Task, str | None]]:
+    """Yield each task as it ends, with the reason if it failed, in any order.
+
+    A process may die over an image (out of memory, a crash in a decoder), which ends its whole
+    pool. The images that it may have been are then tried one by one, the others in a new pool.
+    """
+    while tasks:
+        unfinished = []
+        for task, future in _pooled(tasks, job, workers):
+            try:
+                yield task, future.result()
+            except BrokenProcessPool:
+                unfinished.append(task)
+        order = {task: index for index, task in enumerate(tasks)}
+        unfinished.sort(key=order.get)
+        in_flight = 2 * workers + 2  # running, and handed to the pool's queue
+        for suspect in unfinished[:in_flight]:
+            for task, future in _pooled([suspect], job, 1):
+                try:
+                    yield task, future.result()
+                except BrokenProcessPool:
+                    yield task, "the process that aligned it died (out of memory?)"
+        tasks = unfinished[in_flight:]
+
+
+def _pooled(tasks: list[_Task], job: _Job, workers: int):
+    """Give every task to a pool and yield it with its future when that is done."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (job,))
+    try:
+        futures = {pool.submit(_align_one, task): task for task in tasks}
+        for future in as_completed(futures):
+            yield futures[future], future
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_job: _Job | None = None  # of a worker process
+_find_faces: Callable | None = None
+
+
+def _start_worker(job: _Job) -> None:
+    global _job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _job = job
+
+
+def _align_one(task: _Task) -> str | None:
+    """Align one photograph; give the reason if it cannot be, raise if none could be."""
+    global _find_faces
+    if _find_faces is None:
+        _find_faces = _job.make_landmarker().find
+    try:
+        faces = align_faces(
+            read_image(task.source),
+            _find_faces,
+            _job.settings,
+            choice=_job.choice,
+            source=str(task.source),
+        )
+        if _job.choice != "all":
+            save_image(task.target, faces[0].image)
+            return None
+        for index in reversed(range(len(faces))):  # the first one last: it marks the task as done
+            save_image(_face_path(task.target, index), faces[index].image)
+    except ImageError as error:
+        return str(error)
+    except PaddleSamError:  # missing weights, full disk: the same for every image
+        raise
+    except Exception as error:  # whatever else an image provokes concerns that image alone
+        return f"{task.source}: {type(error).__name__}: {error}"
+    return None
+
+
+def _append(report: Path, record: dict) -> None:
+    with report.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _progress_bar(total: int):
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="img", desc="aligning", disable=not total)
