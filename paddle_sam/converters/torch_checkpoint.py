@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def read_torch(path: str | os.PathLike) -> dict:
             )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused: it holds more than weights ({_first_line(error)})"
+            f"{path}: refused: it holds more than weights ({_what_was_refused(error)})"
         ) from error
     except Exception as error:  # torch reports damage as RuntimeError, EOFError, ValueError, ...
         raise CheckpointError(
@@ -95,6 +96,12 @@ def _first_bytes(path: Path) -> bytes:
             " .pth checkpoint"
         )
     return start
+
+
+def _what_was_refused(error: Exception) -> str:
+    """The global that torch would not load, out of its long advice."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return found[1] if found else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -92,5 +92,8 @@ class SqueezeExcite(nn.Layer):
         self.sigmoid = nn.Sigmoid()
 
     def forward(self, x):
-        gate = self.fc1(x.mean(axis=[2, 3], keepdim=True))
+        # Paddle sums float32 in one running total, which over a whole map costs two digits that
+        # the deep encoders amplify; row means first keep them.
+        means = x.mean(axis=3, keepdim=True).mean(axis=2, keepdim=True)
+        gate = self.fc1(means)
         return x * self.sigmoid(self.fc2(self.relu(gate)))

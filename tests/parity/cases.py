@@ -1,0 +1,158 @@
+"""What is compared with the published code at full size, each case once.
+
+A case makes the published file's tensors by `recipe`, writes them as a torch file, converts that
+with the real converter, loads the result, and yields what Paddle computes beside what the
+published code computed (`expected/*.npz`). `test_parity.py` asserts on them and `write_table.py`
+writes them to docs/parity.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+import paddle_sam
+from paddle_sam.converters.convert import convert_file
+from paddle_sam.models.sam import add_age_plane, mix_latents
+from tests.parity import recipe
+
+HERE = Path(__file__).resolve().parent
+# Of the deviation of the expected values; the full 1024 path adds up 26 convolutions.
+SINGLE, FULL = 1e-4, 1e-3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity: its largest error, relative to the expected values' standard deviation."""
+
+    network: str
+    quantity: str
+    error: float
+    tolerance: float
+
+
+def compare(network, quantity, found, expected, tolerance=SINGLE, deviation=None) -> Comparison:
+    found = found.numpy() if isinstance(found, paddle.Tensor) else np.asarray(found)
+    assert found.shape == expected.shape, (quantity, found.shape, expected.shape)
+    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    if expected.dtype == np.float16:
+        # Stored rounded: every value within half a step of it is as right.
+        difference = (difference - np.spacing(np.abs(expected)).astype(np.float64) / 2).clip(0)
+    error = difference.max() / (deviation or expected.astype(np.float64).std())
+    return Comparison(network, quantity, float(error), tolerance)
+
+
+def expected(name: str) -> dict[str, np.ndarray]:
+    with np.load(HERE / "expected" / f"{name}.npz") as archive:
+        return dict(archive)
+
+
+def convert_published(name: str, folder: Path, part: str | None = None) -> paddle.nn.Layer:
+    """The network of a published checkpoint, its torch file made by the recipe and converted."""
+    import torch
+
+    source, target = folder / f"{name}.pt", folder / f"{name}.pdparams"
+    torch.save(recipe.torch_checkpoint(name), source)
+    convert_file(source, target)
+    source.unlink()
+    network = paddle_sam.load(target, part=part, device="cpu")
+    target.unlink()
+    return network
+
+
+def tensor(array: np.ndarray) -> paddle.Tensor:
+    return paddle.to_tensor(array.astype(np.float32))
+
+
+def face_embedders(folder: Path) -> Iterator[Comparison]:
+    files = {"ir_se50": "model_ir_se50", "curricularface_ir101": "CurricularFace_Backbone"}
+    for name, file in files.items():
+        want = expected(name)
+        network = convert_published(file, folder)
+        yield compare(name, "embedding [2, 512]", network(tensor(want["x"])), want["embedding"])
+
+
+def dex_vgg(folder: Path) -> Iterator[Comparison]:
+    want = expected("dex_vgg")
+    network = convert_published("dex_age_classifier", folder)
+    yield compare("dex_vgg", "logits [2, 101]", network(tensor(want["x"])), want["fc8"])
+    # The two ages differ by a few hundredths of a year, about what float32 resolves at 50;
+    # one year is the scale that means something.
+    for images, quantity in (("x", "age"), ("x256", "age256")):
+        found = network.age(tensor(want[images]))
+        yield compare("dex_vgg", f"{quantity}, years", found, want[quantity], deviation=1.0)
+
+
+def generator(folder: Path) -> Iterator[Comparison]:
+    want = expected("stylegan2_generator_1024")
+    network = convert_published("stylegan2-ffhq-config-f", folder)
+    name = "stylegan2_generator_1024"
+    w = network.style(tensor(want["z"]))
+    yield compare(name, "mapping z -> w", w, want["w"])
+    image = network([tensor(want["w_plus"])], input_is_latent=True, randomize_noise=False)
+    pooled = F.adaptive_avg_pool2d(image, 256)
+    yield compare(name, "synthesis, pooled to 256", pooled, want["image_pool256"], FULL)
+    crop = image[:, :, 500:564, 300:364]
+    yield compare(name, "synthesis, crop of 1024", crop, want["image_crop"], FULL)
+    image, latent = network(
+        [tensor(want["z"][:1])],
+        truncation=0.7,
+        truncation_latent=tensor(want["w"]).mean(0, keepdim=True),
+        randomize_noise=False,
+        return_latents=True,
+    )
+    pooled = F.adaptive_avg_pool2d(image, 256)
+    yield compare(name, "truncation 0.7, pooled", pooled, want["trunc07_pool256"], FULL)
+    yield compare(name, "truncation 0.7, w+", latent, want["trunc07_latent"])
+
+
+def discriminator(folder: Path) -> Iterator[Comparison]:
+    want = expected("stylegan2_discriminator_256")
+    network = convert_published("stylegan2-discriminator-256", folder)
+    name = "stylegan2_discriminator_256"
+    yield compare(name, "scores of 4 images", network(tensor(want["x"])), want["score"])
+
+
+def sam(folder: Path) -> Iterator[Comparison]:
+    want = expected("sam_1024")
+    network = convert_published("sam_ffhq_aging", folder)
+    face = tensor(want["x"])
+    inverted = network.invert(face)
+    codes = inverted - network.latent_avg
+    yield compare("sam_1024", "frozen pSp code", codes, want["pretrained_codes"])
+    for index, age in enumerate(want["ages"]):
+        x = add_age_plane(face, paddle.to_tensor([float(age)]))
+        image, latent = network(x, resize=False, randomize_noise=False, return_latents=True)
+        yield compare("sam_1024", f"w+ at age {age}", latent[0], want["latents"][index], FULL)
+        pooled = F.adaptive_avg_pool2d(image, 256)[0]
+        want_image = want["images_pool256"][index]
+        yield compare("sam_1024", f"image at age {age}, pooled", pooled, want_image, FULL)
+    crop = image[:, :, 500:564, 300:364]
+    yield compare("sam_1024", "image at age 100, crop of 1024", crop, want["age100_crop"], FULL)
+    yield from _style_mixing(network, face, inverted)
+
+
+def _style_mixing(network, face, inverted) -> Iterator[Comparison]:
+    want = expected("sam_style_mixing")
+    x = add_age_plane(face, paddle.to_tensor([60.0]))
+    inject = tensor(want["inject"])
+    image, latent = network(
+        x,
+        latent_mask=[8, 9],
+        inject_latent=inject,
+        alpha=0.5,
+        randomize_noise=False,
+        return_latents=True,
+    )
+    yield compare("sam_style_mixing", "w+, codes 8 and 9 mixed", latent, want["latents"], FULL)
+    yield compare("sam_style_mixing", "image", image, want["image256"], FULL)
+    known = mix_latents(network.encode(x, inverted), [8, 9], inject, 0.5)
+    yield compare("sam_style_mixing", "w+ from a known inversion", known, want["latents"], FULL)
+
+
+CASES = [face_embedders, dex_vgg, generator, discriminator, sam]
