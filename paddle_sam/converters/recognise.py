@@ -106,9 +106,9 @@ def _stranger(state: Mapping) -> str:
 
 def _sam_or_psp(state: Mapping, extras: dict, path: Path) -> Checkpoint:
     given = extras.get("arch") or {}
-    encoder = tables.encoder_arch(_below(state, "encoder."), given.get("encoder"))
-    decoder = tables.generator_arch(_below(state, "decoder."))
-    frozen = _below(state, "pretrained_encoder.")
+    encoder = tables.encoder_arch(_Below(state, "encoder."), given.get("encoder"))
+    decoder = tables.generator_arch(_Below(state, "decoder."))
+    frozen = _Below(state, "pretrained_encoder.")
     options = extras.pop("opts", None) or {}
     arch = {"encoder": encoder, "decoder": decoder, "start": _start(options, frozen, path)}
     if frozen:
@@ -156,8 +156,15 @@ def _stylegan2(content: Mapping) -> Checkpoint:
     return Checkpoint("stylegan2", networks, facts, extras)
 
 
-def _below(state: Mapping, prefix: str) -> dict:
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+class _Below(dict):
+    """The tensors below a prefix, without it; a missing one is reported under its full name."""
+
+    def __init__(self, state: Mapping, prefix: str):
+        super().__init__((n[len(prefix) :], v) for n, v in state.items() if n.startswith(prefix))
+        self.prefix = prefix
+
+    def __missing__(self, name: str):
+        raise KeyError(self.prefix + name)
 
 
 def _constant(kind: str) -> Callable[[Mapping], str]:
