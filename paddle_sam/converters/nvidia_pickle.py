@@ -83,6 +83,13 @@ class _BlobUnpickler(pickle.Unpickler):
         return storage_type, key, count
 
 
+def _latin1(text: str, encoding: str) -> bytes:
+    """How pickles of protocol 2 spell bytes."""
+    if encoding != "latin1":
+        raise _Refused(f"_codecs.encode to {encoding}")
+    return text.encode("latin1")
+
+
 def _load_from_bytes(blob: bytes) -> np.ndarray:
     """The storage in a nested torch.save blob (magic, version, system, object, keys, data)."""
     stream = io.BytesIO(blob)
@@ -105,6 +112,7 @@ _ADMITTED = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("torch.storage", "_load_from_bytes"): _load_from_bytes,
+    ("_codecs", "encode"): _latin1,
     ("torch", "device"): _Opaque,
     ("torch", "Size"): tuple,
     ("dnnlib.util", "EasyDict"): _EasyDict,

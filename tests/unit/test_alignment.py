@@ -198,20 +198,26 @@ def test_wrong_number_of_landmarks():
 class Found:
     box: tuple
     landmarks: np.ndarray
+    confidence: float = 1.0
 
 
-SURE = Found((175, 76, 265, 166), LANDMARKS)
-LARGE = Found((0, 0, 400, 400), LANDMARKS + 20)
+SURE = Found((175, 76, 265, 166), LANDMARKS, 2.5)
+LARGE = Found((0, 0, 400, 400), LANDMARKS + 20, 0.6)
+FAINT = Found((0, 0, 90, 90), LANDMARKS + 40, 0.1)
 
 
 @pytest.mark.parametrize(
     ("choice", "expected"), [("best", [SURE]), ("largest", [LARGE]), ("all", [SURE, LARGE])]
 )
 def test_choice_of_faces(choice, expected):
-    found = align_faces(PHOTO, lambda image: [SURE, LARGE], FFHQ, choice=choice)
+    found = align_faces(PHOTO, lambda image: [SURE, LARGE, FAINT], FFHQ, choice=choice)
     assert len(found) == len(expected)
     for crop, want in zip(found, expected, strict=True):
         assert np.array_equal(crop.image, align(PHOTO, want.landmarks, FFHQ).image)
+
+
+def test_a_faint_face_is_taken_where_it_is_the_only_one():
+    assert len(align_faces(PHOTO, lambda image: [FAINT], FFHQ, choice="all")) == 1
 
 
 def test_no_face_names_the_file_and_the_way_on():
