@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ImageError
-from paddle_sam.common.images import WRITABLE_SUFFIXES, list_images, read_image, save_image
+from paddle_sam.common.images import WRITABLE_SUFFIXES, list_images, save_image
 from paddle_sam.configs.inference import (
     FolderPerAgeConfig,
     InferenceConfig,
@@ -22,6 +22,7 @@ from paddle_sam.configs.inference import (
 from paddle_sam.inference.pipeline import (
     EMBEDDED_NOTE,
     AgePipeline,
+    Image,
     embedded_age_regressor,
     measure_ages,
 )
@@ -127,34 +128,32 @@ def run(config: InferenceConfig, write: Callable[[FaceResult], None]) -> Summary
 
 
 def _crops_ahead(
-    pipeline: AgePipeline, inputs: list[tuple[Path, Callable]], config: InferenceConfig
+    pipeline: AgePipeline, inputs: list[tuple[Path, Image]], config: InferenceConfig
 ) -> Iterator[tuple[Path, Future]]:
     """Read and align in threads, a few inputs ahead of the network; in the order of `inputs`."""
 
-    def crops(load: Callable[[], np.ndarray], name: Path) -> np.ndarray:
-        found = pipeline.faces(load(), config.face, not config.no_align, str(name))
+    def crops(image: Image) -> np.ndarray:
+        found = pipeline.faces(image, config.face, not config.no_align)
         return np.stack([face.image for face in found])
 
     with ThreadPoolExecutor(max(config.test_workers, 1)) as pool:
         waiting = []
-        for name, load in inputs:
-            waiting.append((name, pool.submit(crops, load, name)))
+        for name, image in inputs:
+            waiting.append((name, pool.submit(crops, image)))
             if len(waiting) > 2 * config.test_workers:
                 yield waiting.pop(0)
         yield from waiting
 
 
-def find_inputs(config: InferenceConfig) -> list[tuple[Path, Callable[[], np.ndarray]]]:
-    """Relative path of each input's result, and what reads the input as uint8 [H, W, 3]."""
+def find_inputs(config: InferenceConfig) -> list[tuple[Path, Image]]:
+    """Relative path for each input's result, and the input."""
     if not config.data_path:
-        return [(Path(PORTRAIT), _portrait)]
+        return [(Path(PORTRAIT), _portrait())]
     paths = list_images(config.data_path)
     root = Path(config.data_path)
     root = root if root.is_dir() else root.parent
-    return [
-        (_result_name(path.relative_to(root)), lambda path=path: read_image(path))
-        for path in paths[: config.n_images or None]
-    ]
+    paths = paths[: config.n_images or None]
+    return [(_result_name(path.relative_to(root)), path) for path in paths]
 
 
 def _portrait() -> np.ndarray:
@@ -188,12 +187,13 @@ def ages_table(targets: list[float], measured: np.ndarray) -> str:
 
 
 def report(summary: Summary, inputs: int, root: Path) -> None:
-    """Print how many inputs gave results, and why others did not."""
+    """Print how many inputs gave results and, after a folder, once more why others did not."""
     print(
         f"{inputs - len(summary.failures)} of {inputs} photographs, {summary.faces} faces: {root}"
     )
-    for name, reason in summary.failures.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if inputs > 1:
+        for reason in summary.failures.values():
+            print(f"failed: {reason}", file=sys.stderr)
 
 
 class ContactSheet:

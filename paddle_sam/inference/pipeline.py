@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from paddle_sam.common.weights import find_weight
 from paddle_sam.data.alignment import AlignedFace, CropSettings, align_faces
 from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.checkpoint import load, network_from
-from paddle_sam.models.face_landmarks import FaceLandmarker
+from paddle_sam.models.face_landmarks import Face, FaceLandmarker
 from paddle_sam.models.sam import SAM, add_age_plane
 
 EMBEDDED_DEFAULT = "sam_mini"
@@ -54,6 +54,8 @@ class AgePipeline:
         self.network = network
         self.crop = crop
         self.source = source
+        self._landmarker: FaceLandmarker | None = None
+        self._landmarker_lock = threading.Lock()
 
     @classmethod
     def from_checkpoint(
@@ -112,17 +114,12 @@ class AgePipeline:
         ]
         return self.age(np.stack(crops), ages, resize_outputs, batch_size)
 
-    def faces(
-        self, image: Image, face: str = "best", align: bool = True, source: str = "image"
-    ) -> list[AlignedFace]:
-        """Crops of one photograph as this network expects them.
-
-        `source` names an array in messages; for the rest see `__call__`.
-        """
-        source = source if isinstance(image, np.ndarray) else str(image)
+    def faces(self, image: Image, face: str = "best", align: bool = True) -> list[AlignedFace]:
+        """Crops of one photograph as this network expects them. See `__call__`."""
+        source = "image" if isinstance(image, np.ndarray) else str(image)
         pixels = image if isinstance(image, np.ndarray) else read_image(image)
         if align:
-            return align_faces(pixels, self._landmarker.find, self.crop, choice=face, source=source)
+            return align_faces(pixels, self._find_faces, self.crop, choice=face, source=source)
         height, width = pixels.shape[:2]
         corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
         return [AlignedFace(resize(pixels, self.crop.size), corners)]
@@ -175,9 +172,10 @@ class AgePipeline:
             codes = self.network.encode(add_age_plane(images, ages), inverted)
             return self.network.decode(codes, resize=resize_outputs, randomize_noise=False)[0]
 
-    @functools.cached_property
-    def _landmarker(self) -> FaceLandmarker:
-        return FaceLandmarker()
+    def _find_faces(self, image: np.ndarray) -> list[Face]:
+        with self._landmarker_lock:  # 100 MB, read when the first face is looked for
+            self._landmarker = self._landmarker or FaceLandmarker()
+        return self._landmarker.find(image)
 
 
 def measure_ages(regressor: AgeRegressor, images: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Face:
 
 
 class FaceLandmarker:
-    """Finds faces and their landmarks; loads the predictor when it is made.
+    """Finds faces and their landmarks; loads the predictor when it is made. Threads may share it.
 
     Args:
         predictor_path: dlib's `shape_predictor_68_face_landmarks.dat`; None looks for it among
@@ -48,7 +49,8 @@ class FaceLandmarker:
         path = find_weight("landmarks") if predictor_path is None else Path(predictor_path)
         dlib = _import_dlib()
         self._rectangle = dlib.rectangle
-        self._detector = dlib.get_frontal_face_detector()
+        self._make_detector = dlib.get_frontal_face_detector
+        self._thread = threading.local()
         self._predictor = _load_predictor(dlib, path)
 
     def find(self, image: np.ndarray) -> list[Face]:
@@ -59,6 +61,13 @@ class FaceLandmarker:
             if faces := self._find_at(image, scale):
                 return sorted(faces, key=lambda face: -face.confidence)
         return []
+
+    @property
+    def _detector(self):
+        # A dlib detector keeps the image pyramid it works on: two threads in one miss faces.
+        if not hasattr(self._thread, "detector"):
+            self._thread.detector = self._make_detector()
+        return self._thread.detector
 
     def _find_at(self, image: np.ndarray, scale: float) -> list[Face]:
         """Detect on a copy resized by `scale`; landmarks come from the larger of the two."""

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,14 @@ def test_damaged_predictor(tmp_path, kind):
 def test_importing_the_module_does_not_import_dlib():
     code = "import sys, paddle_sam.models.face_landmarks; sys.exit('dlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_threads_may_share_a_landmarker(landmarker):
+    """A detector used by two threads at once loses faces; each thread has its own."""
+    sizes = [512, 480, 448, 416] * 4
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda size: landmarker.find(resize(PHOTO, size)), sizes))
+    alone = [landmarker.find(resize(PHOTO, size)) for size in sizes[:4]] * 4
+    for found, want in zip(together, alone, strict=True):
+        assert [face.box for face in found] == [face.box for face in want]
+        assert np.array_equal(found[0].landmarks, want[0].landmarks)

@@ -1,0 +1,86 @@
+"""What the documents tell people to type exists and is understood; the Python example runs."""
+
+import argparse
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]
+    if path.parent.name not in ("tests", ".venv")
+]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def command_lines() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.strip() and not line.lstrip().startswith("#"):
+                    found.append((str(page.relative_to(ROOT)), line.strip()))
+    return found
+
+
+class Understood(Exception):
+    """Raised in place of running a command whose options were all understood."""
+
+
+@pytest.fixture
+def parse_only(monkeypatch):
+    real = argparse.ArgumentParser.parse_args
+
+    def parse_args(self, argv=None, namespace=None):
+        real(self, argv, namespace)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_every_command_is_understood(page, line, parse_only):
+    words = shlex.split(line, comments=True)
+    while "=" in words[0]:  # environment variables before the command
+        words.pop(0)
+    if words[0] == "bash":
+        assert (ROOT / words[1]).is_file(), f"{page}: {words[1]}"
+        return
+    if words[0] != "python":
+        # Whatever else a page may use; a new tool is added here once it has been tried.
+        assert words[0] in ("pip", "source", "git", "cd", "pytest", "visualdl"), f"{page}: {line}"
+        return
+    if words[1] == "-m" and not words[2].startswith(("tests.", "benchmarks.", "paddle_sam.")):
+        assert words[2] in ("paddle.distributed.launch", "pip"), f"{page}: {line}"
+        return
+    name = words[2] if words[1] == "-m" else words[1].removesuffix(".py").replace("/", ".")
+    arguments = words[3:] if words[1] == "-m" else words[2:]
+    main = importlib.import_module(name).main
+    if words[1] == "-m" and not arguments:
+        return
+    try:
+        with pytest.raises(Understood):
+            main(arguments)
+    except SystemExit as error:
+        raise AssertionError(f"{page}: {line}: options not understood") from error
+
+
+def test_the_readme_has_commands_and_its_python_runs(capsys):
+    assert len(command_lines()) >= 8
+    for block in blocks(ROOT / "README.md", "python"):
+        exec(compile(block, "README.md", "exec"), {})
+    assert "(1, 3, 64, 64, 3) uint8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
