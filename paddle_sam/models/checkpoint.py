@@ -20,7 +20,9 @@ from paddle import nn
 from paddle_sam.common.checkpoint_file import load_strict, read_file
 from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.common.runtime import resolve_device
+from paddle_sam.models import stargan2
 from paddle_sam.models.age_regressor import AgeRegressor
+from paddle_sam.models.face_heatmaps import FaceHeatmaps, MeanFace
 from paddle_sam.models.face_recognition import FaceEmbedder
 from paddle_sam.models.lpips import LPIPS, LpipsFeatures, LpipsWeights
 from paddle_sam.models.psp_encoder import GradualStyleEncoder
@@ -52,6 +54,12 @@ BUILDERS = {
     "lpips": LPIPS,
     "lpips_features": LpipsFeatures,
     "lpips_lin": LpipsWeights,
+    "stargan2_generator": stargan2.Generator,
+    "stargan2_mapping_network": stargan2.MappingNetwork,
+    "stargan2_style_encoder": stargan2.StyleEncoder,
+    "stargan2_discriminator": stargan2.Discriminator,
+    "face_heatmaps": FaceHeatmaps,
+    "mean_face": MeanFace,
 }
 
 
