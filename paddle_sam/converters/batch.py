@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paddle_sam.common.checks import ConfigError, PaddleSamError
-from paddle_sam.converters.convert import Report, convert_file, revert_file
+from paddle_sam.converters.convert import Report, convert_file, published_suffix, revert_file
 
 COLUMNS = ("read", "transposed", "renamed", "dropped", "written")
 
@@ -26,8 +26,7 @@ def convert_files(
     Returns:
         one report per converted file; fewer than `paths` means that some failed.
     """
-    suffix = ".pt" if reverse else ".pdparams"
-    targets = [_target(Path(path), output, suffix) for path in paths]
+    targets = [_target(Path(path), output, reverse) for path in paths]
     reports = []
     for path, target in zip(paths, targets, strict=True):
         try:
@@ -62,5 +61,6 @@ def as_table(reports: Sequence[Report]) -> str:
     return "\n".join(lines)
 
 
-def _target(path: Path, output: str | None, suffix: str) -> Path:
+def _target(path: Path, output: str | None, reverse: bool) -> Path:
+    suffix = published_suffix(path) if reverse else ".pdparams"
     return (path.parent if output is None else Path(output)) / f"{path.stem}{suffix}"

@@ -14,6 +14,7 @@ from paddle import nn
 from paddle_sam.common.checkpoint_file import check_fit, read_file, save_file
 from paddle_sam.common.checks import CheckpointError
 from paddle_sam.common.files import sha256
+from paddle_sam.converters.npz import read_npz, write_npz
 from paddle_sam.converters.nvidia_pickle import is_pickle, read_nvidia_pickle
 from paddle_sam.converters.recognise import TABLES, recognise
 from paddle_sam.converters.rules import to_paddle, to_torch
@@ -67,6 +68,8 @@ def convert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
             "table": network.table,
             "key": network.key,
             "tensors": converted.dropped,
+            "prefix": network.prefix,
+            "added": sorted(network.added),
         }
         counts += converted.counts
     source = {"file": path.name, "networks": dropped, "extras": checkpoint.extras}
@@ -98,7 +101,11 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
             dropped = dict(_absent_in_paddle(build_empty(entry["network"], entry["arch"])))
         if "latent_avg" in state:
             content["latent_avg"] = _latent_avg(state.pop("latent_avg"), content)
+        for added in before.get("added", ()):
+            state.pop(added, None)
         torch_state = to_torch(state, TABLES[before["table"]]) | dropped
+        if prefix := before.get("prefix"):
+            torch_state = {prefix + tensor: array for tensor, array in torch_state.items()}
         counts += Counter(read=len(state), written=len(torch_state))
         if before["key"] is None:
             content = torch_state
@@ -108,13 +115,24 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
         content["opts"] = saved["options"]
     if saved.get("latent_avg") is not None:
         content["latent_avg"] = saved["latent_avg"]
-    write_torch(output, content)
+    (write_npz if output.suffix == ".npz" else write_torch)(output, content)
     return Report(path, output, saved["kind"], counts, output.stat().st_size, sha256(output), [])
+
+
+def published_suffix(path: Path) -> str:
+    """What the published file of a weight file is called: `.npz` for the mean face, else `.pt`."""
+    try:
+        mean_face = path.stat().st_size < 1 << 16 and read_file(path)["kind"] == "mean_face"
+    except (OSError, CheckpointError):  # `revert_file` will say what is wrong
+        return ".pt"
+    return ".npz" if mean_face else ".pt"
 
 
 def _read(path: Path) -> dict:
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name the checkpoint files in it")
+    if path.is_file() and path.suffix == ".npz":
+        return read_npz(path)
     if path.is_file() and is_pickle(path):
         return read_nvidia_pickle(path)
     return read_torch(path)
@@ -137,6 +155,11 @@ def _published_place(kind: str, name: str, path: Path) -> dict:
         ("stylegan2", "g"): ("generator", "g"),
         ("stylegan2", "d"): ("discriminator", "d"),
         ("dex_vgg", "dex_vgg"): ("age_regressor", "state_dict"),
+        ("stargan2", "fan"): ("face_heatmaps", "fan"),
+        **{
+            ("stargan2", part): (f"stargan2_{part}", part)
+            for part in ("generator", "mapping_network", "style_encoder", "discriminator")
+        },
     }
     if (kind, name) not in places:
         raise CheckpointError(f"{path}: no published PyTorch layout is known for {kind}: {name}")

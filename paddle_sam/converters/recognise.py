@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.common.checks import CheckpointError
-from paddle_sam.converters import tables
+from paddle_sam.converters import stargan2_tables, tables
+from paddle_sam.models.face_heatmaps import LANDMARKS
 
 TABLES = {
     "sam": tables.SAM,
@@ -20,7 +21,15 @@ TABLES = {
     "lpips_features": tables.LPIPS_FEATURES,
     "lpips_bare_features": tables.LPIPS_BARE_FEATURES,
     "lpips_lin": tables.LPIPS_LIN,
+    "stargan2_generator": stargan2_tables.GENERATOR,
+    "stargan2_mapping_network": stargan2_tables.MAPPING_NETWORK,
+    "stargan2_style_encoder": stargan2_tables.STYLE_ENCODER,
+    "stargan2_discriminator": stargan2_tables.DISCRIMINATOR,
+    "face_heatmaps": stargan2_tables.FACE_HEATMAPS,
+    "mean_face": stargan2_tables.MEAN_FACE,
 }
+# What torch's data-parallel wrapper puts before every name.
+PARALLEL_PREFIX = "module."
 # The crop of the published networks (pSp's alignment script samples FFHQ's square directly), and
 # what networks trained here add to the scale and offset that their `arch` entry states.
 PUBLISHED_CROP = {"scale": 1.0, "offset": 0.1, "oversample": 1}
@@ -32,7 +41,8 @@ class Network:
     """One network inside a checkpoint.
 
     `key` is where its state dict sits in the file (None: the file is the state dict), `table` the
-    name of its rules, `added` Paddle tensors that come from elsewhere in the file.
+    name of its rules, `added` Paddle tensors that are not in it, and `prefix` what stood before
+    every name of `state` in the file.
     """
 
     builder: str
@@ -41,6 +51,7 @@ class Network:
     state: Mapping[str, np.ndarray]
     arch: dict
     added: dict[str, np.ndarray] = field(default_factory=dict)
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,11 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
     try:
         if {"g_ema", "g", "d"} & content.keys():
             return _stylegan2(content)
+        if {"generator", "mapping_network", "style_encoder"} <= content.keys():
+            return _stargan2(content)
+        if content.keys() == {"mean"} and np.shape(content["mean"]) == (LANDMARKS, 2):
+            network = Network("mean_face", "mean_face", None, content, {})
+            return Checkpoint("mean_face", {"mean_face": network})
         if _has(state, "encoder.input_layer.", "decoder.style."):
             return _sam_or_psp(state, extras, path)
         for marks, kind, builder, table, arch in _SINGLE_NETWORKS:
@@ -99,8 +115,9 @@ def _stranger(state: Mapping) -> str:
     keys = ", ".join(str(name) for name in list(state)[:4])
     return (
         f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp,"
-        " StyleGAN2 (rosinality layout or NVIDIA pickle), IR-SE50, CurricularFace, DEX VGG,"
-        " AlexNet or VGG16 features and LPIPS lin layers"
+        " StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment network"
+        " and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features and LPIPS lin"
+        " layers"
     )
 
 
@@ -154,6 +171,34 @@ def _stylegan2(content: Mapping) -> Checkpoint:
     extras = {k: v for k, v in content.items() if k not in (*readers, "latent_avg")}
     facts = {"latent_avg": np.array(content["latent_avg"])} if "latent_avg" in content else {}
     return Checkpoint("stylegan2", networks, facts, extras)
+
+
+def _stargan2(content: Mapping) -> Checkpoint:
+    readers = {
+        "generator": lambda state: stargan2_tables.generator_arch(state, img_size),
+        "mapping_network": stargan2_tables.mapping_network_arch,
+        "style_encoder": stargan2_tables.style_encoder_arch,
+        "discriminator": stargan2_tables.discriminator_arch,
+        "fan": stargan2_tables.face_heatmaps_arch,
+    }
+    parts = {key: _bare(content[key], key) for key in readers if key in content}
+    img_size = stargan2_tables.style_encoder_arch(parts["style_encoder"][0])["img_size"]
+    networks = {}
+    for key, (state, prefix) in parts.items():
+        arch = readers[key](state)
+        added = stargan2_tables.absent_filter(state, arch) if key == "generator" else {}
+        table = "face_heatmaps" if key == "fan" else f"stargan2_{key}"
+        networks[key] = Network(table, table, key, state, arch, added, prefix)
+    extras = {key: value for key, value in content.items() if key not in readers}
+    return Checkpoint("stargan2", networks, {}, extras)
+
+
+def _bare(state: Mapping, key: str) -> tuple[Mapping, str]:
+    """A state dict under the names of the bare network, and the prefix that they had."""
+    parallel = all(name.startswith(PARALLEL_PREFIX) for name in state)
+    prefix = PARALLEL_PREFIX if parallel else ""
+    in_full = {f"{key}.{name}": value for name, value in state.items()}
+    return _Below(in_full, f"{key}.{prefix}"), prefix
 
 
 class _Below(dict):
@@ -211,5 +256,12 @@ _SINGLE_NETWORKS = [
         "lpips_lin",
         "lpips_lin",
         tables.lpips_lin_arch,
+    ),
+    (
+        ("conv1.conv.", "m0.b1_4.", "l0."),
+        _constant("face_heatmaps"),
+        "face_heatmaps",
+        "face_heatmaps",
+        stargan2_tables.face_heatmaps_arch,
     ),
 ]

@@ -18,6 +18,7 @@ import paddle.nn.functional as F
 
 import paddle_sam
 from paddle_sam.converters.convert import convert_file
+from paddle_sam.models.face_heatmaps import masks_from_heatmaps
 from paddle_sam.models.sam import add_age_plane, mix_latents
 from tests.parity import recipe
 
@@ -155,4 +156,52 @@ def _style_mixing(network, face, inverted) -> Iterator[Comparison]:
     yield compare("sam_style_mixing", "w+ from a known inversion", known, want["latents"], FULL)
 
 
-CASES = [face_embedders, dex_vgg, generator, discriminator, sam]
+def stargan2(folder: Path) -> Iterator[Comparison]:
+    want = expected("starganv2_celeba")
+    networks = _stargan2_networks(folder)
+    x, y = tensor(want["x"]), paddle.to_tensor(want["y"])
+    name = "starganv2_celeba"
+    s_latent = networks["mapping_network"](tensor(want["z"]), y)
+    yield compare(name, "mapping network z -> s", s_latent, want["s_latent"])
+    s_ref = networks["style_encoder"](tensor(want["ref"]), y)
+    yield compare(name, "style encoder", s_ref, want["s_ref"])
+    yield compare(name, "discriminator, two domains", networks["discriminator"](x, y), want["d"])
+    fan = networks["fan"]
+    yield compare(name, "wing, 98 heat maps", fan(x), want["wing_heatmaps"])
+    yield compare(name, "wing, landmarks, pixels", fan.landmarks(x), want["landmarks"], 1e-6, 1.0)
+    masks = masks_from_heatmaps(_blobs(want["wing_centres"]))
+    for index, mask in enumerate(masks):
+        yield compare(name, f"mask {index + 1} of blobs", mask, want["masks"][index], deviation=1.0)
+    fake = networks["generator"](x, s_latent)
+    yield compare(name, "generator, no masks", fake, want["fake"])
+    fake = networks["generator"](x, s_ref, masks)
+    yield compare(name, "generator, high-pass skip", fake, want["fake_masked"])
+
+
+def _stargan2_networks(folder: Path) -> dict[str, paddle.nn.Layer]:
+    """The networks of a published training checkpoint, converted from a torch file."""
+    import torch
+
+    parts = ("generator", "mapping_network", "style_encoder", "discriminator", "wing")
+    content = {
+        "fan" if part == "wing" else part: {
+            name: torch.from_numpy(np.array(value))
+            for name, value in recipe.state_dict(f"starganv2_{part}").items()
+        }
+        for part in parts
+    }
+    torch.save(content, folder / "nets.ckpt")
+    convert_file(folder / "nets.ckpt", folder / "nets.pdparams")
+    return {
+        part: paddle_sam.load(folder / "nets.pdparams", part=part, device="cpu") for part in content
+    }
+
+
+def _blobs(centres: np.ndarray, sigma: float = 5.0) -> paddle.Tensor:
+    """Gaussian heat maps [N, 98, 256, 256] around centres [N, 98, 2], x and y."""
+    y, x = np.ogrid[:256, :256]
+    cx, cy = centres[..., 0, None, None], centres[..., 1, None, None]
+    return tensor(np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)))
+
+
+CASES = [face_embedders, dex_vgg, generator, discriminator, sam, stargan2]
