@@ -29,6 +29,10 @@ class FaceNotFoundError(ImageError):
     """No face was detected where one is needed."""
 
 
+class TrainingError(PaddleSamError):
+    """Training cannot go on, for example because a loss is no longer a number."""
+
+
 class OutputError(PaddleSamError):
     """A result cannot be written (full disk, no permission)."""
 

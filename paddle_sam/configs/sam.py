@@ -35,6 +35,7 @@ class SAMConfig:
         "pretrained_models/dex_age_classifier.pdparams", "age regressor"
     )
     lpips_path: str = option("pretrained_models/lpips_alex.npz", "LPIPS weights")
+    lpips_lin_path: str = option("", "converted channel weights, where --lpips_path has none")
     encoder_start: str = option(
         "ir_se50",
         "body of a new encoder: from the identity network, the pSp encoder, or random",

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 
 import paddle
 
@@ -163,6 +164,21 @@ def centralized(gradient, output_axis: int = 0):
     """`gradient` less its mean over every axis but `output_axis`; same shape."""
     axes = [axis for axis in range(gradient.ndim) if axis != output_axis % gradient.ndim]
     return gradient - gradient.mean(axes, keepdim=True)
+
+
+def groups_by_layout(parameters: Iterable[paddle.Tensor]) -> list[dict]:
+    """Parameter groups for `Ranger`: matrices, which this package stores [in, out], and the rest.
+
+    >>> layer = paddle.nn.Linear(2, 3)
+    >>> [[list(p.shape) for p in group["params"]] for group in groups_by_layout(layer.parameters())]
+    [[[3]], [[2, 3]]]
+    """
+    parameters = list(parameters)
+    groups = (
+        {"params": [p for p in parameters if p.ndim != 2]},
+        {"params": [p for p in parameters if p.ndim == 2], "output_axis": -1},
+    )
+    return [group for group in groups if group["params"]]
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,0 +1,61 @@
+"""Checkpoints of a run: whole or absent, newest by step, old ones pruned.
+
+A checkpoint is a weight file that inference loads, with one more entry, `training`, that holds
+what resuming needs. `iteration_N.pdparams` has both; `best_model.pdparams` has the networks only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paddle_sam.common.checkpoint_file import read_file, save_file
+
+TRAINING = "training"
+_NUMBERED = re.compile(r"iteration_(\d+)\.pdparams")
+
+
+class RunCheckpoints:
+    """The checkpoints below one run's folder.
+
+    Args:
+        folder: where they are.
+        keep: how many numbered ones to keep; 0 for all.
+    """
+
+    def __init__(self, folder: Path, keep: int = 0):
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def save(self, step: int, content: Mapping[str, Any]) -> Path:
+        """Write the checkpoint of `step`; older ones go only once it is complete."""
+        path = self.folder / f"iteration_{step}.pdparams"
+        save_file(path, content)
+        if self.keep:
+            for old in sorted(self._numbered())[: -self.keep]:
+                self._numbered()[old].unlink()
+        return path
+
+    def save_best(self, content: Mapping[str, Any]) -> Path:
+        """Write the best model so far, without what only resuming needs."""
+        path = self.folder / "best_model.pdparams"
+        save_file(path, {key: value for key, value in content.items() if key != TRAINING})
+        return path
+
+    def latest(self) -> Path | None:
+        """The checkpoint with the highest step; unfinished files do not count."""
+        numbered = self._numbered()
+        return numbered[max(numbered)] if numbered else None
+
+    def read_latest(self) -> dict | None:
+        """Contents of the latest checkpoint, or None where there is none yet."""
+        path = self.latest()
+        return None if path is None else read_file(path)
+
+    def _numbered(self) -> dict[int, Path]:
+        if not self.folder.is_dir():
+            return {}
+        found = {path: _NUMBERED.fullmatch(path.name) for path in self.folder.iterdir()}
+        return {int(match[1]): path for path, match in found.items() if match}

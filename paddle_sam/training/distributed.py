@@ -1,0 +1,140 @@
+"""Data parallel training: who this process is, and gradients averaged over all of them.
+
+Every process holds the whole network and a share of each batch. Training with several processes
+equals training with one on the same batch: gradients are averaged before each step, and batch
+norm takes its statistics over the whole batch (`synchronise_batch_norm`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import paddle
+import paddle.distributed as dist
+from paddle import nn
+
+from paddle_sam.common.checks import ConfigError
+
+# Gradients travel in pieces of about this many values.
+_BUCKET = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """The processes of a run: this one is `rank` of 0..size-1."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, batch_size: int) -> slice:
+        """Which samples of each batch this process computes.
+
+        Raises:
+            ConfigError: the batch cannot be shared equally.
+        """
+        if batch_size % self.size:
+            raise ConfigError(
+                f"batch_size: {batch_size} cannot be shared by {self.size} processes;"
+                " it counts the images of a step over all devices"
+            )
+        each = batch_size // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+def join_world() -> World:
+    """Find out about the other processes, as started by `paddle.distributed.launch`."""
+    if dist.get_world_size() > 1 and not dist.is_initialized():
+        dist.init_parallel_env()
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def average_gradients(parameters: Iterable[paddle.Tensor], world: World) -> None:
+    """Replace each gradient by its mean over all processes."""
+    if world.size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for bucket in _buckets(gradients):
+        flat = paddle.concat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        pieces = (flat / world.size).split([gradient.size for gradient in bucket])
+        for gradient, piece in zip(bucket, pieces, strict=True):
+            gradient.copy_(piece.reshape(gradient.shape), True)
+
+
+def average_values(values: dict[str, float], world: World) -> dict[str, float]:
+    """Mean of logged values over all processes, which must give the same names."""
+    if world.size == 1:
+        return values
+    names = sorted(values)
+    packed = paddle.to_tensor([values[name] for name in names], "float64")
+    dist.all_reduce(packed)
+    return dict(zip(names, (packed / world.size).tolist(), strict=True))
+
+
+def send_from_first(tensors: Iterable[paddle.Tensor], world: World) -> None:
+    """Give every process the values that process 0 has."""
+    if world.size > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def synchronise_batch_norm(network: nn.Layer, world: World) -> None:
+    """Let every batch norm below `network` see the batches of all processes.
+
+    Paddle's `SyncBatchNorm` exists for GPUs only; this one runs on any device.
+    """
+    if world.size == 1:
+        return
+    for layer in network.sublayers(include_self=True):
+        if type(layer) is nn.BatchNorm2D:
+            layer.__class__ = _WholeBatchNorm2D
+            layer.world = world
+
+
+class _WholeBatchNorm2D(nn.BatchNorm2D):
+    """Batch norm over the equal batches of all processes; same parameters and statistics."""
+
+    world: World
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        moments = paddle.stack([x.mean([0, 2, 3]), x.square().mean([0, 2, 3])])
+        mean, square = _MeanOverProcesses.apply(moments, self.world.size).unbind()
+        variance = square - mean.square()
+        with paddle.no_grad():
+            keep = self._momentum
+            self._mean.copy_(keep * self._mean + (1 - keep) * mean, True)
+            self._variance.copy_(keep * self._variance + (1 - keep) * variance, True)
+        scale = (self.weight * paddle.rsqrt(variance + self._epsilon)).reshape([1, -1, 1, 1])
+        return (x - mean.reshape([1, -1, 1, 1])) * scale + self.bias.reshape([1, -1, 1, 1])
+
+
+class _MeanOverProcesses(paddle.autograd.PyLayer):
+    """Mean over all processes. Its gradient is the mean of theirs: each loss depends on it."""
+
+    @staticmethod
+    def forward(ctx, x, size):
+        ctx.size = size
+        total = x.clone()
+        dist.all_reduce(total)
+        return total / size
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total / ctx.size
+
+
+def _buckets(gradients: Sequence[paddle.Tensor]) -> Iterable[list[paddle.Tensor]]:
+    bucket, size = [], 0
+    for gradient in gradients:
+        bucket.append(gradient)
+        size += gradient.size
+        if size >= _BUCKET:
+            yield bucket
+            bucket, size = [], 0
+    if bucket:
+        yield bucket

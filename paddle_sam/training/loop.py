@@ -1,0 +1,222 @@
+"""The order of events in a run: steps, records, pictures, validation, checkpoints.
+
+The loop knows no network. A trainer knows one step and how to judge test data; its schedules are
+functions of the step, so a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.common.checks import ConfigError, TrainingError
+from paddle_sam.training.checkpoint import TRAINING, RunCheckpoints
+from paddle_sam.training.distributed import World, average_values
+from paddle_sam.training.run_logger import RunLogger
+
+
+class Trainer(Protocol):
+    """What the loop needs of a trainer. Losses are logged by name; `loss` decides what is best."""
+
+    def train_step(self, batch: Any, step: int) -> dict[str, float]: ...
+
+    def evaluate(self, batches: Iterable) -> dict[str, float]: ...
+
+    def panel(self) -> np.ndarray | None: ...
+
+    def weights(self) -> dict[str, Any]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, content: Mapping[str, Any]) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """Steps between events, and the number of steps in the run."""
+
+    max_steps: int
+    board_interval: int
+    image_interval: int
+    val_interval: int
+    save_interval: int
+
+    @classmethod
+    def of(cls, config: Any) -> Intervals:
+        """Take the options of the same names."""
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+
+
+class Run:
+    """One training run in its folder.
+
+    Args:
+        folder: `stats.jsonl`, `timestamp.txt`, `images/`, `visualdl/` and `checkpoints/` go there.
+        trainer: computes the steps.
+        intervals: when what happens.
+        learning_rate: for the record.
+        batch_size: images per step, for the record of throughput.
+        keep_checkpoints: numbered checkpoints to keep; 0 for all.
+        world: the processes of the run; the first one writes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        intervals: Intervals,
+        learning_rate: float,
+        batch_size: int,
+        keep_checkpoints: int = 0,
+        world: World | None = None,
+    ):
+        self.folder = Path(folder)
+        self.trainer = trainer
+        self.intervals = intervals
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.world = world or World()
+        self.checkpoints = RunCheckpoints(self.folder / "checkpoints", keep_checkpoints)
+        self.step = 0
+        self.best_loss: float | None = None
+        self.elapsed = 0.0
+        self._logger: RunLogger | None = None
+        self._validated: dict[str, float] = {}
+
+    def resume(self, content: Mapping[str, Any] | None) -> None:
+        """Go on from a checkpoint's content (`checkpoints.read_latest()`); None starts afresh."""
+        if content is None:
+            return
+        self.trainer.restore(content)
+        training = content[TRAINING]
+        self.step = training["step"]
+        self.best_loss = training["best_loss"]
+        self.elapsed = training["elapsed"]
+
+    def train(
+        self,
+        batches_from: Callable[[int], Iterator],
+        test_batches: Callable[[], Iterable],
+        say: Callable[[str], None] = tqdm.write,
+    ) -> None:
+        """Train up to the last step.
+
+        Args:
+            batches_from: gives the endless batches from a step on.
+            test_batches: gives the test batches; called at every validation.
+            say: prints a line without disturbing the progress bar.
+
+        Raises:
+            TrainingError: a loss is no longer a number; the last checkpoint is untouched.
+        """
+        if self.step >= self.intervals.max_steps:
+            say(f"{self.folder}: has {self.step} steps already; raise --max_steps for more")
+            return
+        first = self.world.rank == 0
+        self._logger = RunLogger(self.folder, self.step, say) if first else None
+        progress = tqdm(
+            total=self.intervals.max_steps, initial=self.step, unit="step", disable=not first
+        )
+        batches = batches_from(self.step)
+        try:
+            with progress:
+                while self.step < self.intervals.max_steps:
+                    self._one_step(next(batches), test_batches, progress)
+        finally:
+            batches.close()
+            if self._logger is not None:
+                self._logger.close()
+
+    def _one_step(self, batch: Any, test_batches: Callable, progress: tqdm) -> None:
+        started = time.perf_counter()
+        try:
+            losses = self.trainer.train_step(batch, self.step)
+        except TrainingError as error:
+            latest = self.checkpoints.latest()
+            raise TrainingError(f"{error} Last checkpoint: {latest or 'none yet'}.") from error
+        self.step += 1
+        seconds = time.perf_counter() - started
+        self.elapsed += seconds
+        progress.update()
+
+        if self._due(self.intervals.board_interval):
+            losses = average_values(losses, self.world)
+            progress.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
+            if self._logger is not None:
+                self._logger.scalars("train", self.step, losses)
+                self._logger.scalars("run", self.step, self._resources(seconds))
+        if self._logger is None:
+            return
+        if self._due(self.intervals.image_interval) or self.step == 1:
+            self._log_panel("train")
+        if self._due(self.intervals.val_interval):
+            self._validate(test_batches())
+        if self._due(self.intervals.save_interval):
+            self.checkpoints.save(self.step, self._content())
+            self._logger.saved(self.step, self._validated)
+
+    def _due(self, interval: int) -> bool:
+        return self.step % interval == 0 or self.step == self.intervals.max_steps
+
+    def _validate(self, batches: Iterable) -> None:
+        self._validated = self.trainer.evaluate(batches)
+        self._logger.scalars("test", self.step, self._validated)
+        self._log_panel("test")
+        loss = self._validated["loss"]
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss = loss
+            self.checkpoints.save_best(self.trainer.weights())
+            self._logger.best(self.step, loss, self._validated)
+
+    def _log_panel(self, split: str) -> None:
+        panel = self.trainer.panel()
+        if panel is not None:
+            self._logger.panel(f"{split}/faces", self.step, panel)
+
+    def _content(self) -> dict[str, Any]:
+        training = {
+            "step": self.step,
+            "best_loss": self.best_loss,
+            "elapsed": self.elapsed,
+            **self.trainer.state(),
+        }
+        return {**self.trainer.weights(), TRAINING: training}
+
+    def _resources(self, seconds: float) -> dict[str, float]:
+        return {
+            "learning_rate": self.learning_rate,
+            "images_per_second": self.batch_size / seconds,
+            "peak_memory_gb": peak_memory() / 1e9,
+            "hours": self.elapsed / 3600,
+        }
+
+
+def peak_memory() -> int:
+    """Most memory used so far, in bytes: of the GPU if that is the device, else of the process."""
+    if paddle.device.get_device().startswith("gpu"):
+        return paddle.device.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def prepare_folder(folder: Path, text: str) -> None:
+    """Make a run's folder and keep its options in `opt.json`.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "opt.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--exp_dir: {folder} cannot be written ({error})") from error
