@@ -48,10 +48,15 @@ def seed_everything(seed: int) -> None:
     paddle.seed(seed)
 
 
+# What Paddle warns about at every import or step, whatever the program does.
+_PADDLE_NOISE = ("No ccache found", "When training, we now always track", r"\s*Non compatible API")
+
+
 def quiet_paddle() -> None:
-    """Keep Paddle's start-up messages out of a command's output; call before importing it."""
+    """Keep Paddle's standing messages out of a command's output; call before importing it."""
     os.environ.setdefault("GLOG_minloglevel", "2")
-    warnings.filterwarnings("ignore", message="No ccache found")
+    for message in _PADDLE_NOISE:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:

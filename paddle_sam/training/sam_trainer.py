@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.common.checkpoint_file import load_strict
-from paddle_sam.common.checks import TrainingError
+from paddle_sam.common.checks import ConfigError, TrainingError
 from paddle_sam.common.images import to_uint8
 from paddle_sam.configs.sam import SAMConfig, target_ages
 from paddle_sam.data.loader import Batch
@@ -82,7 +82,8 @@ class SAMTrainer:
         self.world = world or World()
         self.optimizer = _make_optimizer(self.network, config)
         self.amp = _Amp(config.amp)
-        self._last: tuple[Batch, list[_Outcome]] | None = None
+        self.last_batch: Batch | None = None
+        self.last_outcomes: list[_Outcome] = []
         synchronise_batch_norm(self.network, self.world)
         send_from_first(self.network.state_dict().values(), self.world)
 
@@ -98,20 +99,27 @@ class SAMTrainer:
             TrainingError: a loss is not a finite number. No parameter has changed then.
         """
         paddle.seed(_seed_of(self.config.seed, step, self.world.rank))
+        logged = self.accumulate(batch, draw_task(self.config, step))
+        _check_finite(logged, step)
+        self.update()
+        return logged
+
+    def accumulate(self, batch: Batch, task: Task) -> dict[str, float]:
+        """Add the gradients of this process's share of a batch; returns the values to log."""
         self._training_mode()
-        task = draw_task(self.config, step)
         mine = self.world.share(self.config.batch_size)
-        parts = _split(batch, task.ages, mine, self.config.accumulate)
         logged: dict[str, float] = {}
-        for part, ages in parts:
+        for part, ages in _split(batch, task.ages, mine, self.config.accumulate):
             share = len(part) / len(batch)
             for name, value in self._passes(part, ages, share).items():
                 logged[name] = logged.get(name, 0.0) + share * value
-        _check_finite(logged, step)
+        return logged
+
+    def update(self) -> None:
+        """Step the optimizer with the accumulated gradients of all processes."""
         average_gradients(self._trainable(), self.world)
         self.amp.step(self.optimizer)
         self.optimizer.clear_grad(set_to_zero=False)
-        return logged
 
     def _passes(self, batch: Batch, ages: np.ndarray | None, share: float | None) -> dict:
         """The aged pass and the way back, for a batch; see `_pass` for `share`."""
@@ -120,18 +128,18 @@ class SAMTrainer:
         reference = self.loss.reference(images, target)
         if self.config.task == "psp":
             found = self._pass(images, None, reference, False, share)
-            self._last = (batch, [found])
+            self._keep(batch, found)
             return found.logged("real") | {"loss": found.total}
         input_age = reference.age if target is None else self._age(images)
         target_age = input_age if ages is None else paddle.to_tensor(ages)
         real = self._pass(images, target_age, reference, ages is not None, share)
         logged = real.logged("real") | {"loss": real.total}
         if self.config.cycle_lambda == 0:
-            self._last = (batch, [real])
+            self._keep(batch, real)
             return logged
         way_back = None if share is None else share * self.config.cycle_lambda
         cycle = self._pass(real.images, input_age, reference, False, way_back)
-        self._last = (batch, [real, cycle])
+        self._keep(batch, real, cycle)
         return logged | cycle.logged("cycle") | {"loss": real.total + cycle.total}
 
     @paddle.no_grad()
@@ -205,7 +213,7 @@ class SAMTrainer:
 
     def panel(self) -> np.ndarray:
         """Inputs, targets, outputs and recovered faces of the last batch, as one uint8 picture."""
-        batch, outcomes = self._last
+        batch, outcomes = self.last_batch, self.last_outcomes
         rows = min(_PANEL_ROWS, len(batch))
         target = batch.source if batch.target is None else batch.target
         sides = [batch.source, target, *(outcome.images.numpy() for outcome in outcomes)]
@@ -217,6 +225,9 @@ class SAMTrainer:
                 for row in range(rows)
             ]
         )
+
+    def _keep(self, batch: Batch, *outcomes: _Outcome) -> None:
+        self.last_batch, self.last_outcomes = batch, list(outcomes)
 
     # State
 
@@ -293,12 +304,13 @@ class _Outcome:
 
 
 class _Amp:
-    """Mixed precision: bfloat16 where the device computes it, else float16 with a loss scale."""
+    """Mixed precision: bfloat16 where the GPU computes it, else float16 with a loss scale."""
 
     def __init__(self, enabled: bool):
+        if enabled and not paddle.device.get_device().startswith("gpu"):
+            raise ConfigError("--amp: Paddle has 16-bit training on GPUs only; leave it out here")
         self.enabled = enabled
-        on_cpu = paddle.device.get_device() == "cpu"
-        self.dtype = "bfloat16" if on_cpu or paddle.amp.is_bfloat16_supported() else "float16"
+        self.dtype = "bfloat16" if enabled and paddle.amp.is_bfloat16_supported() else "float16"
         self._scaler = paddle.amp.GradScaler(enable=enabled and self.dtype == "float16")
 
     def arithmetic(self):

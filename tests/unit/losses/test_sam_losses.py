@@ -51,6 +51,13 @@ def test_l2_by_hand():
     np.testing.assert_allclose(losses.l2(a, b), [1, 9])
 
 
+def test_l2_is_exact_on_large_images():
+    values = np.random.default_rng(0).normal(size=(2, 3, 256, 256)).astype("float32")
+    found = losses.l2(paddle.to_tensor(values), paddle.zeros([2, 3, 256, 256]))
+    expected = (values.astype("float64") ** 2).mean((1, 2, 3))
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
 def test_identity_weights_by_hand():
     found = losses.identity_weights(_tensor(0.2, 0.2, 1.0, 0.75), _tensor(0.2, 0.7, 0.0, 0.25))
     np.testing.assert_allclose(found, [1, 0.75, 0.5, 0.75], atol=1e-6)
@@ -105,6 +112,9 @@ def test_terms_equal_their_definitions(networks):
     np.testing.assert_allclose(found.captions["target_age"], [10, 50, 90], rtol=1e-5)
     np.testing.assert_allclose(
         found.terms["loss_aging"], (ages / 100 - target).square(), rtol=1e-4, atol=1e-8
+    )
+    np.testing.assert_allclose(
+        found.terms["age_error_years"], (ages - 100 * target).abs(), rtol=1e-4
     )
 
 

@@ -1,0 +1,116 @@
+"""One full training step of SAM at published size against the published code.
+
+As there: published option values, batch of two, target ages 20 and 70, LPIPS on recipe weights
+with non-negative channel weights, noise weights zero (so that random noise does not matter), and
+the frozen pSp encoder's batch norm in train mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from paddle_sam.configs.sam import SAMConfig
+from paddle_sam.converters.convert import convert_file
+from paddle_sam.data.loader import Batch
+from paddle_sam.training.sam_networks import assemble, build_loss
+from paddle_sam.training.sam_trainer import SAMTrainer, Task
+from tests.parity import recipe
+from tests.parity.cases import FULL, Comparison, compare, expected
+
+NAME = "training_step"
+# Where a step's gradient is compared element by element. These are sums over a million products
+# of numbers that mostly cancel, after some 200 layers and back.
+GRADIENT = 1e-2
+# Names in this package for those of the published file, where they differ.
+LAYOUT = {"styles.0.linear.weight": lambda tensor: tensor.T}
+
+
+def training_step(folder: Path) -> Iterator[Comparison]:
+    want = expected(NAME)
+    trainer = _trainer(folder)
+    parameters = dict(trainer.network.encoder.named_parameters())
+    watched = [key.removeprefix("grad/") for key in want if key.startswith("grad/")]
+    before = {name: _first(parameters, name) for name in watched}
+
+    batch = Batch(want["x"].astype(np.float32), None, (Path("a"), Path("b")))
+    losses = trainer.accumulate(batch, Task(want["target_ages"]))
+    yield from _losses(want, losses)
+    outcomes = trainer.last_outcomes
+    yield compare(NAME, "aged images", outcomes[0].images, want["y_hat"], FULL)
+    yield compare(NAME, "recovered images", outcomes[1].images, want["y_recovered"], FULL)
+    for name in watched:
+        norm = float(parameters[name].grad.square().sum().sqrt())
+        wanted = float(want[f"gradnorm/{name}"])
+        yield Comparison(NAME, f"norm of d/d {name}", abs(norm - wanted) / wanted, FULL)
+        found = _first(parameters, name, gradient=True)
+        yield compare(NAME, f"d/d {name}", found, want[f"grad/{name}"], GRADIENT)
+
+    trainer.update()
+    for name in watched:
+        moved = _first(parameters, name) - before[name]
+        yield compare(NAME, f"Ranger step of {name}", moved, want[f"delta/{name}"], GRADIENT)
+    for part in ("encoder", "pretrained_encoder"):
+        mean = getattr(trainer.network, part).input_layer[1]._mean
+        key = f"{part}.input_layer.1.running_mean"
+        yield compare(NAME, key, mean, want[f"bn/{key}"], FULL)
+
+
+def _losses(want: dict, losses: dict[str, float]) -> Iterator[Comparison]:
+    for name, value in zip(want["loss_names"], want["loss_values"], strict=True):
+        # The published log keeps the crop losses of the last pass only, under one name for both.
+        found = losses.get(str(name), losses.get(f"{name}_cycle"))
+        yield Comparison(NAME, str(name), abs(found - value) / abs(value), FULL)
+
+
+def _first(parameters: dict, name: str, gradient: bool = False) -> np.ndarray:
+    """The first 512 values in the published layout."""
+    tensor = parameters[name].grad if gradient else parameters[name]
+    array = LAYOUT.get(name, lambda array: array)(tensor.numpy())
+    return array.reshape(-1)[:512].copy()
+
+
+def _trainer(folder: Path) -> SAMTrainer:
+    """The trainer that the published command line makes, from converted files."""
+    config = SAMConfig(
+        checkpoint_path=_convert("sam_ffhq_aging", folder, _without_noise),
+        ir_se50_path=_convert("model_ir_se50", folder),
+        age_regressor_path=_convert("dex_age_classifier", folder),
+        lpips_path=_convert("alexnet_features", folder),
+        lpips_lin_path=_convert("lpips_alex_lin", folder, _non_negative),
+        start_from_encoded_w_plus=True,
+        use_weighted_id_loss=True,
+        batch_size=2,
+        decoder_batch=1,
+        device="cpu",
+    )
+    assembled = assemble(config)
+    trainer = SAMTrainer(assembled, build_loss(config, assembled.network.latent_avg), config)
+    for file in folder.glob("*.pdparams"):
+        file.unlink()
+    return trainer
+
+
+def _convert(name: str, folder: Path, change=lambda state: None) -> str:
+    source, target = folder / f"{name}.pt", folder / f"{name}.pdparams"
+    checkpoint = recipe.torch_checkpoint(name)
+    change(checkpoint)
+    torch.save(checkpoint, source)
+    del checkpoint
+    convert_file(source, target)
+    source.unlink()
+    return str(target)
+
+
+def _without_noise(checkpoint: dict) -> None:
+    for name, tensor in checkpoint["state_dict"].items():
+        if name.endswith("noise.weight"):
+            tensor.zero_()
+
+
+def _non_negative(checkpoint: dict) -> None:
+    for tensor in checkpoint.values():
+        tensor.abs_()
