@@ -1,0 +1,235 @@
+"""The loop, its checkpoints and its records, with a trainer that only counts."""
+
+import itertools
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from paddle_sam.common.checkpoint_file import read_file
+from paddle_sam.common.checks import CheckpointError, OutputError, TrainingError
+from paddle_sam.training.checkpoint import RunCheckpoints
+from paddle_sam.training.loop import Intervals, Run
+from paddle_sam.training.run_logger import RunLogger
+
+
+class Counter:
+    """Adds each batch to its weight; test losses are given."""
+
+    def __init__(self, test_losses=(3.0,)):
+        self.weight = 0
+        self.test_losses = itertools.cycle(test_losses)
+        self.steps = []
+
+    def train_step(self, batch, step):
+        if batch == "bad":
+            raise TrainingError("step 3: loss is nan.")
+        self.steps.append(step)
+        self.weight += batch
+        return {"loss": float(self.weight)}
+
+    def evaluate(self, batches):
+        assert list(batches) == ["test"]
+        return {"loss": next(self.test_losses)}
+
+    def panel(self):
+        return np.full((4, 4, 3), self.weight % 256, np.uint8)
+
+    def weights(self):
+        return {"kind": "counter", "weight": self.weight}
+
+    def state(self):
+        return {"moment": 2 * self.weight}
+
+    def restore(self, content):
+        self.weight = content["weight"]
+        assert content["training"]["moment"] == 2 * self.weight
+
+
+def _run(folder, trainer, **intervals):
+    defaults = dict.fromkeys(("board_interval", "image_interval", "val_interval"), 2)
+    given = {"max_steps": 6, "save_interval": 2, **defaults, **intervals}
+    return Run(folder, trainer, Intervals(**given), 1e-4, 6, keep_checkpoints=2)
+
+
+def _train(run, batches=None):
+    feed = batches or (lambda step: (1 + i for i in itertools.count(step)))
+    run.train(feed, lambda: ["test"], say=lambda line: None)
+
+
+def _records(folder, split):
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    return [r for r in map(json.loads, lines) if r["split"] == split]
+
+
+def test_events_happen_at_their_intervals_and_at_the_end(tmp_path):
+    _train(_run(tmp_path, Counter(), max_steps=7, board_interval=3, val_interval=4))
+    assert [r["step"] for r in _records(tmp_path, "train")] == [3, 6, 7]
+    assert [r["step"] for r in _records(tmp_path, "test")] == [4, 7]
+    panels = sorted(path.name for path in (tmp_path / "images/train/faces").iterdir())
+    assert panels == [f"{step:07d}.jpg" for step in (1, 2, 4, 6, 7)]
+    resources = _records(tmp_path, "run")[0]
+    assert resources["learning_rate"] == 1e-4
+    assert resources["peak_memory_gb"] > 0.01
+    assert resources["images_per_second"] > 0
+
+
+def test_numbered_checkpoints_are_pruned_and_the_best_is_kept(tmp_path):
+    _train(_run(tmp_path, Counter(test_losses=(3.0, 2.0, 4.0))))
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["best_model.pdparams", "iteration_4.pdparams", "iteration_6.pdparams"]
+    best = read_file(tmp_path / "checkpoints" / "best_model.pdparams")
+    assert best["weight"] == 1 + 2 + 3 + 4
+    assert "training" not in best
+    notes = (tmp_path / "timestamp.txt").read_text()
+    assert "**Best**: Step - 4, Loss - 2.000" in notes
+    assert "**Best**: Step - 6" not in notes
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    straight = Counter()
+    _train(_run(tmp_path / "straight", straight))
+    _train(_run(tmp_path / "parts", Counter(), max_steps=4))
+    trainer = Counter()
+    resumed = _run(tmp_path / "parts", trainer)
+    resumed.resume(resumed.checkpoints.read_latest())
+    assert resumed.step == 4
+    _train(resumed)
+    assert trainer.weight == straight.weight
+    assert trainer.steps == [4, 5]
+    for split in ("train", "test"):
+        steps = [r["step"] for r in _records(tmp_path / "parts", split)]
+        assert steps == [2, 4, 6]
+
+
+def test_the_best_loss_survives_a_restart(tmp_path):
+    _train(_run(tmp_path, Counter(test_losses=(1.0,)), max_steps=4))
+    resumed = _run(tmp_path, Counter(test_losses=(2.0,)))
+    resumed.resume(resumed.checkpoints.read_latest())
+    _train(resumed)
+    assert read_file(tmp_path / "checkpoints" / "best_model.pdparams")["weight"] == 1 + 2
+
+
+def test_a_finished_run_says_so(tmp_path):
+    _train(_run(tmp_path, Counter()))
+    again = _run(tmp_path, Counter())
+    again.resume(again.checkpoints.read_latest())
+    said = []
+    again.train(lambda step: iter(()), lambda: [], said.append)
+    assert "has 6 steps already; raise --max_steps" in said[0]
+
+
+def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
+    run = _run(tmp_path, Counter())
+    with pytest.raises(TrainingError, match="loss is nan. Last checkpoint: .*iteration_2.pdparams"):
+        _train(run, lambda step: (b for b in (1, 2, "bad")))
+    assert read_file(tmp_path / "checkpoints" / "iteration_2.pdparams")["weight"] == 3
+
+
+def test_the_latest_checkpoint_is_the_highest_number(tmp_path):
+    checkpoints = RunCheckpoints(tmp_path)
+    assert checkpoints.read_latest() is None
+    for step in (9, 10, 100):
+        checkpoints.save(step, {"kind": "x", "step": step})
+    (tmp_path / ".iteration_200.abc.tmp.pdparams").write_bytes(b"unfinished")
+    (tmp_path / "iteration_300.pdparams.part").write_bytes(b"unfinished")
+    assert checkpoints.read_latest()["step"] == 100
+
+
+def test_a_damaged_checkpoint_is_not_passed_over(tmp_path):
+    checkpoints = RunCheckpoints(tmp_path)
+    path = checkpoints.save(1, {"kind": "x", "weights": list(range(100))})
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        checkpoints.read_latest()
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    run = _run(tmp_path, Counter(), save_interval=3)
+    real = RunCheckpoints.save
+
+    def save(self, step, content):
+        if step == 6:
+            monkeypatch.setattr("os.fsync", _no_space)
+        return real(self, step, content)
+
+    monkeypatch.setattr(RunCheckpoints, "save", save)
+    with pytest.raises(OutputError, match="iteration_6.* could not be written"):
+        _train(run)
+    assert run.checkpoints.read_latest()["weight"] == 6
+    assert not list((tmp_path / "checkpoints").glob(".*tmp*"))
+
+
+def _no_space(handle):
+    raise OSError(28, "No space left on device")
+
+
+KILLED = """
+    import os, pickle, signal, sys
+    sys.path.insert(0, {tests!r})
+    from paddle_sam.common import checkpoint_file
+    from tests.unit.training.test_run import Counter, _run, _train
+
+    dump = pickle.dump
+
+    def killed(content, stream, protocol):
+        if content.get("weight") == 10:  # the checkpoint of step 4
+            whole = pickle.dumps(content, protocol)
+            stream.write(whole[: len(whole) // 2])
+            stream.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        dump(content, stream, protocol=protocol)
+
+    checkpoint_file.pickle.dump = killed
+    _train(_run({folder!r}, Counter()))
+"""
+
+
+def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path, request):
+    code = textwrap.dedent(KILLED).format(tests=str(request.config.rootpath), folder=str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert ended.returncode == -9, ended.stderr.decode()
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert any(".tmp" in name for name in left), "the kill came before or after the write"
+    trainer = Counter()
+    resumed = _run(tmp_path, trainer)
+    resumed.resume(resumed.checkpoints.read_latest())
+    assert resumed.step == 2
+    _train(resumed)
+    assert trainer.weight == 1 + 2 + 3 + 4 + 5 + 6
+    assert [r["step"] for r in _records(tmp_path, "train")] == [2, 4, 6]
+
+
+def test_records_are_not_written_twice(tmp_path):
+    logger = RunLogger(tmp_path, say=lambda line: None)
+    logger.scalars("train", 5, {"loss": 1.0})
+    with pytest.raises(AssertionError, match="train was logged at step 5 before"):
+        logger.scalars("train", 5, {"loss": 1.0})
+
+
+def test_half_a_record_left_by_a_kill_is_dropped(tmp_path):
+    logger = RunLogger(tmp_path, say=lambda line: None)
+    logger.scalars("train", 1, {"loss": 1.0})
+    logger.close()
+    with (tmp_path / "stats.jsonl").open("a") as stream:
+        stream.write('{"split": "train", "st')
+    RunLogger(tmp_path, step=1, say=lambda line: None).scalars("train", 2, {"loss": 2.0})
+    assert [r["loss"] for r in _records(tmp_path, "train")] == [1.0, 2.0]
+
+
+def test_visualdl_holds_every_curve_and_picture_after_a_restart(tmp_path):
+    visualdl = pytest.importorskip("visualdl")
+    _train(_run(tmp_path, Counter(), max_steps=4))
+    resumed = _run(tmp_path, Counter())
+    resumed.resume(resumed.checkpoints.read_latest())
+    _train(resumed)
+    logs = list((tmp_path / "visualdl").iterdir())
+    assert len(logs) == 1
+    reader = visualdl.LogReader(file_path=str(logs[0]))
+    steps = [(record.id, record.value) for record in reader.get_data("scalar", "train/loss")]
+    assert steps == [(2, 3.0), (4, 10.0), (6, 21.0)]
+    pictures = reader.get_data("image", "test/faces")
+    assert [record.id for record in pictures] == [2, 4, 6]
