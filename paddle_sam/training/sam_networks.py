@@ -15,10 +15,12 @@ from paddle_sam.configs.sam import SAMConfig
 from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.losses.sam import LossWeights, SAMLoss
 from paddle_sam.models.checkpoint import build_sam, load
+from paddle_sam.models.residual_body import PUBLISHED_UNITS, PUBLISHED_WIDTHS
 from paddle_sam.models.sam import SAM
 from paddle_sam.models.stylegan2 import style_count
 
 _MEAN_LATENT_SAMPLES = 10_000
+_SMALL_UNITS = (2, 2, 3, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _from_parts(config: SAMConfig) -> Assembled:
     needs_psp = config.start == "encoded_w_plus" or config.encoder_start == "psp"
     psp = _PspFile(config) if needs_psp else None
     decoder_arch = generator_file["networks"]["g_ema"]["arch"]
-    encoder_arch = dict(psp.arch) if psp else _published_encoder(decoder_arch)
+    encoder_arch = dict(psp.arch) if psp else _new_encoder(decoder_arch)
     keep_psp = config.start == "encoded_w_plus"
     arch = {
         "encoder": {**encoder_arch, "in_channels": config.input_nc},
@@ -183,10 +185,23 @@ class _PspFile:
         self.alignment = content.get("alignment")
 
 
-def _published_encoder(decoder_arch: dict) -> dict:
-    """The published IR-SE50 encoder, with as many codes as the generator takes."""
-    n_styles = style_count(decoder_arch["size"])
-    return {"input_size": 256, "n_styles": n_styles, "style_dim": decoder_arch["style_dim"]}
+def _new_encoder(decoder_arch: dict) -> dict:
+    """Arguments of an encoder for a generator: the published IR-SE50 for its 512 style values.
+
+    A generator with fewer gets an encoder that is narrower in proportion, and shallower; the
+    input is as large as the images, within what the published encoder and LPIPS take.
+    """
+    style_dim = decoder_arch["style_dim"]
+    published = style_dim == PUBLISHED_WIDTHS[-1]
+    widths = [max(16, width * style_dim // PUBLISHED_WIDTHS[-1]) for width in PUBLISHED_WIDTHS]
+    return {
+        "input_size": min(256, max(64, decoder_arch["size"])),
+        "n_styles": style_count(decoder_arch["size"]),
+        "style_dim": style_dim,
+        "stem": widths[0],
+        "widths": widths,
+        "units": PUBLISHED_UNITS[50] if published else _SMALL_UNITS,
+    }
 
 
 def _latent_avg(generator_file: dict, network: SAM, psp: _PspFile | None) -> np.ndarray:

@@ -1,0 +1,133 @@
+"""`scripts/train.py` end to end on tiny networks, each run in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import paddle_sam
+from paddle_sam.common.checkpoint_file import read_file
+from tests.unit.training import tiny
+
+ROOT = Path(__file__).resolve().parents[3]
+INTERVALS = {"board_interval": 1, "image_interval": 3, "val_interval": 3, "save_interval": 3}
+
+
+def _train(files, folder, **changes):
+    """Run the command; returns the finished process."""
+    flags = tiny.command_line(files, exp_dir=str(folder), **{**INTERVALS, **changes})
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _checkpoint(folder, step):
+    return read_file(folder / "checkpoints" / f"iteration_{step}.pdparams")
+
+
+def _losses(folder, split="train"):
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    records = [r for r in map(json.loads, lines) if r["split"] == split]
+    return [{k: v for k, v in r.items() if k != "time"} for r in records]
+
+
+def _assert_equal(left, right, path=""):
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), path
+        for key in left:
+            _assert_equal(left[key], right[key], f"{path}/{key}")
+    elif isinstance(left, np.ndarray):
+        np.testing.assert_array_equal(left, right, err_msg=path)
+    else:
+        assert left == right, path
+
+
+@pytest.mark.parametrize("optim_name", ["ranger", "adam"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(files, tmp_path, optim_name):
+    straight, parts = tmp_path / "straight", tmp_path / "parts"
+    done = _train(files, straight, max_steps=6, optim_name=optim_name)
+    assert done.returncode == 0, done.stderr
+    for steps in (3, 6):
+        # Workers and intervals may change between the parts.
+        done = _train(files, parts, max_steps=steps, workers=steps // 6, optim_name=optim_name)
+        assert done.returncode == 0, done.stderr
+    left, right = _checkpoint(straight, 6), _checkpoint(parts, 6)
+    for content in (left, right):
+        del content["training"]["elapsed"], content["options"]
+    _assert_equal(left, right)
+    assert [record["step"] for record in _losses(straight)] == [1, 2, 3, 4, 5, 6]
+    assert _losses(straight) == _losses(parts)
+    assert _losses(straight, "test") == _losses(parts, "test")
+
+
+def test_what_training_wrote_is_what_inference_loads(files, tmp_path):
+    done = _train(files, tmp_path, max_steps=1)
+    assert done.returncode == 0, done.stderr
+    for name in ("best_model", "iteration_1"):
+        network = paddle_sam.load(tmp_path / "checkpoints" / f"{name}.pdparams", device="cpu")
+        assert type(network).__name__ == "SAM"
+        assert not network.training
+        assert network.start == "encoded_w_plus"
+    assert json.loads((tmp_path / "opt.json").read_text())["batch_size"] == 2
+
+
+def test_psp_then_sam_from_it(files, tmp_path):
+    psp = {"task": "psp", "input_nc": 3, "start_from_encoded_w_plus": False}
+    psp |= {"start_from_latent_avg": True, "aging_lambda": 0.0, "cycle_lambda": 0.0}
+    done = _train(files, tmp_path / "psp", max_steps=1, encoder_start="random", **psp)
+    assert done.returncode == 0, done.stderr
+    trained = tmp_path / "psp" / "checkpoints" / "best_model.pdparams"
+    done = _train(files, tmp_path / "sam", max_steps=1, pretrained_psp_path=str(trained))
+    assert done.returncode == 0, done.stderr
+    state = read_file(trained)["networks"]["psp"]["state"]
+    found = _checkpoint(tmp_path / "sam", 1)["networks"]["sam"]["state"]
+    name = "styles.0.linear.weight"
+    np.testing.assert_array_equal(found[f"pretrained_encoder.{name}"], state[f"encoder.{name}"])
+
+
+def test_other_options_do_not_resume_a_run(files, tmp_path):
+    assert _train(files, tmp_path, max_steps=1).returncode == 0
+    done = _train(files, tmp_path, max_steps=2, learning_rate=0.5)
+    assert done.returncode == 2
+    assert "--learning_rate was 0.001, is 0.5" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ("stylegan_weights", ["--stylegan_weights", "nowhere.pdparams is missing", "convert"]),
+        ("age_regressor_path", ["--age_regressor_path", "nowhere.pdparams is missing"]),
+        ("lpips_path", ["--lpips_path", "is missing", "download_weights.py"]),
+        ("train_data", ["nowhere", "no such file or folder"]),
+    ],
+)
+def test_a_missing_file_is_named_with_its_option(files, tmp_path, option, words):
+    done = _train(files, tmp_path, **{option: str(tmp_path / "nowhere")})
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_corrupt_image_is_reported_and_skipped(files, tmp_path):
+    (tmp_path / "data").mkdir()
+    for path in (files / "train").iterdir():
+        (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "data" / "3.png").write_bytes(b"not an image")
+    arguments = {"train_data": str(tmp_path / "data"), "max_steps": 4}
+    done = _train(files, tmp_path / "run", **arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("skipped an unreadable image") == 1
+    assert "3.png" in done.stdout
+    done = _train(files, tmp_path / "strict", max_bad_images=0, **arguments)
+    assert done.returncode == 2
+    assert "--max_bad_images" in done.stderr
