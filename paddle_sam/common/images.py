@@ -62,8 +62,13 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ImageError: there is no such file, or it cannot be read as an image.
     """
-    path = Path(path)
-    data = _file_bytes(path)
+    return decode_image(_file_bytes(Path(path)), str(path))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Read the bytes of an image file, as `read_image` does; `name` is for messages."""
+    if not data:
+        raise ImageError(f"{name}: the file is empty. Copy or download it again.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -71,17 +76,17 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
                 image.load()
                 return np.array(_flatten(_upright(image), image.format))
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{path}: the image declares an absurd size ({error}). If it is genuine, reduce it to"
+            f"{name}: the image declares an absurd size ({error}). If it is genuine, reduce it to"
             f" below {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels."
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: {_describe_foreign(data)}") from error
+        raise ImageError(f"{name}: {_describe_foreign(data)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
         raise ImageError(
-            f"{path}: found a damaged or truncated image ({str(error) or type(error).__name__})."
+            f"{name}: found a damaged or truncated image ({str(error) or type(error).__name__})."
             " Copy or download it again."
         ) from error
 
@@ -188,8 +193,6 @@ def _file_bytes(path: Path) -> bytes:
         raise ImageError(f"{path}: there is no such file. Check the spelling.") from error
     except OSError as error:
         raise ImageError(f"{path}: could not be read ({error.strerror or error}).") from error
-    if not data:
-        raise ImageError(f"{path}: the file is empty. Copy or download it again.")
     return data
 
 

@@ -148,7 +148,7 @@ def _crops_ahead(
 def find_inputs(config: InferenceConfig) -> list[tuple[Path, Image]]:
     """Relative path for each input's result, and the input."""
     if not config.data_path:
-        return [(Path(PORTRAIT), _portrait())]
+        return [(Path(PORTRAIT), portrait())]
     paths = list_images(config.data_path)
     root = Path(config.data_path)
     root = root if root.is_dir() else root.parent
@@ -156,7 +156,7 @@ def find_inputs(config: InferenceConfig) -> list[tuple[Path, Image]]:
     return [(_result_name(path.relative_to(root)), path) for path in paths]
 
 
-def _portrait() -> np.ndarray:
+def portrait() -> np.ndarray:
     """NASA's public-domain portrait of Eileen Collins, which scikit-image ships."""
     from skimage import data
 
