@@ -99,7 +99,7 @@ def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
         OutputError: the system refused to write.
     """
     path = Path(path)
-    _check_image("image to save", image)
+    check_image("image to save", image)
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         raise ConfigError(
             f"{path}: cannot write images as {path.suffix or 'a file without suffix'!r};"
@@ -149,7 +149,7 @@ def to_network(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     if not batch:
         raise ConfigError("to_network: expected at least one image, found none")
     for image in batch:
-        _check_image("image", image)
+        check_image("image", image)
         check_shape("images of one batch", image, batch[0].shape)
     return np.stack(batch).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
 
@@ -171,14 +171,15 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
 
 def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Resize a uint8 `[H, W, 3]` image to a square, or to (height, width); Lanczos, antialiased."""
-    _check_image("image to resize", image)
+    check_image("image to resize", image)
     height, width = (size, size) if isinstance(size, int) else size
     if (height, width) == image.shape[:2]:
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _check_image(name: str, image: np.ndarray) -> None:
+def check_image(name: str, image: np.ndarray) -> None:
+    """Raise `ConfigError` unless `image` is uint8 `[H, W, 3]`; `name` begins the message."""
     check_shape(name, image, (None, None, 3))
     if image.dtype != np.uint8:
         raise ConfigError(f"{name}: expected uint8 in 0..255, found {image.dtype}")

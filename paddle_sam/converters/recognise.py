@@ -21,6 +21,7 @@ TABLES = {
     "lpips_features": tables.LPIPS_FEATURES,
     "lpips_bare_features": tables.LPIPS_BARE_FEATURES,
     "lpips_lin": tables.LPIPS_LIN,
+    "inception": tables.INCEPTION,
     "stargan2_generator": stargan2_tables.GENERATOR,
     "stargan2_mapping_network": stargan2_tables.MAPPING_NETWORK,
     "stargan2_style_encoder": stargan2_tables.STYLE_ENCODER,
@@ -116,8 +117,8 @@ def _stranger(state: Mapping) -> str:
     return (
         f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp,"
         " StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment network"
-        " and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features and LPIPS lin"
-        " layers"
+        " and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS lin"
+        " layers and FID's Inception-v3"
     )
 
 
@@ -256,6 +257,13 @@ _SINGLE_NETWORKS = [
         "lpips_lin",
         "lpips_lin",
         tables.lpips_lin_arch,
+    ),
+    (
+        ("Conv2d_1a_3x3.conv.", "Mixed_7c."),
+        _constant("inception"),
+        "inception_v3",
+        "inception",
+        tables.no_arch,
     ),
     (
         ("conv1.conv.", "m0.b1_4.", "l0."),

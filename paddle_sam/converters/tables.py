@@ -82,6 +82,16 @@ LPIPS_FEATURES = [Rule("classifier.*", action=DISCARD), Rule("features.*")]
 LPIPS_BARE_FEATURES = [Rule("*", "features.*")]
 LPIPS_LIN = [Rule("lin*.model.1.weight")]
 
+# The classifier plays no part in FID, but the way back needs it.
+INCEPTION = [
+    Rule("fc.*", action=DROP),
+    Rule("*.num_batches_tracked", action=DROP),
+    Rule("*.bn.running_mean", "*.bn._mean"),
+    Rule("*.bn.running_var", "*.bn._variance"),
+    Rule("Conv2d_*"),
+    Rule("Mixed_*"),
+]
+
 SAM = [
     *under("encoder.", PSP_ENCODER),
     *under("pretrained_encoder.", PSP_ENCODER),
@@ -172,6 +182,11 @@ def lpips_features_arch(state: State) -> dict:
 def lpips_lin_arch(state: State) -> dict:
     """Constructor arguments of the `LpipsWeights` that the published file fits."""
     return {"backbone": "alex" if state["lin1.model.1.weight"].shape[1] == 192 else "vgg"}
+
+
+def no_arch(state: State) -> dict:
+    """Of a network that is published in one size only."""
+    return {}
 
 
 def _fir(state: State) -> list[float]:

@@ -24,6 +24,7 @@ from paddle_sam.models import stargan2
 from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.face_heatmaps import FaceHeatmaps, MeanFace
 from paddle_sam.models.face_recognition import FaceEmbedder
+from paddle_sam.models.inception import InceptionV3
 from paddle_sam.models.lpips import LPIPS, LpipsFeatures, LpipsWeights
 from paddle_sam.models.psp_encoder import GradualStyleEncoder
 from paddle_sam.models.sam import SAM
@@ -59,6 +60,7 @@ BUILDERS = {
     "stargan2_style_encoder": stargan2.StyleEncoder,
     "stargan2_discriminator": stargan2.Discriminator,
     "face_heatmaps": FaceHeatmaps,
+    "inception_v3": InceptionV3,
     "mean_face": MeanFace,
 }
 

@@ -18,6 +18,7 @@ import paddle.nn.functional as F
 
 import paddle_sam
 from paddle_sam.converters.convert import convert_file
+from paddle_sam.metrics.inception_features import RESIZINGS, InceptionFeatures, clean_input
 from paddle_sam.models.face_heatmaps import masks_from_heatmaps
 from paddle_sam.models.sam import add_age_plane, mix_latents
 from tests.parity import recipe
@@ -178,6 +179,18 @@ def stargan2(folder: Path) -> Iterator[Comparison]:
     yield compare(name, "generator, high-pass skip", fake, want["fake_masked"])
 
 
+def inception(folder: Path) -> Iterator[Comparison]:
+    """Against pytorch-fid's network, and clean-fid's resizing before it."""
+    want = expected("inception")
+    network = convert_published("pt_inception-2015-12-05", folder)
+    resized = np.stack([clean_input(image) for image in want["images"]]).transpose(0, 2, 3, 1)
+    rows = resized[:, ::37] * 128 + 128
+    yield compare("inception", "clean resizing, grey levels", rows, want["resized_rows"], 1e-4, 1.0)
+    for resizing in RESIZINGS:
+        features = InceptionFeatures(network, "recipe", resizing)(want["images"])
+        yield compare("inception", f"features, {resizing} resizing", features, want[resizing])
+
+
 def _stargan2_networks(folder: Path) -> dict[str, paddle.nn.Layer]:
     """The networks of a published training checkpoint, converted from a torch file."""
     import torch
@@ -204,4 +217,4 @@ def _blobs(centres: np.ndarray, sigma: float = 5.0) -> paddle.Tensor:
     return tensor(np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)))
 
 
-CASES = [face_embedders, dex_vgg, generator, discriminator, sam, stargan2]
+CASES = [face_embedders, dex_vgg, generator, discriminator, sam, stargan2, inception]

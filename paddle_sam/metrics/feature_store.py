@@ -1,0 +1,91 @@
+"""Features of images, kept on disk so that each image is looked at once.
+
+An entry belongs to the content of an image file and to the settings of the extractor, to nothing
+else: renamed, moved or shared images are found again, changed ones are not. An evaluation that
+was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_sam.common.checks import ConfigError
+from paddle_sam.common.files import atomic_path, sha256
+from paddle_sam.common.images import read_image
+
+FORMAT = 1
+_PART_SIZE = 256  # images that are lost at most when a run is killed
+
+
+class FeatureStore:
+    """Features by image content.
+
+    Args:
+        folder: where to keep them; None keeps them in memory.
+        extract: uint8 RGB images [H, W, 3] -> float features [N, D].
+        settings: everything else that the features depend on, as plain values.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        extract: Callable[[Sequence[np.ndarray]], np.ndarray],
+        settings: Mapping,
+    ):
+        self._extract = extract
+        self._rows: dict[str, np.ndarray] = {}
+        self._folder = None
+        if folder is not None:
+            text = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
+            self._folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
+            self._read_parts(text)
+
+    def of_files(self, paths: Sequence[Path], what: str = "features") -> np.ndarray:
+        """Give the features [N, D] of image files, in their order; computes what is missing.
+
+        Args:
+            paths: at least one image.
+            what: label of the progress bar.
+
+        Raises:
+            ImageError: a file cannot be read. What was computed before is kept.
+            OutputError: the folder cannot be written.
+        """
+        if not paths:
+            raise ConfigError("features: expected at least one image, found none")
+        digests = [sha256(path) for path in paths]
+        known = set(self._rows)
+        missing = {d: path for d, path in zip(digests, paths, strict=True) if d not in known}
+        with tqdm(total=len(missing), desc=what, unit="image", disable=None) as progress:
+            for start in range(0, len(missing), _PART_SIZE):
+                part = dict(list(missing.items())[start : start + _PART_SIZE])
+                features = self._extract([read_image(path) for path in part.values()])
+                self._add(list(part), features)
+                progress.update(len(part))
+        return np.stack([self._rows[digest] for digest in digests])
+
+    def _add(self, digests: list[str], features: np.ndarray) -> None:
+        self._rows.update(zip(digests, features, strict=True))
+        if self._folder is None:
+            return
+        name = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        with (
+            atomic_path(self._folder / f"part_{name}.npz") as temporary,
+            temporary.open("wb") as stream,
+        ):
+            np.savez(stream, digests=np.array(digests), features=features)
+
+    def _read_parts(self, settings: str) -> None:
+        note = self._folder / "settings.json"
+        if not note.exists():
+            with atomic_path(note) as temporary:
+                temporary.write_text(settings, encoding="utf-8")
+        for path in sorted(self._folder.glob("part_*.npz")):
+            with np.load(path, allow_pickle=False) as part:
+                self._rows.update(zip(part["digests"].tolist(), part["features"], strict=True))

@@ -1,0 +1,127 @@
+"""Distances between sets of images by their features: FID and KID, in double precision.
+
+FID (Heusel et al. 2017, arXiv 1706.08500) is the Frechet distance between the Gaussians with the
+features' means and covariances; KID (Binkowski et al. 2018, arXiv 1801.01401) the squared maximum
+mean discrepancy under a cubic kernel, estimated without bias.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from paddle_sam.common.checks import ConfigError, check_shape
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gaussian:
+    """Mean [D] and covariance [D, D] of `count` samples, float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Gaussian:
+        """The Gaussian of features [N, D]."""
+        stream = GaussianStream()
+        stream.add(features)
+        return stream.result()
+
+
+class GaussianStream:
+    """Collects mean and covariance of features that arrive in batches.
+
+    Each batch is centred on its own mean before it is added (Chan et al. 1983), so that no digits
+    are lost however large the mean is, and the batches' sizes do not matter.
+    """
+
+    def __init__(self):
+        self._count = 0
+        self._mean = 0.0
+        self._scatter = 0.0  # sum of (x - mean)(x - mean)^T
+
+    def add(self, features: np.ndarray) -> None:
+        """Add features [N, D]."""
+        check_shape("features", features, (None, None))
+        if not len(features):
+            return
+        features = np.asarray(features, np.float64)
+        count = self._count + len(features)
+        mean = features.mean(axis=0)
+        centred = features - mean
+        apart = mean - self._mean
+        weight = self._count * len(features) / count
+        self._scatter = self._scatter + centred.T @ centred + weight * np.outer(apart, apart)
+        self._mean = self._mean + apart * (len(features) / count)
+        self._count = count
+
+    def result(self) -> Gaussian:
+        """The Gaussian of all that was added.
+
+        Raises:
+            ConfigError: fewer than two samples have no covariance.
+        """
+        if self._count < 2:
+            raise ConfigError(f"FID: expected at least 2 images in a set, found {self._count}")
+        return Gaussian(self._mean, self._scatter / (self._count - 1), self._count)
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
+
+    The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2),
+    which is symmetric: exact for singular covariances too, which few images have.
+    """
+    check_shape("mean", b.mean, a.mean.shape)
+    root = _symmetric_root(a.covariance)
+    eigenvalues = np.linalg.eigvalsh(root @ b.covariance @ root)
+    trace_of_root = np.sqrt(eigenvalues.clip(0)).sum()
+    traces = np.trace(a.covariance) + np.trace(b.covariance)
+    return float(np.square(a.mean - b.mean).sum() + traces - 2 * trace_of_root)
+
+
+def fid(a: np.ndarray, b: np.ndarray) -> float:
+    """Frechet distance of two sets of features, [N, D] and [M, D]."""
+    return frechet_distance(Gaussian.of(a), Gaussian.of(b))
+
+
+def kid(
+    a: np.ndarray, b: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Kernel distance of two sets of features, [N, D] and [M, D]: mean and standard deviation.
+
+    Over `subsets` random subsets of `subset_size` images of each set (of all images where there
+    are fewer). The kernel is k(x, y) = (x.y / D + 1)^3.
+    """
+    check_shape("features", a, (None, b.shape[1]))
+    size = min(subset_size, len(a), len(b))
+    if size < 2:
+        raise ConfigError(f"KID: expected at least 2 images in a set, found {size}")
+    rng = np.random.default_rng(seed)
+    distances = [
+        _squared_mmd(
+            a[rng.choice(len(a), size, replace=False)].astype(np.float64),
+            b[rng.choice(len(b), size, replace=False)].astype(np.float64),
+        )
+        for _ in range(subsets)
+    ]
+    return float(np.mean(distances)), float(np.std(distances))
+
+
+def _squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """Unbiased estimate of the squared MMD of two samples [n, D] (their eq. 4)."""
+    n = len(x)
+    xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    within = (xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / (n * (n - 1))
+    return within - 2 * xy.mean()
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _symmetric_root(matrix: np.ndarray) -> np.ndarray:
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(eigenvalues.clip(0))) @ vectors.T
