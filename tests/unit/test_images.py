@@ -5,7 +5,6 @@ import zlib
 import numpy as np
 import pytest
 import skimage.data
-from icc_profiles import P3_TO_XYZ, SRGB_TO_XYZ, cmyk_profile, grey_profile, rgb_profile
 from PIL import Image, ImageCms
 
 from paddle_sam.common.checks import ConfigError, ImageError, OutputError
@@ -17,6 +16,7 @@ from paddle_sam.common.images import (
     to_network,
     to_uint8,
 )
+from tests.unit.icc_profiles import P3_TO_XYZ, SRGB_TO_XYZ, cmyk_profile, grey_profile, rgb_profile
 
 FACE = skimage.data.astronaut()[:160, 150:270]
 GREY = FACE[..., 1]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from file_server import CONTENT, Server
 
 from paddle_sam.common import downloads
 from paddle_sam.common.checks import CheckpointError, ConfigError, OutputError
@@ -22,6 +21,7 @@ from paddle_sam.common.downloads import download, package_file
 from paddle_sam.common.weights import Weight, find_weight, manifest, weights_dir
 from paddle_sam.converters.lpips_package import repack_lpips
 from paddle_sam.converters.obtain_weights import obtain, obtain_all
+from tests.unit.file_server import CONTENT, Server
 
 REPOSITORY = Path(__file__).parents[2]
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
