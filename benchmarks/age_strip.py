@@ -1,0 +1,65 @@
+"""An age strip of one face at the published size, eager float32, against the naive way.
+
+The naive way runs the whole network for every age, as the published scripts do; the frozen pSp
+code of the face, the same for every age, is computed again each time. `AgePipeline` computes it
+once. Writes benchmarks/results/age_strip.json.
+
+    python -m benchmarks.age_strip
+"""
+
+import argparse
+
+import numpy as np
+import paddle
+
+from benchmarks import timing
+from benchmarks.published import published_sam
+from paddle_sam.common.images import to_network, to_uint8
+from paddle_sam.data.alignment import CropSettings
+from paddle_sam.inference.pipeline import AgePipeline
+from paddle_sam.models.sam import add_age_plane
+
+
+def naive(network, crop: np.ndarray, ages: list[int]) -> np.ndarray:
+    """Every age by a whole forward pass: uint8 [A, 1024, 1024, 3]."""
+    face = paddle.to_tensor(to_network(crop))
+    results = []
+    with paddle.no_grad():
+        for age in ages:
+            x = add_age_plane(face, paddle.to_tensor([float(age)]))
+            results.append(to_uint8(network(x, resize=False, randomize_noise=False).numpy())[0])
+    return np.stack(results)
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ages", type=int, default=11, help="ages from 0 to 100, evenly spaced")
+    args = parser.parse_args(argv)
+    paddle.set_device("cpu")
+    machine = timing.machine()
+    network = published_sam()
+    pipeline = AgePipeline(network, CropSettings())
+    ages = [round(age) for age in np.linspace(0, 100, args.ages)]
+    crop = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    fast, slow = pipeline.age(crop[None], ages[:1], batch_size=1)[0], naive(network, crop, ages[:1])
+    difference = int(np.abs(fast.astype(int) - slow).max())
+    record = {
+        "machine": machine,
+        "what": f"one face x {len(ages)} ages, 1024 px, eager float32, weights of the recipe",
+        "largest_difference_in_grey_levels": difference,
+        "pipeline": timing.measure(
+            lambda: pipeline.age(crop[None], ages, batch_size=1), args.repeats, warmups=0
+        ),
+        "naive": timing.measure(lambda: naive(network, crop, ages), args.repeats, warmups=0),
+    }
+    record["naive_over_pipeline"] = record["naive"]["median_s"] / record["pipeline"]["median_s"]
+    for name in ("pipeline", "naive"):
+        print(f"{name}: {record[name]['median_s']:.1f} s, {record[name]['runs_s']}")
+    print(
+        f"ratio {record['naive_over_pipeline']:.2f}; written: {timing.write('age_strip', record)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What every benchmark shares: repeated timing, and a record of the machine beside the numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def measure(work: Callable[[], object], repeats: int, warmups: int = 1) -> dict:
+    """Seconds of `work` after warm-ups: median, fastest, slowest, and every run.
+
+    `work` has to end with a result on the host (NumPy), which waits for the device.
+    """
+    for _ in range(warmups):
+        work()
+    runs = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        runs.append(time.perf_counter() - start)
+    return {
+        "median_s": statistics.median(runs),
+        "fastest_s": min(runs),
+        "slowest_s": max(runs),
+        "runs_s": runs,
+    }
+
+
+def machine() -> dict:
+    """The processor, memory, versions and commit that numbers were measured with."""
+    import paddle
+
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=RESULTS.parent,
+    )
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "load_before": os.getloadavg()[0],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "paddle": paddle.__version__,
+        "commit": commit.stdout.strip(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def write(name: str, record: dict) -> Path:
+    """Write a benchmark's record to `benchmarks/results/NAME.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
