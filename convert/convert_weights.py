@@ -9,11 +9,12 @@ EPILOG = """\
 What a file is, is told from its keys: SAM, pSp, StyleGAN2 (rosinality layout, or a pickle of
 NVIDIA's stylegan2-ada-pytorch or stylegan3 repository), StarGAN v2 (nets, nets_ema, wing.ckpt,
 celeba_lm_mean.npz), IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS lin
-layers and FID's Inception-v3. Nothing in a file is executed. Every tensor is
-converted, or listed as dropped (counters of batch norm, filter taps that the description holds);
-if one has no place, the file is refused and nothing is written. The table shows the first 16
-digits of each result's SHA-256. PyTorch is needed here and nowhere else: pip install -e
-".[convert]" """
+layers and FID's Inception-v3.
+
+Nothing in a file is executed. Every tensor is converted, or listed as dropped (counters of batch
+norm, filter taps that the description holds); if one has no place, the file is refused and
+nothing is written. PyTorch is needed here and nowhere else: pip install -e ".[convert]"
+"""
 
 
 @command

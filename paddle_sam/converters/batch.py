@@ -46,7 +46,7 @@ def as_table(reports: Sequence[Report]) -> str:
     rows = [("file", "kind", *COLUMNS, "bytes", "sha256", "written to")]
     for report in reports:
         counts = [str(report.counts[column]) for column in COLUMNS]
-        facts = (f"{report.bytes:,}", report.sha256[:16], str(report.output))
+        facts = (f"{report.bytes:,}", report.sha256, str(report.output))
         rows.append((report.source.name, report.kind, *counts, *facts))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

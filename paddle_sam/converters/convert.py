@@ -91,7 +91,7 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
     path, output = Path(path), Path(output)
     saved = read_file(path)
     origin = saved.get("source", {})
-    content = dict(origin.get("extras", {}))
+    content = dict(origin.get("extras") or _own_description(saved))
     counts = Counter()
     for name, entry in saved["networks"].items():
         state = entry["state"]
@@ -136,6 +136,15 @@ def _read(path: Path) -> dict:
     if path.is_file() and is_pickle(path):
         return read_nvidia_pickle(path)
     return read_torch(path)
+
+
+def _own_description(saved: dict) -> dict:
+    """The `arch` entry of a SAM or pSp network that was trained here: what tensors do not tell."""
+    if saved["kind"] not in ("sam", "psp"):
+        return {}
+    (entry,) = saved["networks"].values()
+    arch = {"encoder": {"units": entry["arch"]["encoder"]["units"]}}
+    return {"arch": arch | {"alignment": saved["alignment"]} if saved.get("alignment") else arch}
 
 
 def _latent_avg(saved: np.ndarray, extras: dict) -> np.ndarray:
