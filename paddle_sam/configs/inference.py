@@ -10,19 +10,15 @@ from paddle_sam.configs.base import option
 
 
 @dataclasses.dataclass(frozen=True)
-class InferenceConfig:
-    """What to age, with what, to which ages, and where to."""
+class PhotoConfig:
+    """Which photographs to work on, with what, and where to."""
 
     data_path: str = option("", "photograph, or folder of them (default: a portrait to try it on)")
     checkpoint_path: str = option("", "SAM weight file (default: the small embedded model)")
     exp_dir: str = option("", "folder for the results (default: results; examples without data)")
-    target_age: str = option(
-        "0,10,20,30,40,50,60,70,80,90,100", "ages in years, also as ranges: 0-100:10 or 20,40-60"
-    )
     n_images: int = option(0, "use only the first so many images; 0 for all", minimum=0)
     test_batch_size: int = option(4, "images rendered together", minimum=1)
     test_workers: int = option(2, "threads that read and align ahead; 0 for none", minimum=0)
-    resize_outputs: bool = option(False, "pool the results to the network's input size")
     face: str = option(
         "best",
         "which faces of a photograph: the most confident, the largest, or each",
@@ -30,6 +26,16 @@ class InferenceConfig:
     )
     no_align: bool = option(False, "the images are aligned crops already")
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceConfig(PhotoConfig):
+    """Photographs, and the ages to render them at."""
+
+    target_age: str = option(
+        "0,10,20,30,40,50,60,70,80,90,100", "ages in years, also as ranges: 0-100:10 or 20,40-60"
+    )
+    resize_outputs: bool = option(False, "pool the results to the network's input size")
 
 
 @dataclasses.dataclass(frozen=True)

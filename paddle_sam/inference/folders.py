@@ -1,28 +1,25 @@
-"""Age every photograph of a folder: N inputs give N results or N reported errors."""
+"""What the inference scripts write for each photograph: age strips, or a folder per age."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.common.checks import ImageError
-from paddle_sam.common.images import WRITABLE_SUFFIXES, list_images, save_image
+from paddle_sam.common.images import save_image
 from paddle_sam.configs.inference import (
     FolderPerAgeConfig,
     InferenceConfig,
     SideBySideConfig,
     parse_ages,
 )
+from paddle_sam.inference.photos import Summary, read_photos, results_folder
 from paddle_sam.inference.pipeline import (
     EMBEDDED_NOTE,
     AgePipeline,
-    Image,
     embedded_age_regressor,
     measure_ages,
 )
@@ -31,21 +28,6 @@ from paddle_sam.inference.sheets import stack, strip
 SMALLEST_TILE = 128
 SHEET_TILE = 96
 SHEET_ROWS = 40
-PORTRAIT = "astronaut.png"
-
-
-@dataclass
-class Summary:
-    """What a run over a folder did."""
-
-    faces: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def status(self) -> int:
-        """Exit status: 0 all done, 1 some inputs failed, 2 nothing was written."""
-        if not self.faces:
-            return 2
-        return 1 if self.failures else 0
 
 
 @dataclass(frozen=True)
@@ -104,96 +86,21 @@ def folder_per_age(config: FolderPerAgeConfig) -> Summary:
 def run(config: InferenceConfig, write: Callable[[FaceResult], None]) -> Summary:
     """Age all inputs and hand each face to `write`; an input that fails is reported, not fatal."""
     ages = parse_ages(config.target_age)
-    inputs = find_inputs(config)
     if not config.checkpoint_path:
         print(EMBEDDED_NOTE)
     pipeline = AgePipeline.from_checkpoint(config.checkpoint_path or None, config.device)
     summary = Summary()
-    progress = tqdm(total=len(inputs), unit="photo", disable=len(inputs) == 1)
-    for name, future in _crops_ahead(pipeline, inputs, config):
-        try:
-            crops = future.result()
-        except ImageError as error:
-            summary.failures[str(name)] = str(error)
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-        else:
-            images = pipeline.age(crops, ages, config.resize_outputs, config.test_batch_size)
-            for number, (crop, aged) in enumerate(zip(crops, images, strict=True), start=1):
-                write(FaceResult(face_name(name, number), crop, aged, ages))
-                summary.faces += 1
-        progress.update()
-    progress.close()
-    report(summary, len(inputs), results_folder(config))
+    for photo in read_photos(config, pipeline.cut_faces, summary):
+        images = pipeline.age(photo.crops, ages, config.resize_outputs, config.test_batch_size)
+        for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
+            write(FaceResult(name, crop, aged, ages))
     return summary
-
-
-def _crops_ahead(
-    pipeline: AgePipeline, inputs: list[tuple[Path, Image]], config: InferenceConfig
-) -> Iterator[tuple[Path, Future]]:
-    """Read and align in threads, a few inputs ahead of the network; in the order of `inputs`."""
-
-    def crops(image: Image) -> np.ndarray:
-        found = pipeline.faces(image, config.face, not config.no_align)
-        return np.stack([face.image for face in found])
-
-    with ThreadPoolExecutor(max(config.test_workers, 1)) as pool:
-        waiting = []
-        for name, image in inputs:
-            waiting.append((name, pool.submit(crops, image)))
-            if len(waiting) > 2 * config.test_workers:
-                yield waiting.pop(0)
-        yield from waiting
-
-
-def find_inputs(config: InferenceConfig) -> list[tuple[Path, Image]]:
-    """Relative path for each input's result, and the input."""
-    if not config.data_path:
-        return [(Path(PORTRAIT), portrait())]
-    paths = list_images(config.data_path)
-    root = Path(config.data_path)
-    root = root if root.is_dir() else root.parent
-    paths = paths[: config.n_images or None]
-    return [(_result_name(path.relative_to(root)), path) for path in paths]
-
-
-def portrait() -> np.ndarray:
-    """NASA's public-domain portrait of Eileen Collins, which scikit-image ships."""
-    from skimage import data
-
-    return data.astronaut()
-
-
-def _result_name(path: Path) -> Path:
-    """`path` itself; with `.png` added where its format cannot be written."""
-    if path.suffix.lower() in WRITABLE_SUFFIXES:
-        return path
-    return path.with_name(f"{path.name}.png")
-
-
-def face_name(name: Path, number: int) -> Path:
-    """Name for the results of a photograph's face: the second gets `_face2`, and so on."""
-    return name if number == 1 else name.with_name(f"{name.stem}_face{number}{name.suffix}")
-
-
-def results_folder(config: InferenceConfig) -> Path:
-    """`--exp_dir`, or where results go without it."""
-    return Path(config.exp_dir or ("results" if config.data_path else "examples"))
 
 
 def ages_table(targets: list[float], measured: np.ndarray) -> str:
     """Two lines of text: the target ages and those the embedded regressor reads."""
     rows = (("target age", targets), ("measured", measured))
     return "\n".join(f"  {name:<11}" + "".join(f"{v:6.0f}" for v in row) for name, row in rows)
-
-
-def report(summary: Summary, inputs: int, root: Path) -> None:
-    """Print how many inputs gave results and, after a folder, once more why others did not."""
-    print(
-        f"{inputs - len(summary.failures)} of {inputs} photographs, {summary.faces} faces: {root}"
-    )
-    if inputs > 1:
-        for reason in summary.failures.values():
-            print(f"failed: {reason}", file=sys.stderr)
 
 
 class ContactSheet:

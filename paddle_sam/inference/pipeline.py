@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,13 @@ import paddle
 
 from paddle_sam.common.checkpoint_file import read_file
 from paddle_sam.common.checks import CheckpointError, ConfigError, check_shape
-from paddle_sam.common.images import read_image, resize, to_network, to_uint8
+from paddle_sam.common.images import to_network, to_uint8
 from paddle_sam.common.runtime import resolve_device
 from paddle_sam.common.weights import find_weight
-from paddle_sam.data.alignment import AlignedFace, CropSettings, align_faces
+from paddle_sam.data.alignment import AlignedFace, CropSettings
+from paddle_sam.inference.faces import FaceCutter, Image
 from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.checkpoint import load, network_from
-from paddle_sam.models.face_landmarks import Face, FaceLandmarker
 from paddle_sam.models.sam import SAM, add_age_plane
 
 EMBEDDED_DEFAULT = "sam_mini"
@@ -28,7 +27,9 @@ EMBEDDED_NOTE = (
     " models'."
 )
 
-Image = str | os.PathLike | np.ndarray
+# Changes codes [N, L, D] of aged faces, given what they were inverted to, likewise [N, L, D];
+# see paddle_sam.inference.editing.
+Edit = Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]
 
 
 class AgePipeline:
@@ -54,8 +55,7 @@ class AgePipeline:
         self.network = network
         self.crop = crop
         self.source = source
-        self._landmarker: FaceLandmarker | None = None
-        self._landmarker_lock = threading.Lock()
+        self.cut_faces = FaceCutter(crop)
 
     @classmethod
     def from_checkpoint(
@@ -116,13 +116,7 @@ class AgePipeline:
 
     def faces(self, image: Image, face: str = "best", align: bool = True) -> list[AlignedFace]:
         """Crops of one photograph as this network expects them. See `__call__`."""
-        source = "image" if isinstance(image, np.ndarray) else str(image)
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        if align:
-            return align_faces(pixels, self._find_faces, self.crop, choice=face, source=source)
-        height, width = pixels.shape[:2]
-        corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
-        return [AlignedFace(resize(pixels, self.crop.size), corners)]
+        return self.cut_faces(image, face, align)
 
     def age(
         self,
@@ -130,23 +124,29 @@ class AgePipeline:
         ages: Iterable[float],
         resize_outputs: bool = False,
         batch_size: int = 4,
+        inverted: paddle.Tensor | None = None,
+        edit: Edit | None = None,
     ) -> np.ndarray:
-        """Aligned crops uint8 [F, S, S, 3] at every age: uint8 [F, A, R, R, 3]. See `__call__`."""
+        """Aligned crops uint8 [F, S, S, 3] at every age: uint8 [F, A, R, R, 3]. See `__call__`.
+
+        `inverted` are the faces' codes [F, L, D] where they are known already; `edit` changes the
+        aged codes before they are rendered.
+        """
         size = self.network.input_size
         check_shape("crops", crops, (None, size, size, 3))
         ages = np.asarray(check_ages(ages), np.float32)
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
         images = paddle.to_tensor(to_network(crops))
-        inverted = self.invert(images, batch_size)
+        if inverted is None:
+            inverted = self.invert(images, batch_size)
         pairs = [(f, a) for f in range(len(crops)) for a in range(len(ages))]
         rendered = []
         for start in range(0, len(pairs), batch_size):
             faces, targets = map(list, zip(*pairs[start : start + batch_size], strict=True))
             index = paddle.to_tensor(faces)
-            results = self.render(
-                images[index], inverted[index], paddle.to_tensor(ages[targets]), resize_outputs
-            )
+            targets = paddle.to_tensor(ages[targets])
+            results = self.render(images[index], inverted[index], targets, resize_outputs, edit)
             rendered.extend(to_uint8(results.numpy()))
         return np.stack(rendered).reshape(len(crops), len(ages), *rendered[0].shape)
 
@@ -166,16 +166,23 @@ class AgePipeline:
         inverted: paddle.Tensor,
         ages: paddle.Tensor,
         resize_outputs: bool = False,
+        edit: Edit | None = None,
     ) -> paddle.Tensor:
         """Images [N, 3, S, S] with their codes [N, L, D] at ages [N]: [N, 3, R, R] in [-1, 1]."""
-        with paddle.no_grad():
-            codes = self.network.encode(add_age_plane(images, ages), inverted)
-            return self.network.decode(codes, resize=resize_outputs, randomize_noise=False)[0]
+        codes = self.aged_codes(images, inverted, ages)
+        return self.decode(edit(codes, inverted) if edit else codes, resize_outputs)
 
-    def _find_faces(self, image: np.ndarray) -> list[Face]:
-        with self._landmarker_lock:  # 100 MB, read when the first face is looked for
-            self._landmarker = self._landmarker or FaceLandmarker()
-        return self._landmarker.find(image)
+    def aged_codes(
+        self, images: paddle.Tensor, inverted: paddle.Tensor, ages: paddle.Tensor
+    ) -> paddle.Tensor:
+        """Codes [N, L, D] of images [N, 3, S, S] that were inverted to [N, L, D], at ages [N]."""
+        with paddle.no_grad():
+            return self.network.encode(add_age_plane(images, ages), inverted)
+
+    def decode(self, codes: paddle.Tensor, resize_outputs: bool = False) -> paddle.Tensor:
+        """Images [N, 3, R, R] in [-1, 1] of codes [N, L, D]."""
+        with paddle.no_grad():
+            return self.network.decode(codes, resize=resize_outputs, randomize_noise=False)[0]
 
 
 def measure_ages(regressor: AgeRegressor, images: np.ndarray) -> np.ndarray:

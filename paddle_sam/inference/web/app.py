@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from paddle_sam.common.checks import ConfigError, FaceNotFoundError, ImageError, PaddleSamError
 from paddle_sam.common.images import decode_image, to_network, to_uint8
 from paddle_sam.configs.inference import parse_ages
-from paddle_sam.inference.folders import portrait
+from paddle_sam.inference.photos import portrait
 from paddle_sam.inference.pipeline import AgePipeline
 from paddle_sam.inference.sheets import strip
 from paddle_sam.inference.web.sessions import Session, SessionEndedError, Sessions
