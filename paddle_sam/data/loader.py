@@ -104,7 +104,7 @@ class BatchLoader:
 
     def _read_ahead(self, wanted: Iterator[tuple]) -> Iterator[tuple]:
         """Give (tag, [(index, images), ...]) for each (tag, indices) wanted."""
-        with _executor(self.workers) as executor:
+        with reading_pool(self.workers) as executor:
             ahead = []
             for tag, indices in wanted:
                 ahead.append((tag, indices, [self._submit(executor, i) for i in indices]))
@@ -164,7 +164,8 @@ class _SameProcess(Executor):
         return future
 
 
-def _executor(workers: int) -> Executor:
+def reading_pool(workers: int) -> Executor:
+    """Processes that read images; with 0 workers tasks run here, when they are submitted."""
     if workers == 0:
         return _SameProcess()
     # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.

@@ -1,0 +1,102 @@
+"""A whole StarGAN v2 training run from its options (`scripts/train_stargan2.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_sam.common.checkpoint_file import read_file
+from paddle_sam.common.checks import ConfigError
+from paddle_sam.common.runtime import resolve_device, seed_everything
+from paddle_sam.configs.base import check_resumable, read_json, to_json
+from paddle_sam.configs.stargan2 import StarGAN2Config
+from paddle_sam.data.domains import DomainBatch, DomainLoader, Domains, read_all
+from paddle_sam.models.stargan2_system import load_fan
+from paddle_sam.training.checkpoint import RunCheckpoints
+from paddle_sam.training.distributed import join_world
+from paddle_sam.training.loop import Intervals, Run, prepare_folder
+from paddle_sam.training.stargan2_trainer import StarGAN2Trainer, ValidationSet, build_networks
+
+_SHOWN_PER_DOMAIN = 3
+
+
+def train_stargan2(config: StarGAN2Config) -> Path:
+    """Train, or go on training, in `config.exp_dir`; returns that folder.
+
+    Raises:
+        PaddleSamError: the options, data or weights cannot be used, or a loss became NaN.
+    """
+    folder = Path(config.exp_dir)
+    if (folder / "opt.json").exists():
+        check_resumable(read_json(StarGAN2Config, folder / "opt.json"), config, folder)
+    resolve_device(config.device)
+    seed_everything(config.seed)
+    world = join_world()
+    mine = world.share(config.batch_size)
+    domains = Domains(config.train_img_dir, "train_img_dir")
+    domains.expect(config.num_domains, "train_img_dir")
+    validation = _validation(config)
+
+    resumed = _checkpoint(folder, config.resume_iter)
+    fan = load_fan(config.wing_path, config.device) if config.w_hpf > 0 else None
+    trainer = StarGAN2Trainer(build_networks(config), config, fan, validation, world)
+    intervals = Intervals(
+        max_steps=config.total_iters,
+        board_interval=config.print_every,
+        image_interval=config.sample_every,
+        val_interval=config.eval_every,
+        save_interval=config.save_every,
+    )
+    run = Run(
+        folder, trainer, intervals, config.lr, config.batch_size, config.keep_checkpoints, world
+    )
+    run.resume(resumed)
+    del resumed
+    if world.rank == 0:
+        prepare_folder(folder, to_json(config))
+    loader = DomainLoader(
+        domains,
+        config.img_size,
+        config.randcrop_prob,
+        config.num_workers,
+        config.max_bad_images,
+        report=tqdm.write,
+    )
+
+    def batches_from(step: int) -> Iterator[DomainBatch]:
+        return loader.training(config.batch_size, config.seed, step, mine)
+
+    run.train(batches_from, lambda: _batches(validation, config.val_batch_size))
+    return folder
+
+
+def _checkpoint(folder: Path, step: int) -> dict | None:
+    """The checkpoint of `step`, or of the latest step where it is 0; None where there is none."""
+    checkpoints = RunCheckpoints(folder / "checkpoints")
+    if step == 0:
+        return checkpoints.read_latest()
+    path = checkpoints.folder / f"iteration_{step}.pdparams"
+    if not path.is_file():
+        raise ConfigError(
+            f"resume_iter: {path} does not exist; the latest is {checkpoints.latest() or 'none'}"
+        )
+    return read_file(path)
+
+
+def _validation(config: StarGAN2Config) -> ValidationSet:
+    domains = Domains(config.val_img_dir, "val_img_dir")
+    domains.expect(config.num_domains, "val_img_dir")
+    files = [paths[: config.max_val_images or None] for paths in domains.files]
+    images = np.concatenate([read_all(paths, config.img_size) for paths in files])
+    labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files])
+    firsts = [np.flatnonzero(labels == label)[:_SHOWN_PER_DOMAIN] for label in range(len(files))]
+    return ValidationSet(images, labels, np.concatenate(firsts))
+
+
+def _batches(validation: ValidationSet, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(validation.images), size):
+        part = slice(start, start + size)
+        yield validation.images[part], validation.domains[part]
