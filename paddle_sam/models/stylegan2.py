@@ -285,6 +285,10 @@ class Generator(nn.Layer):
     def synthesis(self, w_plus: paddle.Tensor, noise: Sequence[paddle.Tensor | None]):
         """w_plus [N, L, D] and L-1 noise images (None: random) -> (images, last features)."""
         check_shape("w_plus", w_plus, (None, self.n_latent, self.style_dim))
+        if len(noise) != self.n_latent - 1:
+            raise ConfigError(
+                f"noise: expected {self.n_latent - 1} images, one a layer, found {len(noise)}"
+            )
         w = w_plus.unbind(axis=1)
         x = self.conv1(self.input(w_plus.shape[0]), w[0], noise[0])
         rgb = self.to_rgb1(x, w[1])
@@ -304,7 +308,7 @@ class Generator(nn.Layer):
         if len(tiled) == 1:
             return tiled[0]
         if inject_index is None:
-            inject_index = int(paddle.randint(1, self.n_latent, [1]))
+            inject_index = paddle.randint(1, self.n_latent, [1]).item()
         return paddle.concat([tiled[0][:, :inject_index], tiled[1][:, inject_index:]], axis=1)
 
 
