@@ -55,7 +55,7 @@ class GradualStyleEncoder(nn.Layer):
         n_styles: number of W+ codes.
         style_dim: D, also the width of the pyramid.
         stem: channels of the first convolution.
-        widths: channels of the four stages.
+        widths: channels of the four stages, of the last one D.
         units: residual units of the four stages (`PUBLISHED_UNITS` names the published depths).
         squeeze_excite: IR-SE body instead of IR.
     """
@@ -74,6 +74,11 @@ class GradualStyleEncoder(nn.Layer):
         super().__init__()
         if len(widths) != 4 or len(units) != 4:
             raise ConfigError(f"widths, units: expected 4 stages, found {widths}, {units}")
+        if widths[-1] != style_dim:
+            raise ConfigError(
+                f"widths: the pyramid adds the last stage to maps of style_dim channels, found"
+                f" {widths[-1]} and {style_dim}"
+            )
         if input_size < 32 or input_size & (input_size - 1):
             raise ConfigError(f"input_size: expected a power of two from 32, found {input_size}")
         self.input_size = input_size
