@@ -158,8 +158,9 @@ def mix_latents(
     if inject_latent is None:
         inject_latent = paddle.zeros_like(codes)
     check_shape("inject_latent", inject_latent, (None, n_styles, codes.shape[2]))
-    weight = paddle.zeros([1, n_styles, 1], dtype=codes.dtype)
-    weight[:, list(latent_mask)] = 1.0 if alpha is None else alpha
+    share = 1.0 if alpha is None else alpha
+    shares = [share if index in latent_mask else 0.0 for index in range(n_styles)]
+    weight = paddle.to_tensor(shares, dtype=codes.dtype).reshape([1, n_styles, 1])
     return weight * inject_latent + (1.0 - weight) * codes
 
 
