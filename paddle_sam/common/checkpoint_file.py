@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from paddle_sam.common.array_pickle import ARRAY_GLOBALS
 from paddle_sam.common.checks import CheckpointError
 from paddle_sam.common.files import atomic_path
 
@@ -23,21 +24,11 @@ FORMAT_VERSION = 1
 # Protocol 5 writes arrays from their own memory; older ones copy every array first.
 PICKLE_PROTOCOL = 5
 
-# What NumPy's own pickles name, under the module paths of NumPy 1 and 2.
-_ALLOWED = {
-    ("multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("multiarray", "scalar"): np._core.multiarray.scalar,
-    ("numeric", "_frombuffer"): np._core.numeric._frombuffer,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
-        package, _, leaf = module.rpartition(".")
-        if package in ("", "numpy.core", "numpy._core") and (leaf, name) in _ALLOWED:
-            return _ALLOWED[leaf, name]
+        if (module, name) in ARRAY_GLOBALS:
+            return ARRAY_GLOBALS[module, name]
         raise CheckpointError(f"it refers to {module}.{name}, which is not data")
 
 
@@ -70,7 +61,8 @@ def read_file(path: str | os.PathLike) -> dict:
         raise CheckpointError(f"{path}: could not be read: {error}") from error
     except Exception as error:  # damaged pickles raise nearly every exception there is
         raise CheckpointError(f"{path}: {_diagnosis(path)}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    ours = isinstance(content, dict) and content.get("format") == FORMAT
+    if not ours or not isinstance(content.get("format_version"), int):
         raise CheckpointError(
             f"{path}: not a weight file of paddle_sam. {_diagnosis(path, damaged=False)}"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.common.array_pickle import ARRAY_GLOBALS
 from paddle_sam.common.checks import CheckpointError
 from paddle_sam.common.files import atomic_path
 
@@ -22,15 +23,9 @@ class _ArraysOnly(pickle.Unpickler):
     """Reads NumPy arrays and plain containers; any other object is refused, none is executed."""
 
     def find_class(self, module: str, name: str):
-        admitted = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            # NumPy 2 moved this function; arrays themselves tell where it is.
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        }
-        if (module, name) not in admitted:
+        if (module, name) not in ARRAY_GLOBALS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-        return admitted[module, name]
+        return ARRAY_GLOBALS[module, name]
 
 
 def repack_lpips(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.common.array_pickle import ARRAY_GLOBALS
 from paddle_sam.common.checks import CheckpointError
 
 PERSISTENCE = ("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -118,12 +119,7 @@ _ADMITTED = {
     ("dnnlib.util", "EasyDict"): _EasyDict,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy.core.multiarray", "scalar"): np._core.multiarray.scalar,
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "scalar"): np._core.multiarray.scalar,
+    **ARRAY_GLOBALS,
 }
 
 
