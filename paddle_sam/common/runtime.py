@@ -26,7 +26,8 @@ def resolve_device(name: str = "auto") -> str:
     if name == "auto":
         name = "gpu:0" if gpus else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "gpu") or (index and not index.isdigit()):
+    numbered = kind == "gpu" and index.isdigit()
+    if name not in ("cpu", "gpu") and not numbered:
         raise ConfigError(f"--device: expected auto, cpu, gpu or gpu:N, found {name!r}")
     if kind == "gpu" and int(index or 0) >= gpus:
         reason = (

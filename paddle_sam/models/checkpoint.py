@@ -71,8 +71,14 @@ def build_empty(network: str, arch: Mapping) -> nn.Layer:
         raise CheckpointError(
             f"unknown network {network!r}; this version knows {', '.join(sorted(BUILDERS))}"
         )
-    with paddle.LazyGuard():
-        return BUILDERS[network](**arch)
+    try:
+        with paddle.LazyGuard():
+            return BUILDERS[network](**arch)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{network} cannot be built from its description ({error}); update paddle_sam or"
+            " convert the file again"
+        ) from error
 
 
 def load(path: str | os.PathLike, part: str | None = None, device: str = "auto") -> nn.Layer:
@@ -94,7 +100,9 @@ def load(path: str | os.PathLike, part: str | None = None, device: str = "auto")
 
 def network_from(content: dict, source: str, part: str | None = None) -> nn.Layer:
     """The network in a file's `content`, whose arrays are used up. See `load`."""
-    networks = content["networks"]
+    networks = content.get("networks")
+    if not networks:
+        raise CheckpointError(f"{source}: holds no network; it is a {content.get('kind')!r} file")
     part = part or next(iter(networks))
     if part not in networks:
         raise ConfigError(f"part: {source} holds {', '.join(networks)}, found {part!r}")
