@@ -82,7 +82,8 @@ def parse_ages(text: str) -> list[float]:
                 f" found {part.strip()!r}"
             )
         else:
-            ages += map(float, range(int(first), int(last) + 1, int(step or 1)))
+            years = range(int(first), int(last) + 1, int(step or 1))
+            ages += map(float, years[:102])  # more would hold one beyond 100 anyway
     if wrong := [age for age in ages if age > 100]:
         raise ConfigError(f"--target_age: expected ages from 0 to 100, found {wrong[0]:g}")
     return list(dict.fromkeys(ages))
