@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from paddle_sam.common.images import read_image, resize
+from paddle_sam.common.images import check_image, read_image, resize
 from paddle_sam.data.alignment import AlignedFace, CropSettings, align_faces
 from paddle_sam.models.face_landmarks import Face, FaceLandmarker
 
@@ -39,9 +39,11 @@ class FaceCutter:
 
         Raises:
             ImageError, FaceNotFoundError: it cannot be used; the message names it.
+            ConfigError: an array is no such image, or `face` is none of these.
         """
         if not isinstance(image, np.ndarray):
             return self(read_image(image), face, align, source or str(image))
+        check_image(source or "image", image)
         if align:
             return align_faces(image, self._find, self.crop, choice=face, source=source or "image")
         height, width = image.shape[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -101,9 +102,24 @@ def find_inputs(config: PhotoConfig) -> list[tuple[Path, Image]]:
         return [(Path(PORTRAIT), portrait())]
     paths = list_images(config.data_path)
     root = Path(config.data_path)
-    root = root if root.is_dir() else root.parent
+    if root.is_dir():
+        paths = _without_results(paths, root, results_folder(config).resolve())
+        if not paths:
+            raise ImageError(f"{root}: found nothing but results of earlier runs in this folder")
+    else:
+        root = root.parent
     paths = paths[: config.n_images or None]
     return [(_result_name(path.relative_to(root)), path) for path in paths]
+
+
+def _without_results(paths: list[Path], root: Path, results: Path) -> list[Path]:
+    """The photographs below `root` that no earlier run wrote into `results`, if that is there."""
+    if root.resolve() in results.parents:
+        return [path for path in paths if results not in path.resolve().parents]
+    if root.resolve() != results:
+        return paths
+    written = re.compile(r"inference_\w+/|contact_sheet_\d+\.jpg$")
+    return [path for path in paths if not written.match(path.relative_to(root).as_posix())]
 
 
 def portrait() -> np.ndarray:

@@ -47,10 +47,10 @@ class AgePipeline:
     """
 
     def __init__(self, network: SAM, crop: CropSettings, source: str = "network"):
-        if not isinstance(network, SAM) or network.pretrained_encoder is None:
+        if not isinstance(network, SAM) or network.encoder.in_channels != 4:
             raise CheckpointError(
                 f"{source}: holds a {type(network).__name__} that cannot age a face; expected a"
-                " SAM checkpoint"
+                " SAM checkpoint, whose encoder takes an image and an age"
             )
         self.network = network
         self.crop = crop
@@ -112,6 +112,8 @@ class AgePipeline:
             for image in ([images] if single else images)
             for found in self.faces(image, face, align)
         ]
+        if not crops:
+            raise ConfigError("images: expected at least one photograph, found none")
         return self.age(np.stack(crops), ages, resize_outputs, batch_size)
 
     def faces(self, image: Image, face: str = "best", align: bool = True) -> list[AlignedFace]:

@@ -60,12 +60,17 @@ class SAM(nn.Layer):
         self.register_buffer("latent_avg", paddle.zeros([decoder.n_latent, decoder.style_dim]))
 
     def invert(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Frozen pSp code of images [N, 3, S, S] with `latent_avg` added: [N, L, D], no gradient.
+        """What the encoder's offset is added to, for images [N, 3, S, S]: [N, L, D], no gradient.
 
-        It does not depend on the age, so a caller with many ages for one face needs it once.
+        That is the frozen pSp code plus `latent_avg`, or what else `start` says. It does not depend
+        on the age, so a caller with many ages for one face needs it once.
         """
         with paddle.no_grad():
-            return self.pretrained_encoder(images) + self.latent_avg
+            if self.start == "encoded_w_plus":
+                return self.pretrained_encoder(images) + self.latent_avg
+            average = self.start == "latent_avg"
+            start = self.latent_avg if average else paddle.zeros_like(self.latent_avg)
+            return start.expand([images.shape[0], -1, -1])
 
     def encode(self, x: paddle.Tensor, inverted: paddle.Tensor | None = None) -> paddle.Tensor:
         """W+ code [N, L, D] of x, before any latent is masked.
@@ -74,12 +79,7 @@ class SAM(nn.Layer):
             x: [N, C, S, S].
             inverted: `invert(x[:, :3])` where it is known already.
         """
-        offset = self.encoder(x)
-        if self.start == "zero":
-            return offset
-        if self.start == "latent_avg":
-            return offset + self.latent_avg
-        return offset + (self.invert(x[:, :-1]) if inverted is None else inverted)
+        return self.encoder(x) + (self.invert(x[:, :3]) if inverted is None else inverted)
 
     def decode(
         self,

@@ -9,12 +9,12 @@ import paddle
 import pytest
 import torch
 import torch.nn.functional as tF
-from gradients import without_gradient
 
 import paddle_sam
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.weights import find_weight
 from paddle_sam.models.age_regressor import AgeRegressor, expected_age
+from tests.unit.models.gradients import without_gradient
 
 TINY = {"input_size": 32, "widths": (4, 4, 6, 6, 8), "fc": 10}
 

@@ -3,10 +3,10 @@
 import numpy as np
 import paddle
 import pytest
-from gradients import without_gradient
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.models.face_recognition import FaceEmbedder
+from tests.unit.models.gradients import without_gradient
 
 TINY = {"input_size": 32, "units": (1, 1, 1, 1), "embedding_dim": 6}
 VARIANTS = {

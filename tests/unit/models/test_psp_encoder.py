@@ -3,7 +3,6 @@
 import numpy as np
 import paddle
 import pytest
-from gradients import without_gradient
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.models.psp_encoder import GradualStyleEncoder, MapToStyle, upsample_add
@@ -14,6 +13,7 @@ from paddle_sam.models.residual_body import (
     residual_body,
     stage_ends,
 )
+from tests.unit.models.gradients import without_gradient
 
 DIM = 16
 TINY = {

@@ -3,12 +3,12 @@
 import numpy as np
 import paddle
 import pytest
-from gradients import without_gradient
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.models.psp_encoder import GradualStyleEncoder
 from paddle_sam.models.sam import SAM, add_age_plane, mix_latents
 from paddle_sam.models.stylegan2 import Generator
+from tests.unit.models.gradients import without_gradient
 
 DIM, STYLES = 16, 8
 ENCODER = {
@@ -78,6 +78,9 @@ def test_other_starts_do_without_the_frozen_encoder(start, pretrained):
     with paddle.no_grad():
         expected = network.encoder(x) + (network.latent_avg if start == "latent_avg" else 0)
     np.testing.assert_allclose(codes_of(network, x), expected.numpy(), rtol=1e-5, atol=1e-6)
+    known = network.invert(x[:, :3])
+    assert known.shape == [2, STYLES, DIM] and known.stop_gradient
+    np.testing.assert_array_equal(network.encode(x, known).numpy(), codes_of(network, x))
 
 
 def test_psp_is_the_same_network_with_three_channels():

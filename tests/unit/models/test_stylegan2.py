@@ -7,7 +7,6 @@ import paddle
 import pytest
 import torch
 import torch.nn.functional as tF
-from gradients import without_gradient
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.models.stylegan2 import (
@@ -20,6 +19,7 @@ from paddle_sam.models.stylegan2 import (
     published_channels,
     style_count,
 )
+from tests.unit.models.gradients import without_gradient
 
 CHANNELS = {4: 10, 8: 8, 16: 6, 32: 5, 64: 3}
 DIM = 12

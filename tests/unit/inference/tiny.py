@@ -1,0 +1,32 @@
+"""A SAM network that takes milliseconds, and the pipeline around it."""
+
+import numpy as np
+import paddle
+
+from paddle_sam.data.alignment import CropSettings
+from paddle_sam.inference.pipeline import AgePipeline
+from paddle_sam.models.psp_encoder import GradualStyleEncoder
+from paddle_sam.models.sam import SAM
+from paddle_sam.models.stylegan2 import Generator
+
+SIZE = 32
+
+
+def tiny_sam(start="encoded_w_plus", pretrained=True, in_channels=4, output_size=SIZE) -> SAM:
+    paddle.seed(0)
+    arch = {"style_dim": 16, "stem": 4, "widths": (16, 16, 16, 16), "units": (1, 1, 1, 1)}
+    arch |= {"squeeze_excite": False, "n_styles": 2 * output_size.bit_length() - 4}
+    network = SAM(
+        GradualStyleEncoder(SIZE, in_channels, **arch),
+        Generator(output_size, 16, 1, dict.fromkeys((4, 8, 16, 32, 64), 4)),
+        GradualStyleEncoder(SIZE, 3, **arch) if pretrained else None,
+        start,
+    )
+    random = np.random.default_rng(0).normal(size=network.latent_avg.shape)
+    network.latent_avg.set_value(random.astype("float32"))
+    network.eval()
+    return network
+
+
+def tiny_pipeline(**options) -> AgePipeline:
+    return AgePipeline(tiny_sam(**options), CropSettings(SIZE, scale=0.6, offset=0.5))
