@@ -7,9 +7,10 @@ from paddle_sam.common.runtime import command
 def main(argv=None):
     from paddle_sam.configs import sam
     from paddle_sam.configs.base import parse
-    from paddle_sam.training.sam_run import train_sam
 
     config = parse(sam.SAMConfig, argv, __doc__, sam.PRESETS, sam.implied)
+    from paddle_sam.training.sam_run import train_sam
+
     folder = train_sam(config)
     print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")
 
