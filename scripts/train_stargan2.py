@@ -7,9 +7,10 @@ from paddle_sam.common.runtime import command
 def main(argv=None):
     from paddle_sam.configs import stargan2
     from paddle_sam.configs.base import parse
-    from paddle_sam.training.stargan2_run import train_stargan2
 
     config = parse(stargan2.StarGAN2Config, argv, __doc__, stargan2.PRESETS, stargan2.implied)
+    from paddle_sam.training.stargan2_run import train_stargan2
+
     folder = train_stargan2(config)
     print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")
 
