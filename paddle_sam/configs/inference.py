@@ -29,7 +29,16 @@ class PhotoConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class InferenceConfig(PhotoConfig):
+class AgeingConfig(PhotoConfig):
+    """Photographs, and how their faces are aged."""
+
+    strength: float = option(
+        1.0, "factor on what ageing changes: 0 keeps the inverted face, above 1 exaggerates"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceConfig(AgeingConfig):
     """Photographs, and the ages to render them at."""
 
     target_age: str = option(

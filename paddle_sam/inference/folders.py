@@ -16,13 +16,9 @@ from paddle_sam.configs.inference import (
     SideBySideConfig,
     parse_ages,
 )
+from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.photos import Summary, read_photos, results_folder
-from paddle_sam.inference.pipeline import (
-    EMBEDDED_NOTE,
-    AgePipeline,
-    embedded_age_regressor,
-    measure_ages,
-)
+from paddle_sam.inference.pipeline import embedded_age_regressor, measure_ages
 from paddle_sam.inference.sheets import stack, strip
 
 SMALLEST_TILE = 128
@@ -86,12 +82,10 @@ def folder_per_age(config: FolderPerAgeConfig) -> Summary:
 def run(config: InferenceConfig, write: Callable[[FaceResult], None]) -> Summary:
     """Age all inputs and hand each face to `write`; an input that fails is reported, not fatal."""
     ages = parse_ages(config.target_age)
-    if not config.checkpoint_path:
-        print(EMBEDDED_NOTE)
-    pipeline = AgePipeline.from_checkpoint(config.checkpoint_path or None, config.device)
+    ageing = Ageing(config)
     summary = Summary()
-    for photo in read_photos(config, pipeline.cut_faces, summary):
-        images = pipeline.age(photo.crops, ages, config.resize_outputs, config.test_batch_size)
+    for photo in read_photos(config, ageing.pipeline.cut_faces, summary):
+        images = ageing.age(photo, ages, config.resize_outputs)
         for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
             write(FaceResult(name, crop, aged, ages))
     return summary

@@ -10,17 +10,11 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.common.images import to_network
-from paddle_sam.inference.pipeline import AgePipeline
 from paddle_sam.inference.web.app import Demo, make_app
 from paddle_sam.inference.web.sessions import Session, SessionEndedError, Sessions
 from paddle_sam.inference.web.worker import BusyError, Worker
 
 PORTRAIT = skimage.data.astronaut()
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return AgePipeline.from_checkpoint(device="cpu")
 
 
 @pytest.fixture

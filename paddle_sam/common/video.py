@@ -1,0 +1,155 @@
+"""Moving pictures, written frame by frame: MP4 that every player shows, GIF and WebP.
+
+Frames are uint8 RGB `[H, W, 3]`. Only the frame at hand is in memory, and the file appears under
+its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from PIL import Image
+
+from paddle_sam.common.checks import ConfigError, OutputError, check_shape
+from paddle_sam.common.files import atomic_path
+from paddle_sam.common.images import check_image
+
+BT709 = 1  # number of that standard in the lists of primaries, transfer curves and matrices
+GIF_COLOURS = 256
+YUV = "yuv420p"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of file is encoded: container, codec, pixel format and options."""
+
+    container: str
+    codec: str
+    pixels: str
+    codec_options: dict[str, str]
+    container_options: dict[str, str]
+
+
+_KINDS = {
+    # The index at the front lets a browser start before it has everything.
+    ".mp4": _Kind("mp4", "libx264", YUV, {"crf": "17"}, {"movflags": "+faststart"}),
+    ".gif": _Kind("gif", "gif", "pal8", {}, {"loop": "0"}),
+    ".webp": _Kind("webp", "libwebp_anim", "bgra", {"quality": "90"}, {"loop": "0"}),
+}
+VIDEO_SUFFIXES = tuple(_KINDS)
+
+
+class VideoWriter:
+    """Takes frames one after the other; made by `open_video`."""
+
+    def __init__(self, container: av.container.OutputContainer, kind: _Kind, fps: Fraction):
+        self.frames = 0
+        self._container = container
+        self._kind = kind
+        self._stream = container.add_stream(kind.codec, rate=fps, options=dict(kind.codec_options))
+        self._stream.pix_fmt = kind.pixels
+        self._shape: tuple[int, ...] | None = None
+
+    def add(self, frame: np.ndarray) -> None:
+        """Append a uint8 RGB frame [H, W, 3]; all frames of a video have one size."""
+        check_image("video frame", frame)
+        if self._shape is None:
+            self._start(frame.shape)
+        check_shape("video frame", frame, self._shape)
+        picture = self._picture(frame)
+        picture.pts = self.frames
+        picture.time_base = 1 / self._stream.codec_context.framerate
+        self._container.mux(self._stream.encode(picture))
+        self.frames += 1
+
+    def finish(self) -> None:
+        """Write what the encoder still holds."""
+        if not self.frames:
+            raise ConfigError("video: expected at least one frame, found none")
+        self._container.mux(self._stream.encode(None))
+
+    def _start(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        height, width = shape[:2]
+        if self._kind.pixels == YUV:  # one colour sample for two by two pixels
+            height, width = height + height % 2, width + width % 2
+            context = self._stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = ColorRange.MPEG.value
+        self._stream.height, self._stream.width = height, width
+
+    def _picture(self, frame: np.ndarray) -> av.VideoFrame:
+        if self._kind.pixels == "pal8":
+            return _palette_picture(frame)
+        if self._kind.pixels != YUV:
+            return av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+                format=self._kind.pixels
+            )
+        # An odd side is evened by repeating the last row or column.
+        height, width = frame.shape[:2]
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        return av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+            format=YUV, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+
+
+def _palette_picture(frame: np.ndarray) -> av.VideoFrame:
+    """A frame with a palette of its own, since faces that age change their colours."""
+    reduced = Image.fromarray(frame).quantize(GIF_COLOURS, dither=Image.Dither.NONE)
+    palette = np.zeros((GIF_COLOURS, 4), np.uint8)
+    colours = np.array(reduced.getpalette(), np.uint8).reshape(-1, 3)
+    palette[: len(colours), 1:] = colours
+    palette[:, 0] = 255  # opacity comes first
+    return av.VideoFrame.from_ndarray((np.asarray(reduced), palette), format="pal8")
+
+
+@contextlib.contextmanager
+def open_video(path: str | os.PathLike, fps: float) -> Iterator[VideoWriter]:
+    """Yield a writer whose frames become the file `path`; its suffix chooses the kind.
+
+    MP4 is H.264 in yuv420p, BT.709 colours. On any failure `path` is as it was.
+
+    Args:
+        path: ends in `.mp4`, `.gif` or `.webp`.
+        fps: frames per second.
+
+    Raises:
+        ConfigError: the suffix is another one, or there was no frame.
+        OutputError: the system refused to write.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _KINDS:
+        raise ConfigError(
+            f"{path}: cannot write videos as {path.suffix or 'a file without suffix'!r}; use one"
+            f" of {', '.join(VIDEO_SUFFIXES)}"
+        )
+    if not fps > 0:
+        raise ConfigError(f"fps: expected more than 0, found {fps}")
+    kind = _KINDS[path.suffix.lower()]
+    rate = Fraction(fps).limit_denominator(1001)
+    with atomic_path(path) as temporary:
+        try:
+            with av.open(
+                str(temporary), "w", format=kind.container, options=dict(kind.container_options)
+            ) as container:
+                writer = VideoWriter(container, kind, rate)
+                yield writer
+                writer.finish()
+        except av.error.FFmpegError as error:
+            raise OutputError(f"{path}: could not be encoded ({error})") from error
+
+
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> int:
+    """Write all `frames` to `path` and give their number; see `open_video`."""
+    with open_video(path, fps) as video:
+        for frame in frames:
+            video.add(frame)
+    return video.frames

@@ -1,0 +1,28 @@
+"""A video of each face growing old and young again: EXP_DIR/animations/NAME.mp4.
+
+The face is encoded at a few ages and the codes between them are interpolated, so that the change
+is smooth. MP4 files are H.264 in yuv420p, which every player and browser shows; GIF and WebP are
+written on request.
+
+    python scripts/animate.py
+    python scripts/animate.py --data_path photo.jpg --duration 10 --formats mp4,gif --no-labels
+"""
+
+import sys
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.base import parse
+    from paddle_sam.configs.editing import AnimationConfig
+
+    config = parse(AnimationConfig, argv, __doc__)
+    from paddle_sam.inference.animation import animate
+
+    return animate(config).status()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+import pytest
+
+from paddle_sam.inference.pipeline import AgePipeline
+
+
+@pytest.fixture(scope="session")
+def pipeline():
+    """The embedded default; not to be changed."""
+    return AgePipeline.from_checkpoint(device="cpu")
