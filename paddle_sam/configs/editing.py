@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
 from paddle_sam.configs.inference import AgeingConfig
+
+# Codes of the published example, which carry hair and skin colour, and how many its model has.
+PUBLISHED_LATENT_MASK = (8, 9)
+PUBLISHED_CODES = 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,3 +40,71 @@ class AnimationConfig(AgeingConfig):
         if wrong := [name for name in names if name not in ("mp4", "gif", "webp")]:
             raise ConfigError(f"--formats: expected mp4, gif or webp, found {wrong[0]!r}")
         return [f".{name}" for name in dict.fromkeys(names)]
+
+
+@dataclasses.dataclass(frozen=True)
+class MixingConfig(AgeingConfig):
+    """What both style mixing commands need."""
+
+    target_age: str = option("20,50,80", "ages in years, also as ranges: 0-100:10 or 20,40-60")
+    latent_mask: str = option(
+        "",
+        "codes to take from the other face: 8,9 or 5-9 (default: the published 8,9 of 18; of fewer"
+        " the finer half)",
+    )
+    mix_alpha: float = option(1.0, "share of the other face in these codes", minimum=0)
+    tile_size: int = option(
+        0, "side of each image in a sheet; 0 for the model's own, but at least 128", minimum=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleMixingConfig(MixingConfig):
+    """Options of `scripts/style_mixing.py`."""
+
+    n_outputs_to_generate: int = option(5, "random faces to mix each input with", minimum=1)
+    seed: int = option(0, "seed of the random faces", minimum=0)
+    truncation: float = option(
+        0.7, "how far random faces may be from the average: 1 as published, less is tamer"
+    )
+    keep_age: bool = option(
+        True, "add what ageing changes to the codes mixed in, which have no age (not published)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceConfig(MixingConfig):
+    """Options of `scripts/reference_guided_inference.py`."""
+
+    ref_images_paths_file: str = option("", "text file that names a reference image on each line")
+
+
+def parse_latent_mask(text: str, codes: int) -> list[int]:
+    """Numbers of `--latent_mask` for a model with so many W+ codes.
+
+    >>> parse_latent_mask("8,9,12-14", 18)
+    [8, 9, 12, 13, 14]
+    >>> parse_latent_mask("", 18)
+    [8, 9]
+    >>> parse_latent_mask("", 10)
+    [5, 6, 7, 8, 9]
+
+    Raises:
+        ConfigError: a part is no number or range, or there is no such code.
+    """
+    if not text:
+        published = codes == PUBLISHED_CODES
+        return list(PUBLISHED_LATENT_MASK) if published else list(range(codes // 2, codes))
+    numbers = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if found is None or int(found[2] or found[1]) < int(found[1]):
+            raise ConfigError(
+                f"--latent_mask: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
+            )
+        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+    if wrong := [number for number in numbers if number >= codes]:
+        raise ConfigError(
+            f"--latent_mask: this model has the codes 0 to {codes - 1}, found {wrong[0]}"
+        )
+    return list(dict.fromkeys(numbers))

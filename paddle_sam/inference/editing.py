@@ -8,12 +8,28 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+import paddle
+
 from paddle_sam.inference.pipeline import Edit
+from paddle_sam.models.sam import mix_latents
 
 
 def strengthen(factor: float) -> Edit:
     """Scale what ageing does: 0 keeps the inverted face, 1 is the model, beyond extrapolates."""
     return lambda codes, inverted: inverted + factor * (codes - inverted)
+
+
+def shift(offset: paddle.Tensor) -> Edit:
+    """Move every code by `offset` [L, D]."""
+    return lambda codes, inverted: codes + offset
+
+
+def mix(latent_mask: Sequence[int], injected: paddle.Tensor, alpha: float | None = None) -> Edit:
+    """Blend the codes that `latent_mask` names with `injected` [N or 1, L, D].
+
+    `alpha` is the share of what is injected; None replaces entirely.
+    """
+    return lambda codes, inverted: mix_latents(codes, latent_mask, injected, alpha)
 
 
 def chain(edits: Sequence[Edit]) -> Edit | None:

@@ -19,9 +19,8 @@ from paddle_sam.configs.inference import (
 from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.photos import Summary, read_photos, results_folder
 from paddle_sam.inference.pipeline import embedded_age_regressor, measure_ages
-from paddle_sam.inference.sheets import stack, strip
+from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
 
-SMALLEST_TILE = 128
 SHEET_TILE = 96
 SHEET_ROWS = 40
 

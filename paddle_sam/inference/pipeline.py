@@ -78,6 +78,11 @@ class AgePipeline:
         """Height and width of the images that the decoder renders."""
         return self.network.decoder.size
 
+    @property
+    def n_codes(self) -> int:
+        """Number of codes, L, that make up a face."""
+        return self.network.decoder.n_latent
+
     def __call__(
         self,
         images: Image | Sequence[Image],

@@ -11,6 +11,7 @@ from paddle_sam.common.images import resize
 
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
+SMALLEST_TILE = 128
 
 
 def strip(

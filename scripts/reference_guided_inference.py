@@ -1,0 +1,28 @@
+"""Aged faces with the colours and textures of reference faces: EXP_DIR/reference_guided/AGE/NAME.
+
+The codes that --latent_mask names come from the images listed in --ref_images_paths_file, aged to
+the same age. They stand on top of each sheet, above the results.
+
+    python scripts/reference_guided_inference.py --ref_images_paths_file references.txt
+    python scripts/reference_guided_inference.py --data_path photos --exp_dir results \\
+        --ref_images_paths_file references.txt --latent_mask=8,9 --target_age=30,60
+"""
+
+import sys
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.base import parse
+    from paddle_sam.configs.editing import ReferenceConfig
+
+    config = parse(ReferenceConfig, argv, __doc__)
+    from paddle_sam.inference.style_mixing import reference_guided
+
+    return reference_guided(config).status()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
