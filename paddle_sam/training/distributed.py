@@ -42,6 +42,14 @@ class World:
         return slice(self.rank * each, (self.rank + 1) * each)
 
 
+def own_device(name: str) -> str:
+    """The device `name` as this process of a run means it: `gpu` is the one assigned to it."""
+    alone = dist.get_world_size() == 1
+    if alone or name == "cpu" or not paddle.device.is_compiled_with_cuda():
+        return name
+    return f"gpu:{dist.ParallelEnv().device_id}"
+
+
 def join_world() -> World:
     """Find out about the other processes, as started by `paddle.distributed.launch`."""
     if dist.get_world_size() > 1 and not dist.is_initialized():

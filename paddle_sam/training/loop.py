@@ -16,7 +16,8 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.common.checks import ConfigError, TrainingError
+from paddle_sam.common.checks import ConfigError, OutputError, TrainingError
+from paddle_sam.common.files import atomic_path
 from paddle_sam.training.checkpoint import TRAINING, RunCheckpoints
 from paddle_sam.training.distributed import World, average_values
 from paddle_sam.training.run_logger import RunLogger
@@ -216,7 +217,7 @@ def prepare_folder(folder: Path, text: str) -> None:
         ConfigError: the folder cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "opt.json").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--exp_dir: {folder} cannot be written ({error})") from error
+        with atomic_path(folder / "opt.json") as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OutputError as error:
+        raise ConfigError(f"--exp_dir: {error}") from error

@@ -13,7 +13,7 @@ from paddle_sam.configs.sam import SAMConfig, data_folders
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import Batch, BatchLoader
 from paddle_sam.training.checkpoint import RunCheckpoints
-from paddle_sam.training.distributed import join_world
+from paddle_sam.training.distributed import join_world, own_device
 from paddle_sam.training.loop import Intervals, Run, prepare_folder
 from paddle_sam.training.sam_networks import assemble, build_loss
 from paddle_sam.training.sam_trainer import SAMTrainer
@@ -28,7 +28,7 @@ def train_sam(config: SAMConfig) -> Path:
     folder = Path(config.exp_dir)
     if (folder / "opt.json").exists():
         check_resumable(read_json(SAMConfig, folder / "opt.json"), config, folder)
-    resolve_device(config.device)
+    resolve_device(own_device(config.device))
     seed_everything(config.seed)
     world = join_world()
     mine = world.share(config.batch_size)

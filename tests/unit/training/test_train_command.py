@@ -17,11 +17,18 @@ ROOT = Path(__file__).resolve().parents[3]
 INTERVALS = {"board_interval": 1, "image_interval": 3, "val_interval": 3, "save_interval": 3}
 
 
-def _train(files, folder, **changes):
+def _train(files, folder, processes=1, **changes):
     """Run the command; returns the finished process."""
     flags = tiny.command_line(files, exp_dir=str(folder), **{**INTERVALS, **changes})
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
+    launch += ["--log_dir", f"{folder}_logs"]
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *flags],
+        [
+            sys.executable,
+            *(launch if processes > 1 else []),
+            str(ROOT / "scripts" / "train.py"),
+            *flags,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -66,6 +73,35 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(files, tmp_path, 
     assert [record["step"] for record in _losses(straight)] == [1, 2, 3, 4, 5, 6]
     assert _losses(straight) == _losses(parts)
     assert _losses(straight, "test") == _losses(parts, "test")
+
+
+def test_two_processes_equal_one_on_the_same_batch(files, tmp_path):
+    """Gradients are averaged and batch norm sees the whole batch; the order of sums differs."""
+    options = {"max_steps": 3, "batch_size": 4}
+    for name, processes in (("one", 1), ("two", 2)):
+        done = _train(files, tmp_path / name, processes, **options)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for left, right in zip(_losses(tmp_path / "one"), _losses(tmp_path / "two"), strict=True):
+        del left["split"], right["split"]
+        assert right == pytest.approx(left, rel=2e-3, abs=2e-4)
+    before = tiny.state(tiny.trainer(files).network)
+    one, two = (
+        _checkpoint(tmp_path / name, 3)["networks"]["sam"]["state"] for name in ("one", "two")
+    )
+    for name in one:
+        if name.endswith(("._mean", "._variance")):
+            np.testing.assert_allclose(two[name], one[name], rtol=2e-3, atol=2e-4, err_msg=name)
+    name = "encoder.latlayer2.weight"
+    moved = np.abs(one[name] - before[name])
+    assert np.median(moved) > 0
+    assert np.median(np.abs(two[name] - one[name])) < 0.02 * np.median(moved)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(files, tmp_path):
+    done = _train(files, tmp_path / "run", processes=2, batch_size=3)
+    assert done.returncode != 0
+    logs = "".join(path.read_text() for path in (tmp_path / "run_logs").iterdir())
+    assert "batch_size: 3 cannot be shared by 2 processes" in done.stdout + done.stderr + logs
 
 
 def test_what_training_wrote_is_what_inference_loads(files, tmp_path):
