@@ -17,7 +17,7 @@ class ImagePairs:
     """Source images and, where they differ, the target images they should become.
 
     Args:
-        source: folder of images at any depth.
+        source: folder of images at any depth, or the image files themselves.
         target: folder with an image for each source, under the same relative path whatever the
             suffix; the sources are their own targets when empty.
         limit: use only the first so many; 0 for all.
@@ -27,8 +27,9 @@ class ImagePairs:
         ConfigError: a source has no target.
     """
 
-    def __init__(self, source: str, target: str = "", limit: int = 0):
-        self.sources = list_images(source)[: limit or None]
+    def __init__(self, source: str | Sequence[Path], target: str = "", limit: int = 0):
+        files = list_images(source) if isinstance(source, str | Path) else list(source)
+        self.sources = files[: limit or None]
         self.targets: list[Path] | None = None
         if target:
             by_name = {_key(path, target): path for path in list_images(target)}

@@ -22,9 +22,13 @@ from tests.parity import recipe
 from tests.parity.cases import FULL, Comparison, compare, expected
 
 NAME = "training_step"
-# Where a step's gradient is compared element by element. These are sums over a million products
-# of numbers that mostly cancel, after some 200 layers and back.
-GRADIENT = 1e-2
+# The gradients of this step are not determined to float32's precision: moving each pixel by 3e-6,
+# less than what two correct float32 generators differ by, changes the published-size age network's
+# gradient by 2% of its norm (random weights, thousands of units near their kinks). So the step is
+# computed twice, once with inputs moved by NUDGE, and gradients must agree with the published
+# ones within three times what that changed.
+NUDGE = 1e-6
+ALLOWANCE = 3.0
 # Names in this package for those of the published file, where they differ.
 LAYOUT = {"styles.0.linear.weight": lambda tensor: tensor.T}
 
@@ -32,31 +36,69 @@ LAYOUT = {"styles.0.linear.weight": lambda tensor: tensor.T}
 def training_step(folder: Path) -> Iterator[Comparison]:
     want = expected(NAME)
     trainer = _trainer(folder)
-    parameters = dict(trainer.network.encoder.named_parameters())
     watched = [key.removeprefix("grad/") for key in want if key.startswith("grad/")]
-    before = {name: _first(parameters, name) for name in watched}
+    task = Task(want["target_ages"])
+    images = want["x"].astype(np.float32)
 
-    batch = Batch(want["x"].astype(np.float32), None, (Path("a"), Path("b")))
-    losses = trainer.accumulate(batch, Task(want["target_ages"]))
+    statistics = _statistics(trainer.network)
+    noise = np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
+    trainer.accumulate(_batch(images + NUDGE * noise), task)
+    nudged = {name: _gradient(trainer, name) for name in watched}
+    trainer.optimizer.clear_grad(set_to_zero=False)
+    for tensor, value in statistics:
+        tensor.set_value(value)
+
+    losses = trainer.accumulate(_batch(images), task)
     yield from _losses(want, losses)
     outcomes = trainer.last_outcomes
     yield compare(NAME, "aged images", outcomes[0].images, want["y_hat"], FULL)
     yield compare(NAME, "recovered images", outcomes[1].images, want["y_recovered"], FULL)
+    allowed = {}
     for name in watched:
-        norm = float(parameters[name].grad.square().sum().sqrt())
-        wanted = float(want[f"gradnorm/{name}"])
-        yield Comparison(NAME, f"norm of d/d {name}", abs(norm - wanted) / wanted, FULL)
-        found = _first(parameters, name, gradient=True)
-        yield compare(NAME, f"d/d {name}", found, want[f"grad/{name}"], GRADIENT)
+        found, wanted = _gradient(trainer, name), want[f"grad/{name}"]
+        floor = np.abs(found - nudged[name]).max() / wanted.std()
+        allowed[name] = max(FULL, ALLOWANCE * float(floor))
+        yield compare(NAME, f"d/d {name}", found, wanted, allowed[name])
 
+    before = {name: _first(_parameter(trainer, name), name) for name in watched}
     trainer.update()
     for name in watched:
-        moved = _first(parameters, name) - before[name]
-        yield compare(NAME, f"Ranger step of {name}", moved, want[f"delta/{name}"], GRADIENT)
+        yield _compare_step(trainer, name, before[name], want[f"delta/{name}"], allowed[name])
     for part in ("encoder", "pretrained_encoder"):
         mean = getattr(trainer.network, part).input_layer[1]._mean
         key = f"{part}.input_layer.1.running_mean"
         yield compare(NAME, key, mean, want[f"bn/{key}"], FULL)
+
+
+def _compare_step(trainer, name, before, wanted, allowed) -> Comparison:
+    """Compare how far a parameter moved, beyond what rounding the parameter hides."""
+    moved = _first(_parameter(trainer, name), name) - before
+    error = (np.abs(moved - wanted) - np.spacing(np.abs(before))).clip(0).max() / wanted.std()
+    return Comparison(NAME, f"Ranger step of {name}", float(error), allowed)
+
+
+def _batch(images: np.ndarray) -> Batch:
+    return Batch(images, None, (Path("a"), Path("b")))
+
+
+def _parameter(trainer: SAMTrainer, name: str):
+    return dict(trainer.network.encoder.named_parameters())[name]
+
+
+def _gradient(trainer: SAMTrainer, name: str) -> np.ndarray:
+    return _first(_parameter(trainer, name).grad, name)
+
+
+def _first(tensor, name: str) -> np.ndarray:
+    """The first 512 values in the published layout."""
+    array = LAYOUT.get(name, lambda array: array)(tensor.numpy())
+    return array.reshape(-1)[:512].copy()
+
+
+def _statistics(network) -> list:
+    """Batch norm's running statistics and copies of them."""
+    state = network.state_dict().items()
+    return [(t, t.clone()) for name, t in state if name.endswith(("._mean", "._variance"))]
 
 
 def _losses(want: dict, losses: dict[str, float]) -> Iterator[Comparison]:
@@ -64,13 +106,6 @@ def _losses(want: dict, losses: dict[str, float]) -> Iterator[Comparison]:
         # The published log keeps the crop losses of the last pass only, under one name for both.
         found = losses.get(str(name), losses.get(f"{name}_cycle"))
         yield Comparison(NAME, str(name), abs(found - value) / abs(value), FULL)
-
-
-def _first(parameters: dict, name: str, gradient: bool = False) -> np.ndarray:
-    """The first 512 values in the published layout."""
-    tensor = parameters[name].grad if gradient else parameters[name]
-    array = LAYOUT.get(name, lambda array: array)(tensor.numpy())
-    return array.reshape(-1)[:512].copy()
 
 
 def _trainer(folder: Path) -> SAMTrainer:

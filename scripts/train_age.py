@@ -1,0 +1,17 @@
+"""Train the age regressor that SAM is trained with, on faces of known age."""
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.age import AgeConfig
+    from paddle_sam.configs.base import parse
+    from paddle_sam.training.age_run import train_age
+
+    folder = train_age(parse(AgeConfig, argv, __doc__))
+    print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
