@@ -145,7 +145,7 @@ def _from_parts(config: SAMConfig) -> Assembled:
     needs_psp = config.start == "encoded_w_plus" or config.encoder_start == "psp"
     psp = _PspFile(config) if needs_psp else None
     decoder_arch = generator_file["networks"]["g_ema"]["arch"]
-    encoder_arch = dict(psp.arch) if psp else _new_encoder(decoder_arch)
+    encoder_arch = dict(psp.arch) if psp else new_encoder(decoder_arch)
     keep_psp = config.start == "encoded_w_plus"
     arch = {
         "encoder": {**encoder_arch, "in_channels": config.input_nc},
@@ -185,7 +185,7 @@ class _PspFile:
         self.alignment = content.get("alignment")
 
 
-def _new_encoder(decoder_arch: dict) -> dict:
+def new_encoder(decoder_arch: dict) -> dict:
     """Arguments of an encoder for a generator: the published IR-SE50 for its 512 style values.
 
     A generator with fewer gets an encoder that is narrower in proportion, and shallower; the

@@ -5,7 +5,7 @@ import pytest
 from paddle_sam.common.checkpoint_file import read_file, save_file
 from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.configs.sam import SAMConfig
-from paddle_sam.training.sam_networks import _new_encoder, assemble, build_loss, weight_path
+from paddle_sam.training.sam_networks import assemble, build_loss, new_encoder, weight_path
 from tests.unit.training import tiny
 
 
@@ -74,12 +74,12 @@ def test_the_published_encoder_starts_from_the_identity_network(files, tmp_path)
     np.testing.assert_array_equal(rgb, entry["state"]["input_layer.0.weight"])
 
 
-def test_a_new_encoder_fits_its_generator():
-    published = _new_encoder({"size": 1024, "style_dim": 512})
+def test_anew_encoder_fits_its_generator():
+    published = new_encoder({"size": 1024, "style_dim": 512})
     assert published["widths"] == [64, 128, 256, 512]
     assert (published["input_size"], published["n_styles"], published["stem"]) == (256, 18, 64)
     assert sum(published["units"]) == 24
-    small = _new_encoder({"size": 64, "style_dim": 128})
+    small = new_encoder({"size": 64, "style_dim": 128})
     assert (small["widths"], small["input_size"], small["n_styles"]) == ([16, 32, 64, 128], 64, 10)
 
 

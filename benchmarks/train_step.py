@@ -1,0 +1,179 @@
+"""Time and peak memory of SAM training steps, and what doing shared work once saves.
+
+    python benchmarks/train_step.py [--size published] [--output FILE.json]
+
+Three variants, each in a process of its own: `recompute` treats the frozen networks as the
+published code does (gradients for their weights, the input's features computed again for every
+loss), `once` is the trainer as it is, `parts` renders and judges one image at a time
+(`--decoder_batch 1`). Weights are random; a step costs the same whatever they are. The first step
+is warm-up, and allocates what the optimizer keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+VARIANTS = ("recompute", "once", "parts")
+SIZES = ("published", "mini")
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="published", help="of the networks")
+    parser.add_argument("--batch_size", type=int, default=2, help="images per step")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument("--output", type=Path, help="write the results here")
+    parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.child:
+        print(json.dumps(measure(options.child, options.size, options.batch_size, options.steps)))
+        return 0
+    report = {"machine": machine(), "size": options.size, "batch_size": options.batch_size}
+    report["variants"] = {name: in_own_process(name, options) for name in options.variants}
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.output:
+        options.output.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def in_own_process(variant: str, options: argparse.Namespace) -> dict:
+    command = [sys.executable, __file__, "--child", variant, "--size", options.size]
+    command += ["--batch_size", str(options.batch_size), "--steps", str(options.steps)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
+    """Seconds of each measured step, the process's peak memory, and the last loss."""
+    import numpy as np
+    import paddle
+
+    from paddle_sam.data.loader import Batch
+    from paddle_sam.training.loop import peak_memory
+    from paddle_sam.training.sam_trainer import Task
+
+    paddle.seed(0)
+    trainer = build_trainer(size, batch_size, decoder_batch=1 if variant == "parts" else 0)
+    if variant == "recompute":
+        recompute_everything(trainer)
+    side = trainer.network.input_size
+    images = np.random.default_rng(0).uniform(-1, 1, (batch_size, 3, side, side))
+    batch = Batch(images.astype("float32"), None, tuple(map(Path, map(str, range(batch_size)))))
+    task = Task(np.linspace(0.2, 0.7, batch_size, dtype="float32"))
+    seconds = []
+    for _ in range(1 + steps):
+        start = time.perf_counter()
+        losses = trainer.accumulate(batch, task)
+        trainer.update()
+        trainer.network.clear_gradients()
+        seconds.append(round(time.perf_counter() - start, 2))
+    return {
+        "seconds": seconds[1:],
+        "median_seconds": statistics.median(seconds[1:]),
+        "warm_up_seconds": seconds[0],
+        "peak_memory_gb": round(peak_memory() / 1e9, 2),
+        "loss": losses["loss"],
+    }
+
+
+def build_trainer(size: str, batch_size: int, decoder_batch: int):
+    """A trainer with random weights, in the published configuration or the mini one."""
+    from paddle_sam.configs.age import SIZES as AGE_SIZES
+    from paddle_sam.configs.sam import SAMConfig
+    from paddle_sam.losses.sam import LossWeights, SAMLoss
+    from paddle_sam.models.age_regressor import AgeRegressor
+    from paddle_sam.models.checkpoint import build_sam
+    from paddle_sam.models.face_recognition import FaceEmbedder
+    from paddle_sam.models.lpips import LPIPS
+    from paddle_sam.training.sam_networks import Assembled, new_encoder
+    from paddle_sam.training.sam_trainer import SAMTrainer
+
+    decoder = {"size": 1024, "style_dim": 512}
+    if size == "mini":
+        channels = {4: 256, 8: 256, 16: 128, 32: 64, 64: 32}
+        decoder = {"size": 64, "style_dim": 128, "mapping_layers": 4, "channels": channels}
+    encoder = new_encoder(decoder)
+    arch = {
+        "encoder": {**encoder, "in_channels": 4},
+        "decoder": decoder,
+        "pretrained_encoder": {**encoder, "in_channels": 3},
+        "start": "encoded_w_plus",
+    }
+    network = build_sam(**arch)
+    for part in (network.decoder, network.pretrained_encoder):
+        for parameter in part.parameters():
+            parameter.stop_gradient = True
+    config = SAMConfig(
+        start_from_encoded_w_plus=True,
+        use_weighted_id_loss=True,
+        batch_size=batch_size,
+        decoder_batch=decoder_batch,
+        output_size=decoder["size"],
+    )
+    widths, fc = AGE_SIZES[size]
+    regressor = AgeRegressor(224 if size == "published" else 64, widths, fc)
+    loss = SAMLoss(
+        LossWeights(), LPIPS(), FaceEmbedder(), regressor, network.latent_avg, weigh_identity=True
+    )
+    return SAMTrainer(Assembled(network, arch, None), loss, config)
+
+
+def recompute_everything(trainer) -> None:
+    """Treat the frozen networks as the published code does."""
+    loss, network = trainer.loss, trainer.network
+    frozen = (loss.embedder, loss.age_regressor, loss.lpips, network.decoder)
+    for part in (*frozen, network.pretrained_encoder):
+        for name, parameter in part.named_parameters():
+            parameter.stop_gradient = name.endswith(("._mean", "._variance"))
+    judge = type(loss).__call__
+
+    def judge_again(self, output, w_plus, reference, *rest):
+        again = self.reference(reference.target, reference.target)  # given twice: embedded twice
+        judgement = judge(self, output, w_plus, again, *rest)
+        for part in frozen[:3]:
+            part.clear_gradients()
+        return judgement
+
+    type(loss).__call__ = judge_again
+
+
+def machine() -> dict:
+    import paddle
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "python": platform.python_version(),
+        "paddle": paddle.__version__,
+        "device": paddle.device.get_device(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
