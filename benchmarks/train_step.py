@@ -1,6 +1,6 @@
 """Time and peak memory of SAM training steps, and what doing shared work once saves.
 
-    python benchmarks/train_step.py [--size published] [--output FILE.json]
+    OMP_NUM_THREADS=2 python -m benchmarks.train_step [--size published]
 
 Three variants, each in a process of its own: `recompute` treats the frozen networks as the
 published code does (gradients for their weights, the input's features computed again for every
@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from benchmarks import timing
 
 VARIANTS = ("recompute", "once", "parts")
 SIZES = ("published", "mini")
@@ -31,30 +30,42 @@ def main(argv=None) -> int:
     parser.add_argument("--batch_size", type=int, default=2, help="images per step")
     parser.add_argument("--steps", type=int, default=2, help="measured steps")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
-    parser.add_argument("--output", type=Path, help="write the results here")
     parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.child:
         print(json.dumps(measure(options.child, options.size, options.batch_size, options.steps)))
         return 0
-    report = {"machine": machine(), "size": options.size, "batch_size": options.batch_size}
-    report["variants"] = {name: in_own_process(name, options) for name in options.variants}
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    record = {
+        "machine": timing.machine(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "1, Paddle's default"),
+        "size": options.size,
+        "batch_size": options.batch_size,
+        "variants": {},
+    }
+    for variant in options.variants:
+        record["variants"][variant] = found = in_own_process(variant, options)
+        print(f"{variant}: {found['median_s']:.1f} s, {found['peak_memory_gb']} GB", flush=True)
+    print(timing.write(f"train_step_{options.size}", record))
     return 0
 
 
 def in_own_process(variant: str, options: argparse.Namespace) -> dict:
-    command = [sys.executable, __file__, "--child", variant, "--size", options.size]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.train_step",
+        "--child",
+        variant,
+        "--size",
+        options.size,
+    ]
     command += ["--batch_size", str(options.batch_size), "--steps", str(options.steps)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
-    """Seconds of each measured step, the process's peak memory, and the last loss."""
+    """Seconds of the measured steps, the process's peak memory, and the loss."""
     import numpy as np
     import paddle
 
@@ -70,20 +81,15 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
     images = np.random.default_rng(0).uniform(-1, 1, (batch_size, 3, side, side))
     batch = Batch(images.astype("float32"), None, tuple(map(Path, map(str, range(batch_size)))))
     task = Task(np.linspace(0.2, 0.7, batch_size, dtype="float32"))
-    seconds = []
-    for _ in range(1 + steps):
-        start = time.perf_counter()
-        losses = trainer.accumulate(batch, task)
+    losses = []
+
+    def step():
+        losses.append(trainer.accumulate(batch, task)["loss"])
         trainer.update()
         trainer.network.clear_gradients()
-        seconds.append(round(time.perf_counter() - start, 2))
-    return {
-        "seconds": seconds[1:],
-        "median_seconds": statistics.median(seconds[1:]),
-        "warm_up_seconds": seconds[0],
-        "peak_memory_gb": round(peak_memory() / 1e9, 2),
-        "loss": losses["loss"],
-    }
+
+    times = timing.measure(step, steps)
+    return {**times, "peak_memory_gb": round(peak_memory() / 1e9, 2), "loss": losses[-1]}
 
 
 def build_trainer(size: str, batch_size: int, decoder_batch: int):
@@ -119,6 +125,7 @@ def build_trainer(size: str, batch_size: int, decoder_batch: int):
         batch_size=batch_size,
         decoder_batch=decoder_batch,
         output_size=decoder["size"],
+        learning_rate=0.0,  # every step does all the work and finds the same loss
     )
     widths, fc = AGE_SIZES[size]
     regressor = AgeRegressor(224 if size == "published" else 64, widths, fc)
@@ -145,34 +152,6 @@ def recompute_everything(trainer) -> None:
         return judgement
 
     type(loss).__call__ = judge_again
-
-
-def machine() -> dict:
-    import paddle
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
-        "python": platform.python_version(),
-        "paddle": paddle.__version__,
-        "device": paddle.device.get_device(),
-        "commit": commit.stdout.strip(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

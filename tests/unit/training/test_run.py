@@ -8,12 +8,15 @@ import textwrap
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from paddle_sam.common.checkpoint_file import read_file
-from paddle_sam.common.checks import CheckpointError, OutputError, TrainingError
+from paddle_sam.common.checks import CheckpointError, ConfigError, OutputError, TrainingError
 from paddle_sam.training.checkpoint import RunCheckpoints
+from paddle_sam.training.curves import draw_curves
 from paddle_sam.training.loop import Intervals, Run
 from paddle_sam.training.run_logger import RunLogger
+from paddle_sam.training.visualize import run_logs
 
 
 class Counter:
@@ -233,3 +236,21 @@ def test_visualdl_holds_every_curve_and_picture_after_a_restart(tmp_path):
     assert steps == [(2, 3.0), (4, 10.0), (6, 21.0)]
     pictures = reader.get_data("image", "test/faces")
     assert [record.id for record in pictures] == [2, 4, 6]
+
+
+def test_curves_are_drawn_from_the_records(tmp_path):
+    pytest.importorskip("matplotlib")
+    _train(_run(tmp_path, Counter()))
+    draw_curves(tmp_path, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1200, 280)
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+    with pytest.raises(ConfigError, match="holds no records"):
+        draw_curves(tmp_path / "nothing", tmp_path / "x.png")
+
+
+def test_a_folder_without_runs_cannot_be_visualized(tmp_path):
+    with pytest.raises(ConfigError, match="holds no run"):
+        run_logs(tmp_path)
+    _train(_run(tmp_path / "a", Counter()))
+    assert run_logs(tmp_path) == [tmp_path / "a" / "visualdl"]
