@@ -33,4 +33,13 @@ def serve(folder: str | Path, host: str, port: int) -> None:
     except ImportError as error:
         raise ConfigError("VisualDL is not installed: pip install visualdl") from error
     print(f"http://{host}:{port}/  (Ctrl-C ends it)")
-    app.run(logdir=[str(path) for path in logs], host=host, port=port, open_browser=False)
+    # Without a language VisualDL 2.5.3 fails on requests that state none; its pages would also
+    # report to a counting service.
+    app.run(
+        logdir=[str(path) for path in logs],
+        host=host,
+        port=port,
+        open_browser=False,
+        language="en",
+        telemetry=False,
+    )
