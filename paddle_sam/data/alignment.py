@@ -100,21 +100,31 @@ def align(image: np.ndarray, landmarks: np.ndarray, settings: CropSettings) -> A
     Raises:
         ImageError: the landmarks describe no rectangle that touches the image.
     """
+    return cut_out(image, crop_quad(landmarks, settings), settings.size, settings.oversample)
+
+
+def cut_out(image: np.ndarray, quad: np.ndarray, size: int, oversample: int = 1) -> AlignedFace:
+    """Straighten a quad `[4, 2]` of a uint8 RGB `[H, W, 3]` image; see `crop_quad` for its corners.
+
+    Where it leaves the image, the image goes on mirrored and ever more blurred.
+
+    Raises:
+        ImageError: the quad does not touch the image.
+    """
     check_shape("image to align", image, (None, None, 3))
-    quad = crop_quad(landmarks, settings)
-    picture, quad, pixels_per_pixel = _shrink(Image.fromarray(image), quad, settings.size)
+    picture, quad, pixels_per_pixel = _shrink(Image.fromarray(image), quad, size)
     picture, quad, corner = _crop(picture, quad)
     sampled = (quad + corner + 0.5) * pixels_per_pixel
     picture, quad = _pad(picture, quad)
-    side = settings.size * settings.oversample
+    side = size * oversample
     picture = picture.transform(
         (side, side),
         Image.Transform.QUAD,
         (quad + 0.5).ravel().tolist(),  # landmarks count from the first pixel's centre
         Image.Resampling.BILINEAR,
     )
-    if settings.oversample > 1:
-        picture = picture.resize((settings.size, settings.size), Image.Resampling.LANCZOS)
+    if oversample > 1:
+        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
     return AlignedFace(np.array(picture), sampled)
 
 
