@@ -1,0 +1,71 @@
+"""Aligning photographs for StarGAN v2 (`scripts/align_stargan2.py`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.common.checks import CheckpointError, ConfigError, ImageError
+from paddle_sam.common.images import list_images, read_image, resize, save_image, to_network
+from paddle_sam.configs.translation import AlignConfig
+from paddle_sam.data.mean_face import MEAN_FACE_SIZE, align_to_mean_face
+from paddle_sam.models.checkpoint import load
+from paddle_sam.models.face_heatmaps import MeanFace
+from paddle_sam.models.stargan2_system import load_fan
+
+
+def align_for_stargan2(config: AlignConfig) -> int:
+    """Align every photograph of `inp_dir` into `out_dir`, under its own name, as PNG.
+
+    Files that cannot be used are reported on stderr and the others go on.
+
+    Returns:
+        the exit status: 0 all done, 1 some failed, 2 none was done.
+    """
+    if not config.inp_dir:
+        raise ConfigError("--inp_dir: name a photograph or a folder of them")
+    fan = load_fan(config.wing_path, config.device)
+    mean_face = load_mean_face(config.lm_path)
+
+    def find_landmarks(square: np.ndarray) -> np.ndarray:
+        small = to_network(resize(square, MEAN_FACE_SIZE))
+        return fan.landmarks(paddle.to_tensor(small))[0] * (len(square) / MEAN_FACE_SIZE)
+
+    inputs = list_images(config.inp_dir)
+    root = Path(config.inp_dir)
+    done = 0
+    for path in tqdm(inputs, unit="photo", disable=None):
+        try:
+            photograph = read_image(path)
+            crop = align_to_mean_face(photograph, find_landmarks, mean_face, config.img_size)
+        except ImageError as error:
+            where = "" if str(path) in str(error) else f"{path}: "
+            tqdm.write(f"error: {where}{error}", file=sys.stderr)
+            continue
+        name = path.relative_to(root) if root.is_dir() else Path(path.name)
+        save_image(Path(config.out_dir) / name.with_suffix(".png"), crop)
+        done += 1
+    print(f"{done} of {len(inputs)} aligned: {config.out_dir}")
+    return 2 if not done else int(done < len(inputs))
+
+
+def load_mean_face(path: str) -> np.ndarray:
+    """Read the mean face [98, 2] at 256 pixels, converted or as it is published (`.npz`).
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    if not path.endswith(".npz"):
+        layer = load(path)
+        if not isinstance(layer, MeanFace):
+            raise CheckpointError(f"{path}: expected celeba_lm_mean, found {type(layer).__name__}")
+        return layer.mean.numpy().astype(np.float64)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive["mean"].astype(np.float64)
+    except Exception as error:  # zip, header and array readers raise their own kinds
+        raise CheckpointError(f"{path}: cannot be read as celeba_lm_mean.npz ({error})") from error

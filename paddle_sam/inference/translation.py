@@ -1,0 +1,102 @@
+"""Pictures from a trained StarGAN v2: sources in the styles of references and of latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddle_sam.common.checks import ConfigError
+from paddle_sam.common.images import save_image, to_uint8
+from paddle_sam.common.runtime import resolve_device
+from paddle_sam.common.video import write_video
+from paddle_sam.configs.translation import SampleConfig
+from paddle_sam.data.domains import Domains, read_all
+from paddle_sam.models.stargan2_system import StarGAN2, matrix, tiled
+
+# Latents whose styles are averaged to find the middle of a domain.
+_MEAN_LATENTS = 4096
+
+
+def sample(config: SampleConfig) -> list[Path]:
+    """Write the pictures that the options ask for to `result_dir`; gives their paths.
+
+    Raises:
+        PaddleSamError: an option is missing, or a file cannot be used.
+    """
+    if not config.checkpoint_path:
+        raise ConfigError("--checkpoint_path: name a StarGAN v2 weight file")
+    resolve_device(config.device)
+    system = StarGAN2.from_file(config.checkpoint_path, config.wing_path, config.device)
+    folder = Path(config.result_dir)
+    sources = _read(Domains(config.src_dir, "src_dir"), config.max_images, system)[0]
+    reference_domains = Domains(config.ref_dir, "ref_dir")
+    reference_domains.expect(system.num_domains, "ref_dir")
+    references, domains = _read(reference_domains, config.max_images, system)
+
+    paths = [folder / "reference.jpg"]
+    save_image(paths[0], matrix(system, sources, references, domains))
+    for domain, name in enumerate(reference_domains.names):
+        paths.append(folder / f"latent_{name}.jpg")
+        z = latents(system, config.num_outs_per_domain, config.seed)
+        save_image(paths[-1], latent_matrix(system, sources, z, domain, config.psi))
+    if config.video and len(references) > 1:
+        paths.append(folder / "video_ref.mp4")
+        frames = interpolation(system, sources, references, domains, config.video_steps)
+        write_video(paths[-1], frames, config.fps)
+    return paths
+
+
+def latents(system: StarGAN2, number: int, seed: int) -> np.ndarray:
+    """Draw latents, float32 [number, Z]."""
+    size = [number, system.mapping_network.latent_dim]
+    return np.random.default_rng(seed).standard_normal(size, np.float32)
+
+
+def latent_matrix(
+    system: StarGAN2, sources: np.ndarray, z: np.ndarray, domain: int, psi: float = 1.0
+) -> np.ndarray:
+    """Sources [N, 3, S, S] along the top, below them a row for each of the latents [M, Z].
+
+    `psi` below 1 moves the styles towards the domain's mean: more alike, with fewer faults.
+    """
+    with paddle.no_grad():
+        styles = system.latent_styles(z, domain)
+        if psi != 1:
+            mean = system.latent_styles(latents(system, _MEAN_LATENTS, 0), domain).mean(axis=0)
+            styles = mean + psi * (styles - mean)
+    return tiled([to_uint8(sources), *system.in_styles(sources, styles)])
+
+
+def interpolation(
+    system: StarGAN2,
+    sources: np.ndarray,
+    references: np.ndarray,
+    domains: np.ndarray,
+    steps: int,
+) -> Iterator[np.ndarray]:
+    """Frames in which the sources [N, 3, S, S] take on one reference's style after another.
+
+    Each frame shows the sources above and their translations below, uint8 [2 S, N S, 3]. From one
+    reference to the next there are `steps` frames, which start and end slowly; the last frame is
+    the last reference itself.
+    """
+    if len(references) < 2:
+        raise ConfigError(f"interpolation: expected at least 2 references, found {len(references)}")
+    with paddle.no_grad():
+        styles = system.reference_styles(references, domains)
+    share = (1 - np.cos(np.pi * np.arange(steps) / steps)) / 2
+    path = [
+        a + float(t) * (b - a) for a, b in zip(styles[:-1], styles[1:], strict=True) for t in share
+    ]
+    for images in system.in_styles(sources, paddle.stack([*path, styles[-1]])):
+        yield tiled([to_uint8(sources), images])
+
+
+def _read(domains: Domains, limit: int, system: StarGAN2) -> tuple[np.ndarray, np.ndarray]:
+    """The first images of every domain, [N, 3, S, S], and their domains [N]."""
+    files = [paths[: limit or None] for paths in domains.files]
+    images = np.concatenate([read_all(paths, system.img_size) for paths in files])
+    return images, np.repeat(np.arange(len(files)), [len(paths) for paths in files])

@@ -1,0 +1,26 @@
+"""Translate images with StarGAN v2: by references, by latents, and as a video.
+
+    python scripts/sample_stargan2.py --checkpoint_path FILE --src_dir DIR --ref_dir DIR
+
+Writes to `--result_dir` the matrix `reference.jpg` (sources along the top, references down the
+side), a grid `latent_DOMAIN.jpg` for each domain (a row for each latent), and `video_ref.mp4`, in
+which the sources take on the style of one reference after the other.
+"""
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.base import parse
+    from paddle_sam.configs.translation import SampleConfig
+
+    config = parse(SampleConfig, argv, __doc__)
+    from paddle_sam.inference.translation import sample
+
+    for path in sample(config):
+        print(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
