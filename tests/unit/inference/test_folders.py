@@ -16,7 +16,7 @@ from paddle_sam.configs.inference import FolderPerAgeConfig, SideBySideConfig
 from paddle_sam.data.alignment import AlignedFace
 from paddle_sam.inference import folders
 from paddle_sam.inference.folders import folder_per_age, side_by_side
-from paddle_sam.inference.photos import Photo, find_inputs, results_folder
+from paddle_sam.inference.photos import Photo, Summary, find_inputs, read_photos, results_folder
 from paddle_sam.inference.pipeline import AgePipeline
 from tests.unit.inference.tiny import SIZE, tiny_pipeline
 
@@ -155,7 +155,10 @@ def test_any_number_of_threads_gives_the_same_in_order(photos, workers, one_pipe
     names = [f"{number}.png" for number in range(9)]
     for number, name in enumerate(names):
         put(photos / name, np.roll(FACE, 7 * number, axis=0))
-    assert per_age(photos, test_workers=workers, target_age="30").faces == 9
+    config = FolderPerAgeConfig(**options(photos, test_workers=workers, target_age="30"))
+    read = read_photos(config, one_pipeline.cut_faces, Summary())
+    assert [str(photo.name) for photo in read] == names
+    assert folder_per_age(config).faces == 9
     results = photos.parent / "out/inference_results/30"
     assert written(results) == names
     for number, name in enumerate(names):

@@ -123,7 +123,7 @@ def test_outputs_are_pooled_on_request(crop):
     # Where nothing is clamped, that is the mean of four pixels.
     means = whole.reshape(32, 2, 32, 2, 3).astype(float)
     inside = (means > 1).all(axis=(1, 3)) & (means < 254).all(axis=(1, 3))
-    assert inside.mean() > 0.5
+    assert inside.mean() > 0.3
     assert np.abs(means.mean(axis=(1, 3)) - pooled[0, 0])[inside].max() < 1.1
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import paddle
 import pytest
+import torch
+import torch.nn.functional as tF
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.models.psp_encoder import GradualStyleEncoder, MapToStyle, upsample_add
@@ -184,6 +186,30 @@ def test_a_unit_is_the_sum_of_branch_and_shortcut():
     expected = unit.res_layer(x) + x[:, :, ::2, ::2]  # same channels: the shortcut samples
     np.testing.assert_allclose(unit(x).numpy(), expected.numpy(), rtol=1e-6)
     assert not unit.shortcut_layer.state_dict()
+
+
+def test_a_unit_is_norm_convolution_prelu_convolution_norm():
+    paddle.seed(0)
+    unit = ResidualUnit(6, 8, 2, squeeze_excite=False)
+    for name, tensor in unit.state_dict().items():
+        values = np.random.default_rng(len(name)).uniform(0.1, 1, tensor.shape)
+        tensor.set_value((values - 0.4 * (tensor.ndim > 1)).astype("float32"))
+    unit.eval()
+    state = {name: torch.from_numpy(value.numpy()) for name, value in unit.state_dict().items()}
+
+    def norm(x, name):
+        keys = (f"{name}.{key}" for key in ("_mean", "_variance", "weight", "bias"))
+        return tF.batch_norm(x, *(state[key] for key in keys))
+
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 6, 6, 6)).astype("float32"))
+    x = tF.conv2d(norm(image, "res_layer.0"), state["res_layer.1.weight"], padding=1)
+    x = tF.prelu(x, state["res_layer.2._weight"])
+    x = tF.conv2d(x, state["res_layer.3.weight"], stride=2, padding=1)
+    shortcut = tF.conv2d(image, state["shortcut_layer.0.weight"], stride=2)
+    expected = norm(x, "res_layer.4") + norm(shortcut, "shortcut_layer.1")
+    assert float(x.min()) < -1e-2
+    found = unit(paddle.to_tensor(image.numpy())).numpy()
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_second_convolution_of_a_unit_has_the_stride():

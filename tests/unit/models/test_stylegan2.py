@@ -201,6 +201,38 @@ def test_the_last_code_moves_colours_only(generator):
     np.testing.assert_array_equal(before.numpy(), after.numpy())
 
 
+def test_mixing_w_plus_keeps_each_code_in_its_place(generator):
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 1, generator.n_latent, DIM)).astype(np.float32)
+    styles = [paddle.to_tensor(codes) for codes in (first, second)]
+    options = {"input_is_latent": True, "inject_index": 2, "return_latents": True}
+    _, codes = render(generator, *styles, **options)
+    np.testing.assert_array_equal(codes.numpy()[:, :2], first[:, :2])
+    np.testing.assert_array_equal(codes.numpy()[:, 2:], second[:, 2:])
+
+
+def test_every_layer_reads_its_own_code(generator):
+    """An RGB layer shares its code with the convolution that follows it."""
+    expected = {generator.conv1: 0, generator.to_rgb1: 1}
+    for level, to_rgb in enumerate(generator.to_rgbs):
+        expected[generator.convs[2 * level]] = 2 * level + 1
+        expected[generator.convs[2 * level + 1]] = 2 * level + 2
+        expected[to_rgb] = 2 * level + 3
+    codes = paddle.randn([1, generator.n_latent, DIM])
+    seen = {}
+    hooks = [
+        layer.conv.register_forward_pre_hook(
+            lambda _, given, layer=layer: seen.__setitem__(layer, given[1].numpy())
+        )
+        for layer in expected
+    ]
+    render(generator, codes, input_is_latent=True)
+    for hook in hooks:
+        hook.remove()
+    for layer, index in expected.items():
+        np.testing.assert_array_equal(seen[layer], codes.numpy()[:, index])
+
+
 def test_random_mixing_uses_every_index(generator):
     found = set()
     for seed in range(40):
