@@ -7,9 +7,11 @@ from paddle_sam.common.runtime import command
 def main(argv=None):
     from paddle_sam.configs.age import AgeConfig
     from paddle_sam.configs.base import parse
+
+    config = parse(AgeConfig, argv, __doc__)
     from paddle_sam.training.age_run import train_age
 
-    folder = train_age(parse(AgeConfig, argv, __doc__))
+    folder = train_age(config)
     print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")
 
 

@@ -50,7 +50,7 @@ def test_help_loads_no_framework(path):
     loaded, seconds, printed = fresh(code, path, "--help")
     assert loaded == []
     assert seconds < 1
-    assert printed.startswith("usage: ") and len(printed.splitlines()) > 5
+    assert path.name in printed and len(printed.splitlines()) > 5
 
 
 def test_importing_a_model_loads_no_torch():

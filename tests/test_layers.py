@@ -17,7 +17,7 @@ LAYERS = {
     "data": [],
     "losses": ["models"],
     "converters": ["models"],
-    "metrics": ["models", "data", "losses.lpips"],
+    "metrics": ["configs", "models", "data", "losses.lpips"],
     "inference": ["configs", "models", "data", "losses"],
     "export": ["models", "inference.pipeline"],
     "training": ["configs", "models", "optimizers", "data", "losses", "metrics"],
