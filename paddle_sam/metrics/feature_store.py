@@ -20,7 +20,7 @@ from paddle_sam.common.files import atomic_path, sha256
 from paddle_sam.common.images import read_image
 
 FORMAT = 1
-_PART_SIZE = 256  # images that are lost at most when a run is killed
+_PART_SIZE = 64  # images in memory together, and lost at most when a run is killed
 
 
 class FeatureStore:

@@ -392,4 +392,5 @@ class Discriminator(nn.Layer):
         check_shape("images", images, (None, 3, self.size, self.size))
         x = minibatch_stddev(self.convs(images), self.group_size)
         x = self.final_conv(x)
-        return self.final_linear(x.flatten(1))
+        # Not flatten(), which has no second derivative; R1 needs it.
+        return self.final_linear(x.reshape([x.shape[0], -1]))

@@ -20,6 +20,5 @@ def averaged_copy(network: nn.Layer) -> nn.Layer:
 @paddle.no_grad()
 def update_average(average: nn.Layer, network: nn.Layer, decay: float) -> None:
     """Move `average` towards `network`: a <- decay a + (1 - decay) w, parameter by parameter."""
-    pairs = zip(average.parameters(), network.parameters(), strict=True)
-    for mean, value in pairs:
-        mean.set_value(paddle.lerp(value, mean, decay))
+    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+        paddle.assign(paddle.lerp(value, mean, decay), mean)

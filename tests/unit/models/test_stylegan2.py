@@ -19,7 +19,7 @@ from paddle_sam.models.stylegan2 import (
     published_channels,
     style_count,
 )
-from tests.unit.models.gradients import without_gradient
+from tests.unit.models.gradients import assert_r1_trains, without_gradient
 
 CHANNELS = {4: 10, 8: 8, 16: 6, 32: 5, 64: 3}
 DIM = 12
@@ -362,6 +362,14 @@ def test_every_parameter_of_the_discriminator_gets_a_gradient():
     discriminator(images).sum().backward()
     assert without_gradient(discriminator) == []
     assert float(images.grad.abs().min()) > 0
+
+
+def test_r1_trains_the_discriminator():
+    paddle.seed(0)
+    network = Discriminator(8, CHANNELS)
+    network.to(dtype="float64")
+    images = paddle.randn([4, 3, 8, 8], "float64")
+    assert_r1_trains(network, lambda x: network(x).squeeze(1), images)
 
 
 def test_discriminator_by_its_parts():
