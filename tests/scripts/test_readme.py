@@ -23,7 +23,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def command_lines() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
-        for block in blocks(page, "bash"):
+        for block in blocks(page, "(?:bash|sh)"):
             for line in block.replace("\\\n", " ").splitlines():
                 if line.strip() and not line.lstrip().startswith("#"):
                     found.append((str(page.relative_to(ROOT)), line.strip()))
