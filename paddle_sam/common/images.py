@@ -26,6 +26,7 @@ IMAGE_SUFFIXES = (
     ".jp2", ".avif", ".heic", ".heif",
 )
 # fmt: on
+LONGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _CONVERT = "Convert it to JPEG or PNG first."
 
@@ -104,6 +105,12 @@ def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
         raise ConfigError(
             f"{path}: cannot write images as {path.suffix or 'a file without suffix'!r};"
             f" use one of {', '.join(WRITABLE_SUFFIXES)}"
+        )
+    longest = LONGEST_SIDES.get(path.suffix.lower(), max(image.shape))
+    if max(image.shape) > longest:
+        raise ConfigError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} pixels are more than this format holds"
+            f" ({longest}); use .png"
         )
     lossy = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
     with atomic_path(path) as temporary:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.common.images import save_image
+from paddle_sam.common.images import LONGEST_SIDES, save_image
 from paddle_sam.configs.inference import (
     FolderPerAgeConfig,
     InferenceConfig,
@@ -50,8 +50,11 @@ def side_by_side(config: SideBySideConfig) -> Summary:
         tiles = [result.crop, *result.images]
         captions = ["input", *[f"{age:g}" for age in result.ages]]
         tile = config.tile_size or max(result.images.shape[2], SMALLEST_TILE)
+        picture = strip(tiles, tile, captions if config.labels else None)
         path = root / "inference_side_by_side" / result.name
-        save_image(path, strip(tiles, tile, captions if config.labels else None))
+        if max(picture.shape) > LONGEST_SIDES.get(path.suffix.lower(), max(picture.shape)):
+            path = path.with_name(f"{path.name}.png")
+        save_image(path, picture)
         tqdm.write(str(path))
         if config.contact_sheet:
             sheet.add(strip(tiles, SHEET_TILE, captions if config.labels else None))

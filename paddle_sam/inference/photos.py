@@ -69,9 +69,10 @@ def read_photos(config: PhotoConfig, cut_faces: FaceCutter, summary: Summary) ->
         for name, future in _read_ahead(inputs, cut_faces, config):
             try:
                 photo = future.result()
-            except ImageError as error:
-                summary.failures[str(name)] = str(error)
-                tqdm.write(f"skipped: {error}", file=sys.stderr)
+            except (ImageError, MemoryError, RuntimeError) as error:  # the last is dlib's
+                reason = str(error) if isinstance(error, ImageError) else f"{name}: {error!r}"
+                summary.failures[str(name)] = reason
+                tqdm.write(f"skipped: {reason}", file=sys.stderr)
             else:
                 summary.faces += len(photo.faces)
                 yield photo
@@ -109,7 +110,7 @@ def find_inputs(config: PhotoConfig) -> list[tuple[Path, Image]]:
     else:
         root = root.parent
     paths = paths[: config.n_images or None]
-    return [(_result_name(path.relative_to(root)), path) for path in paths]
+    return list(zip(_result_names([path.relative_to(root) for path in paths]), paths, strict=True))
 
 
 def _without_results(paths: list[Path], root: Path, results: Path) -> list[Path]:
@@ -129,11 +130,24 @@ def portrait() -> np.ndarray:
     return data.astronaut()
 
 
-def _result_name(path: Path) -> Path:
-    """`path` itself; with `.png` added where its format cannot be written."""
-    if path.suffix.lower() in WRITABLE_SUFFIXES:
-        return path
-    return path.with_name(f"{path.name}.png")
+def _result_names(paths: list[Path]) -> list[Path]:
+    """The paths, each once; with `.png` added where a format cannot be written.
+
+    >>> [str(path) for path in _result_names([Path("a.gif"), Path("a.gif.png")])]
+    ['a.gif_2.png', 'a.gif.png']
+    """
+    taken = {path for path in paths if path.suffix.lower() in WRITABLE_SUFFIXES}
+    names = []
+    for path in paths:
+        if path not in taken:
+            stem, number = path.name, 1
+            path = path.with_name(f"{stem}.png")
+            while path in taken:
+                number += 1
+                path = path.with_name(f"{stem}_{number}.png")
+            taken.add(path)
+        names.append(path)
+    return names
 
 
 def results_folder(config: PhotoConfig) -> Path:

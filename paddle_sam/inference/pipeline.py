@@ -70,7 +70,10 @@ class AgePipeline:
         path = Path(path) if path else find_weight(EMBEDDED_DEFAULT)
         resolve_device(device)
         content = read_file(path)
-        crop = CropSettings(**(content.get("alignment") or {}))
+        try:
+            crop = CropSettings(**(content.get("alignment") or {}))
+        except TypeError as error:
+            raise CheckpointError(f"{path}: its `alignment` cannot be used: {error}") from error
         return cls(network_from(content, str(path)), crop, str(path))
 
     @property

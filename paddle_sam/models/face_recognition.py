@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import paddle
 from paddle import nn
 
-from paddle_sam.common.checks import check_shape
+from paddle_sam.common.checks import ConfigError, check_shape
 from paddle_sam.models.residual_body import (
     PUBLISHED_UNITS,
     PUBLISHED_WIDTHS,
@@ -42,6 +42,8 @@ class FaceEmbedder(nn.Layer):
         embedding_dim: int = 512,
     ):
         super().__init__()
+        if input_size < 16 or input_size % 16:
+            raise ConfigError(f"input_size: expected a multiple of 16, found {input_size}")
         self.input_size = input_size
         width = PUBLISHED_WIDTHS[0]
         channels = PUBLISHED_WIDTHS[-1]

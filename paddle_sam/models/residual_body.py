@@ -11,6 +11,8 @@ from itertools import accumulate
 
 from paddle import nn
 
+from paddle_sam.common.checks import ConfigError
+
 PUBLISHED_WIDTHS = (64, 128, 256, 512)
 PUBLISHED_UNITS = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
 
@@ -86,6 +88,11 @@ class SqueezeExcite(nn.Layer):
 
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
+        if channels < reduction:
+            raise ConfigError(
+                f"widths: squeeze-and-excitation needs at least {reduction} channels, found"
+                f" {channels}"
+            )
         self.fc1 = nn.Conv2D(channels, channels // reduction, 1, bias_attr=False)
         self.relu = nn.ReLU()
         self.fc2 = nn.Conv2D(channels // reduction, channels, 1, bias_attr=False)

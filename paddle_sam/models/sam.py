@@ -156,6 +156,7 @@ def mix_latents(
             f"latent_mask: this model has codes 0 to {n_styles - 1}, found {wrong[0]}"
         )
     if inject_latent is None:
+        alpha = None  # there is nothing to blend with: masked codes become zero
         inject_latent = paddle.zeros_like(codes)
     check_shape("inject_latent", inject_latent, (None, n_styles, codes.shape[2]))
     share = 1.0 if alpha is None else alpha

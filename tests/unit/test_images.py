@@ -349,3 +349,10 @@ def test_resize_is_antialiased():
     assert np.abs(small.astype(int) - 127.5).max() < 16  # plain subsampling would give 0 or 255
     assert resize(FACE, (160, 120)) is FACE
     assert resize(FACE, 64).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("name", ["wide.jpg", "wide.webp"])
+def test_formats_that_cannot_hold_the_size_are_named(tmp_path, name):
+    with pytest.raises(ConfigError, match=f"{name}: 66000 x 1 pixels are more than.*use .png"):
+        save_image(tmp_path / name, np.zeros((1, 66000, 3), np.uint8))
+    save_image(tmp_path / "wide.png", np.zeros((1, 66000, 3), np.uint8))
