@@ -75,7 +75,7 @@ class AgeRegressor(nn.Layer):
 def expected_age(logits: paddle.Tensor) -> paddle.Tensor:
     """Logits [N, 101] -> expectation of the age [N] in years.
 
-    >>> round(float(expected_age(paddle.zeros([1, 101]))), 3)
+    >>> round(expected_age(paddle.zeros([1, 101])).item(), 3)
     50.0
     """
     years = paddle.arange(AGE_CLASSES, dtype=logits.dtype)
