@@ -7,7 +7,7 @@ import re
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
-from paddle_sam.configs.inference import AgeingConfig
+from paddle_sam.configs.inference import AgeingConfig, PhotoConfig
 
 # Codes of the published example, which carry hair and skin colour, and how many its model has.
 PUBLISHED_LATENT_MASK = (8, 9)
@@ -79,32 +79,70 @@ class ReferenceConfig(MixingConfig):
     ref_images_paths_file: str = option("", "text file that names a reference image on each line")
 
 
+@dataclasses.dataclass(frozen=True)
+class ProjectConfig(PhotoConfig):
+    """Options of `scripts/project.py`."""
+
+    checkpoint_path: str = option(
+        "", "SAM, pSp or StyleGAN2 weight file (default: the small embedded model)"
+    )
+    start: str = option(
+        "encoder", "start from the encoder's code or the mean latent", choices=("encoder", "mean")
+    )
+    space: str = option("w+", "a code for each level, or one for all", choices=("w+", "w"))
+    latent_level: str = option("", "codes that may change, such as 0-9 (default: all)")
+    step: int = option(100, "steps of the optimisation", minimum=1)
+    start_lr: float = option(0.1, "learning rate of the first step")
+    final_lr: float = option(0.025, "learning rate at the end, reached geometrically")
+    lpips: str = option("vgg", "network of the perceptual distance", choices=("vgg", "alex"))
+    lpips_path: str = option("", "its weights (default: lpips_vgg or lpips_alex)")
+    mse_weight: float = option(1.0, "factor of the squared error beside LPIPS", minimum=0)
+    noise_regularize: float = option(
+        0.0, "optimise the noise maps too, kept noise by this factor (1e5)", minimum=0
+    )
+    save_mp4: bool = option(True, "write the optimisation as a video")
+    fps: int = option(20, "frames per second of the video", minimum=1)
+
+    def __post_init__(self):
+        for name in ("start_lr", "final_lr"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"--{name}: expected more than 0, found {getattr(self, name)}")
+
+
 def parse_latent_mask(text: str, codes: int) -> list[int]:
     """Numbers of `--latent_mask` for a model with so many W+ codes.
 
-    >>> parse_latent_mask("8,9,12-14", 18)
-    [8, 9, 12, 13, 14]
     >>> parse_latent_mask("", 18)
     [8, 9]
     >>> parse_latent_mask("", 10)
     [5, 6, 7, 8, 9]
 
     Raises:
+        ConfigError: see `parse_codes`.
+    """
+    if text:
+        return parse_codes(text, codes, "--latent_mask")
+    published = codes == PUBLISHED_CODES
+    return list(PUBLISHED_LATENT_MASK) if published else list(range(codes // 2, codes))
+
+
+def parse_codes(text: str, codes: int, name: str) -> list[int]:
+    """Numbers of W+ codes that the option `name` lists, of a model that has so many.
+
+    >>> parse_codes("8,9,12-14", 18, "--latent_level")
+    [8, 9, 12, 13, 14]
+
+    Raises:
         ConfigError: a part is no number or range, or there is no such code.
     """
-    if not text:
-        published = codes == PUBLISHED_CODES
-        return list(PUBLISHED_LATENT_MASK) if published else list(range(codes // 2, codes))
     numbers = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if found is None or int(found[2] or found[1]) < int(found[1]):
             raise ConfigError(
-                f"--latent_mask: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
+                f"{name}: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
             )
         numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
     if wrong := [number for number in numbers if number >= codes]:
-        raise ConfigError(
-            f"--latent_mask: this model has the codes 0 to {codes - 1}, found {wrong[0]}"
-        )
+        raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {wrong[0]}")
     return list(dict.fromkeys(numbers))

@@ -35,6 +35,12 @@ class AgeingConfig(PhotoConfig):
     strength: float = option(
         1.0, "factor on what ageing changes: 0 keeps the inverted face, above 1 exaggerates"
     )
+    refine: int = option(
+        0, "steps of projection that bring the inverted face closer to the photograph", minimum=0
+    )
+    latent: str = option(
+        "", "projected face, or folder of them, instead of inverting (files of scripts/project.py)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import paddle
 
+from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.images import to_network
+from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.inference import AgeingConfig
+from paddle_sam.data.alignment import AlignedFace
 from paddle_sam.inference.editing import chain, strengthen
-from paddle_sam.inference.photos import Photo
+from paddle_sam.inference.latents import read_latent
+from paddle_sam.inference.photos import (
+    Photo,
+    Summary,
+    face_mask,
+    read_photos,
+    report,
+    results_folder,
+)
 from paddle_sam.inference.pipeline import EMBEDDED_NOTE, AgePipeline
+from paddle_sam.inference.projection import Best, ProjectionSettings, project
+from paddle_sam.losses.lpips import load_lpips
+
+# Gentler than a projection from scratch, so that the code stays where ageing understands it.
+REFINEMENT = ProjectionSettings(start_lr=0.05, final_lr=0.01)
 
 
 class Ageing:
@@ -24,13 +44,32 @@ class Ageing:
             print(EMBEDDED_NOTE)
         self.config = config
         self.pipeline = AgePipeline.from_checkpoint(config.checkpoint_path or None, config.device)
-        edits = [] if config.strength == 1 else [strengthen(config.strength)]
-        self.edit = chain(edits)
+        self._needs_inversion()
+        self.edit = chain([] if config.strength == 1 else [strengthen(config.strength)])
+        self._lpips = load_lpips(find_weight("lpips_vgg")) if config.refine else None
+
+    def photos(self, summary: Summary) -> Iterator[Photo]:
+        """The photographs of the run, or the projected faces of `--latent`. See `read_photos`."""
+        config = self.config
+        if not config.latent:
+            return read_photos(config, self.pipeline.cut_faces, summary)
+        if not config.data_path:
+            return self._projected(summary)
+        if Path(config.data_path).is_dir() and not Path(config.latent).is_dir():
+            raise ConfigError(
+                f"--latent: {config.latent} is one face, --data_path a folder; give the folder of"
+                " their latents"
+            )
+        return read_photos(config, self.pipeline.cut_faces, summary, self._with_codes)
 
     def invert(self, photo: Photo) -> paddle.Tensor:
         """The codes [F, L, D] that the faces of a photograph start from."""
         images = paddle.to_tensor(to_network(photo.crops))
-        return self.pipeline.invert(images, self.config.test_batch_size)
+        if photo.codes is not None:
+            codes = paddle.to_tensor(photo.codes)
+        else:
+            codes = self.pipeline.invert(images, self.config.test_batch_size)
+        return self._refined(photo, images, codes) if self._lpips else codes
 
     def codes(self, images: paddle.Tensor, inverted: paddle.Tensor, age: float) -> paddle.Tensor:
         """Edited codes [N, L, D] of images [N, 3, S, S], inverted to [N, L, D], at one age."""
@@ -48,3 +87,65 @@ class Ageing:
             self.invert(photo),
             self.edit,
         )
+
+    def _needs_inversion(self) -> None:
+        """Refuse options that need the frozen encoder's code, where the model has none."""
+        config, plain = self.config, AgeingConfig()
+        names = ("strength", "refine", "latent")
+        used = [name for name in names if getattr(config, name) != getattr(plain, name)]
+        if used and self.pipeline.network.start != "encoded_w_plus":
+            raise ConfigError(
+                f"--{used[0]}: {self.pipeline.source} does not invert faces before it ages them"
+            )
+
+    def _refined(self, photo: Photo, images: paddle.Tensor, codes: paddle.Tensor) -> paddle.Tensor:
+        settings = dataclasses.replace(REFINEMENT, steps=self.config.refine)
+        masks = paddle.to_tensor(np.stack([face_mask(photo, face)[None] for face in photo.faces]))
+        refined = []
+        for start in range(0, len(images), self.config.test_batch_size):
+            part = slice(start, start + self.config.test_batch_size)
+            best, decoder = Best(), self.pipeline.network.decoder
+            for step in project(
+                decoder, self._lpips, images[part], codes[part], settings, masks[part]
+            ):
+                best.see(step)
+            refined.append(best.codes)
+        return paddle.concat(refined)
+
+    def _projected(self, summary: Summary) -> Iterator[Photo]:
+        """The faces of `--latent`, each as a photograph that shows nothing else."""
+        files = [Path(self.config.latent)]
+        if files[0].is_dir():
+            files = sorted(files[0].rglob("*.npz"))[: self.config.n_images or None]
+            if not files:
+                raise ConfigError(f"--latent: {self.config.latent} holds no .npz file")
+        for file in files:
+            latent = read_latent(file, self.pipeline.n_codes, self.pipeline.style_dim)
+            size = self.pipeline.crop.size
+            if latent.crop.shape != (size, size, 3):
+                raise ConfigError(
+                    f"--latent: the crop in {file} has {latent.crop.shape[0]} pixels, this model"
+                    f" takes {size}"
+                )
+            square = np.array([[0, 0], [0, size], [size, size], [size, 0]], np.float64)
+            face = AlignedFace(latent.crop, square)
+            summary.faces += 1
+            name = Path(file.name).with_suffix(".png")
+            yield Photo(name, latent.crop, [face], codes=latent.w_plus[None])
+        report(summary, len(files), results_folder(self.config))
+
+    def _with_codes(self, photo: Photo) -> Photo:
+        """A photograph with the latents of its faces, found by the names of their results."""
+        root = Path(self.config.latent)
+        files = [root]
+        if root.is_dir():
+            files = [root / name.with_suffix(".npz") for name in photo.face_names()]
+        if len(files) != len(photo.faces):
+            raise ImageError(
+                f"{photo.path}: has {len(photo.faces)} faces, --latent {root} one; give a folder"
+            )
+        if missing := [file for file in files if not file.is_file()]:
+            raise ImageError(f"{photo.path}: its latent {missing[0]} is missing; project it first")
+        shape = self.pipeline.n_codes, self.pipeline.style_dim
+        codes = np.stack([read_latent(file, *shape).w_plus for file in files])
+        return dataclasses.replace(photo, codes=codes)

@@ -17,7 +17,7 @@ from paddle_sam.common.video import open_video
 from paddle_sam.configs.editing import AnimationConfig
 from paddle_sam.configs.inference import parse_ages
 from paddle_sam.inference.ageing import Ageing
-from paddle_sam.inference.photos import Summary, read_photos, results_folder
+from paddle_sam.inference.photos import Summary, results_folder
 from paddle_sam.inference.pipeline import AgePipeline
 from paddle_sam.inference.sheets import caption_line
 
@@ -34,7 +34,7 @@ def animate(config: AnimationConfig) -> Summary:
     ages = frame_ages(keys[0], keys[-1], round(config.fps * config.duration), config.back)
     folder = results_folder(config) / "animations"
     summary = Summary()
-    for photo in read_photos(config, ageing.pipeline.cut_faces, summary):
+    for photo in ageing.photos(summary):
         inverted = ageing.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
             codes = key_codes(ageing, crop, inverted[index], keys)

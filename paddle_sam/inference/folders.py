@@ -17,7 +17,7 @@ from paddle_sam.configs.inference import (
     parse_ages,
 )
 from paddle_sam.inference.ageing import Ageing
-from paddle_sam.inference.photos import Summary, read_photos, results_folder
+from paddle_sam.inference.photos import Summary, results_folder
 from paddle_sam.inference.pipeline import embedded_age_regressor, measure_ages
 from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
 
@@ -86,7 +86,7 @@ def run(config: InferenceConfig, write: Callable[[FaceResult], None]) -> Summary
     ages = parse_ages(config.target_age)
     ageing = Ageing(config)
     summary = Summary()
-    for photo in read_photos(config, ageing.pipeline.cut_faces, summary):
+    for photo in ageing.photos(summary):
         images = ageing.age(photo, ages, config.resize_outputs)
         for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
             write(FaceResult(name, crop, aged, ages))

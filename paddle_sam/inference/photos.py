@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ImageError
-from paddle_sam.common.images import WRITABLE_SUFFIXES, list_images, read_image
+from paddle_sam.common.images import IMAGE_SUFFIXES, WRITABLE_SUFFIXES, list_images, read_image
 from paddle_sam.configs.inference import PhotoConfig
 from paddle_sam.data.alignment import AlignedFace
+from paddle_sam.data.paste import cut_plane
 from paddle_sam.inference.faces import FaceCutter, Image
+
+Result = TypeVar("Result")
 
 PORTRAIT = "astronaut.png"
 
@@ -25,12 +29,15 @@ PORTRAIT = "astronaut.png"
 class Photo:
     """An input and the faces found in it.
 
-    name: relative path for its results. pixels: uint8 [H, W, 3].
+    name: relative path for its results. pixels: uint8 [H, W, 3]. path: its file, if it is one.
+    codes: float32 [F, L, D], what the faces are known to be inverted to, or None.
     """
 
     name: Path
     pixels: np.ndarray
     faces: list[AlignedFace]
+    path: Path | None = None
+    codes: np.ndarray | None = None
 
     @property
     def crops(self) -> np.ndarray:
@@ -58,35 +65,48 @@ class Summary:
         return 1 if self.failures else 0
 
 
-def read_photos(config: PhotoConfig, cut_faces: FaceCutter, summary: Summary) -> Iterator[Photo]:
+def read_photos(
+    config: PhotoConfig,
+    cut_faces: FaceCutter,
+    summary: Summary,
+    prepare: Callable[[Photo], Result] = lambda photo: photo,
+) -> Iterator[Result]:
     """Give the inputs that can be used, in order; `summary` counts them, and why others failed.
+
+    What is given is what `prepare` makes of them; an `ImageError` of it is the input's failure.
 
     Reading and aligning happen in threads, a few inputs ahead of the caller. At the end the
     summary is printed, after a folder with the reasons once more.
     """
     inputs = find_inputs(config)
     with tqdm(total=len(inputs), unit="photo", disable=len(inputs) == 1) as progress:
-        for name, future in _read_ahead(inputs, cut_faces, config):
+        for name, future in _read_ahead(inputs, cut_faces, config, prepare):
             try:
-                photo = future.result()
+                photo, prepared = future.result()
             except (ImageError, MemoryError, RuntimeError) as error:  # the last is dlib's
                 reason = str(error) if isinstance(error, ImageError) else f"{name}: {error!r}"
                 summary.failures[str(name)] = reason
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
             else:
                 summary.faces += len(photo.faces)
-                yield photo
+                yield prepared
             progress.update()
     report(summary, len(inputs), results_folder(config))
 
 
 def _read_ahead(
-    inputs: list[tuple[Path, Image]], cut_faces: FaceCutter, config: PhotoConfig
+    inputs: list[tuple[Path, Image]],
+    cut_faces: FaceCutter,
+    config: PhotoConfig,
+    prepare: Callable[[Photo], Result],
 ) -> Iterator[tuple[Path, Future]]:
-    def read(name: Path, image: Image) -> Photo:
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        source = "" if isinstance(image, np.ndarray) else str(image)
-        return Photo(name, pixels, cut_faces(pixels, config.face, not config.no_align, source))
+    def read(name: Path, image: Image) -> tuple[Photo, Result]:
+        path = None if isinstance(image, np.ndarray) else Path(image)
+        pixels = image if path is None else read_image(path)
+        source = "" if path is None else str(path)
+        faces = cut_faces(pixels, config.face, not config.no_align, source)
+        photo = Photo(name, pixels, faces, path)
+        return photo, prepare(photo)
 
     with ThreadPoolExecutor(max(config.test_workers, 1)) as pool:
         waiting = []
@@ -102,6 +122,7 @@ def find_inputs(config: PhotoConfig) -> list[tuple[Path, Image]]:
     if not config.data_path:
         return [(Path(PORTRAIT), portrait())]
     paths = list_images(config.data_path)
+    paths = [path for path in paths if len(paths) == 1 or not _is_mask(path)]
     root = Path(config.data_path)
     if root.is_dir():
         paths = _without_results(paths, root, results_folder(config).resolve())
@@ -119,8 +140,52 @@ def _without_results(paths: list[Path], root: Path, results: Path) -> list[Path]
         return [path for path in paths if results not in path.resolve().parents]
     if root.resolve() != results:
         return paths
-    written = re.compile(r"inference_\w+/|contact_sheet_\d+\.jpg$")
+    written = re.compile(
+        r"(inference_\w+|animations|style_mixing|reference_guided|projection|directions)/"
+        r"|contact_sheet_\d+\.jpg$"
+    )
     return [path for path in paths if not written.match(path.relative_to(root).as_posix())]
+
+
+def mask_of(path: Path) -> Path | None:
+    """The mask that belongs to an image, `NAME.mask.EXT` beside `NAME.EXT`, if there is one."""
+    for suffix in (path.suffix, *IMAGE_SUFFIXES):
+        if (mask := path.with_name(f"{path.stem}.mask{suffix}")).is_file():
+            return mask
+    return None
+
+
+def face_mask(photo: Photo, face: AlignedFace) -> np.ndarray:
+    """What of a face's crop counts: float32 [S, S] in [0, 1].
+
+    That is what it shows of the photograph, not what alignment continued it by; where a mask lies
+    beside the photograph, only what that leaves white.
+
+    Raises:
+        ImageError: the mask cannot be used.
+    """
+    plane = np.ones(photo.pixels.shape[:2], np.float32)
+    file = None if photo.path is None else mask_of(photo.path)
+    if file is not None:
+        pixels = read_image(file)
+        if pixels.shape != photo.pixels.shape:
+            raise ImageError(
+                f"{file}: the mask has {pixels.shape[1]} x {pixels.shape[0]} pixels, its photograph"
+                f" {photo.pixels.shape[1]} x {photo.pixels.shape[0]}; they have to be equal"
+            )
+        plane = pixels[..., 0] / np.float32(255)
+    mask = cut_plane(plane, face.quad, len(face.image))
+    if not mask.any():
+        raise ImageError(f"{file}: the mask leaves nothing of the face; white is what counts")
+    return mask
+
+
+def _is_mask(path: Path) -> bool:
+    if not path.stem.endswith(".mask"):
+        return False
+    name = path.stem.removesuffix(".mask")
+    suffixes = (path.suffix, *IMAGE_SUFFIXES)
+    return any(path.with_name(name + suffix).is_file() for suffix in suffixes)
 
 
 def portrait() -> np.ndarray:

@@ -86,6 +86,11 @@ class AgePipeline:
         """Number of codes, L, that make up a face."""
         return self.network.decoder.n_latent
 
+    @property
+    def style_dim(self) -> int:
+        """Length of a code, D."""
+        return self.network.decoder.style_dim
+
     def __call__(
         self,
         images: Image | Sequence[Image],

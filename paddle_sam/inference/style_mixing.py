@@ -21,7 +21,7 @@ from paddle_sam.configs.editing import (
 from paddle_sam.configs.inference import parse_ages
 from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.editing import mix
-from paddle_sam.inference.photos import Summary, read_photos, results_folder
+from paddle_sam.inference.photos import Summary, results_folder
 from paddle_sam.inference.pipeline import AgePipeline
 from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
 
@@ -96,7 +96,7 @@ def mix_photos(
     latent_mask = parse_latent_mask(config.latent_mask, ageing.pipeline.n_codes)
     injected = [donors.codes(age) for age in ages]
     summary = Summary()
-    for photo in read_photos(config, ageing.pipeline.cut_faces, summary):
+    for photo in ageing.photos(summary):
         inverted = ageing.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
             image = paddle.to_tensor(to_network(crop))

@@ -1,0 +1,72 @@
+"""Files of W+ codes: what projection writes and ageing reads, plain arrays in an `.npz`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from paddle_sam.common.checks import CheckpointError, check_shape
+from paddle_sam.common.files import atomic_path
+from paddle_sam.common.images import check_image
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """A face as a code.
+
+    w_plus: float32 [L, D]. crop: the aligned face it stands for, uint8 [S, S, 3].
+    """
+
+    w_plus: np.ndarray
+    crop: np.ndarray
+
+
+def save_latent(
+    path: str | os.PathLike, latent: Latent, extra: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Write a code with its crop, and further arrays by name."""
+    arrays = {"w_plus": latent.w_plus, "crop": latent.crop, **(extra or {})}
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def read_latent(path: str | os.PathLike, codes: int, dim: int) -> Latent:
+    """Read what `save_latent` wrote, for a model of so many codes of so many numbers.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or belongs to another model.
+    """
+    path = Path(path)
+    arrays = read_arrays(path, "scripts/project.py writes such files")
+    if missing := [name for name in ("w_plus", "crop") if name not in arrays]:
+        raise CheckpointError(f"{path}: holds no array {missing[0]!r}; expected a projected face")
+    latent = Latent(arrays["w_plus"].astype(np.float32), arrays["crop"])
+    if latent.w_plus.shape != (codes, dim):
+        raise CheckpointError(
+            f"{path}: holds a code of shape {list(latent.w_plus.shape)}, this model takes"
+            f" {[codes, dim]}; project with the same --checkpoint_path"
+        )
+    if not np.isfinite(latent.w_plus).all():
+        raise CheckpointError(f"{path}: the code holds values that are not numbers")
+    check_shape(f"{path}: crop", latent.crop, (None, None, 3))
+    check_image(f"{path}: crop", latent.crop)
+    return latent
+
+
+def read_arrays(path: Path, hint: str) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file; nothing in it is executed.
+
+    Raises:
+        CheckpointError: it is missing or no such file; the message ends with `hint`.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; {hint}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # zip, header and array readers raise their own kinds
+        raise CheckpointError(f"{path}: no file of arrays, or damaged ({error}); {hint}") from error
