@@ -51,6 +51,21 @@ class InferenceConfig(AgeingConfig):
         "0,10,20,30,40,50,60,70,80,90,100", "ages in years, also as ranges: 0-100:10 or 20,40-60"
     )
     resize_outputs: bool = option(False, "pool the results to the network's input size")
+    paste_back: bool = option(False, "also write each photograph with its faces aged")
+    feather: float = option(
+        0.15, "border over which a pasted face fades in, as a share of its side: up to 0.5"
+    )
+    report: bool = option(False, "measure every result and write report.json")
+    identity_path: str = option(
+        "", "face recognition weights, to measure whether results show the same person"
+    )
+    age_regressor_path: str = option(
+        "", "age regressor weights (default: the embedded one, for the embedded model)"
+    )
+
+    def __post_init__(self):
+        if not 0 < self.feather <= 0.5:
+            raise ConfigError(f"--feather: expected more than 0, at most 0.5, found {self.feather}")
 
 
 @dataclasses.dataclass(frozen=True)

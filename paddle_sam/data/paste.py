@@ -15,6 +15,7 @@ from paddle_sam.common.checks import ConfigError, check_shape
 from paddle_sam.common.images import check_image, resize
 
 MASK_SAMPLES = 4  # of a mask, along each side of a crop's pixel
+ROUNDNESS = 3  # of the pasted square: 2 is a circle, more is squarer
 
 
 def cut_plane(plane: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
@@ -75,7 +76,7 @@ def _paste(photo: np.ndarray, image: np.ndarray, quad: np.ndarray, feather: floa
     centres = np.stack([x, y], axis=-1) - top_left
     u, v = np.moveaxis(centres @ np.linalg.inv(axes).T, -1, 0)  # 0 to 1 across the square
 
-    weight = _fade(u, feather) * _fade(v, feather)
+    weight = _fade(u, v, feather)
     # Lanczos to the size it will have, so that neither enlarging nor reducing shows.
     side = max(round(float(np.hypot(*axes[:, 0]))), 1)
     sized = resize(image, side).astype(np.float32)
@@ -89,7 +90,13 @@ def _paste(photo: np.ndarray, image: np.ndarray, quad: np.ndarray, feather: floa
     region[touched] = np.rint(blended[touched]).clip(0, 255).astype(np.uint8)
 
 
-def _fade(position: np.ndarray, feather: float) -> np.ndarray:
-    """0 at the edges (0 and 1) and outside, 1 from `feather` inwards, a smooth step between."""
-    inwards = (np.minimum(position, 1 - position) / feather).clip(0, 1)
+def _fade(u: np.ndarray, v: np.ndarray, feather: float) -> np.ndarray:
+    """0 on the square's edges and outside, 1 from `feather` inwards, a smooth step between.
+
+    The corners, where a crop shows more of the background than of the face, are rounded off.
+    """
+    from_centre = (np.abs(2 * u - 1) ** ROUNDNESS + np.abs(2 * v - 1) ** ROUNDNESS) ** (
+        1 / ROUNDNESS
+    )
+    inwards = ((1 - from_centre) / (2 * feather)).clip(0, 1)
     return inwards * inwards * (3 - 2 * inwards)

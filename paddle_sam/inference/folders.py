@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.images import LONGEST_SIDES, save_image
 from paddle_sam.configs.inference import (
     FolderPerAgeConfig,
@@ -16,9 +17,10 @@ from paddle_sam.configs.inference import (
     SideBySideConfig,
     parse_ages,
 )
+from paddle_sam.data.paste import paste_back
 from paddle_sam.inference.ageing import Ageing
-from paddle_sam.inference.photos import Summary, results_folder
-from paddle_sam.inference.pipeline import embedded_age_regressor, measure_ages
+from paddle_sam.inference.measures import Measures, Report, table
+from paddle_sam.inference.photos import Photo, Summary, results_folder
 from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
 
 SHEET_TILE = 96
@@ -43,8 +45,6 @@ def side_by_side(config: SideBySideConfig) -> Summary:
     """One strip per face, the input first, under `exp_dir/inference_side_by_side/`."""
     root = results_folder(config)
     sheet = ContactSheet(root)
-    # The embedded age regressor reads the embedded default's crop, not that of other models.
-    regressor = None if config.checkpoint_path else embedded_age_regressor(config.device)
 
     def write(result: FaceResult) -> None:
         tiles = [result.crop, *result.images]
@@ -58,10 +58,8 @@ def side_by_side(config: SideBySideConfig) -> Summary:
         tqdm.write(str(path))
         if config.contact_sheet:
             sheet.add(strip(tiles, SHEET_TILE, captions if config.labels else None))
-        if regressor is not None:
-            tqdm.write(ages_table(result.ages, measure_ages(regressor, result.images)))
 
-    summary = run(config, write)
+    summary = run(config, write, measure=True)
     if config.contact_sheet and summary.faces > 1:
         sheet.finish()
     return summary
@@ -81,22 +79,49 @@ def folder_per_age(config: FolderPerAgeConfig) -> Summary:
     return run(config, write)
 
 
-def run(config: InferenceConfig, write: Callable[[FaceResult], None]) -> Summary:
-    """Age all inputs and hand each face to `write`; an input that fails is reported, not fatal."""
+def run(
+    config: InferenceConfig, write: Callable[[FaceResult], None], measure: bool = False
+) -> Summary:
+    """Age all inputs and hand each face to `write`; an input that fails is reported, not fatal.
+
+    Results are measured, and the numbers printed, with `measure` or where an option asks for it.
+    """
     ages = parse_ages(config.target_age)
+    if config.paste_back and config.latent and not config.data_path:
+        raise ConfigError("--paste_back: needs the photograph; give --data_path beside --latent")
     ageing = Ageing(config)
+    measure = measure or config.report or bool(config.identity_path or config.age_regressor_path)
+    measures = Measures(config, ageing.pipeline.crop) if measure else None
+    report = Report(ageing.pipeline.source)
     summary = Summary()
     for photo in ageing.photos(summary):
         images = ageing.age(photo, ages, config.resize_outputs)
         for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
             write(FaceResult(name, crop, aged, ages))
+            if measures:
+                measured = measures(crop, aged)
+                if measured:
+                    tqdm.write(table(ages, measured))
+                report.add(name, measures.input_age(crop), ages, measured)
+        if config.paste_back:
+            write_pasted(config, photo, images, ages)
+    if config.report:
+        report.write(results_folder(config) / "report.json")
     return summary
 
 
-def ages_table(targets: list[float], measured: np.ndarray) -> str:
-    """Two lines of text: the target ages and those the embedded regressor reads."""
-    rows = (("target age", targets), ("measured", measured))
-    return "\n".join(f"  {name:<11}" + "".join(f"{v:6.0f}" for v in row) for name, row in rows)
+def write_pasted(
+    config: InferenceConfig, photo: Photo, images: np.ndarray, ages: list[float]
+) -> None:
+    """`exp_dir/inference_pasted/AGE/NAME`, the photograph with all its faces at each age.
+
+    Always PNG, which keeps what is around the faces bit for bit.
+    """
+    suffix = "" if photo.name.suffix.lower() == ".png" else ".png"
+    quads = [face.quad for face in photo.faces]
+    for at, age in enumerate(ages):
+        path = results_folder(config) / "inference_pasted" / f"{age:g}" / f"{photo.name}{suffix}"
+        save_image(path, paste_back(photo.pixels, images[:, at], quads, config.feather))
 
 
 class ContactSheet:

@@ -24,10 +24,10 @@ def test_an_upright_square_is_replaced_inside_and_kept_outside():
     inside = np.zeros(PORTRAIT.shape[:2], bool)
     inside[60:220, 100:260] = True
     np.testing.assert_array_equal(result[~inside], PORTRAIT[~inside])
-    np.testing.assert_array_equal(result[100:180, 140:220], red[40:120, 40:120])
+    np.testing.assert_array_equal(result[110:170, 150:210], red[50:110, 50:110])
     # Half way through the border the smooth step is 1/2.
     row, column = 140, 100 + 19
-    share = 19.5 / 40
+    share = 19.5 / 40  # the row is the middle one, where the corners' rounding changes nothing
     weight = share * share * (3 - 2 * share)
     want = PORTRAIT[row, column] + weight * (red[0, 0] - PORTRAIT[row, column].astype(float))
     np.testing.assert_array_equal(result[row, column], np.rint(want))
@@ -62,7 +62,7 @@ def test_a_size_other_than_the_footprint_does_not_move_the_face():
     ramp = ramp.reshape(640, 640, 3)
     large = paste_back(np.zeros((300, 400, 3), np.uint8), [ramp], [turned(0)])
     small = paste_back(np.zeros((300, 400, 3), np.uint8), [ramp[5::10, 5::10]], [turned(0)])
-    assert np.abs(large.astype(int) - small)[110:190, 160:240].max() <= 4
+    assert np.abs(large.astype(int) - small)[125:175, 175:225].max() <= 4
 
 
 def test_several_faces_and_squares_beyond_the_edge():
