@@ -7,7 +7,7 @@ import re
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
-from paddle_sam.configs.inference import AgeingConfig, PhotoConfig
+from paddle_sam.configs.inference import AgeingConfig, PhotoConfig, parse_codes
 
 # Codes of the published example, which carry hair and skin colour, and how many its model has.
 PUBLISHED_LATENT_MASK = (8, 9)
@@ -109,6 +109,46 @@ class ProjectConfig(PhotoConfig):
                 raise ConfigError(f"--{name}: expected more than 0, found {getattr(self, name)}")
 
 
+@dataclasses.dataclass(frozen=True)
+class EditConfig(AgeingConfig):
+    """Options of `scripts/edit.py`."""
+
+    explore: str = option("sefa0-4", "directions to show, by name; sefa0-4 is a range")
+    amounts: str = option("-3,-1.5,0,1.5,3", "how far to move along each, in units of W")
+    target_age: str = option("", "also age the face, to these ages (default: as it is)")
+    save_directions: str = option("", "write the directions shown to this .npz file")
+    tile_size: int = option(
+        0, "side of each image in a sheet; 0 for the model's own, but at least 128", minimum=0
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """The directions of `explore`, ranges spelt out.
+
+        >>> EditConfig(explore="smile,sefa2-4").names
+        ['smile', 'sefa2', 'sefa3', 'sefa4']
+        """
+        names = []
+        for part in filter(None, (part.strip() for part in self.explore.split(","))):
+            if found := re.fullmatch(r"sefa(\d+)-(\d+)", part):
+                names += [f"sefa{k}" for k in range(int(found[1]), int(found[2]) + 1)]
+            else:
+                names.append(part)
+        if not names:
+            raise ConfigError(f"--explore: expected names of directions, found {self.explore!r}")
+        return names
+
+    @property
+    def steps(self) -> list[float]:
+        """The numbers of `amounts`; raises `ConfigError` where one is none."""
+        try:
+            return [float(part) for part in self.amounts.split(",")]
+        except ValueError as error:
+            raise ConfigError(
+                f"--amounts: expected numbers such as -3,0,3, found {self.amounts!r}"
+            ) from error
+
+
 def parse_latent_mask(text: str, codes: int) -> list[int]:
     """Numbers of `--latent_mask` for a model with so many W+ codes.
 
@@ -124,25 +164,3 @@ def parse_latent_mask(text: str, codes: int) -> list[int]:
         return parse_codes(text, codes, "--latent_mask")
     published = codes == PUBLISHED_CODES
     return list(PUBLISHED_LATENT_MASK) if published else list(range(codes // 2, codes))
-
-
-def parse_codes(text: str, codes: int, name: str) -> list[int]:
-    """Numbers of W+ codes that the option `name` lists, of a model that has so many.
-
-    >>> parse_codes("8,9,12-14", 18, "--latent_level")
-    [8, 9, 12, 13, 14]
-
-    Raises:
-        ConfigError: a part is no number or range, or there is no such code.
-    """
-    numbers = []
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if found is None or int(found[2] or found[1]) < int(found[1]):
-            raise ConfigError(
-                f"{name}: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
-            )
-        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
-    if wrong := [number for number in numbers if number >= codes]:
-        raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {wrong[0]}")
-    return list(dict.fromkeys(numbers))

@@ -41,6 +41,9 @@ class AgeingConfig(PhotoConfig):
     latent: str = option(
         "", "projected face, or folder of them, instead of inverting (files of scripts/project.py)"
     )
+    edit: str = option("", "directions to move along and how far: smile=2,sefa0=-1")
+    directions: str = option("", ".npz file of named directions (sefa0, sefa1, ... need none)")
+    edit_level: str = option("", "codes that directions change, such as 0-3 (default: all)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,3 +120,25 @@ def parse_ages(text: str) -> list[float]:
     if wrong := [age for age in ages if age > 100]:
         raise ConfigError(f"--target_age: expected ages from 0 to 100, found {wrong[0]:g}")
     return list(dict.fromkeys(ages))
+
+
+def parse_codes(text: str, codes: int, name: str) -> list[int]:
+    """Numbers of W+ codes that the option `name` lists, of a model that has so many.
+
+    >>> parse_codes("8,9,12-14", 18, "--latent_level")
+    [8, 9, 12, 13, 14]
+
+    Raises:
+        ConfigError: a part is no number or range, or there is no such code.
+    """
+    numbers = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if found is None or int(found[2] or found[1]) < int(found[1]):
+            raise ConfigError(
+                f"{name}: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
+            )
+        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+    if wrong := [number for number in numbers if number >= codes]:
+        raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {wrong[0]}")
+    return list(dict.fromkeys(numbers))

@@ -12,9 +12,10 @@ import paddle
 from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.images import to_network
 from paddle_sam.common.weights import find_weight
-from paddle_sam.configs.inference import AgeingConfig
+from paddle_sam.configs.inference import AgeingConfig, parse_codes
 from paddle_sam.data.alignment import AlignedFace
-from paddle_sam.inference.editing import chain, strengthen
+from paddle_sam.inference.directions import Directions, parse_edits, read_directions
+from paddle_sam.inference.editing import chain, shift, strengthen
 from paddle_sam.inference.latents import read_latent
 from paddle_sam.inference.photos import (
     Photo,
@@ -45,7 +46,11 @@ class Ageing:
         self.config = config
         self.pipeline = AgePipeline.from_checkpoint(config.checkpoint_path or None, config.device)
         self._needs_inversion()
-        self.edit = chain([] if config.strength == 1 else [strengthen(config.strength)])
+        self.directions = self._read_directions()
+        edits = [] if config.strength == 1 else [strengthen(config.strength)]
+        if amounts := parse_edits(config.edit):
+            edits.append(shift(paddle.to_tensor(self.directions.offset(amounts))))
+        self.edit = chain(edits)
         self._lpips = load_lpips(find_weight("lpips_vgg")) if config.refine else None
 
     def photos(self, summary: Summary) -> Iterator[Photo]:
@@ -97,6 +102,12 @@ class Ageing:
             raise ConfigError(
                 f"--{used[0]}: {self.pipeline.source} does not invert faces before it ages them"
             )
+
+    def _read_directions(self) -> Directions:
+        text, codes = self.config.edit_level, self.pipeline.n_codes
+        levels = parse_codes(text, codes, "--edit_level") if text else None
+        given = read_directions(self.config.directions) if self.config.directions else None
+        return Directions(self.pipeline.network.decoder, levels, given)
 
     def _refined(self, photo: Photo, images: paddle.Tensor, codes: paddle.Tensor) -> paddle.Tensor:
         settings = dataclasses.replace(REFINEMENT, steps=self.config.refine)

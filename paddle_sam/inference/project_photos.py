@@ -18,7 +18,8 @@ from paddle_sam.common.images import resize, save_image, to_network, to_uint8
 from paddle_sam.common.runtime import resolve_device, seed_everything
 from paddle_sam.common.video import VideoWriter, open_video
 from paddle_sam.common.weights import find_weight
-from paddle_sam.configs.editing import ProjectConfig, parse_codes
+from paddle_sam.configs.editing import ProjectConfig
+from paddle_sam.configs.inference import parse_codes
 from paddle_sam.data.alignment import CropSettings
 from paddle_sam.inference.faces import FaceCutter
 from paddle_sam.inference.latents import Latent, save_latent

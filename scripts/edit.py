@@ -1,0 +1,30 @@
+"""Sheets of what directions in latent space do to a face: EXP_DIR/directions/NAME.
+
+Without a file of directions they are found in the generator's weights (closed-form factorisation,
+sefa0 the strongest). Each row shows one, moved along by --amounts. What is found useful can be
+kept by name in an .npz file and applied, while ageing, by the other commands: --edit smile=2.
+
+    python scripts/edit.py
+    python scripts/edit.py --explore sefa0-9 --amounts=-4,-2,0,2,4 --edit_level 0-3
+    python scripts/edit.py --directions mine.npz --explore smile,pose --target_age 20,70
+    python scripts/inference_side_by_side.py --directions mine.npz --edit smile=2,sefa4=-1
+"""
+
+import sys
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.base import parse
+    from paddle_sam.configs.editing import EditConfig
+
+    config = parse(EditConfig, argv, __doc__)
+    from paddle_sam.inference.edit_sheets import edit_sheets
+
+    return edit_sheets(config).status()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
