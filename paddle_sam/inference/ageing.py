@@ -32,6 +32,8 @@ from paddle_sam.losses.lpips import load_lpips
 # Gentler than a projection from scratch, so that the code stays where ageing understands it.
 REFINEMENT = ProjectionSettings(start_lr=0.05, final_lr=0.01)
 
+SAME_CROP = 12.0  # grey levels that two crops of one photograph may differ by, on average
+
 
 class Ageing:
     """Ages the faces of photographs as the options say.
@@ -125,9 +127,10 @@ class Ageing:
 
     def _projected(self, summary: Summary) -> Iterator[Photo]:
         """The faces of `--latent`, each as a photograph that shows nothing else."""
-        files = [Path(self.config.latent)]
-        if files[0].is_dir():
-            files = sorted(files[0].rglob("*.npz"))[: self.config.n_images or None]
+        root = Path(self.config.latent)
+        files = [root]
+        if root.is_dir():
+            files = sorted(root.rglob("*.npz"))[: self.config.n_images or None]
             if not files:
                 raise ConfigError(f"--latent: {self.config.latent} holds no .npz file")
         for file in files:
@@ -141,7 +144,7 @@ class Ageing:
             square = np.array([[0, 0], [0, size], [size, size], [size, 0]], np.float64)
             face = AlignedFace(latent.crop, square)
             summary.faces += 1
-            name = Path(file.name).with_suffix(".png")
+            name = file.relative_to(root if root.is_dir() else root.parent).with_suffix(".png")
             yield Photo(name, latent.crop, [face], codes=latent.w_plus[None])
         report(summary, len(files), results_folder(self.config))
 
@@ -158,5 +161,14 @@ class Ageing:
         if missing := [file for file in files if not file.is_file()]:
             raise ImageError(f"{photo.path}: its latent {missing[0]} is missing; project it first")
         shape = self.pipeline.n_codes, self.pipeline.style_dim
-        codes = np.stack([read_latent(file, *shape).w_plus for file in files])
-        return dataclasses.replace(photo, codes=codes)
+        latents = [read_latent(file, *shape) for file in files]
+        for file, latent, face in zip(files, latents, photo.faces, strict=True):
+            if not alike(latent.crop, face.image):
+                raise ImageError(f"{photo.path}: the latent {file} was projected from another face")
+        return dataclasses.replace(photo, codes=np.stack([latent.w_plus for latent in latents]))
+
+
+def alike(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether two crops, uint8 [S, S, 3], are the same up to compression and alignment's jitter."""
+    same_size = left.shape == right.shape
+    return same_size and np.abs(left.astype(int) - right).mean() < SAME_CROP

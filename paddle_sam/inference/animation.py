@@ -17,7 +17,7 @@ from paddle_sam.common.video import open_video
 from paddle_sam.configs.editing import AnimationConfig
 from paddle_sam.configs.inference import parse_ages
 from paddle_sam.inference.ageing import Ageing
-from paddle_sam.inference.photos import Summary, results_folder
+from paddle_sam.inference.photos import OtherFormat, Summary, results_folder
 from paddle_sam.inference.pipeline import AgePipeline
 from paddle_sam.inference.sheets import caption_line
 
@@ -33,7 +33,7 @@ def animate(config: AnimationConfig) -> Summary:
     size = config.frame_size or max(ageing.pipeline.output_size, SMALLEST_FRAME)
     ages = frame_ages(keys[0], keys[-1], round(config.fps * config.duration), config.back)
     folder = results_folder(config) / "animations"
-    summary = Summary()
+    summary, named = Summary(), OtherFormat()
     for photo in ageing.photos(summary):
         inverted = ageing.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
@@ -46,7 +46,7 @@ def animate(config: AnimationConfig) -> Summary:
             )
             if config.back:
                 frames = there_and_back(frames, len(ages))
-            paths = [folder / name.with_suffix(suffix) for suffix in suffixes]
+            paths = [folder / named(name, suffix) for suffix in suffixes]
             write_all(paths, frames, config.fps)
             tqdm.write("\n".join(map(str, paths)))
     return summary

@@ -51,6 +51,26 @@ class Photo:
         return [self.name, *[self.name.with_name(f"{stem}_face{n}{suffix}") for n in others]]
 
 
+class OtherFormat:
+    """Names results whose format is not the photograph's: `a.jpg` and `a.png` stay apart.
+
+    >>> name = OtherFormat()
+    >>> [str(name(Path(photo), ".mp4")) for photo in ("a.jpg", "a.png", "b.png")]
+    ['a.mp4', 'a.png.mp4', 'b.mp4']
+    """
+
+    def __init__(self):
+        self._taken: set[Path] = set()
+
+    def __call__(self, name: Path, suffix: str) -> Path:
+        """The name of the result of this suffix for the photograph or face `name`."""
+        path = name.with_suffix(suffix)
+        if path in self._taken:
+            path = name.with_name(f"{name.name}{suffix}")
+        self._taken.add(path)
+        return path
+
+
 @dataclass
 class Summary:
     """What a run over photographs did."""

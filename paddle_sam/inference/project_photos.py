@@ -23,7 +23,14 @@ from paddle_sam.configs.inference import parse_codes
 from paddle_sam.data.alignment import CropSettings
 from paddle_sam.inference.faces import FaceCutter
 from paddle_sam.inference.latents import Latent, save_latent
-from paddle_sam.inference.photos import Photo, Summary, face_mask, read_photos, results_folder
+from paddle_sam.inference.photos import (
+    OtherFormat,
+    Photo,
+    Summary,
+    face_mask,
+    read_photos,
+    results_folder,
+)
 from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.inference.projection import Best, ProjectionSettings, project
 from paddle_sam.inference.sheets import strip
@@ -82,8 +89,9 @@ def project_photos(config: ProjectConfig) -> Summary:
     summary = Summary()
     photos = read_photos(config, FaceCutter(inverter.crop), summary, targets_of)
     targets = (target for photo in photos for target in photo)
+    named = OtherFormat()
     while batch := list(islice(targets, config.test_batch_size)):
-        project_batch(config, inverter, lpips, settings, batch)
+        project_batch(config, inverter, lpips, settings, batch, named)
     return summary
 
 
@@ -129,12 +137,13 @@ def project_batch(
     lpips: LPIPS,
     settings: ProjectionSettings,
     batch: list[Target],
+    named: OtherFormat,
 ) -> None:
     """Project several faces at once and write what comes out."""
     images = paddle.to_tensor(to_network([target.crop for target in batch]))
     masks = paddle.to_tensor(np.stack([target.mask for target in batch])[:, None])
     folder = results_folder(config) / "projection"
-    paths = [folder / target.name for target in batch]
+    paths = [folder / named(target.name, ".npz") for target in batch]
     best = Best()
     with contextlib.ExitStack() as stack:
         videos = []
@@ -179,10 +188,7 @@ def write_results(paths: list[Path], batch: list[Target], best: Best) -> None:
     images, codes = to_uint8(best.images.numpy()), best.codes.numpy()
     for index, (path, target) in enumerate(zip(paths, batch, strict=True)):
         noise = {f"noise_{k}": one[index].numpy() for k, one in enumerate(best.noise or [])}
-        save_latent(path.with_suffix(".npz"), Latent(codes[index], target.crop), noise)
+        save_latent(path, Latent(codes[index], target.crop), noise)
         save_image(path.with_suffix(".png"), images[index])
         start, end = best.start.loss[index].item(), best.loss[index].item()
-        tqdm.write(
-            f"{path.with_suffix('.npz')}: LPIPS + MSE {start:.4f} -> {end:.4f},"
-            f" {start / end:.1f} times closer"
-        )
+        tqdm.write(f"{path}: LPIPS + MSE {start:.4f} -> {end:.4f}, {start / end:.1f} times closer")

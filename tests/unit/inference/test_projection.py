@@ -227,6 +227,23 @@ def test_a_latent_is_aged(projected, crops, pipeline, tmp_path, with_photo):
     assert np.abs(found.astype(int) - plain).mean() > 1
 
 
+def test_a_latent_of_another_face_is_refused(projected, crops, tmp_path, capsys):
+    arguments = ["--latent", str(projected / "a.npz"), "--data_path", str(crops / "b.png")]
+    assert inference([*arguments, "--no_align", "--exp_dir", str(tmp_path)]) == 2
+    assert "a.npz was projected from another face" in capsys.readouterr().err
+
+
+def test_photographs_that_differ_by_their_format_keep_their_own_latents(crops, tmp_path):
+    Image.open(crops / "a.png").save(tmp_path / "a.png")
+    Image.open(crops / "b.png").save(tmp_path / "a.bmp")
+    arguments = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out"), "--no_align"]
+    assert project_command([*arguments, "--step", "1", "--lpips", "alex", "--no-save_mp4"]) == 0
+    latents = sorted((tmp_path / "out" / "projection").glob("*.npz"))
+    assert len(latents) == 2
+    one, other = (read_latent(path, 10, 128).crop for path in latents)
+    assert np.abs(one.astype(int) - other).mean() > 5
+
+
 def test_a_folder_of_latents_is_aged(projected, crops, tmp_path):
     arguments = ["--latent", str(projected), "--target_age", "30"]
     assert inference([*arguments, "--exp_dir", str(tmp_path / "alone")]) == 0
