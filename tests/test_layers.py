@@ -18,8 +18,8 @@ LAYERS = {
     "losses": ["models"],
     "converters": ["models"],
     "metrics": ["configs", "models", "data", "losses.lpips"],
-    "inference": ["configs", "models", "data", "losses"],
-    "export": ["models", "inference.pipeline"],
+    "export": ["models"],
+    "inference": ["configs", "models", "data", "losses", "export"],
     "training": ["configs", "models", "optimizers", "data", "losses", "metrics"],
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

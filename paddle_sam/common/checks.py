@@ -33,6 +33,10 @@ class TrainingError(PaddleSamError):
     """Training cannot go on, for example because a loss is no longer a number."""
 
 
+class EngineError(PaddleSamError):
+    """The exported models cannot be built, loaded or run here."""
+
+
 class OutputError(PaddleSamError):
     """A result cannot be written (full disk, no permission)."""
 

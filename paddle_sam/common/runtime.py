@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import random
@@ -36,7 +37,43 @@ def resolve_device(name: str = "auto") -> str:
             else "this Paddle is the CPU build; install paddlepaddle-gpu"
         )
         raise ConfigError(f"--device: {name} is not there: {reason}. Use --device cpu.")
-    return paddle.device.set_device(name)
+    paddle.device.set_device(name)
+    return name
+
+
+def cpu_threads() -> int:
+    """How many threads arithmetic should use: the processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next allocation instead of returning it.
+
+    Paddle's executors free and allocate every feature map anew. glibc gives blocks of that size
+    back to the system at once, which then has to clear each page again on first use: a third of
+    the decoder's time at 1024 px (docs/performance.md). Does nothing where there is no glibc.
+    """
+    mallopt = getattr(_c_library(), "mallopt", None)
+    if mallopt is not None:
+        largest = 2**31 - 1
+        mallopt(_M_MMAP_THRESHOLD, largest)
+        mallopt(_M_TRIM_THRESHOLD, largest)
+
+
+def return_freed_memory() -> None:
+    """Give what has been freed back to the system once; see `keep_freed_memory`."""
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def _c_library() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
 def seed_everything(seed: int) -> None:

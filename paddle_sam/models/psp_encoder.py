@@ -89,14 +89,14 @@ class GradualStyleEncoder(nn.Layer):
         self.body = residual_body(stem, widths, units, squeeze_excite)
         self.styles = nn.LayerList()
         for index in range(n_styles):
-            spatial = input_size // 16 * self._pyramid_scale(index)
+            spatial = input_size // 16 * self.pyramid_scale(index)
             channels = widths[-1] if index < COARSE_STYLES else style_dim
             self.styles.append(MapToStyle(channels, style_dim, spatial))
         self.latlayer1 = nn.Conv2D(widths[2], style_dim, 1)
         self.latlayer2 = nn.Conv2D(widths[1], style_dim, 1)
 
     @staticmethod
-    def _pyramid_scale(index: int) -> int:
+    def pyramid_scale(index: int) -> int:
         """Size of the feature map that code `index` reads, in units of the smallest map."""
         if index < COARSE_STYLES:
             return 1
@@ -116,7 +116,7 @@ class GradualStyleEncoder(nn.Layer):
         fine = upsample_add(middle, self.latlayer2(fine))
         pyramid = {1: coarse, 2: middle, 4: fine}
         codes = [
-            block(pyramid[self._pyramid_scale(index)]) for index, block in enumerate(self.styles)
+            block(pyramid[self.pyramid_scale(index)]) for index, block in enumerate(self.styles)
         ]
         return paddle.stack(codes, axis=1)
 

@@ -59,6 +59,25 @@ class SAM(nn.Layer):
         self.input_size = encoder.input_size
         self.register_buffer("latent_avg", paddle.zeros([decoder.n_latent, decoder.style_dim]))
 
+    @property
+    def output_size(self) -> int:
+        """Height and width of the images that the decoder renders."""
+        return self.decoder.size
+
+    @property
+    def n_styles(self) -> int:
+        """Number of W+ codes, L, that make up an image."""
+        return self.decoder.n_latent
+
+    @property
+    def style_dim(self) -> int:
+        """Size of one code, D."""
+        return self.decoder.style_dim
+
+    def map_latents(self, z: paddle.Tensor) -> paddle.Tensor:
+        """Codes w [N, D] of random z [N, D], by the decoder's mapping network."""
+        return self.decoder.style(z)
+
     def invert(self, images: paddle.Tensor) -> paddle.Tensor:
         """What the encoder's offset is added to, for images [N, 3, S, S]: [N, L, D], no gradient.
 
@@ -99,9 +118,7 @@ class SAM(nn.Layer):
             randomize_noise=randomize_noise,
             return_latents=True,
         )
-        if resize and self.decoder.size != self.input_size:
-            images = F.adaptive_avg_pool2d(images, self.input_size)
-        return images, w_plus
+        return pool(images, self.input_size) if resize else images, w_plus
 
     def forward(
         self,
@@ -134,6 +151,11 @@ class SAM(nn.Layer):
             codes = mix_latents(codes, latent_mask, inject_latent, alpha)
         images, w_plus = self.decode(codes, not input_code, resize, randomize_noise)
         return (images, w_plus) if return_latents else images
+
+
+def pool(images: paddle.Tensor, size: int) -> paddle.Tensor:
+    """Average-pool images [N, 3, R, R] to [N, 3, size, size]."""
+    return images if images.shape[-1] == size else F.adaptive_avg_pool2d(images, size)
 
 
 def mix_latents(

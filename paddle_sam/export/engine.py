@@ -1,0 +1,115 @@
+"""The ageing network as exported models in `paddle.inference`: same methods as `SAM`, faster."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddle_sam.common.checks import ConfigError, EngineError
+from paddle_sam.common.runtime import keep_freed_memory, return_freed_memory
+from paddle_sam.export.predictor import Predictor
+from paddle_sam.export.static_model import DESCRIPTION, LATENT_AVG
+from paddle_sam.models.sam import pool
+
+ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
+# Above this size of weights (bytes) memory rules: models that are not needed are let go, and
+# images run one at a time, because oneDNN keeps a packed copy of all weights per batch size.
+LARGE = 256 << 20
+
+
+class EngineSAM:
+    """What inference needs of `SAM`, computed by exported models.
+
+    Args:
+        folder: the models and their description, as `export_sam` writes them.
+        device: `cpu` or `gpu:N`.
+        precision: `float32` or `bfloat16`; see `Predictor`.
+
+    Raises:
+        EngineError: this machine or Paddle cannot run them, or a file is damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike, device: str = "cpu", precision: str = "float32"):
+        self._folder, self._device, self._precision = Path(folder), device, precision
+        try:
+            description = json.loads((self._folder / DESCRIPTION).read_text(encoding="utf-8"))
+            self.input_size: int = description["input_size"]
+            self.output_size: int = description["output_size"]
+            self.n_styles: int = description["n_styles"]
+            self.style_dim: int = description["style_dim"]
+            self.start: str = description["start"]
+            self.latent_avg = paddle.to_tensor(np.load(self._folder / LATENT_AVG))
+            weights = [path.stat().st_size for path in self._folder.glob("*.pdiparams")]
+        except (OSError, ValueError, KeyError) as error:
+            raise EngineError(f"{self._folder}: holds no exported network ({error})") from error
+        self.large = sum(weights) > LARGE
+        # Paddle 3.2.2 fails on batches of several in bfloat16.
+        self._single = self.large or precision == "bfloat16"
+        self._predictors: dict[str, Predictor] = {}
+        keep_freed_memory()
+
+    def check(self) -> None:
+        """Load the smallest model and run it once; in bfloat16 each of them, for it often fails.
+
+        Raises:
+            EngineError: that failed, or gave values that are not numbers.
+        """
+        inputs = {"decoder": (1, self.n_styles, self.style_dim)}
+        if self._precision == "bfloat16":
+            inputs["encoder"] = (1, 4, self.input_size, self.input_size)
+        for part, shape in inputs.items():
+            if not np.isfinite(self._predictor(part)(np.ones(shape, np.float32))).all():
+                raise EngineError(
+                    f"{self._folder / part}: gives values that are not numbers in {self._precision}"
+                )
+
+    def invert(self, images: paddle.Tensor) -> paddle.Tensor:
+        """See `SAM.invert`."""
+        if self.start != "encoded_w_plus":
+            start = self.latent_avg * (self.start == "latent_avg")
+            return start.expand([images.shape[0], -1, -1])
+        codes = self._run("pretrained_encoder", images)
+        if self.large:
+            self._release("pretrained_encoder")  # needed once per face; 2 GB at the published size
+        return codes
+
+    def encode(self, x: paddle.Tensor, inverted: paddle.Tensor | None = None) -> paddle.Tensor:
+        """See `SAM.encode`."""
+        if inverted is None:
+            inverted = self.invert(x[:, :3])
+        return self._run("encoder", x) + inverted
+
+    def decode(
+        self, codes: paddle.Tensor, resize: bool = True, randomize_noise: bool = False
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """See `SAM.decode`; the noise is always the stored one, and codes are W+."""
+        if randomize_noise:
+            raise ConfigError("randomize_noise: exported models have the stored noise only")
+        images = self._run("decoder", codes)
+        return pool(images, self.input_size) if resize else images, codes
+
+    def map_latents(self, z: paddle.Tensor) -> paddle.Tensor:
+        """See `SAM.map_latents`."""
+        return self._run("mapping", z)
+
+    def _run(self, part: str, x: paddle.Tensor) -> paddle.Tensor:
+        values = x.numpy()
+        predictor = self._predictor(part)
+        step = 1 if self._single else max(len(values), 1)
+        chunks = [values[start : start + step] for start in range(0, len(values), step)]
+        results = [predictor(chunk) for chunk in chunks]
+        return paddle.to_tensor(np.concatenate(results) if len(results) > 1 else results[0])
+
+    def _predictor(self, part: str) -> Predictor:
+        if part not in self._predictors:
+            path = self._folder / part
+            self._predictors[part] = Predictor(path, self._device, self._precision)
+        return self._predictors[part]
+
+    def _release(self, part: str) -> None:
+        del self._predictors[part]
+        return_freed_memory()

@@ -1,0 +1,63 @@
+"""One Paddle inference model, run by `paddle.inference`: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from paddle_sam.common.checks import EngineError
+from paddle_sam.common.runtime import cpu_threads
+
+
+class Predictor:
+    """A model of `export.static_model` with one input and one output.
+
+    Args:
+        path: the model's path without suffix.
+        device: `cpu` (through oneDNN), or `gpu:N`.
+        precision: of the arithmetic: `float32`, or on a CPU `bfloat16`.
+
+    Raises:
+        EngineError: the files cannot be used, or this machine or Paddle cannot run them.
+    """
+
+    def __init__(self, path: str | os.PathLike, device: str = "cpu", precision: str = "float32"):
+        from paddle import inference
+
+        path = Path(path)
+        config = inference.Config(f"{path}.json", f"{path}.pdiparams")
+        config.disable_glog_info()
+        # The pass behind this option is missing from 3.2.2's oneDNN pipeline, and its default
+        # makes loading fail; the executor frees what is not needed any more without it.
+        config.enable_memory_optim(False)
+        if device.startswith("gpu"):
+            config.enable_use_gpu(256, int(device.partition(":")[2] or 0))
+        else:
+            config.disable_gpu()
+            config.set_cpu_math_library_num_threads(cpu_threads())
+            config.enable_mkldnn()
+            if precision == "bfloat16":
+                config.enable_mkldnn_bfloat16()
+        try:
+            self._predictor = inference.create_predictor(config)
+        except Exception as error:  # Paddle raises many types, for files and settings alike
+            raise EngineError(f"{path}: cannot be loaded: {_first_line(error)}") from error
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self._path = path
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Run on float32 [N, ...]."""
+        self._input.reshape(x.shape)
+        self._input.copy_from_cpu(np.ascontiguousarray(x, dtype=np.float32))
+        try:
+            self._predictor.run()
+        except Exception as error:
+            raise EngineError(f"{self._path}: failed to run: {_first_line(error)}") from error
+        return self._output.copy_to_cpu()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -1,0 +1,76 @@
+"""Networks to Paddle inference models: `NAME.json` (the program) and `NAME.pdiparams`.
+
+The batch is dynamic; every other size and all weights are constants of the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.static import InputSpec
+
+from paddle_sam.export.static_decoder import StaticDecoder
+from paddle_sam.export.static_encoder import StaticEncoder
+from paddle_sam.models.sam import SAM
+
+DESCRIPTION = "network.json"
+LATENT_AVG = "latent_avg.npy"
+
+
+def static_parts(network: SAM) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
+    """The parts of an ageing network as inference layers: name, layer, and its one input.
+
+    - `pretrained_encoder`, where there is one: RGB [N, 3, S, S] in [-1, 1] -> the codes [N, L, D]
+      that faces start from, `latent_avg` added;
+    - `encoder`: RGB and the plane of age / 100 [N, 4, S, S] -> offsets [N, L, D];
+    - `decoder`: W+ codes [N, L, D] -> images [N, 3, R, R];
+    - `mapping`: z [N, D] -> w [N, D].
+
+    One at a time, so that only one folded copy is in memory.
+    """
+    size = network.input_size
+    codes = [-1, network.decoder.n_latent, network.decoder.style_dim]
+    if network.start == "encoded_w_plus":
+        yield (
+            "pretrained_encoder",
+            StaticEncoder(network.pretrained_encoder, network.latent_avg),
+            InputSpec([-1, 3, size, size], "float32", "images"),
+        )
+    yield (
+        "encoder",
+        StaticEncoder(network.encoder),
+        InputSpec([-1, network.encoder.in_channels, size, size], "float32", "x"),
+    )
+    yield "decoder", StaticDecoder(network.decoder), InputSpec(codes, "float32", "w_plus")
+    yield "mapping", network.decoder.style, InputSpec([-1, codes[2]], "float32", "z")
+
+
+def export_sam(network: SAM, folder: str | os.PathLike) -> None:
+    """Write the parts of `network` to `folder` as Paddle inference models, and what they are."""
+    for name, layer, spec in static_parts(network):
+        save_inference_model(layer, spec, Path(folder) / name)
+    description = {
+        "start": network.start,
+        "input_size": network.input_size,
+        "output_size": network.output_size,
+        "n_styles": network.n_styles,
+        "style_dim": network.decoder.style_dim,
+    }
+    np.save(Path(folder) / LATENT_AVG, network.latent_avg.numpy())
+    (Path(folder) / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
+
+
+def save_inference_model(layer: nn.Layer, spec: InputSpec, path: str | os.PathLike) -> None:
+    """Write `layer`, in eval mode, to `path`.json and `path`.pdiparams."""
+    layer.eval()
+    static = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # Paddle prints notes of its own
+        paddle.jit.save(static, str(path))
