@@ -26,6 +26,11 @@ class PhotoConfig:
     )
     no_align: bool = option(False, "the images are aligned crops already")
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    engine: str = option(
+        "auto",
+        "what runs the network: exported models (onednn, onednn-bf16), layer by layer (eager)",
+        choices=("auto", "eager", "onednn", "onednn-bf16"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +92,15 @@ class SideBySideConfig(InferenceConfig):
         0, "side of each image in a strip; 0 for the model's own, but at least 128", minimum=0
     )
     contact_sheet: bool = option(True, "also write a sheet of all strips")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Options of `scripts/export.py`."""
+
+    checkpoint_path: str = option("", "SAM weight file (default: the small embedded model)")
+    exp_dir: str = option("", "folder for the models (default: exported)")
+    onnx: bool = option(False, "also write ONNX files and compare them in onnxruntime")
 
 
 def parse_ages(text: str) -> list[float]:

@@ -46,9 +46,14 @@ class Ageing:
         if not config.checkpoint_path:
             print(EMBEDDED_NOTE)
         self.config = config
-        self.pipeline = AgePipeline.from_checkpoint(config.checkpoint_path or None, config.device)
+        # Exported models have neither gradients, which refinement follows, nor weights to
+        # factorise, which directions come from.
+        edits_directions = config.edit or config.directions or getattr(config, "explore", "")
+        engine = "eager" if config.refine or edits_directions else config.engine
+        path = config.checkpoint_path or None
+        self.pipeline = AgePipeline.from_checkpoint(path, config.device, engine)
         self._needs_inversion()
-        self.directions = self._read_directions()
+        self.directions = self._read_directions() if edits_directions else None
         edits = [] if config.strength == 1 else [strengthen(config.strength)]
         if amounts := parse_edits(config.edit):
             edits.append(shift(paddle.to_tensor(self.directions.offset(amounts))))

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.common.checkpoint_file import read_file
-from paddle_sam.common.checks import CheckpointError, ConfigError, check_shape
+from paddle_sam.common.checks import ConfigError, check_shape
 from paddle_sam.common.images import to_network, to_uint8
-from paddle_sam.common.runtime import resolve_device
 from paddle_sam.common.weights import find_weight
 from paddle_sam.data.alignment import AlignedFace, CropSettings
+from paddle_sam.export.engine import EngineSAM
 from paddle_sam.inference.faces import FaceCutter, Image
+from paddle_sam.inference.networks import ageing_network, check_can_age
 from paddle_sam.models.age_regressor import AgeRegressor
-from paddle_sam.models.checkpoint import load, network_from
+from paddle_sam.models.checkpoint import load
 from paddle_sam.models.sam import SAM, add_age_plane
 
 EMBEDDED_DEFAULT = "sam_mini"
@@ -41,17 +41,13 @@ class AgePipeline:
     (1, 3, 64, 64, 3)
 
     Args:
-        network: a SAM network in eval mode.
+        network: a SAM network in eval mode, or its exported form.
         crop: how its faces are cut from photographs.
         source: what the weights are called, for messages.
     """
 
-    def __init__(self, network: SAM, crop: CropSettings, source: str = "network"):
-        if not isinstance(network, SAM) or network.encoder.in_channels != 4:
-            raise CheckpointError(
-                f"{source}: holds a {type(network).__name__} that cannot age a face; expected a"
-                " SAM checkpoint, whose encoder takes an image and an age"
-            )
+    def __init__(self, network: SAM | EngineSAM, crop: CropSettings, source: str = "network"):
+        check_can_age(network, source)
         self.network = network
         self.crop = crop
         self.source = source
@@ -59,37 +55,34 @@ class AgePipeline:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | os.PathLike | None = None, device: str = "auto"
+        cls, path: str | os.PathLike | None = None, device: str = "auto", engine: str = "auto"
     ) -> AgePipeline:
         """Build from a converted or trained `.pdparams` file; None takes the embedded default.
 
+        For `device` and `engine` see `paddle_sam.inference.networks.ageing_network`.
+
         Raises:
             CheckpointError: the file is missing, damaged, foreign, or no SAM network.
-            ConfigError: the device does not exist.
+            ConfigError: the device does not exist, or the engine asked for cannot run.
         """
         path = Path(path) if path else find_weight(EMBEDDED_DEFAULT)
-        resolve_device(device)
-        content = read_file(path)
-        try:
-            crop = CropSettings(**(content.get("alignment") or {}))
-        except TypeError as error:
-            raise CheckpointError(f"{path}: its `alignment` cannot be used: {error}") from error
-        return cls(network_from(content, str(path)), crop, str(path))
+        network, crop = ageing_network(path, device, engine)
+        return cls(network, crop, str(path))
 
     @property
     def output_size(self) -> int:
         """Height and width of the images that the decoder renders."""
-        return self.network.decoder.size
+        return self.network.output_size
 
     @property
     def n_codes(self) -> int:
         """Number of codes, L, that make up a face."""
-        return self.network.decoder.n_latent
+        return self.network.n_styles
 
     @property
     def style_dim(self) -> int:
         """Length of a code, D."""
-        return self.network.decoder.style_dim
+        return self.network.style_dim
 
     def __call__(
         self,

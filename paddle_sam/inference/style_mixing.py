@@ -117,9 +117,9 @@ def mix_photos(
 def random_codes(pipeline: AgePipeline, count: int, seed: int, truncation: float) -> paddle.Tensor:
     """Codes [N, L, D] of random faces, the same for one seed on every device."""
     network = pipeline.network
-    z = np.random.default_rng(seed).standard_normal((count, network.decoder.style_dim), np.float32)
+    z = np.random.default_rng(seed).standard_normal((count, network.style_dim), np.float32)
     with paddle.no_grad():
-        w = network.decoder.style(paddle.to_tensor(z)).unsqueeze(1)
+        w = network.map_latents(paddle.to_tensor(z)).unsqueeze(1)
         return network.latent_avg + truncation * (w - network.latent_avg)
 
 

