@@ -87,33 +87,22 @@ def project(
         ConfigError: a shape does not fit.
         TrainingError: a loss is no longer a number.
     """
-    n, _, size, _ = targets.shape
-    check_shape("start", start, (n, generator.n_latent, generator.style_dim))
+    check_shape("start", start, (len(targets), generator.n_latent, generator.style_dim))
     for parameter in generator.parameters():
         parameter.stop_gradient = True
-    side = min(size, generator.size)
-    masks = paddle.ones([n, 1, size, size]) if masks is None else masks
-    check_shape("masks", masks, (n, 1, size, size))
-    masks = F.adaptive_avg_pool2d(masks, side)
-    targets = F.adaptive_avg_pool2d(targets, side)
-    activations = lpips.extract(targets * masks)
-
+    compare = _Comparison(lpips, targets, masks, min(targets.shape[2], generator.size))
     chosen = _chosen_levels(settings, generator.n_latent)
     if settings.in_w:
         start = start + chosen * (start.mean(axis=1, keepdim=True) - start)
-    offset = _parameter(paddle.zeros([n, 1 if settings.in_w else start.shape[1], start.shape[2]]))
-    noise = [buffer.expand([n, -1, -1, -1]) for buffer in generator.noises.as_list()]
-    if settings.noise_weight > 0:
-        noise = [_parameter(one) for one in noise]
-    trained = [offset, *noise] if settings.noise_weight > 0 else [offset]
-    optimizer = paddle.optimizer.Adam(settings.start_lr, parameters=trained)
+    offset = _parameter(paddle.zeros_like(start[:, :1] if settings.in_w else start))
+    noise = [one.expand([len(targets), -1, -1, -1]) for one in generator.noises.as_list()]
+    maps = [_parameter(one) for one in noise] if settings.noise_weight > 0 else []
+    optimizer = paddle.optimizer.Adam(settings.start_lr, parameters=[offset, *maps])
 
     for index in range(settings.steps + 1):
         codes = start + chosen * offset
-        images = generator([codes], input_is_latent=True, noise=noise)
-        seen = F.adaptive_avg_pool2d(images, side)
-        distance = lpips.distance(lpips.extract(seen * masks), activations)
-        error = masked_mse(seen, targets, masks)
+        images = generator([codes], input_is_latent=True, noise=maps or noise)
+        distance, error = compare(images)
         loss = distance + settings.mse_weight * error
         if not bool(paddle.isfinite(loss).all()):
             raise TrainingError(
@@ -121,18 +110,36 @@ def project(
                 " --start_lr"
             )
         shown = (images, codes, distance, error, loss)
-        kept = [one.detach().clone() for one in noise] if settings.noise_weight > 0 else None
+        kept = [one.detach().clone() for one in maps] or None
         yield Step(index, *(tensor.detach() for tensor in shown), kept)
         if index < settings.steps:
-            total = loss.sum()
-            if settings.noise_weight > 0:
-                total = total + settings.noise_weight * noise_regularity(noise).sum()
-            total.backward()
+            regularity = settings.noise_weight * noise_regularity(maps).sum() if maps else 0.0
+            (loss.sum() + regularity).backward()
             optimizer.set_lr(settings.learning_rate(index))
             optimizer.step()
             optimizer.clear_grad()
-            if settings.noise_weight > 0:
-                normalise(noise)
+            normalise(maps)
+
+
+class _Comparison:
+    """LPIPS and masked squared error of images with targets, at `side` pixels; see `project`."""
+
+    def __init__(
+        self, lpips: LPIPS, targets: paddle.Tensor, masks: paddle.Tensor | None, side: int
+    ):
+        n, _, size, _ = targets.shape
+        masks = paddle.ones([n, 1, size, size]) if masks is None else masks
+        check_shape("masks", masks, (n, 1, size, size))
+        self._lpips, self._side = lpips, side
+        self._masks = F.adaptive_avg_pool2d(masks, side)
+        self._targets = F.adaptive_avg_pool2d(targets, side)
+        self._activations = lpips.extract(self._targets * self._masks)
+
+    def __call__(self, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Both [N], of images [N, 3, G, G]."""
+        seen = F.adaptive_avg_pool2d(images, self._side)
+        distance = self._lpips.distance(self._lpips.extract(seen * self._masks), self._activations)
+        return distance, masked_mse(seen, self._targets, self._masks)
 
 
 def masked_mse(
