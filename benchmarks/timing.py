@@ -15,13 +15,15 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def measure(work: Callable[[], object], repeats: int, warmups: int = 1) -> dict:
-    """Seconds of `work` after warm-ups: median, fastest, slowest, and every run.
+    """Seconds of `work` after warm-ups: median, fastest, slowest, every run, and the mean of the
+    processor's time (all cores), which other work on the machine disturbs less.
 
     `work` has to end with a result on the host (NumPy), which waits for the device.
     """
     for _ in range(warmups):
         work()
     runs = []
+    processor = time.process_time()
     for _ in range(repeats):
         start = time.perf_counter()
         work()
@@ -31,6 +33,7 @@ def measure(work: Callable[[], object], repeats: int, warmups: int = 1) -> dict:
         "fastest_s": min(runs),
         "slowest_s": max(runs),
         "runs_s": runs,
+        "processor_s": (time.process_time() - processor) / repeats,
     }
 
 

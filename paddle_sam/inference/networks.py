@@ -105,7 +105,11 @@ def _export(path: Path, folder: Path) -> None:
     if large:
         print(f"making the fast models of {path}, once; about a minute", file=sys.stderr)
     network, crop = read_sam(path)
-    export_sam(network, folder)
+    try:
+        export_sam(network, folder)
+    except (ValueError, RuntimeError) as error:
+        # Paddle's tracer reads its own call stack as text, and a file name with ", " ends it.
+        raise EngineError(f"{path}: could not be exported ({error})") from error
     (folder / CROP).write_text(json.dumps(asdict(crop)), encoding="utf-8")
     if large:
         print(f"made in {time.monotonic() - start:.0f} s: {cache.cache_dir()}", file=sys.stderr)

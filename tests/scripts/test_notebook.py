@@ -15,7 +15,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     names = {}
     for number, cell in enumerate(cells):
         if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), f"{NOTEBOOK.name}, cell {number}", "exec"), names)
+            exec(compile("".join(cell["source"]), f"{NOTEBOOK.name}:{number}", "exec"), names)
 
     assert names["images"].shape == (5, 64, 64, 3)
     assert (np.diff(names["measured"]) > 5).all()  # the results look older and older
