@@ -16,7 +16,7 @@ from paddle_sam.models.stylegan2 import Generator
 from tests.unit.export.tiny import ARCH, images, tiny_sam
 
 BATCHES = (1, 2, 5)
-TOLERANCE = 1e-4  # of values of order one; the issue asks for 1e-3 at the published size
+TOLERANCE = 1e-4  # of a tensor's standard deviation; at the published size 1e-3 is promised
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,9 @@ def engine(folder):
 
 
 def close(found, want):
-    assert want.numpy().std() > 0.1  # a constant would prove nothing
-    np.testing.assert_allclose(found.numpy(), want.numpy(), atol=TOLERANCE, rtol=TOLERANCE)
+    scale = want.numpy().std()  # random weights: what adds up to a small value was itself not small
+    assert scale > 0.1  # a constant would prove nothing
+    np.testing.assert_allclose(found.numpy(), want.numpy(), atol=TOLERANCE * scale, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
