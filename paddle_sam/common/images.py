@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -143,7 +143,13 @@ def list_images(path: str | os.PathLike) -> list[Path]:
             f"{path}: found no image in this folder; expected files ending in"
             f" {', '.join(IMAGE_SUFFIXES)}"
         )
-    return sorted(found, key=lambda file: _natural_key(file.relative_to(path)))
+    return sorted(found, key=lambda file: natural_key(file.relative_to(path)))
+
+
+def natural_key(path: PurePath) -> tuple:
+    """Sorts paths as people count: `2.jpg` before `10.jpg`."""
+    parts = [re.split(r"([0-9]+)", part.lower()) for part in path.parts]
+    return [[int(t) if t.isdecimal() else t for t in part] for part in parts], str(path)
 
 
 def to_network(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
@@ -267,8 +273,3 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         )
     except (ImageCms.PyCMSError, OSError):  # without a usable profile the numbers are taken as sRGB
         return image.convert("RGB")
-
-
-def _natural_key(path: Path) -> tuple:
-    parts = [re.split(r"([0-9]+)", part.lower()) for part in path.parts]
-    return [[int(t) if t.isdecimal() else t for t in part] for part in parts], str(path)

@@ -8,12 +8,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
 from paddle_sam.common.checks import ImageError
 from paddle_sam.common.images import to_network
+from paddle_sam.data.archive import ImageSource
 from paddle_sam.data.dataset import ImagePairs, read_sample, shuffled
 from paddle_sam.data.transforms import flips, mirrored
 
@@ -26,7 +26,7 @@ class Batch:
 
     source: np.ndarray
     target: np.ndarray | None
-    paths: tuple[Path, ...]
+    paths: tuple[ImageSource, ...]
 
     def __len__(self) -> int:
         return len(self.source)
