@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from paddle_sam.common.checks import ConfigError, ImageError, PaddleSamError
 from paddle_sam.common.files import atomic_path
 from paddle_sam.common.images import list_images, read_image, save_image
 from paddle_sam.data.alignment import CropSettings, align_faces
+from paddle_sam.data.processes import in_processes
 
 REPORT = "align_failures.jsonl"
 _SETTINGS = "align_settings.json"
@@ -89,7 +86,14 @@ def align_folder(
     failed = 0
     with (
         contextlib.closing(
-            _run(open_tasks, _Job(make_landmarker, settings, choice), workers)
+            in_processes(
+                _align_one,
+                open_tasks,
+                workers,
+                start=_start_worker,
+                arguments=(_Job(make_landmarker, settings, choice),),
+                died="the process that aligned it died (out of memory?)",
+            )
         ) as run,
         _progress_bar(len(open_tasks)) as bar,
     ):
@@ -152,49 +156,12 @@ def _face_path(target: Path, index: int) -> Path:
     return target.with_name(f"{target.stem}_{index}{target.suffix}")
 
 
-def _run(tasks: list[_Task], job: _Job, workers: int) -> Iterator[tuple[_Task, str | None]]:
-    """Yield each task as it ends, with the reason if it failed, in any order.
-
-    A process may die over an image (out of memory, a crash in a decoder), which ends its whole
-    pool. The images that it may have been are then tried one by one, the others in a new pool.
-    """
-    while tasks:
-        unfinished = []
-        for task, future in _pooled(tasks, job, workers):
-            try:
-                yield task, future.result()
-            except BrokenProcessPool:
-                unfinished.append(task)
-        order = {task: index for index, task in enumerate(tasks)}
-        unfinished.sort(key=order.get)
-        in_flight = 2 * workers + 2  # running, and handed to the pool's queue
-        for suspect in unfinished[:in_flight]:
-            for task, future in _pooled([suspect], job, 1):
-                try:
-                    yield task, future.result()
-                except BrokenProcessPool:
-                    yield task, "the process that aligned it died (out of memory?)"
-        tasks = unfinished[in_flight:]
-
-
-def _pooled(tasks: list[_Task], job: _Job, workers: int):
-    """Give every task to a pool and yield it with its future when that is done."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (job,))
-    try:
-        futures = {pool.submit(_align_one, task): task for task in tasks}
-        for future in as_completed(futures):
-            yield futures[future], future
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 _job: _Job | None = None  # of a worker process
 _find_faces: Callable | None = None
 
 
 def _start_worker(job: _Job) -> None:
     global _job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _job = job
 
 

@@ -1,0 +1,91 @@
+"""Work done in several processes, one of which may die over its task without the others' harm."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, TypeVar
+
+Task = TypeVar("Task", bound=Hashable)
+
+
+def in_processes(
+    function: Callable[[Task], Any],
+    tasks: Sequence[Task],
+    workers: int,
+    *,
+    start: Callable,
+    arguments: Sequence = (),
+    died: Any,
+) -> Iterator[tuple[Task, Any]]:
+    """Yield each task with what `function` gave, as they end; an error it raises is raised here.
+
+    A process may die over a task (out of memory, a crash in a decoder), which ends its whole pool.
+    The tasks that it may have been are then tried one by one, the others in a new pool.
+
+    Args:
+        function, start: importable by name. Each process calls `start(*arguments)` first.
+        tasks: each once.
+        workers: number of processes.
+        died: given in place of a result for a task whose process died.
+    """
+    tasks = list(tasks)
+    order = {task: index for index, task in enumerate(tasks)}
+
+    def pooled(some: Sequence[Task], processes: int):
+        return _pooled(function, some, processes, (start, *arguments))
+
+    while tasks:
+        unfinished = []
+        for task, future in pooled(tasks, workers):
+            try:
+                yield task, future.result()
+            except BrokenProcessPool:
+                unfinished.append(task)
+        unfinished.sort(key=order.get)
+        in_flight = 2 * workers + 2  # running, and handed to the pool's queue
+        for suspect in unfinished[:in_flight]:
+            for task, future in pooled([suspect], 1):
+                try:
+                    yield task, future.result()
+                except BrokenProcessPool:
+                    yield task, died
+        tasks = unfinished[in_flight:]
+
+
+def _pooled(function: Callable, tasks: Sequence[Task], workers: int, start: Sequence):
+    """Give every task to a pool and yield it with its future when that is done."""
+    # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, start)
+    waiting = iter(tasks)
+    futures: dict[Future, Task] = {}
+    try:
+        while True:
+            # Not all at once: what is done and not yet taken is held in memory.
+            for task in islice(waiting, 4 * workers - len(futures)):
+                futures[_submit(pool, function, task)] = task
+            if not futures:
+                return
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                yield futures.pop(future), future
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable, task: Task) -> Future:
+    try:
+        return pool.submit(function, task)
+    except BrokenProcessPool as error:
+        future = Future()
+        future.set_exception(error)
+        return future
+
+
+def _start_worker(start: Callable, *arguments) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    start(*arguments)
