@@ -20,6 +20,7 @@ LAYERS = {
     "metrics": ["configs", "models", "data", "losses.lpips"],
     "export": ["models"],
     "inference": ["configs", "models", "data", "losses", "export"],
+    "preparation": ["configs", "models", "data", "inference.sheets"],
     "training": ["configs", "models", "optimizers", "data", "losses", "metrics"],
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

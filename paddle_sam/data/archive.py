@@ -176,7 +176,7 @@ def is_archive(path: Path) -> bool:
 def is_image_name(path: str) -> bool:
     """Whether a member of an archive is named like an image, and neither hidden nor a folder's."""
     parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    hidden = any(part == "__MACOSX" or (part[0] == "." and part != "..") for part in parts)
     return not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 

@@ -12,6 +12,8 @@ from paddle_sam.common.images import resize
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
 SMALLEST_TILE = 128
+_CONTACTS_PER_ROW = 10
+_CAPTION_LETTERS = 16
 
 
 def strip(
@@ -49,3 +51,21 @@ def stack(strips: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
         sheet[top : top + one.shape[0], : one.shape[1]] = one
         top += one.shape[0] + gap
     return sheet
+
+
+def contact_sheet(tiles: Sequence[tuple[np.ndarray, str]], size: int = SMALLEST_TILE) -> np.ndarray:
+    """Pictures uint8 [*, *, 3] with captions, of which the end is shown, in rows of ten."""
+
+    def shortened(text: str) -> str:
+        return text if len(text) <= _CAPTION_LETTERS else f"..{text[-_CAPTION_LETTERS + 2 :]}"
+
+    rows = [
+        tiles[start : start + _CONTACTS_PER_ROW]
+        for start in range(0, len(tiles), _CONTACTS_PER_ROW)
+    ]
+    return stack(
+        [
+            strip([tile for tile, _ in row], size, [shortened(text) for _, text in row])
+            for row in rows
+        ]
+    )

@@ -1,0 +1,182 @@
+"""Images in the order in which a discriminator takes them for real: `scripts/rank_images.py`.
+
+What a trained discriminator finds least real among the images it was trained on is often what does
+not belong there: bad crops, text, drawings among photographs. Look at both ends before dropping.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.common.checks import ImageError
+from paddle_sam.common.files import atomic_path
+from paddle_sam.common.images import save_image, to_network, to_uint8
+from paddle_sam.common.weights import find_weight
+from paddle_sam.configs.preparation import RankConfig
+from paddle_sam.data.archive import (
+    ImageSet,
+    ImageSource,
+    open_image_set,
+    read_description,
+    read_source,
+    write_archive,
+)
+from paddle_sam.data.dataset import read_sample
+from paddle_sam.data.loader import reading_pool
+from paddle_sam.inference.sheets import contact_sheet
+from paddle_sam.models.checkpoint import load
+from paddle_sam.models.stylegan2 import Discriminator, Generator
+
+EMBEDDED = "stylegan2_mini"
+_BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a ranking came to: how many images, how many unreadable, and the files written."""
+
+    images: int
+    unreadable: int
+    files: tuple[Path, ...]
+
+
+def rank_images(config: RankConfig) -> Ranking:
+    """Score all images, and write the table, the sheets of both ends, and perhaps an archive.
+
+    Raises:
+        PaddleSamError: the images or weights cannot be used.
+    """
+    folder = Path(config.exp_dir)
+    weights = config.checkpoint_path or find_weight(EMBEDDED)
+    discriminator = load(weights, config.discriminator, config.device)
+    if config.samples:
+        data = folder / "samples"
+        write_samples(load(weights, config.generator, config.device), config, data)
+    else:
+        data = Path(config.data_path)
+    images = open_image_set(data)
+    scores, problems = score_all(
+        discriminator, images.images, config.batch_size, config.num_threads
+    )
+    # Best first; of equal scores in the images' order; unreadable ones (NaN) last.
+    order = np.argsort(-scores, kind="stable")
+    readable = order[: len(order) - len(problems)]
+    drop = set(readable[len(readable) - round(len(readable) * config.drop_percent / 100) :])
+    drop.update(problems)
+    table = folder / "ranking.csv"
+    _write_table(table, images, scores, order, problems, drop if config.drop_percent else set())
+    files = [table, *_write_sheets(folder, images, scores, readable, config.sheet_images)]
+    if config.drop_percent:
+        files.append(folder / "kept.zip")
+        write_subset(files[-1], data, images, [i for i in range(len(images)) if i not in drop])
+    return Ranking(len(images), len(problems), tuple(files))
+
+
+def score_all(
+    discriminator: Discriminator, images: Sequence[ImageSource], batch_size: int, workers: int
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Scores (logits) float64 [N], higher for what looks more real; NaN where unreadable.
+
+    Also gives why images are unreadable, by their indices. Every image is its own group of the
+    minibatch deviation, so that its score does not depend on what it is scored beside.
+
+    Raises:
+        ImageError: none of them can be read.
+    """
+    discriminator.group_size = 1
+    scores, problems = np.full(len(images), np.nan), {}
+    with tqdm(total=len(images), desc="scoring", unit="img") as bar:
+        for indices, jobs in _read_ahead(images, discriminator.size, batch_size, workers):
+            batch = {}
+            for index, job in zip(indices, jobs, strict=True):
+                try:
+                    (batch[index],) = job.result()
+                except ImageError as error:
+                    problems[index] = str(error)
+            if batch:
+                with paddle.no_grad():
+                    logits = discriminator(paddle.to_tensor(to_network(list(batch.values()))))
+                scores[list(batch)] = logits.numpy()[:, 0]
+            bar.update(len(indices))
+    if len(problems) == len(images):
+        raise ImageError(f"none of {len(images)} images can be read, the first: {problems[0]}")
+    return scores, problems
+
+
+def _read_ahead(
+    images: Sequence[ImageSource], size: int, batch_size: int, workers: int
+) -> Iterator[tuple[range, list[Future]]]:
+    with reading_pool(workers) as pool:
+        ahead = deque()
+        for start in range(0, len(images), batch_size):
+            indices = range(start, min(start + batch_size, len(images)))
+            ahead.append((indices, [pool.submit(read_sample, (images[i],), size) for i in indices]))
+            if len(ahead) > (_BATCHES_AHEAD if workers else 0):
+                yield ahead.popleft()
+        yield from ahead
+
+
+def write_samples(generator: Generator, config: RankConfig, folder: Path) -> None:
+    """Render `config.samples` seeds from `config.seed` on as `seed0000.png`, ..."""
+    average = generator.latent_avg
+    if average is None:
+        average = generator.mean_latent()
+    for seed in tqdm(range(config.seed, config.seed + config.samples), "sampling", unit="img"):
+        z = np.random.RandomState(seed).randn(1, generator.style_dim).astype(np.float32)
+        with paddle.no_grad():
+            image = generator(
+                [paddle.to_tensor(z)],
+                truncation=config.truncation,
+                truncation_latent=average.reshape([-1, generator.style_dim])[:1],
+                randomize_noise=False,
+            )
+        save_image(folder / f"seed{seed:04d}.png", to_uint8(image.numpy())[0])
+
+
+def write_subset(path: Path, data: Path, images: ImageSet, chosen: Sequence[int]) -> None:
+    """Write an archive with some of the images of a folder or archive, files as they are.
+
+    Labels, and what `dataset.json` says about each image, go with them.
+    """
+    names = [images.names[index] for index in chosen]
+    kept = set(names)
+    description = read_description(data)
+    if images.labels:
+        description["labels"] = [[images.names[i], images.labels[i]] for i in chosen]
+    if "images" in description:
+        about = description["images"]
+        description["images"] = [entry for entry in about if entry.get("name") in kept]
+    contents = (images.images[index].read_bytes() for index in chosen)
+    write_archive(path, zip(names, contents, strict=True), description)
+
+
+def _write_table(
+    path: Path, images: ImageSet, scores: np.ndarray, order, problems: dict, drop: set
+) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["rank", "score", "image", "dropped", "problem"])
+        for rank, index in enumerate(order, 1):
+            score = "" if index in problems else f"{scores[index]:.6g}"
+            dropped = "yes" if index in drop else ""
+            table.writerow([rank, score, images.names[index], dropped, problems.get(index, "")])
+
+
+def _write_sheets(
+    folder: Path, images: ImageSet, scores: np.ndarray, order: Sequence[int], number: int
+) -> Iterator[Path]:
+    """`best.jpg` from the first on, `worst.jpg` from the last on."""
+    for name, chosen in (("best", order[:number]), ("worst", order[::-1][:number])):
+        tiles = [(read_source(images.images[index]), f"{scores[index]:.2f}") for index in chosen]
+        path = folder / f"{name}.jpg"
+        save_image(path, contact_sheet(tiles))
+        yield path
