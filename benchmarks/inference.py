@@ -1,29 +1,26 @@
 """An age strip at the published size by the engine, by eager Paddle, and by the reference's way.
 
-The naive subjects do the reference's arithmetic (benchmarks/naive.py), which costs the same for
-every age: they are timed for one age, and their strip is that times the number of ages. All
-others are timed for the whole strip. Each subject's largest difference from the naive Paddle image
-stands beside its time. Writes benchmarks/results/inference.json.
-
     python -m benchmarks.inference --checkpoint_path sam_ffhq_aging.pdparams
     python -m benchmarks.inference --name inference_default     # the embedded default
+
+Each subject has a process of its own, which also gives its peak memory. The naive subjects do the
+reference's arithmetic (benchmarks/naive.py), which costs the same for every age: they and eager
+Paddle are timed for one age, and their strip is that times the number of ages. The engine is timed
+for whole strips. Beside each time stands what the image at one age differs from eager Paddle's by.
+Writes benchmarks/results/NAME.json.
 """
 
 import argparse
+import json
+import tempfile
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import numpy as np
-import paddle
 
 from benchmarks import timing
-from benchmarks.naive import NaiveSAM, paddle_ops, torch_ops
-from paddle_sam.common.images import to_network
-from paddle_sam.common.weights import find_weight
-from paddle_sam.data.alignment import CropSettings
-from paddle_sam.inference.networks import ageing_network, read_sam
-from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT, AgePipeline
-from paddle_sam.models.sam import add_age_plane
 
+SUBJECTS = ("eager", "naive_paddle", "naive_torch", "onednn", "onednn-bf16")
 CHECKED_AGE = 40.0
 
 
@@ -33,67 +30,103 @@ def main(argv=None) -> None:
     parser.add_argument("--name", default="inference", help="of the record")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--ages", type=int, default=11)
-    subjects = ["naive_paddle", "naive_torch", "onednn", "onednn-bf16", "eager"]
-    parser.add_argument("--subjects", nargs="+", default=subjects, choices=subjects)
+    parser.add_argument("--subjects", nargs="+", default=SUBJECTS[1:], choices=SUBJECTS[1:])
+    parser.add_argument("--child", choices=SUBJECTS, help=argparse.SUPPRESS)
+    parser.add_argument("--image", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    paddle.set_device("cpu")
-    path = Path(args.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
-    record = {"machine": timing.machine(), "file": path.name, "ages": args.ages, "subjects": {}}
-    reference = None
-    for name in ["naive_paddle", *(name for name in args.subjects if name != "naive_paddle")]:
-        time_naive = naive if name.startswith("naive") else fast
-        try:
-            row, image = time_naive(name, path, args)
-        except Exception as error:  # a subject that cannot run here is a result, too
-            row, image = {"failed": str(error).splitlines()[0]}, None
-        if name == "naive_paddle":
-            reference = image
-        if image is not None:
-            row["largest_difference"] = float(np.abs(image - reference).max())
-            error = float(((image - reference) ** 2).mean())
-            row["psnr_db"] = 10 * np.log10(4 / error) if error else None
-        record["subjects"][name] = row
-        print(name, {k: v for k, v in row.items() if k != "runs_s"}, flush=True)
+    if args.child:
+        row, image = measure(args)
+        np.save(args.image, image)
+        print(json.dumps(row))
+        return
+    record = {"machine": timing.machine(), "file": Path(args.checkpoint_path).name or "default"}
+    record |= {"ages": args.ages, "subjects": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (SUBJECTS[0], *args.subjects):
+            record["subjects"][name] = row = in_own_process(name, args, Path(folder))
+            print(name, {k: v for k, v in row.items() if k != "runs_s"}, flush=True)
     print("written:", timing.write(args.name, record))
 
 
-def naive(name: str, path: Path, args) -> tuple[dict, np.ndarray]:
+def in_own_process(name: str, args, folder: Path) -> dict:
+    """A subject's row, with what its image differs from eager Paddle's by."""
+    arguments = ["--child", name, "--image", str(folder / f"{name}.npy")]
+    arguments += ["--repeats", str(args.repeats), "--ages", str(args.ages)]
+    arguments += ["--checkpoint_path", args.checkpoint_path]
+    try:
+        row = timing.in_own_process("benchmarks.inference", arguments)
+    except CalledProcessError as error:  # a subject that cannot run here is a result, too
+        return {"failed": str(error)}
+    image, eager = (np.load(folder / f"{each}.npy") for each in (name, SUBJECTS[0]))
+    error = float(((image - eager) ** 2).mean())
+    difference = {"largest_difference": float(np.abs(image - eager).max())}
+    return row | difference | {"psnr_db": 10 * np.log10(4 / error) if error else None}
+
+
+def measure(args) -> tuple[dict, np.ndarray]:
+    """The times of the subject `args.child`, and its image [1, 3, R, R] at `CHECKED_AGE`."""
+    import paddle
+
+    from paddle_sam.common.weights import find_weight
+    from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT
+
+    paddle.set_device("cpu")
+    path = Path(args.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
+    of_one_age = naive if args.child.startswith("naive") else by_pipeline
+    one_age, strip = of_one_age(args.child, path, args.ages)
+    if args.child.startswith("onednn"):
+        row = timing.measure(strip, args.repeats)
+        row |= {"measured": "strip", "strip_s": row["median_s"]}
+    else:
+        row = timing.measure(one_age, args.repeats)
+        row |= {"measured": "one age", "strip_s": row["median_s"] * args.ages}
+    return row | {"peak_memory_gb": timing.peak_memory_gb()}, one_age()
+
+
+def naive(name: str, path: Path, _ages: int):
     """The reference's arithmetic, in Paddle or torch, for one age."""
+    from benchmarks.naive import NaiveSAM, paddle_ops, torch_ops
+    from paddle_sam.common.images import to_network
+    from paddle_sam.inference.networks import read_sam
+
     network, crop = read_sam(path)
     torch = name.endswith("torch")
     ops = torch_ops() if torch else paddle_ops()
     subject = NaiveSAM(network, ops)
-    face = ops.tensor(to_network(photograph(crop)))
+    face = ops.tensor(to_network(photograph(crop.size)))
 
     def one_age() -> np.ndarray:
         with no_gradients(torch):
             return subject(face, CHECKED_AGE).numpy()
 
-    row = timing.measure(one_age, args.repeats)
-    return row | {"strip_s": row["median_s"] * args.ages, "measured": "one age"}, one_age()
+    return one_age, None
 
 
-def fast(name: str, path: Path, args) -> tuple[dict, np.ndarray]:
-    """The pipeline by one engine, for the whole strip."""
+def by_pipeline(name: str, path: Path, ages: int):
+    """The pipeline by one engine, for one age and for the whole strip."""
+    import paddle
+
+    from paddle_sam.common.images import to_network
+    from paddle_sam.inference.networks import ageing_network
+    from paddle_sam.inference.pipeline import AgePipeline
+
     pipeline = AgePipeline(*ageing_network(path, "cpu", name))
-    crops = photograph(pipeline.crop)
-    ages = np.linspace(0, 100, args.ages)
-    row = timing.measure(lambda: pipeline.age(crops, ages, batch_size=4), args.repeats)
-    face = paddle.to_tensor(to_network(crops))
-    age = paddle.to_tensor([CHECKED_AGE])
-    with paddle.no_grad():
-        codes = pipeline.network.encode(add_age_plane(face, age), pipeline.invert(face))
-        image = pipeline.decode(codes).numpy()
-    return row | {"strip_s": row["median_s"], "measured": "strip"}, image
+    crops = photograph(pipeline.crop.size)
+    face, age = paddle.to_tensor(to_network(crops)), paddle.to_tensor([CHECKED_AGE])
+
+    def one_age() -> np.ndarray:
+        return pipeline.render(face, pipeline.invert(face), age).numpy()
+
+    return one_age, lambda: pipeline.age(crops, np.linspace(0, 100, ages), batch_size=16)
 
 
-def photograph(crop: CropSettings) -> np.ndarray:
+def photograph(size: int) -> np.ndarray:
     """The public-domain portrait's face: uint8 [1, S, S, 3], cut without the landmark file."""
     from PIL import Image
     from skimage import data
 
     face = Image.fromarray(data.astronaut()[0:240, 110:350])
-    return np.asarray(face.resize((crop.size, crop.size), Image.Resampling.LANCZOS))[None]
+    return np.asarray(face.resize((size, size), Image.Resampling.LANCZOS))[None]
 
 
 def no_gradients(torch: bool):
@@ -101,6 +134,8 @@ def no_gradients(torch: bool):
         import torch
 
         return torch.inference_mode()
+    import paddle
+
     return paddle.no_grad()
 
 

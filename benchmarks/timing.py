@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,24 @@ def measure(work: Callable[[], object], repeats: int, warmups: int = 1) -> dict:
         "runs_s": runs,
         "processor_s": (time.process_time() - processor) / repeats,
     }
+
+
+def in_own_process(module: str, arguments: list[str]) -> dict:
+    """What `python -m module arguments` prints as its last line, a JSON object.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; its messages are on standard error.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_memory_gb() -> float:
+    """Most memory that this process has had in use."""
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
 
 
 def machine() -> dict:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks import timing
@@ -43,25 +41,13 @@ def main(argv=None) -> int:
         "variants": {},
     }
     for variant in options.variants:
-        record["variants"][variant] = found = in_own_process(variant, options)
+        arguments = ["--child", variant, "--size", options.size]
+        arguments += ["--batch_size", str(options.batch_size), "--steps", str(options.steps)]
+        found = timing.in_own_process("benchmarks.train_step", arguments)
+        record["variants"][variant] = found
         print(f"{variant}: {found['median_s']:.1f} s, {found['peak_memory_gb']} GB", flush=True)
     print(timing.write(f"train_step_{options.size}", record))
     return 0
-
-
-def in_own_process(variant: str, options: argparse.Namespace) -> dict:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.train_step",
-        "--child",
-        variant,
-        "--size",
-        options.size,
-    ]
-    command += ["--batch_size", str(options.batch_size), "--steps", str(options.steps)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
@@ -69,10 +55,11 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
     import numpy as np
     import paddle
 
+    from paddle_sam.common.runtime import resolve_device
     from paddle_sam.data.loader import Batch
-    from paddle_sam.training.loop import peak_memory
     from paddle_sam.training.sam_trainer import Task
 
+    resolve_device("cpu")
     paddle.seed(0)
     trainer = build_trainer(size, batch_size, decoder_batch=1 if variant == "parts" else 0)
     if variant == "recompute":
@@ -89,7 +76,7 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
         trainer.network.clear_gradients()
 
     times = timing.measure(step, steps)
-    return {**times, "peak_memory_gb": round(peak_memory() / 1e9, 2), "loss": losses[-1]}
+    return {**times, "peak_memory_gb": timing.peak_memory_gb(), "loss": losses[-1]}
 
 
 def build_trainer(size: str, batch_size: int, decoder_batch: int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -9,6 +10,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 from paddle_sam.common.checks import ConfigError, PaddleSamError
 
@@ -16,7 +18,7 @@ from paddle_sam.common.checks import ConfigError, PaddleSamError
 def resolve_device(name: str = "auto") -> str:
     """Choose where networks run: `auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`.
 
-    Sets Paddle's current device and returns its name.
+    Sets Paddle's current device and returns its name. On a CPU also `keep_freed_memory`.
 
     Raises:
         ConfigError: the name is unknown, or this Paddle or machine has no such device.
@@ -38,6 +40,8 @@ def resolve_device(name: str = "auto") -> str:
         )
         raise ConfigError(f"--device: {name} is not there: {reason}. Use --device cpu.")
     paddle.device.set_device(name)
+    if name == "cpu":
+        keep_freed_memory()
     return name
 
 
@@ -48,12 +52,41 @@ def cpu_threads() -> int:
     return os.cpu_count() or 1
 
 
+def free_memory() -> int:
+    """Bytes that can still be allocated where networks run: on the current GPU, or this machine.
+
+    A container's limit counts where the kernel shows it.
+    """
+    import paddle
+
+    if paddle.device.get_device().startswith("gpu"):
+        total = paddle.device.cuda.get_device_properties().total_memory
+        return total - paddle.device.cuda.memory_reserved()
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for folder, limit, used in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
+            left = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
+            free = min(free, max(left, 0))
+    return free
+
+
+# Where Linux keeps a container's limit: version 2 of control groups, and version 1.
+_CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
+
 def keep_freed_memory() -> None:
     """Have the C library keep freed memory for the next allocation instead of returning it.
 
-    Paddle's executors free and allocate every feature map anew. glibc gives blocks of that size
-    back to the system at once, which then has to clear each page again on first use: a third of
-    the decoder's time at 1024 px (docs/performance.md). Does nothing where there is no glibc.
+    Paddle frees and allocates every feature map anew, and the buffer into which a convolution
+    unfolds its input. glibc gives blocks of that size back to the system at once, which then has
+    to clear each page again on first use: a third of the exported decoder's time at 1024 px, and
+    up to two thirds of a convolution's by Paddle's layers (docs/performance.md). Does nothing
+    where there is no glibc.
     """
     mallopt = getattr(_c_library(), "mallopt", None)
     if mallopt is not None:

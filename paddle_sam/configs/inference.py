@@ -17,7 +17,9 @@ class PhotoConfig:
     checkpoint_path: str = option("", "SAM weight file (default: the small embedded model)")
     exp_dir: str = option("", "folder for the results (default: results; examples without data)")
     n_images: int = option(0, "use only the first so many images; 0 for all", minimum=0)
-    test_batch_size: int = option(4, "images rendered together", minimum=1)
+    test_batch_size: int = option(
+        0, "images rendered together; 0 for as many as memory allows", minimum=0
+    )
     test_workers: int = option(2, "threads that read and align ahead; 0 for none", minimum=0)
     face: str = option(
         "best",

@@ -19,6 +19,7 @@ ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
 # Above this size of weights (bytes) memory rules: models that are not needed are let go, and
 # images run one at a time, because oneDNN keeps a packed copy of all weights per batch size.
 LARGE = 256 << 20
+ENCODERS = ("encoder", "pretrained_encoder")
 
 
 class EngineSAM:
@@ -72,10 +73,7 @@ class EngineSAM:
         if self.start != "encoded_w_plus":
             start = self.latent_avg * (self.start == "latent_avg")
             return start.expand([images.shape[0], -1, -1])
-        codes = self._run("pretrained_encoder", images)
-        if self.large:
-            self._release("pretrained_encoder")  # needed once per face; 2 GB at the published size
-        return codes
+        return self._run("pretrained_encoder", images)
 
     def encode(self, x: paddle.Tensor, inverted: paddle.Tensor | None = None) -> paddle.Tensor:
         """See `SAM.encode`."""
@@ -106,10 +104,13 @@ class EngineSAM:
 
     def _predictor(self, part: str) -> Predictor:
         if part not in self._predictors:
+            if self.large and part in ENCODERS:  # 2 GB each at the published size: one at a time
+                self._release(ENCODERS)
             path = self._folder / part
             self._predictors[part] = Predictor(path, self._device, self._precision)
         return self._predictors[part]
 
-    def _release(self, part: str) -> None:
-        del self._predictors[part]
+    def _release(self, parts: tuple[str, ...]) -> None:
+        for part in parts:
+            self._predictors.pop(part, None)
         return_freed_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from paddle_sam.common.images import to_network
 from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.inference import AgeingConfig, parse_codes
 from paddle_sam.data.alignment import AlignedFace
+from paddle_sam.export.engine import EngineSAM
+from paddle_sam.inference.batches import fitting_batch
 from paddle_sam.inference.directions import Directions, parse_edits, read_directions
 from paddle_sam.inference.editing import chain, shift, strengthen
 from paddle_sam.inference.latents import read_latent
@@ -31,6 +33,8 @@ from paddle_sam.losses.lpips import load_lpips
 
 # Gentler than a projection from scratch, so that the code stays where ageing understands it.
 REFINEMENT = ProjectionSettings(start_lr=0.05, final_lr=0.01)
+
+LARGE_TOGETHER = 4  # faces; loading both encoders costs about a fifth of one face's strip
 
 SAME_CROP = 12.0  # grey levels that two crops of one photograph may differ by, on average
 
@@ -52,6 +56,8 @@ class Ageing:
         engine = "eager" if config.refine or edits_directions else config.engine
         path = config.checkpoint_path or None
         self.pipeline = AgePipeline.from_checkpoint(path, config.device, engine)
+        size = self.pipeline.output_size
+        self.batch_size = config.test_batch_size or fitting_batch(size, bool(config.refine))
         self._needs_inversion()
         self.directions = self._read_directions() if edits_directions else None
         edits = [] if config.strength == 1 else [strengthen(config.strength)]
@@ -80,7 +86,7 @@ class Ageing:
         if photo.codes is not None:
             codes = paddle.to_tensor(photo.codes)
         else:
-            codes = self.pipeline.invert(images, self.config.test_batch_size)
+            codes = self.pipeline.invert(images, self.batch_size)
         return self._refined(photo, images, codes) if self._lpips else codes
 
     def codes(self, images: paddle.Tensor, inverted: paddle.Tensor, age: float) -> paddle.Tensor:
@@ -89,16 +95,39 @@ class Ageing:
         codes = self.pipeline.aged_codes(images, inverted, ages)
         return self.edit(codes, inverted) if self.edit else codes
 
-    def age(self, photo: Photo, ages: list[float], resize_outputs: bool = False) -> np.ndarray:
-        """The faces of a photograph at every age: uint8 [F, A, R, R, 3]."""
-        return self.pipeline.age(
-            photo.crops,
-            ages,
-            resize_outputs,
-            self.config.test_batch_size,
-            self.invert(photo),
-            self.edit,
-        )
+    def age(
+        self, photos: Iterable[Photo], ages: list[float], resize_outputs: bool = False
+    ) -> Iterator[tuple[Photo, np.ndarray]]:
+        """Each photograph, and its faces at every age: uint8 [F, A, R, R, 3]."""
+        for group in self._groups(photos, len(ages)):
+            images = self.pipeline.age(
+                np.concatenate([photo.crops for photo in group]),
+                ages,
+                resize_outputs,
+                self.batch_size,
+                paddle.concat([self.invert(photo) for photo in group]),
+                self.edit,
+            )
+            ends = np.cumsum([len(photo.faces) for photo in group])
+            yield from zip(group, np.split(images, ends[:-1]), strict=True)
+
+    def _groups(self, photos: Iterable[Photo], ages: int) -> Iterator[list[Photo]]:
+        """Photographs whose faces, at so many ages, are worth doing at once.
+
+        Small networks get full batches; large exported ones load one encoder after the other,
+        which several faces together make rare.
+        """
+        faces = -(-self.batch_size // ages)
+        if isinstance(self.pipeline.network, EngineSAM) and self.pipeline.network.large:
+            faces = LARGE_TOGETHER
+        group: list[Photo] = []
+        for photo in photos:
+            group.append(photo)
+            if sum(len(each.faces) for each in group) >= faces:
+                yield group
+                group = []
+        if group:
+            yield group
 
     def _needs_inversion(self) -> None:
         """Refuse options that need the frozen encoder's code, where the model has none."""
@@ -120,8 +149,8 @@ class Ageing:
         settings = dataclasses.replace(REFINEMENT, steps=self.config.refine)
         masks = paddle.to_tensor(np.stack([face_mask(photo, face)[None] for face in photo.faces]))
         refined = []
-        for start in range(0, len(images), self.config.test_batch_size):
-            part = slice(start, start + self.config.test_batch_size)
+        for start in range(0, len(images), self.batch_size):
+            part = slice(start, start + self.batch_size)
             best, decoder = Best(), self.pipeline.network.decoder
             for step in project(
                 decoder, self._lpips, images[part], codes[part], settings, masks[part]

@@ -38,7 +38,7 @@ def animate(config: AnimationConfig) -> Summary:
         inverted = ageing.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
             codes = key_codes(ageing, crop, inverted[index], keys)
-            images = render_between(ageing.pipeline, codes, keys, ages, config.test_batch_size)
+            images = render_between(ageing.pipeline, codes, keys, ages, ageing.batch_size)
             beside = crop if config.couple_outputs else None
             frames = (
                 compose(image, size, age if config.labels else None, beside)

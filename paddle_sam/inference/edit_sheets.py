@@ -64,8 +64,8 @@ def _row(
     """The face moved by each of `amounts` along a direction [L, D], side by side."""
     moved = codes + paddle.to_tensor(np.stack([amount * direction for amount in amounts]))
     tiles = []
-    for start in range(0, len(amounts), config.test_batch_size):
-        part = moved[start : start + config.test_batch_size]
+    for start in range(0, len(amounts), ageing.batch_size):
+        part = moved[start : start + ageing.batch_size]
         tiles.extend(to_uint8(ageing.pipeline.decode(part).numpy()))
     tile = config.tile_size or max(ageing.pipeline.output_size, SMALLEST_TILE)
     return strip(tiles, tile, [f"{label} {amount:+g}" for amount in amounts])

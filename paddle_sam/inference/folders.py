@@ -19,6 +19,7 @@ from paddle_sam.configs.inference import (
 )
 from paddle_sam.data.paste import paste_back
 from paddle_sam.inference.ageing import Ageing
+from paddle_sam.inference.background import InBackground
 from paddle_sam.inference.measures import Measures, Report, table
 from paddle_sam.inference.photos import Photo, Summary, results_folder
 from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
@@ -94,17 +95,17 @@ def run(
     measures = Measures(config, ageing.pipeline.crop) if measure else None
     report = Report(ageing.pipeline.source)
     summary = Summary()
-    for photo in ageing.photos(summary):
-        images = ageing.age(photo, ages, config.resize_outputs)
-        for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
-            write(FaceResult(name, crop, aged, ages))
-            if measures:
-                measured = measures(crop, aged)
-                if measured:
-                    tqdm.write(table(ages, measured))
-                report.add(name, measures.input_age(crop), ages, measured)
-        if config.paste_back:
-            write_pasted(config, photo, images, ages)
+    with InBackground() as in_background:
+        for photo, images in ageing.age(ageing.photos(summary), ages, config.resize_outputs):
+            for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
+                in_background(write, FaceResult(name, crop, aged, ages))
+                if measures:
+                    measured = measures(crop, aged)
+                    if measured:
+                        tqdm.write(table(ages, measured))
+                    report.add(name, measures.input_age(crop), ages, measured)
+            if config.paste_back:
+                in_background(write_pasted, config, photo, images, ages)
     if config.report:
         report.write(results_folder(config) / "report.json")
     return summary

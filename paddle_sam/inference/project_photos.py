@@ -21,6 +21,7 @@ from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.editing import ProjectConfig
 from paddle_sam.configs.inference import parse_codes
 from paddle_sam.data.alignment import CropSettings
+from paddle_sam.inference.batches import fitting_batch
 from paddle_sam.inference.faces import FaceCutter
 from paddle_sam.inference.latents import Latent, save_latent
 from paddle_sam.inference.photos import (
@@ -90,7 +91,8 @@ def project_photos(config: ProjectConfig) -> Summary:
     photos = read_photos(config, FaceCutter(inverter.crop), summary, targets_of)
     targets = (target for photo in photos for target in photo)
     named = OtherFormat()
-    while batch := list(islice(targets, config.test_batch_size)):
+    together = config.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)
+    while batch := list(islice(targets, together)):
         project_batch(config, inverter, lpips, settings, batch, named)
     return summary
 

@@ -56,7 +56,7 @@ def style_mixing(config: StyleMixingConfig) -> Summary:
     ageing = Ageing(config)
     pipeline = ageing.pipeline
     codes = random_codes(pipeline, config.n_outputs_to_generate, config.seed, config.truncation)
-    tiles = decode(pipeline, codes, config.test_batch_size)
+    tiles = decode(pipeline, codes, ageing.batch_size)
     donors = Donors(tiles, lambda age: codes, config.keep_age)
     root = results_folder(config) / "style_mixing"
 
@@ -108,7 +108,7 @@ def mix_photos(
                     donated = donated + (aged - start)
                 blend = mix(latent_mask, donated, config.mix_alpha)
                 codes = paddle.concat([aged, blend(aged.expand_as(donated), start)])
-                images = decode(ageing.pipeline, codes, config.test_batch_size)
+                images = decode(ageing.pipeline, codes, ageing.batch_size)
                 mixed.append(Mixed(age, images[0], images[1:]))
             write(name, crop, mixed)
     return summary
@@ -130,7 +130,7 @@ def references(ageing: Ageing, config: ReferenceConfig) -> Donors:
     choice = "best" if config.face == "all" else config.face
     faces = [ageing.pipeline.faces(path, choice, align)[0].image for path in paths]
     images = paddle.to_tensor(to_network(faces))
-    inverted = ageing.pipeline.invert(images, config.test_batch_size)
+    inverted = ageing.pipeline.invert(images, ageing.batch_size)
     return Donors(np.stack(faces), lambda age: ageing.codes(images, inverted, age))
 
 

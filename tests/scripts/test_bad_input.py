@@ -200,7 +200,7 @@ def test_weight_files_that_do_not_fit_are_explained(tmp_path, capsys, write, wor
         (["--target_age", "20,130"], "--target_age: expected ages from 0 to 100, found 130"),
         (["--target_age", "young"], "--target_age: expected ages such as.*'young'"),
         (["--target_age", "60-20"], "rising years"),
-        (["--test_batch_size", "0"], "test_batch_size"),
+        (["--test_batch_size", "-1"], "test_batch_size"),
         (["--device", "tpu"], "--device: expected auto, cpu, gpu"),
         (["--device", "gpu:7"], "--device: gpu:7 is not there"),
     ],

@@ -55,7 +55,7 @@ def test_other_texts_are_refused(text, words):
 def test_defaults_are_the_published_ones():
     config = base.parse(SideBySideConfig, [], "")
     assert parse_ages(config.target_age) == [float(age) for age in range(0, 101, 10)]
-    assert (config.test_batch_size, config.test_workers, config.n_images) == (4, 2, 0)
+    assert (config.test_batch_size, config.test_workers, config.n_images) == (0, 2, 0)
     assert not (config.resize_outputs or config.no_align)
     assert not base.parse(FolderPerAgeConfig, [], "").couple_outputs
 
@@ -76,7 +76,7 @@ def test_takes_the_published_command_line():
     ("argv", "words"),
     [
         (["--n_images", "-1"], "n_images: expected at least 0, found -1"),
-        (["--test_batch_size", "0"], "test_batch_size: expected at least 1, found 0"),
+        (["--test_batch_size", "-1"], "test_batch_size: expected at least 0, found -1"),
         (["--test_workers", "-2"], "test_workers: expected at least 0, found -2"),
         (["--tile_size", "-1"], "tile_size: expected at least 0, found -1"),
     ],

@@ -5,6 +5,7 @@ import paddle
 import pytest
 
 from paddle_sam.common.checks import ConfigError, EngineError
+from paddle_sam.export import engine as engine_module
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.export.predictor import Predictor
 from paddle_sam.export.static_decoder import StaticDecoder
@@ -72,6 +73,19 @@ def test_mapping(engine, network, batch):
     z = paddle.to_tensor(np.random.default_rng(2).standard_normal((batch, 16), np.float32))
     with paddle.no_grad():
         close(engine.map_latents(z), network.map_latents(z))
+
+
+def test_a_large_network_holds_one_encoder_at_a_time(folder, network, monkeypatch):
+    monkeypatch.setattr(engine_module, "LARGE", 0)
+    engine, held = EngineSAM(folder), []
+    x = add_age_plane(images(2), paddle.to_tensor([10.0, 60.0]))
+    for _ in range(2):
+        inverted = engine.invert(images(2))
+        held.append(set(engine._predictors))
+        with paddle.no_grad():
+            close(engine.encode(x, inverted), network.encode(x, network.invert(images(2))))
+        held.append(set(engine._predictors))
+    assert held == [{"pretrained_encoder"}, {"encoder"}] * 2
 
 
 def test_batches_in_any_order(engine, network):
