@@ -119,6 +119,13 @@ def seed_everything(seed: int) -> None:
     paddle.seed(seed)
 
 
+def seed_of(*numbers: int) -> int:
+    """One seed out of several non-negative numbers, such as a run's seed and a step."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
 # What Paddle warns about at every import or step, whatever the program does.
 _PADDLE_NOISE = ("No ccache found", "When training, we now always track", r"\s*Non compatible API")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -43,6 +44,7 @@ class BatchLoader:
         workers: reading processes; 0 reads in this one.
         max_bad: unreadable images to put up with.
         cache: keep decoded images in memory.
+        mirror: whether training batches are mirrored at random.
         report: called with a message for each unreadable image.
     """
 
@@ -53,6 +55,7 @@ class BatchLoader:
         workers: int = 0,
         max_bad: int = 0,
         cache: bool = False,
+        mirror: bool = True,
         report: Callable[[str], None] = print,
     ):
         self.data = data
@@ -61,10 +64,11 @@ class BatchLoader:
         self.max_bad = max_bad
         self.bad: dict[int, str] = {}
         self._cache: dict[int, tuple[np.ndarray, ...]] | None = {} if cache else None
+        self._mirror = mirror
         self._report = report
 
     def training(self, batch_size: int, seed: int, start: int, part: slice) -> Iterator[Batch]:
-        """Endless shuffled, mirrored batches from step `start` (0 is the first).
+        """Endless shuffled batches, mirrored or not, from step `start` (0 is the first).
 
         Args:
             batch_size: samples per step in the whole run.
@@ -83,7 +87,8 @@ class BatchLoader:
             return [shuffled(int(place), len(self.data), seed) for place in places]
 
         for places, batch in self._read_ahead((p, indices(p)) for p in positions()):
-            yield self._batch(batch, flips(places, seed))
+            mirror = flips(places, seed) if self._mirror else np.zeros(len(places), bool)
+            yield self._batch(batch, mirror)
 
     def once(self, batch_size: int) -> Iterator[Batch]:
         """Every sample once, in order; the last batch may be smaller."""
@@ -170,11 +175,12 @@ def reading_pool(workers: int) -> Executor:
         return _SameProcess()
     # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_die_with_parent)
+    return ProcessPoolExecutor(workers, context, initializer=_start_reader)
 
 
-def _die_with_parent() -> None:
-    """Let no reader outlive a training process that was killed."""
+def _start_reader() -> None:
+    """Leave Ctrl-C to the training process, which finishes its step, but do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
         multiprocessing.parent_process().join()

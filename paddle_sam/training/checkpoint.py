@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_sam.common.checkpoint_file import read_file, save_file
+from paddle_sam.common.checks import ConfigError
 
 TRAINING = "training"
 _NUMBERED = re.compile(r"iteration_(\d+)\.pdparams")
@@ -53,6 +54,20 @@ class RunCheckpoints:
         """Contents of the latest checkpoint, or None where there is none yet."""
         path = self.latest()
         return None if path is None else read_file(path)
+
+    def read(self, step: int) -> dict:
+        """Contents of the checkpoint of `step`.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        path = self._numbered().get(step)
+        if path is None:
+            raise ConfigError(
+                f"{self.folder}/iteration_{step}.pdparams does not exist; the latest checkpoint is"
+                f" {self.latest() or 'none'}"
+            )
+        return read_file(path)
 
     def _numbered(self) -> dict[int, Path]:
         if not self.folder.is_dir():

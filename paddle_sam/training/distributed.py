@@ -80,6 +80,15 @@ def average_values(values: dict[str, float], world: World) -> dict[str, float]:
     return dict(zip(names, (packed / world.size).tolist(), strict=True))
 
 
+def anywhere(flag: bool, world: World) -> bool:
+    """Whether `flag` is set in any process; all get the same answer."""
+    if world.size == 1:
+        return flag
+    found = paddle.to_tensor([int(flag)])
+    dist.all_reduce(found)
+    return bool(found.item())
+
+
 def send_from_first(tensors: Iterable[paddle.Tensor], world: World) -> None:
     """Give every process the values that process 0 has."""
     if world.size > 1:

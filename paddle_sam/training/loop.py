@@ -6,7 +6,10 @@ functions of the step, so a run that was stopped goes on as if it had not been.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,12 +22,15 @@ from tqdm import tqdm
 from paddle_sam.common.checks import ConfigError, OutputError, TrainingError
 from paddle_sam.common.files import atomic_path
 from paddle_sam.training.checkpoint import TRAINING, RunCheckpoints
-from paddle_sam.training.distributed import World, average_values
+from paddle_sam.training.distributed import World, anywhere, average_values
 from paddle_sam.training.run_logger import RunLogger
 
 
 class Trainer(Protocol):
-    """What the loop needs of a trainer. Losses are logged by name; `loss` decides what is best."""
+    """What the loop needs of a trainer. Losses are logged by name; `loss` decides what is best.
+
+    `evaluate` gives nothing where there is nothing to judge by.
+    """
 
     def train_step(self, batch: Any, step: int) -> dict[str, float]: ...
 
@@ -66,6 +72,7 @@ class Run:
         batch_size: images per step, for the record of throughput.
         keep_checkpoints: numbered checkpoints to keep; 0 for all.
         world: the processes of the run; the first one writes.
+        snapshot: called with the step and the panel whenever there is a panel of training.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Run:
         batch_size: int,
         keep_checkpoints: int = 0,
         world: World | None = None,
+        snapshot: Callable[[int, np.ndarray], None] | None = None,
     ):
         self.folder = Path(folder)
         self.trainer = trainer
@@ -85,6 +93,7 @@ class Run:
         self.batch_size = batch_size
         self.world = world or World()
         self.checkpoints = RunCheckpoints(self.folder / "checkpoints", keep_checkpoints)
+        self._snapshot = snapshot
         self.step = 0
         self.best_loss: float | None = None
         self.elapsed = 0.0
@@ -107,7 +116,7 @@ class Run:
         test_batches: Callable[[], Iterable],
         say: Callable[[str], None] = tqdm.write,
     ) -> None:
-        """Train up to the last step.
+        """Train up to the last step. A first SIGTERM or Ctrl-C ends the run with a checkpoint.
 
         Args:
             batches_from: gives the endless batches from a step on.
@@ -116,6 +125,7 @@ class Run:
 
         Raises:
             TrainingError: a loss is no longer a number; the last checkpoint is untouched.
+            KeyboardInterrupt: a signal stopped the run, which has a checkpoint of the last step.
         """
         if self.step >= self.intervals.max_steps:
             say(f"{self.folder}: has {self.step} steps already; raise --max_steps for more")
@@ -127,9 +137,11 @@ class Run:
         )
         batches = batches_from(self.step)
         try:
-            with progress:
+            with progress, stop_signals() as stop:
                 while self.step < self.intervals.max_steps:
                     self._one_step(next(batches), test_batches, progress)
+                    if anywhere(stop.is_set(), self.world):
+                        self._stop(say)
         finally:
             batches.close()
             if self._logger is not None:
@@ -156,18 +168,32 @@ class Run:
         if self._logger is None:
             return
         if self._due(self.intervals.image_interval) or self.step == 1:
-            self._log_panel("train")
+            panel = self._log_panel("train")
+            if self._snapshot is not None:
+                self._snapshot(self.step, panel)
         if self._due(self.intervals.val_interval):
             self._validate(test_batches())
         if self._due(self.intervals.save_interval):
-            self.checkpoints.save(self.step, self._content())
-            self._logger.saved(self.step, self._validated)
+            self._save()
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.step, self._content())
+        self._logger.saved(self.step, self._validated)
+
+    def _stop(self, say: Callable[[str], None]) -> None:
+        if self._logger is not None:
+            if not self._due(self.intervals.save_interval):
+                self._save()
+            say(f"stopped after step {self.step}, which is saved; the same command goes on from it")
+        raise KeyboardInterrupt
 
     def _due(self, interval: int) -> bool:
         return self.step % interval == 0 or self.step == self.intervals.max_steps
 
     def _validate(self, batches: Iterable) -> None:
         self._validated = self.trainer.evaluate(batches)
+        if not self._validated:
+            return
         self._logger.scalars("test", self.step, self._validated)
         self._log_panel("test")
         loss = self._validated["loss"]
@@ -176,10 +202,11 @@ class Run:
             self.checkpoints.save_best(self.trainer.weights())
             self._logger.best(self.step, loss, self._validated)
 
-    def _log_panel(self, split: str) -> None:
+    def _log_panel(self, split: str) -> np.ndarray | None:
         panel = self.trainer.panel()
         if panel is not None:
             self._logger.panel(f"{split}/faces", self.step, panel)
+        return panel
 
     def _content(self) -> dict[str, Any]:
         training = {
@@ -197,6 +224,31 @@ class Run:
             "peak_memory_gb": peak_memory() / 1e9,
             "hours": self.elapsed / 3600,
         }
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Give an event that the first SIGTERM or Ctrl-C sets; a second one acts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread hears signals
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def request(number, frame) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 def peak_memory() -> int:

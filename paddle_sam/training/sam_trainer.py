@@ -7,7 +7,6 @@ next begins.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,14 +15,16 @@ import numpy as np
 import paddle
 
 from paddle_sam.common.checkpoint_file import load_strict
-from paddle_sam.common.checks import ConfigError, TrainingError
+from paddle_sam.common.checks import TrainingError
 from paddle_sam.common.images import to_uint8
+from paddle_sam.common.runtime import seed_of
 from paddle_sam.configs.sam import SAMConfig, target_ages
 from paddle_sam.data.loader import Batch
 from paddle_sam.losses.sam import MAX_AGE, Reference, SAMLoss
 from paddle_sam.models.sam import add_age_plane
 from paddle_sam.optimizers.ranger import Ranger, groups_by_layout
 from paddle_sam.optimizers.state import named_state, restore_named_state
+from paddle_sam.training.amp import MixedPrecision
 from paddle_sam.training.distributed import (
     World,
     average_gradients,
@@ -81,7 +82,7 @@ class SAMTrainer:
         self.config = config
         self.world = world or World()
         self.optimizer = _make_optimizer(self.network, config)
-        self.amp = _Amp(config.amp)
+        self.amp = MixedPrecision(config.amp)
         self.last_batch: Batch | None = None
         self.last_outcomes: list[_Outcome] = []
         synchronise_batch_norm(self.network, self.world)
@@ -98,7 +99,7 @@ class SAMTrainer:
         Raises:
             TrainingError: a loss is not a finite number. No parameter has changed then.
         """
-        paddle.seed(_seed_of(self.config.seed, step, self.world.rank))
+        paddle.seed(seed_of(self.config.seed, step, self.world.rank))
         logged = self.accumulate(batch, draw_task(self.config, step))
         _check_finite(logged, step)
         self.update()
@@ -200,7 +201,7 @@ class SAMTrainer:
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Mean losses over test batches. The ages asked for are the same at every call."""
         self.network.eval()
-        paddle.seed(_seed_of(self.config.seed, 0, self.world.rank))
+        paddle.seed(seed_of(self.config.seed, 0, self.world.rank))
         total: dict[str, float] = {}
         count = 0
         for index, batch in enumerate(batches):
@@ -303,35 +304,6 @@ class _Outcome:
         return "\n".join(lines)
 
 
-class _Amp:
-    """Mixed precision: bfloat16 where the GPU computes it, else float16 with a loss scale."""
-
-    def __init__(self, enabled: bool):
-        if enabled and not paddle.device.get_device().startswith("gpu"):
-            raise ConfigError("--amp: Paddle has 16-bit training on GPUs only; leave it out here")
-        self.enabled = enabled
-        self.dtype = "bfloat16" if enabled and paddle.amp.is_bfloat16_supported() else "float16"
-        self._scaler = paddle.amp.GradScaler(enable=enabled and self.dtype == "float16")
-
-    def arithmetic(self):
-        if not self.enabled:
-            return contextlib.nullcontext()
-        return paddle.amp.auto_cast(dtype=self.dtype)
-
-    def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
-        return self._scaler.scale(loss)
-
-    def step(self, optimizer) -> None:
-        self._scaler.step(optimizer)
-        self._scaler.update()
-
-    def state(self) -> dict:
-        return self._scaler.state_dict()
-
-    def restore(self, state: dict) -> None:
-        self._scaler.load_state_dict(state)
-
-
 def _make_optimizer(network, config: SAMConfig):
     trainable = [p for p in network.parameters() if not p.stop_gradient]
     if config.optim_name == "adam":
@@ -352,11 +324,6 @@ def _split(
 
 def _ranges(total: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + size, total)) for start in range(0, total, size))
-
-
-def _seed_of(*numbers: int) -> int:
-    """One seed out of several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _check_finite(values: Mapping[str, float], step: int) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.common.checkpoint_file import read_file
-from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.runtime import resolve_device, seed_everything
 from paddle_sam.configs.base import check_resumable, read_json, to_json
 from paddle_sam.configs.stargan2 import StarGAN2Config
@@ -40,7 +38,8 @@ def train_stargan2(config: StarGAN2Config) -> Path:
     domains.expect(config.num_domains, "train_img_dir")
     validation = _validation(config)
 
-    resumed = _checkpoint(folder, config.resume_iter)
+    checkpoints, step = RunCheckpoints(folder / "checkpoints"), config.resume_iter
+    resumed = checkpoints.read(step) if step else checkpoints.read_latest()
     fan = load_fan(config.wing_path, config.device) if config.w_hpf > 0 else None
     trainer = StarGAN2Trainer(build_networks(config), config, fan, validation, world)
     intervals = Intervals(
@@ -71,19 +70,6 @@ def train_stargan2(config: StarGAN2Config) -> Path:
 
     run.train(batches_from, lambda: _batches(validation, config.val_batch_size))
     return folder
-
-
-def _checkpoint(folder: Path, step: int) -> dict | None:
-    """The checkpoint of `step`, or of the latest step where it is 0; None where there is none."""
-    checkpoints = RunCheckpoints(folder / "checkpoints")
-    if step == 0:
-        return checkpoints.read_latest()
-    path = checkpoints.folder / f"iteration_{step}.pdparams"
-    if not path.is_file():
-        raise ConfigError(
-            f"resume_iter: {path} does not exist; the latest is {checkpoints.latest() or 'none'}"
-        )
-    return read_file(path)
 
 
 def _validation(config: StarGAN2Config) -> ValidationSet:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,7 +16,7 @@ from paddle_sam.common.checkpoint_file import read_file
 from paddle_sam.common.checks import CheckpointError, ConfigError, OutputError, TrainingError
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.curves import draw_curves
-from paddle_sam.training.loop import Intervals, Run
+from paddle_sam.training.loop import Intervals, Run, stop_signals
 from paddle_sam.training.run_logger import RunLogger
 from paddle_sam.training.visualize import run_logs
 
@@ -130,6 +132,64 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
     with pytest.raises(TrainingError, match="loss is nan. Last checkpoint: .*iteration_2.pdparams"):
         _train(run, lambda step: (b for b in (1, 2, "bad")))
     assert read_file(tmp_path / "checkpoints" / "iteration_2.pdparams")["weight"] == 3
+
+
+def test_a_first_signal_ends_the_run_with_a_checkpoint(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def batches(step):
+        yield 1
+        os.kill(os.getpid(), signal.SIGTERM)  # heard before the second step is computed
+        yield from (2, 4)
+
+    run, said = _run(tmp_path, Counter(), save_interval=6), []
+    with pytest.raises(KeyboardInterrupt):
+        run.train(batches, lambda: ["test"], said.append)
+    assert "stopped after step 2, which is saved" in said[-1]
+    assert read_file(tmp_path / "checkpoints" / "iteration_2.pdparams")["weight"] == 1 + 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_signal_acts_as_usual():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(1)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            stop.wait(0)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_snapshots_are_taken_with_the_panels(tmp_path):
+    taken = []
+    intervals = Intervals(6, 2, 3, 2, 6)
+    run = Run(
+        tmp_path,
+        Counter(),
+        intervals,
+        1e-4,
+        6,
+        snapshot=lambda step, panel: taken.append((step, panel.shape)),
+    )
+    _train(run)
+    assert taken == [(step, (4, 4, 3)) for step in (1, 3, 6)]
+
+
+def test_a_trainer_without_a_judge_has_no_best_model(tmp_path):
+    trainer = Counter()
+    trainer.evaluate = lambda batches: {}
+    _train(_run(tmp_path, trainer))
+    assert _records(tmp_path, "test") == []
+    assert not (tmp_path / "checkpoints" / "best_model.pdparams").exists()
+
+
+def test_a_checkpoint_is_read_by_its_step(tmp_path):
+    _train(_run(tmp_path, Counter()))
+    checkpoints = RunCheckpoints(tmp_path / "checkpoints")
+    assert checkpoints.read(4)["weight"] == 1 + 2 + 3 + 4
+    with pytest.raises(ConfigError, match="iteration_3.pdparams does not exist; the latest"):
+        checkpoints.read(3)
 
 
 def test_the_latest_checkpoint_is_the_highest_number(tmp_path):

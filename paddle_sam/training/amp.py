@@ -1,0 +1,48 @@
+"""Mixed precision: bfloat16 where the GPU computes it, else float16 with a loss scale."""
+
+from __future__ import annotations
+
+import contextlib
+
+import paddle
+
+from paddle_sam.common.checks import ConfigError
+
+
+class MixedPrecision:
+    """16-bit arithmetic for one optimizer's losses, or plain arithmetic where it is not enabled.
+
+    Args:
+        enabled: whether `--amp` was given.
+
+    Raises:
+        ConfigError: it is enabled on a processor, for which Paddle has no 16-bit training.
+    """
+
+    def __init__(self, enabled: bool):
+        if enabled and not paddle.device.get_device().startswith("gpu"):
+            raise ConfigError("--amp: Paddle has 16-bit training on GPUs only; leave it out here")
+        self.enabled = enabled
+        self.dtype = "bfloat16" if enabled and paddle.amp.is_bfloat16_supported() else "float16"
+        self._scaler = paddle.amp.GradScaler(enable=enabled and self.dtype == "float16")
+
+    def arithmetic(self):
+        """Context in which forward passes run."""
+        if not self.enabled:
+            return contextlib.nullcontext()
+        return paddle.amp.auto_cast(dtype=self.dtype)
+
+    def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
+        """What to call `backward` on."""
+        return self._scaler.scale(loss)
+
+    def step(self, optimizer) -> None:
+        """Step the optimizer with the gradients of scaled losses."""
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state(self) -> dict:
+        return self._scaler.state_dict()
+
+    def restore(self, state: dict) -> None:
+        self._scaler.load_state_dict(state)
