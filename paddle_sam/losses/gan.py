@@ -1,10 +1,14 @@
 """What generators and discriminators are trained with. Every loss gives one value per image, [N].
 
 Goodfellow et al. 2014 in its non-saturating form, R1 (Mescheder et al. 2018, arXiv 1801.04406),
-and the terms of StarGAN v2 (Choi et al. 2020, arXiv 1912.01865, section 3.1).
+path lengths (StyleGAN2, Karras et al. 2020, arXiv 1912.04958, section 3.2), and the terms of
+StarGAN v2 (Choi et al. 2020, arXiv 1912.01865, section 3.1).
 """
 
 from __future__ import annotations
+
+import math
+from typing import Protocol
 
 import paddle
 import paddle.nn.functional as F
@@ -27,6 +31,55 @@ def r1_penalty(logits: paddle.Tensor, images: paddle.Tensor) -> paddle.Tensor:
     """
     gradient = paddle.grad(logits.sum(), images, create_graph=True)[0]
     return 0.5 * gradient.square().sum(axis=[1, 2, 3])
+
+
+class LinearMap(Protocol):
+    """A map A of images, with its transpose."""
+
+    def __call__(self, images: paddle.Tensor) -> paddle.Tensor: ...
+
+    def transposed(self, gradient: paddle.Tensor) -> paddle.Tensor: ...
+
+
+def r1_penalty_through(
+    logits: paddle.Tensor, transformed: paddle.Tensor, linear: LinearMap
+) -> paddle.Tensor:
+    """R1 by the images x, where the discriminator saw A x + constant: [N], as `r1_penalty`.
+
+    The gradient g by what it saw gives A^T g by x, and the penalty's own gradient is that of
+    (A A^T g) . g with the first factor held. So A needs no second derivative, which sampling from
+    a grid does not have in Paddle.
+
+    Args:
+        logits: [N], of `transformed`.
+        transformed: A x + constant, [N, C, H, W]; must take gradients.
+        linear: A.
+    """
+    gradient = paddle.grad(logits.sum(), transformed, create_graph=True)[0]
+    by_images = linear.transposed(gradient.detach())
+    value = 0.5 * by_images.square().sum(axis=[1, 2, 3])
+    with paddle.no_grad():
+        direction = linear(by_images)
+    carrier = (gradient * direction).sum(axis=[1, 2, 3])
+    return carrier - carrier.detach() + value
+
+
+def path_lengths(
+    images: paddle.Tensor, w_plus: paddle.Tensor, noise: paddle.Tensor
+) -> paddle.Tensor:
+    """How far images move with their codes: |J^T y| per image, [N], for the path length penalty.
+
+    J is the derivative of the image by w, y random (equation 4). Scaled by the number of pixels,
+    and averaged over layers in the square, as the paper's implementation does.
+
+    Args:
+        images: [N, C, H, W], rendered from `w_plus` with operators that have second derivatives.
+        w_plus: [N, L, D]; must take gradients.
+        noise: y, standard normal [N, C, H, W].
+    """
+    scaled = (images * noise).sum() / math.sqrt(images.shape[2] * images.shape[3])
+    gradient = paddle.grad(scaled, w_plus, create_graph=True)[0]
+    return gradient.square().sum(axis=2).mean(axis=1).sqrt()
 
 
 def distance(left: paddle.Tensor, right: paddle.Tensor) -> paddle.Tensor:

@@ -7,8 +7,9 @@ checkpoints where they can, so that a key of one can be read in the other.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import paddle
 import paddle.nn.functional as F
@@ -98,6 +99,7 @@ class ModulatedConv2D(nn.Layer):
         self.demodulate = demodulate
         self.padding = kernel_size // 2
         self.upsample = fir is not None
+        self.upsample_impl = "fast"
         if self.upsample:
             kernel = paddle.to_tensor(fir_kernel(fir, gain=4.0))
             self.register_buffer("kernel", kernel, persistable=False)
@@ -108,7 +110,7 @@ class ModulatedConv2D(nn.Layer):
         weight = self.weight * self.weight_gain
         x = x * style.unsqueeze([2, 3])
         if self.upsample:
-            x = conv_upsample2d(x, weight, self.kernel)
+            x = conv_upsample2d(x, weight, self.kernel, self.upsample_impl)
         else:
             x = F.conv2d(x, weight, padding=self.padding)
         if self.demodulate:
@@ -239,6 +241,19 @@ class Generator(nn.Layer):
         """Mean [1, D] of w over `samples` random z."""
         with paddle.no_grad():
             return self.style(paddle.randn([samples, self.style_dim])).mean(axis=0, keepdim=True)
+
+    @contextlib.contextmanager
+    def second_derivatives(self) -> Iterator[None]:
+        """Render, inside of this context, with operators that can be derived twice (slower)."""
+        layers = [layer for layer in self.sublayers() if getattr(layer, "upsample", False)]
+        for layer in layers:
+            phases = layer.weight.shape[-1] == 3 and layer.kernel.shape[0] == 4
+            layer.upsample_impl = "phases" if phases else "reference"
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.upsample_impl = "fast"
 
     def forward(
         self,

@@ -4,7 +4,14 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.losses.gan import distance, diversity_weight, logistic, r1_penalty
+from paddle_sam.losses.gan import (
+    distance,
+    diversity_weight,
+    logistic,
+    path_lengths,
+    r1_penalty,
+    r1_penalty_through,
+)
 
 
 def test_logistic_is_binary_cross_entropy():
@@ -35,6 +42,45 @@ def test_r1_of_a_quadratic_is_known_and_trains_the_discriminator():
     np.testing.assert_allclose(penalty.numpy(), 18 * squares.numpy(), rtol=1e-5)
     penalty.sum().backward()
     assert float(w.grad) == pytest.approx(12 * float(squares.sum()), rel=1e-5)
+
+
+class Halved:
+    """A x: the left half of the images, doubled."""
+
+    def __call__(self, images):
+        return 2 * images[..., :2]
+
+    def transposed(self, gradient):
+        return 2 * paddle.concat([gradient, paddle.zeros_like(gradient)], axis=3)
+
+
+def test_r1_through_a_linear_map_is_that_of_the_composition():
+    """D(y) = w sum(y^2) of y = A x + 1: by x the gradient is 2 A^T (2 w y) and so on."""
+    w = paddle.to_tensor(3.0, stop_gradient=False)
+    seen = Halved()(paddle.randn([2, 3, 4, 4])) + 1
+    seen.stop_gradient = False
+    squares = seen.square().sum(axis=[1, 2, 3])
+    penalty = r1_penalty_through(w * squares, seen, Halved())
+    expected = 0.5 * 16 * 9 * squares.numpy()  # |2 * 2 w y|^2 / 2
+    np.testing.assert_allclose(penalty.numpy(), expected, rtol=1e-5)
+    penalty.sum().backward()
+    assert float(w.grad) == pytest.approx(2 * expected.sum() / 3, rel=1e-5)
+
+
+def test_path_lengths_of_a_linear_generator():
+    """Pixel p of channel c is a . w_0 + b . w_1 for every p: J^T y = (a, b) sum(y)."""
+    w_plus = paddle.randn([3, 2, 4])
+    w_plus.stop_gradient = False
+    scale = paddle.to_tensor(2.0, stop_gradient=False)
+    value = scale * (w_plus[:, 0].sum(axis=1) + 3 * w_plus[:, 1].sum(axis=1))
+    images = value.reshape([3, 1, 1, 1]).expand([3, 3, 4, 8])
+    noise = paddle.randn([3, 3, 4, 8])
+    lengths = path_lengths(images, w_plus, noise)
+    total = noise.sum(axis=[1, 2, 3]).numpy() / math.sqrt(32)
+    expected = 2 * np.abs(total) * math.sqrt((4 * 1 + 4 * 9) / 2)
+    np.testing.assert_allclose(lengths.numpy(), expected, rtol=1e-5)
+    lengths.sum().backward()
+    assert float(scale.grad) == pytest.approx(expected.sum() / 2, rel=1e-5)
 
 
 def test_distance_is_the_mean_absolute_difference_per_image():

@@ -80,6 +80,15 @@ def test_transposed_convolution_equals_the_reference(size, kernel):
     np.testing.assert_allclose(fast.numpy(), reference.numpy(), atol=2e-5)
 
 
+@pytest.mark.parametrize("kernel", [FIR, ODD_KERNEL], ids=["fir", "asymmetric"])
+def test_phases_equal_the_reference(kernel):
+    x, weight = paddle.to_tensor(random(2, 3, 4, 5)), paddle.to_tensor(random(4, 3, 3, 3))
+    kernel = paddle.to_tensor(kernel)
+    phases = conv_upsample2d(x, weight, kernel, impl="phases")
+    reference = conv_upsample2d(x, weight, kernel, impl="reference")
+    np.testing.assert_allclose(phases.numpy(), reference.numpy(), atol=2e-5)
+
+
 def test_conv_upsample2d_by_definition():
     """Zero-insertion, the mirrored weight, the FIR: each written out with scipy."""
     x, weight = random(1, 2, 3, 4), random(3, 2, 3, 3)
@@ -122,7 +131,7 @@ def test_conv_downsample2d_by_definition(size):
 
 
 def test_an_unknown_implementation_is_refused():
-    with pytest.raises(ValueError, match="impl: expected 'fast' or 'reference', found 'quick'"):
+    with pytest.raises(ValueError, match="impl: expected fast, phases or reference, found 'quick'"):
         conv_upsample2d(paddle.ones([1, 1, 4, 4]), paddle.ones([1, 1, 3, 3]), None, impl="quick")
 
 
@@ -131,7 +140,7 @@ def slope_along(function, x, direction, step):
         return float(function(x + step * direction) - function(x - step * direction)) / (2 * step)
 
 
-@pytest.mark.parametrize("impl", ["fast", "reference"])
+@pytest.mark.parametrize("impl", ["fast", "phases", "reference"])
 def test_gradient_of_up_sampling(impl):
     x, weight = paddle.to_tensor(random(1, 2, 4, 4)), paddle.to_tensor(random(2, 2, 3, 3))
     kernel, direction = paddle.to_tensor(ODD_KERNEL), paddle.to_tensor(random(1, 2, 4, 4) + 1)
@@ -145,8 +154,9 @@ def test_gradient_of_up_sampling(impl):
     assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-3)
 
 
-def test_second_derivative_of_the_reference():
-    """Path length regularisation differentiates a gradient; only this implementation can."""
+@pytest.mark.parametrize("impl", ["phases", "reference"])
+def test_second_derivative(impl):
+    """Path length regularisation differentiates a gradient; only these implementations can."""
     weight, kernel = paddle.to_tensor(random(2, 2, 3, 3)), paddle.to_tensor(ODD_KERNEL)
     direction = paddle.to_tensor(random(2, 2, 3, 3) + 1)
     start = paddle.to_tensor(random(1, 2, 4, 4))
@@ -154,7 +164,7 @@ def test_second_derivative_of_the_reference():
     def gradient_norm(weight):
         x = start.detach()
         x.stop_gradient = False
-        y = conv_upsample2d(x, weight, kernel, impl="reference")
+        y = conv_upsample2d(x, weight, kernel, impl=impl)
         (gradient,) = paddle.grad((y * y.detach().sign()).square().sum(), x, create_graph=True)
         return gradient.square().sum()
 
