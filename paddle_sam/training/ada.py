@@ -1,0 +1,277 @@
+"""Adaptive discriminator augmentation (Karras et al. 2020, arXiv 2006.06676).
+
+The discriminator sees every image, real or generated, through random transformations, each
+applied with probability p. While p stays well below 1 the generator cannot profit from imitating
+them, and a discriminator that would learn a small data set by heart has a harder time (section 2).
+p follows how sure the discriminator is of real images: r_t = E[sign D(real)] (section 3).
+
+Of the paper's pipeline (appendix B) the groups pixel blitting, geometry and colour, which are
+what it recommends. All of them are linear in the image, up to an added constant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+BLIT, GEOMETRY, COLOUR = "blit", "geometry", "colour"
+
+# Low-pass filter of the orthogonal wavelet Symlet 6: its even shifts are orthonormal, so that
+# doubling the resolution with it and halving it again gives back every image exactly.
+SYM6 = np.array(
+    [
+        *(0.015404109327027373, 0.0034907120842174702, -0.11799011114819057),
+        *(-0.048311742585633, 0.4910559419267466, 0.787641141030194),
+        *(0.3379294217276218, -0.07263752278646252, -0.021060292512300564),
+        *(0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
+    ]
+)
+_HALF = len(SYM6) // 2
+# The filter is not quite symmetric: what it enlarges lies so many (enlarged) pixels beside.
+_BESIDE = (len(SYM6) - 1) / 2 - (np.arange(len(SYM6)) * SYM6).sum() / SYM6.sum()
+_MARGIN_STEP = 8
+_GREY_AXIS = np.array([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """What happens to each image of a batch; called with images [N, 3, S, S], it gives the same.
+
+    Attributes:
+        inverse: [N, 3, 3], from places in the result to places in the image, both from -1 to 1
+            in x (rightwards) and y (downwards); None where no image moves.
+        colour: [N, 3, 4], new RGB from old RGB in [-1, 1] and 1; None where colours stay.
+    """
+
+    inverse: np.ndarray | None
+    colour: np.ndarray | None
+
+    def __call__(self, images: paddle.Tensor) -> paddle.Tensor:
+        if self.inverse is not None:
+            images = warped(images, self.inverse)
+        if self.colour is not None:
+            images = recoloured(images, self.colour)
+        return images
+
+    def of(self, indices: np.ndarray) -> Transform:
+        """The transformations of some images of the batch."""
+        return Transform(
+            None if self.inverse is None else self.inverse[indices],
+            None if self.colour is None else self.colour[indices],
+        )
+
+    def linear(self) -> Transform:
+        """The linear part A of images -> A images + constant."""
+        if self.colour is None:
+            return self
+        return Transform(self.inverse, self.colour * [1, 1, 1, 0])
+
+    def transposed(self, gradient: paddle.Tensor) -> paddle.Tensor:
+        """A^T times `gradient` [N, 3, S, S]: the gradient by the images before transformation."""
+        images = paddle.zeros_like(gradient)
+        images.stop_gradient = False
+        result = self(images)
+        if result is images:
+            return gradient
+        return paddle.grad(result, images, grad_outputs=gradient)[0]
+
+
+def draw(
+    rng: np.random.Generator, p: float, count: int, size: int, groups: Sequence[str]
+) -> Transform:
+    """Draw the transformations of `count` images of `size` pixels.
+
+    For p = 0 nothing is transformed. The same generator draws the same transformations, whatever
+    p is; p decides which of them happen.
+    """
+    moves, colours = _Draws(rng, p, count), _Draws(rng, p, count)
+    inverse = _geometry(moves, size, groups)
+    colour = _colours(colours)
+    return Transform(
+        inverse if p > 0 and {BLIT, GEOMETRY} & set(groups) else None,
+        colour if p > 0 and COLOUR in groups else None,
+    )
+
+
+class _Draws:
+    """Random parameters of one image each, replaced by `still` where nothing should happen."""
+
+    def __init__(self, rng: np.random.Generator, p: float, count: int):
+        self.rng = rng
+        self.p = p
+        self.count = count
+
+    def _kept(self, values: np.ndarray, still: float, p: float | None = None) -> np.ndarray:
+        happens = self.rng.random(self.count) < (self.p if p is None else p)
+        return np.where(happens, values, still)
+
+    def integer(self, choices: int) -> np.ndarray:
+        return self._kept(self.rng.integers(choices, size=self.count), 0)
+
+    def uniform(self, limit: float, p: float | None = None) -> np.ndarray:
+        return self._kept(self.rng.uniform(-limit, limit, self.count), 0.0, p)
+
+    def normal(self, deviation: float) -> np.ndarray:
+        return self._kept(self.rng.normal(0.0, deviation, self.count), 0.0)
+
+    def factor(self, octaves: float) -> np.ndarray:
+        return self._kept(np.exp2(self.rng.normal(0.0, octaves, self.count)), 1.0)
+
+
+def _geometry(draws: _Draws, size: int, groups: Sequence[str]) -> np.ndarray:
+    """Inverse [N, 3, 3] of all that moves pixels; drawn in full, whichever `groups` are used."""
+    # Pixel blitting: mirror, quarter turns, shifts by whole pixels.
+    mirror = scaling(1.0 - 2.0 * draws.integer(2), np.ones(draws.count))
+    turn = rotation(-math.pi / 2 * draws.integer(4))
+    shift = [np.rint(draws.uniform(0.125) * size) * 2 / size for _ in range(2)]
+    blit = translation(*shift) @ turn @ mirror
+    # Geometry. Two rotations around the stretching, either of them with probability p in all.
+    once = 1 - math.sqrt(1 - min(draws.p, 1.0))
+    scale = draws.factor(0.2)
+    before = rotation(draws.uniform(math.pi, once))
+    stretch = draws.factor(0.2)
+    after = rotation(draws.uniform(math.pi, once))
+    slide = [2 * draws.normal(0.125) for _ in range(2)]
+    geometry = translation(*slide) @ after @ scaling(stretch, 1 / stretch) @ before
+    geometry = geometry @ scaling(scale, scale)
+
+    chosen = np.eye(3)
+    if BLIT in groups:
+        chosen = blit @ chosen
+    if GEOMETRY in groups:
+        chosen = geometry @ chosen
+    return np.linalg.inv(np.broadcast_to(chosen, (draws.count, 3, 3)))
+
+
+def _colours(draws: _Draws) -> np.ndarray:
+    """Colour transformations [N, 3, 4]: brightness, contrast, luma flip, hue, saturation."""
+    grey = np.outer(_GREY_AXIS, _GREY_AXIS)
+    matrix = np.eye(4) + draws.normal(0.2)[:, None, None] * np.outer([1, 1, 1, 0], [0, 0, 0, 1])
+    contrast = draws.factor(0.5)[:, None, None]
+    matrix = np.where(np.diag([True, True, True, False]), contrast, np.eye(4)) @ matrix
+    matrix = (np.eye(4) - 2 * grey * draws.integer(2)[:, None, None]) @ matrix
+    matrix = hue_rotation(draws.uniform(math.pi)) @ matrix
+    saturation = draws.factor(1.0)[:, None, None]
+    colourless = grey + np.diag([0.0, 0.0, 0.0, 1.0])
+    matrix = (colourless + (np.eye(4) - colourless) * saturation) @ matrix
+    return matrix[:, :3]
+
+
+def translation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Matrices [N, 3, 3] that move by x and y."""
+    matrix = np.tile(np.eye(3), (len(x), 1, 1))
+    matrix[:, 0, 2], matrix[:, 1, 2] = x, y
+    return matrix
+
+
+def scaling(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Matrices [N, 3, 3] that stretch by x and y."""
+    matrix = np.tile(np.eye(3), (len(x), 1, 1))
+    matrix[:, 0, 0], matrix[:, 1, 1] = x, y
+    return matrix
+
+
+def rotation(angle: np.ndarray) -> np.ndarray:
+    """Matrices [N, 3, 3] that rotate by `angle` from the x axis towards the y axis."""
+    matrix = np.tile(np.eye(3), (len(angle), 1, 1))
+    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(angle)
+    matrix[:, 1, 0] = np.sin(angle)
+    matrix[:, 0, 1] = -matrix[:, 1, 0]
+    return matrix
+
+
+def hue_rotation(angle: np.ndarray) -> np.ndarray:
+    """Matrices [N, 4, 4] that rotate RGB about the axis of greys (Rodrigues' formula)."""
+    x, y, z, _ = _GREY_AXIS
+    cross = np.zeros((4, 4))
+    cross[:3, :3] = [[0, -z, y], [z, 0, -x], [-y, x, 0]]
+    sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
+    return np.eye(4) + sine * cross + (1 - cosine) * (cross @ cross)
+
+
+def warped(images: paddle.Tensor, inverse: np.ndarray) -> paddle.Tensor:
+    """Images [N, 3, S, S] seen through `inverse` [N, 3, 3] (see `Transform`).
+
+    They are continued by reflection, doubled in resolution, sampled bilinearly and halved again,
+    so that repeated edges show no aliasing (appendix B). The identity changes nothing.
+    """
+    size = images.shape[-1]
+    aside = translation(*np.full([2, 1], _BESIDE / size))
+    inverse = np.linalg.inv(aside) @ inverse @ aside
+    margin = _margin(inverse, size)
+    wide = _resample(images, enlarging(size, margin))
+    # The halving filter reaches beyond the result's border.
+    reach, room = 1 + _HALF / size, 1 + 2 * margin / size
+    theta = np.concatenate([inverse[:, :2, :2] * reach, inverse[:, :2, 2:]], axis=2) / room
+    side = 2 * (size + _HALF)
+    grid = F.affine_grid(
+        paddle.to_tensor(theta, images.dtype), [len(theta), 3, side, side], align_corners=False
+    )
+    wide = F.grid_sample(wide, grid, padding_mode="reflection", align_corners=False)
+    return _resample(wide, halving(size))
+
+
+def recoloured(images: paddle.Tensor, colour: np.ndarray) -> paddle.Tensor:
+    """Images [N, 3, S, S] with each pixel's RGB multiplied by `colour` [N, 3, 4]."""
+    colour = paddle.to_tensor(colour, images.dtype)
+    n, channels, height, width = images.shape
+    pixels = paddle.matmul(colour[:, :, :3], images.reshape([n, channels, height * width]))
+    return (pixels + colour[:, :, 3:]).reshape(images.shape)
+
+
+def _resample(images: paddle.Tensor, matrix: np.ndarray) -> paddle.Tensor:
+    """Multiply rows and columns of [N, C, S, S] by a matrix [R, S]: [N, C, R, R]."""
+    matrix = paddle.to_tensor(matrix, images.dtype)
+    images = paddle.matmul(images, matrix, transpose_y=True)
+    return paddle.matmul(matrix, images)
+
+
+def _margin(inverse: np.ndarray, size: int) -> int:
+    """Pixels beyond the border that the results show, rounded up, at most one image."""
+    corners = np.array([[x, y, 1.0] for x in (-1, 1) for y in (-1, 1)])
+    furthest = np.abs(corners @ inverse.transpose(0, 2, 1))[:, :, :2].max()
+    needed = math.ceil((furthest - 1) * size / 2) + _HALF
+    return int(np.clip(-(-needed // _MARGIN_STEP) * _MARGIN_STEP, _MARGIN_STEP, size))
+
+
+@functools.lru_cache(maxsize=64)
+def enlarging(size: int, margin: int) -> np.ndarray:
+    """Matrix [2 (S + 2 margin), S] that continues a row by reflection and doubles its resolution.
+
+    Adjoint to `halving` up to the border, with the gain that keeps a constant row constant.
+    """
+    extended = np.pad(np.arange(size), margin + _HALF, mode="symmetric")
+    matrix = np.zeros((2 * (size + 2 * margin), size))
+    for place, source in zip(range(-margin - _HALF, size + margin + _HALF), extended, strict=True):
+        for tap, value in enumerate(SYM6):
+            row = 2 * (place + margin) + tap - _HALF + 1
+            if 0 <= row < len(matrix):
+                matrix[row, source] += math.sqrt(2) * value
+    return matrix
+
+
+@functools.lru_cache(maxsize=16)
+def halving(size: int) -> np.ndarray:
+    """Matrix [S, 2 (S + 6)] that halves the resolution of a row with 6 more at either end."""
+    matrix = np.zeros((size, 2 * (size + _HALF)))
+    for place in range(size):
+        start = 2 * place + 1
+        matrix[place, start : start + len(SYM6)] = SYM6 / math.sqrt(2)
+    return matrix
+
+
+def adjusted(p: float, sign: float, target: float, images: int, kimg: float) -> float:
+    """p after `images` more images whose mean sign was `sign`; it moves 1 in `kimg` thousand.
+
+    >>> adjusted(0.5, sign=0.7, target=0.6, images=1000, kimg=100)
+    0.51
+    >>> adjusted(0.0, sign=0.5, target=0.6, images=1000, kimg=100)
+    0.0
+    """
+    return min(max(p + float(np.sign(sign - target)) * images / (1000 * kimg), 0.0), 1.0)
