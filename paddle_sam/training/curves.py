@@ -10,8 +10,15 @@ from pathlib import Path
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.files import atomic_path
 
-# What a SAM run is watched by; other runs show all they have.
+# What runs of StyleGAN2 and of SAM are watched by; other runs show all they have.
 _FIRST = (
+    "fid",
+    "kid_alex",
+    "D/score_real",
+    "D/score_fake",
+    "augment_p",
+    "G/path_length",
+    "D/r1",
     "loss",
     "age_error_years_real",
     "loss_l2_real",
@@ -45,7 +52,8 @@ def draw_curves(run: Path, output: Path) -> None:
                 axes.plot(*zip(*points, strict=True), style, label=split, linewidth=1, markersize=4)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step")
-        axes.set_ylim(bottom=0)
+        if all(value >= 0 for points in curves[name].values() for _, value in points):
+            axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
     with atomic_path(output) as temporary:
         figure.savefig(temporary, dpi=100)

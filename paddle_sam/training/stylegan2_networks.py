@@ -1,0 +1,166 @@
+"""StyleGAN2's networks for training: new, from a weight file, or grown from smaller ones.
+
+Layers that work at one resolution mean the same in networks of every size, so a network of
+another size takes over all layers of the resolutions that both have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from paddle import nn
+
+from paddle_sam.common.checkpoint_file import check_fit, load_strict, read_file
+from paddle_sam.common.checks import ConfigError
+from paddle_sam.configs.stylegan2 import StyleGAN2Config
+from paddle_sam.models.checkpoint import build_empty
+from paddle_sam.models.stylegan2 import Discriminator, Generator, published_channels
+
+GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"
+Entries = Mapping[str, Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Archs:
+    """Constructor arguments of the two networks at the run's full resolution."""
+
+    generator: Mapping[str, Any]
+    discriminator: Mapping[str, Any]
+
+    @classmethod
+    def of_config(cls, config: StyleGAN2Config) -> Archs:
+        """What the options say."""
+        sizes = [1 << power for power in range(2, config.resolution.bit_length())]
+        channels = {size: min(config.channel_base // size, config.channel_max) for size in sizes}
+        shared = {"size": config.resolution, "channels": channels}
+        generator = {"style_dim": config.latent_dim, "mapping_layers": config.mapping_layers}
+        return cls({**shared, **generator}, {**shared, "group_size": config.mbstd_group})
+
+    @classmethod
+    def of_entries(cls, entries: Entries, config: StyleGAN2Config) -> Archs:
+        """Those of networks in a file, at the size of `config`.
+
+        Channels of resolutions that the file lacks halve at each step, as the published do. A
+        file without a discriminator gets one with the generator's channels.
+        """
+        arch = dict((entries.get("g") or entries["g_ema"])["arch"])
+        size = config.resolution
+        channels = dict(arch.get("channels") or published_channels(arch["size"]))
+        while max(channels) < size:
+            top = max(channels)
+            channels[2 * top] = max(channels[top] // 2, 1)
+        generator = {**arch, "size": size, "channels": channels}
+        judge = dict(entries["d"]["arch"]) if "d" in entries else {"group_size": config.mbstd_group}
+        widths = {**channels, **(judge.get("channels") or {})}
+        return cls(generator, {**judge, "size": size, "channels": widths})
+
+    def build(self, size: int) -> tuple[Generator, Discriminator]:
+        """New networks for images of `size` pixels, from Paddle's random numbers."""
+        return Generator(**at_size(self.generator, size)), Discriminator(
+            **at_size(self.discriminator, size)
+        )
+
+
+def at_size(arch: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The constructor arguments of a smaller network; widths of larger ones stay known."""
+    return {**arch, "size": size}
+
+
+def read_start(path: str) -> dict[str, dict[str, Any]]:
+    """The networks of a StyleGAN2 weight file, `g_ema` and perhaps `g` and `d`.
+
+    Raises:
+        ConfigError: it holds another kind of network.
+        CheckpointError: it is missing or damaged, or a network lacks layers.
+    """
+    content = read_file(path)
+    kinds = {"g_ema": GENERATOR, "g": GENERATOR, "d": DISCRIMINATOR}
+    entries = {
+        name: entry
+        for name, entry in content.get("networks", {}).items()
+        if name in kinds and entry["network"] == kinds[name]
+    }
+    if not {"g_ema", "g"} & set(entries):
+        raise ConfigError(
+            f"--init_from: {path} holds no StyleGAN2 generator, it is a {content.get('kind')!r}"
+            " file. Name a converted StyleGAN2, or a checkpoint of such a run."
+        )
+    for name, entry in entries.items():
+        whole = build_empty(entry["network"], entry["arch"]).state_dict()
+        check_fit(whole, entry["state"], f"{path}: {name} is not complete")
+    return entries
+
+
+def take_over(network: nn.Layer, entry: Mapping[str, Any], source: str) -> None:
+    """Copy into `network` the layers that it shares with `entry` of perhaps another size.
+
+    The rest keeps its random start, except that RGB outputs of resolutions that the entry lacks
+    start at zero: a grown generator first renders what the smaller one did, enlarged.
+
+    Raises:
+        CheckpointError: layers of the same resolution have other shapes.
+    """
+    grown = network.size.bit_length() - entry["arch"]["size"].bit_length()
+    state, targets = entry["state"], network.state_dict()
+    if not grown:
+        load_strict(network, state, source)
+        return
+    if isinstance(network, Discriminator):
+        state = dict(filter(None, (_shifted(item, grown) for item in state.items())))
+    state = {name: value for name, value in state.items() if name in targets}
+    new = set(targets) - set(state)
+    load_strict(network, state, source, missing=new)
+    for name in new:
+        if name.startswith("to_rgbs.") and name.endswith("conv.weight"):
+            targets[name].set_value(np.zeros(targets[name].shape, "float32"))
+
+
+def freeze_first(discriminator: Discriminator, stages: int) -> None:
+    """Exclude the first `stages` from training (FreezeD, Mo et al. 2020, arXiv 2002.10964).
+
+    A stage is the layer that reads RGB, or a residual block; they are counted from the image.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    if stages > len(discriminator.convs):
+        raise ConfigError(
+            f"--freeze_d: the discriminator has {len(discriminator.convs)} stages at"
+            f" {discriminator.size} px, found {stages}"
+        )
+    for stage in list(discriminator.convs)[:stages]:
+        for parameter in stage.parameters():
+            parameter.stop_gradient = True
+
+
+def entry_of(network: Generator | Discriminator, arch: Mapping[str, Any]) -> dict[str, Any]:
+    """A network as weight files hold it."""
+    return {
+        "network": GENERATOR if isinstance(network, Generator) else DISCRIMINATOR,
+        "arch": at_size(arch, network.size),
+        "state": arrays(network),
+    }
+
+
+def arrays(network: nn.Layer) -> dict[str, np.ndarray]:
+    """The network's state as arrays."""
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def _shifted(item: tuple[str, Any], grown: int) -> tuple[str, Any] | None:
+    """Rename a discriminator's tensor for a network that begins `grown` doublings above it.
+
+    Its blocks are numbered from the image, after the layer that reads RGB, which belongs to one
+    size alone.
+    """
+    name, value = item
+    first, number, *rest = name.split(".")
+    if first != "convs":
+        return item
+    moved = int(number) + grown
+    if number == "0" or moved < 1:
+        return None
+    return ".".join((first, str(moved), *rest)), value

@@ -1,0 +1,148 @@
+"""A whole StyleGAN2 training run from its options (`scripts/train_stylegan2.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_sam.common.checkpoint_file import save_file
+from paddle_sam.common.checks import ConfigError
+from paddle_sam.common.images import save_image, to_uint8
+from paddle_sam.common.runtime import resolve_device, seed_everything
+from paddle_sam.configs.base import check_resumable, read_json, to_json
+from paddle_sam.configs.stylegan2 import PLENTY_OF_IMAGES, StyleGAN2Config
+from paddle_sam.data.archive import read_source
+from paddle_sam.data.dataset import ImagePairs
+from paddle_sam.data.loader import Batch, BatchLoader
+from paddle_sam.metrics.generated import GeneratedQuality
+from paddle_sam.training.checkpoint import RunCheckpoints
+from paddle_sam.training.distributed import join_world
+from paddle_sam.training.loop import Intervals, Run, prepare_folder
+from paddle_sam.training.stylegan2_networks import Archs, read_start
+from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer, tiled
+
+_REALS_AT_ONCE = 32
+
+
+def train_stylegan2(config: StyleGAN2Config) -> Path:
+    """Train, or go on training, in `config.exp_dir`; returns that folder.
+
+    Raises:
+        PaddleSamError: the options, data or weights cannot be used, or a loss became NaN.
+        KeyboardInterrupt: a signal stopped the run, after a checkpoint.
+    """
+    folder = Path(config.exp_dir)
+    if (folder / "opt.json").exists():
+        check_resumable(read_json(StyleGAN2Config, folder / "opt.json"), config, folder)
+    resolve_device(config.device)
+    seed_everything(config.seed)
+    world = join_world()
+    mine = world.share(config.batch_size)
+    data = _images(config)
+    loader = BatchLoader(
+        data,
+        config.resolution,
+        config.num_workers,
+        config.max_bad_images,
+        config.cache_images,
+        config.mirror,
+        report=tqdm.write,
+    )
+
+    checkpoints = RunCheckpoints(folder / "checkpoints")
+    latest = config.resume == "latest"
+    resumed = checkpoints.read_latest() if latest else checkpoints.read(int(config.resume))
+    start = read_start(config.init_from) if config.init_from and resumed is None else None
+    known = resumed["networks"] if resumed else start
+    trainer = StyleGAN2Trainer(
+        Archs.of_entries(known, config) if known else Archs.of_config(config),
+        config,
+        augmentation(config, len(data)),
+        start,
+        _judge(config, loader) if world.rank == 0 else None,
+        world,
+    )
+    run = Run(
+        folder,
+        trainer,
+        _intervals(config),
+        config.g_lr,
+        config.batch_size,
+        config.keep_checkpoints,
+        world,
+        lambda step, panel: _save_snapshot(folder, trainer, step, panel),
+    )
+    run.resume(resumed)
+    del resumed, known, start
+    if world.rank == 0:
+        prepare_folder(folder, to_json(config))
+        _save_reals(folder, loader, config)
+
+    def batches_from(step: int) -> Iterator[Batch]:
+        return loader.training(config.batch_size, config.seed, step, mine)
+
+    run.train(batches_from, lambda: ())
+    return folder
+
+
+def augmentation(config: StyleGAN2Config, images: int) -> str:
+    """What `--augment` means for a data set of so many images: `ada`, `fixed` or `none`."""
+    if config.augment != "auto":
+        return config.augment
+    return "ada" if images < PLENTY_OF_IMAGES else "none"
+
+
+def _intervals(config: StyleGAN2Config) -> Intervals:
+    return Intervals(
+        max_steps=config.steps(config.total_kimg),
+        board_interval=config.steps(config.log_kimg),
+        image_interval=config.steps(config.snapshot_kimg),
+        val_interval=config.steps(config.metric_kimg),
+        save_interval=config.steps(config.save_kimg),
+    )
+
+
+def _images(config: StyleGAN2Config) -> ImagePairs:
+    data = ImagePairs(config.train_data)
+    height, width = read_source(data.sources[0]).shape[:2]
+    if height != width or height < config.resolution:
+        raise ConfigError(
+            f"train_data: {data.sources[0]} has {width} x {height} pixels, expected squares of at"
+            f" least {config.resolution} (--resolution). Prepare the data set first."
+        )
+    return data
+
+
+def _judge(config: StyleGAN2Config, loader: BatchLoader) -> GeneratedQuality | None:
+    def reals() -> Iterator[np.ndarray]:
+        for batch in loader.once(_REALS_AT_ONCE):
+            yield to_uint8(batch.source)
+
+    count = min(config.metric_images, len(loader.data))
+    if config.metric == "fid":
+        return GeneratedQuality.fid(config.inception_path, config.device, reals, count)
+    if config.metric == "kid_alex":
+        return GeneratedQuality.kid_alex(config.lpips_path, reals, count)
+    return None
+
+
+def _save_snapshot(folder: Path, trainer: StyleGAN2Trainer, step: int, panel: np.ndarray) -> None:
+    """The averaged generator alone, and what it makes of the same latents every time."""
+    kimg = step * trainer.config.batch_size // 1000
+    save_file(folder / "snapshots" / f"network_{kimg:06d}.pdparams", trainer.snapshot())
+    save_image(folder / "samples" / f"fakes_{kimg:06d}.png", panel)
+
+
+def _save_reals(folder: Path, loader: BatchLoader, config: StyleGAN2Config) -> None:
+    """The first images as they are trained on, to compare the generated ones with."""
+    path = folder / "samples" / "reals.png"
+    if path.exists():
+        return
+    side = int(np.clip(2048 // config.resolution, 3, 8))
+    batch = next(loader.once(min(side * side, len(loader.data))))
+    count = len(batch) // side * side
+    if count:
+        save_image(path, tiled(to_uint8(batch.source[:count]), side))
