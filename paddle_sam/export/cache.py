@@ -21,7 +21,7 @@ from pathlib import Path
 
 from paddle_sam.common.files import atomic_path, sha256
 
-EXPORT_VERSION = 1  # raise it whenever an exported model would come out differently
+EXPORT_VERSION = 2  # raise it whenever an exported model would come out differently
 STORED_PRECISION = "float32"  # bfloat16 is made from it when a model is loaded
 CONTENTS = "contents.json"
 
@@ -33,13 +33,15 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_sam"
 
 
-def exported(checkpoint: Path, build: Callable[[Path], None]) -> Path:
+def exported(checkpoint: Path, build: Callable[[Path], None], kind: str = "") -> Path:
     """The folder with the exported models of `checkpoint`, built by `build(folder)` if need be.
+
+    `kind` keeps apart what different builders make of one file; it is part of the entry's name.
 
     Raises:
         OSError: the cache cannot be written.
     """
-    digest = content_hash(checkpoint)[:12]
+    digest = content_hash(checkpoint)[:12] + kind
     entry = cache_dir() / f"{digest}-{_settings_hash()}"
     if is_whole(entry):
         return entry

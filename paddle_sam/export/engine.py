@@ -1,4 +1,4 @@
-"""The ageing network as exported models in `paddle.inference`: same methods as `SAM`, faster."""
+"""Networks as exported models in `paddle.inference`: the methods inference needs, faster."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ LARGE = 256 << 20
 ENCODERS = ("encoder", "pretrained_encoder")
 
 
-class EngineSAM:
-    """What inference needs of `SAM`, computed by exported models.
+class EngineGenerator:
+    """What inference needs of `Generator`, computed by exported models.
+
+    `latent_avg` is a tensor [D] or [L, D], or None where the weight file does not know it.
 
     Args:
-        folder: the models and their description, as `export_sam` writes them.
+        folder: the models and their description, as `export_generator` or `export_sam` write them.
         device: `cpu` or `gpu:N`.
         precision: `float32` or `bfloat16`; see `Predictor`.
 
@@ -37,13 +39,9 @@ class EngineSAM:
     def __init__(self, folder: str | os.PathLike, device: str = "cpu", precision: str = "float32"):
         self._folder, self._device, self._precision = Path(folder), device, precision
         try:
-            description = json.loads((self._folder / DESCRIPTION).read_text(encoding="utf-8"))
-            self.input_size: int = description["input_size"]
-            self.output_size: int = description["output_size"]
-            self.n_styles: int = description["n_styles"]
-            self.style_dim: int = description["style_dim"]
-            self.start: str = description["start"]
-            self.latent_avg = paddle.to_tensor(np.load(self._folder / LATENT_AVG))
+            self._describe(json.loads((self._folder / DESCRIPTION).read_text(encoding="utf-8")))
+            mean = self._folder / LATENT_AVG
+            self.latent_avg = paddle.to_tensor(np.load(mean)) if mean.exists() else None
             weights = [path.stat().st_size for path in self._folder.glob("*.pdiparams")]
         except (OSError, ValueError, KeyError) as error:
             raise EngineError(f"{self._folder}: holds no exported network ({error})") from error
@@ -53,45 +51,32 @@ class EngineSAM:
         self._predictors: dict[str, Predictor] = {}
         keep_freed_memory()
 
+    def _describe(self, description: dict) -> None:
+        self.output_size: int = description["output_size"]
+        self.n_styles: int = description["n_styles"]
+        self.style_dim: int = description["style_dim"]
+
     def check(self) -> None:
         """Load the smallest model and run it once; in bfloat16 each of them, for it often fails.
 
         Raises:
             EngineError: that failed, or gave values that are not numbers.
         """
-        inputs = {"decoder": (1, self.n_styles, self.style_dim)}
-        if self._precision == "bfloat16":
-            inputs["encoder"] = (1, 4, self.input_size, self.input_size)
-        for part, shape in inputs.items():
+        for part, shape in self._trial_inputs().items():
             if not np.isfinite(self._predictor(part)(np.ones(shape, np.float32))).all():
                 raise EngineError(
                     f"{self._folder / part}: gives values that are not numbers in {self._precision}"
                 )
 
-    def invert(self, images: paddle.Tensor) -> paddle.Tensor:
-        """See `SAM.invert`."""
-        if self.start != "encoded_w_plus":
-            start = self.latent_avg * (self.start == "latent_avg")
-            return start.expand([images.shape[0], -1, -1])
-        return self._run("pretrained_encoder", images)
+    def _trial_inputs(self) -> dict[str, tuple[int, ...]]:
+        return {"decoder": (1, self.n_styles, self.style_dim)}
 
-    def encode(self, x: paddle.Tensor, inverted: paddle.Tensor | None = None) -> paddle.Tensor:
-        """See `SAM.encode`."""
-        if inverted is None:
-            inverted = self.invert(x[:, :3])
-        return self._run("encoder", x) + inverted
-
-    def decode(
-        self, codes: paddle.Tensor, resize: bool = True, randomize_noise: bool = False
-    ) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """See `SAM.decode`; the noise is always the stored one, and codes are W+."""
-        if randomize_noise:
-            raise ConfigError("randomize_noise: exported models have the stored noise only")
-        images = self._run("decoder", codes)
-        return pool(images, self.input_size) if resize else images, codes
+    def render(self, codes: paddle.Tensor) -> paddle.Tensor:
+        """W+ codes [N, L, D] -> images [N, 3, R, R], with the stored noise."""
+        return self._run("decoder", codes)
 
     def map_latents(self, z: paddle.Tensor) -> paddle.Tensor:
-        """See `SAM.map_latents`."""
+        """The mapping network: z [N, D] -> w [N, D]."""
         return self._run("mapping", z)
 
     def _run(self, part: str, x: paddle.Tensor) -> paddle.Tensor:
@@ -114,3 +99,40 @@ class EngineSAM:
         for part in parts:
             self._predictors.pop(part, None)
         return_freed_memory()
+
+
+class EngineSAM(EngineGenerator):
+    """What inference needs of `SAM`, computed by exported models; see `EngineGenerator`."""
+
+    def _describe(self, description: dict) -> None:
+        super()._describe(description)
+        self.input_size: int = description["input_size"]
+        self.start: str = description["start"]
+
+    def _trial_inputs(self) -> dict[str, tuple[int, ...]]:
+        inputs = super()._trial_inputs()
+        if self._precision == "bfloat16":
+            inputs["encoder"] = (1, 4, self.input_size, self.input_size)
+        return inputs
+
+    def invert(self, images: paddle.Tensor) -> paddle.Tensor:
+        """See `SAM.invert`."""
+        if self.start != "encoded_w_plus":
+            start = self.latent_avg * (self.start == "latent_avg")
+            return start.expand([images.shape[0], -1, -1])
+        return self._run("pretrained_encoder", images)
+
+    def encode(self, x: paddle.Tensor, inverted: paddle.Tensor | None = None) -> paddle.Tensor:
+        """See `SAM.encode`."""
+        if inverted is None:
+            inverted = self.invert(x[:, :3])
+        return self._run("encoder", x) + inverted
+
+    def decode(
+        self, codes: paddle.Tensor, resize: bool = True, randomize_noise: bool = False
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """See `SAM.decode`; the noise is always the stored one, and codes are W+."""
+        if randomize_noise:
+            raise ConfigError("randomize_noise: exported models have the stored noise only")
+        images = self.render(codes)
+        return pool(images, self.input_size) if resize else images, codes

@@ -52,6 +52,22 @@ class StaticDecoder(nn.Layer):
         return rgb
 
 
+class StaticMapping(nn.Layer):
+    """The mapping network, z [N, D] -> w [N, D].
+
+    The mean square is written as a sum: Paddle's reduce_mean prints a line of its own under oneDNN.
+    """
+
+    def __init__(self, generator: Generator):
+        super().__init__()
+        self.layers = generator.style[1:]
+        self.dim = generator.style_dim
+
+    def forward(self, z):
+        square = (z * z).sum(axis=1, keepdim=True) / self.dim
+        return self.layers(z * paddle.rsqrt(square + 1e-8))
+
+
 class StaticStyledConv(nn.Layer):
     """Modulated convolution, noise, bias and leaky ReLU without its gain, which readers apply."""
 

@@ -17,9 +17,10 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_sam.export.static_decoder import StaticDecoder
+from paddle_sam.export.static_decoder import StaticDecoder, StaticMapping
 from paddle_sam.export.static_encoder import StaticEncoder
 from paddle_sam.models.sam import SAM
+from paddle_sam.models.stylegan2 import Generator
 
 DESCRIPTION = "network.json"
 LATENT_AVG = "latent_avg.npy"
@@ -37,7 +38,6 @@ def static_parts(network: SAM) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
     One at a time, so that only one folded copy is in memory.
     """
     size = network.input_size
-    codes = [-1, network.decoder.n_latent, network.decoder.style_dim]
     if network.start == "encoded_w_plus":
         yield (
             "pretrained_encoder",
@@ -49,23 +49,45 @@ def static_parts(network: SAM) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
         StaticEncoder(network.encoder),
         InputSpec([-1, network.encoder.in_channels, size, size], "float32", "x"),
     )
-    yield "decoder", StaticDecoder(network.decoder), InputSpec(codes, "float32", "w_plus")
-    yield "mapping", network.decoder.style, InputSpec([-1, codes[2]], "float32", "z")
+    yield from generator_parts(network.decoder)
+
+
+def generator_parts(generator: Generator) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
+    """`decoder` and `mapping` of `static_parts`."""
+    codes = [-1, generator.n_latent, generator.style_dim]
+    yield "decoder", StaticDecoder(generator), InputSpec(codes, "float32", "w_plus")
+    yield "mapping", StaticMapping(generator), InputSpec([-1, generator.style_dim], "float32", "z")
 
 
 def export_sam(network: SAM, folder: str | os.PathLike) -> None:
     """Write the parts of `network` to `folder` as Paddle inference models, and what they are."""
-    for name, layer, spec in static_parts(network):
-        save_inference_model(layer, spec, Path(folder) / name)
-    description = {
-        "start": network.start,
-        "input_size": network.input_size,
-        "output_size": network.output_size,
-        "n_styles": network.n_styles,
-        "style_dim": network.decoder.style_dim,
+    description = {"start": network.start, "input_size": network.input_size}
+    description |= _describe(network.decoder)
+    _export(static_parts(network), description, network.latent_avg, Path(folder))
+
+
+def export_generator(generator: Generator, folder: str | os.PathLike) -> None:
+    """Write `generator` to `folder` as Paddle inference models, and what they are."""
+    parts = generator_parts(generator)
+    _export(parts, _describe(generator), generator.latent_avg, Path(folder))
+
+
+def _describe(generator: Generator) -> dict:
+    return {
+        "output_size": generator.size,
+        "n_styles": generator.n_latent,
+        "style_dim": generator.style_dim,
     }
-    np.save(Path(folder) / LATENT_AVG, network.latent_avg.numpy())
-    (Path(folder) / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
+
+
+def _export(
+    parts: Iterator, description: dict, latent_avg: paddle.Tensor | None, folder: Path
+) -> None:
+    for name, layer, spec in parts:
+        save_inference_model(layer, spec, folder / name)
+    if latent_avg is not None:
+        np.save(folder / LATENT_AVG, latent_avg.numpy())
+    (folder / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
 
 
 def save_inference_model(layer: nn.Layer, spec: InputSpec, path: str | os.PathLike) -> None:
