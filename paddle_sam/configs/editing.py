@@ -36,10 +36,7 @@ class AnimationConfig(AgeingConfig):
         Raises:
             ConfigError: one is unknown.
         """
-        names = [name.strip().lower().removeprefix(".") for name in self.formats.split(",")]
-        if wrong := [name for name in names if name not in ("mp4", "gif", "webp")]:
-            raise ConfigError(f"--formats: expected mp4, gif or webp, found {wrong[0]!r}")
-        return [f".{name}" for name in dict.fromkeys(names)]
+        return parse_formats(self.formats)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +144,21 @@ class EditConfig(AgeingConfig):
             raise ConfigError(
                 f"--amounts: expected numbers such as -3,0,3, found {self.amounts!r}"
             ) from error
+
+
+def parse_formats(text: str) -> list[str]:
+    """File suffixes that `--formats` lists, each once.
+
+    >>> parse_formats("mp4,GIF")
+    ['.mp4', '.gif']
+
+    Raises:
+        ConfigError: one is unknown.
+    """
+    names = [name.strip().lower().removeprefix(".") for name in text.split(",")]
+    if wrong := [name for name in names if name not in ("mp4", "gif", "webp")]:
+        raise ConfigError(f"--formats: expected mp4, gif or webp, found {wrong[0]!r}")
+    return [f".{name}" for name in dict.fromkeys(names)]
 
 
 def parse_latent_mask(text: str, codes: int) -> list[int]:

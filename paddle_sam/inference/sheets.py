@@ -14,6 +14,7 @@ PAPER = (255, 255, 255)
 SMALLEST_TILE = 128
 _CONTACTS_PER_ROW = 10
 _CAPTION_LETTERS = 16
+LARGE_TILE = 256  # where small models' images are to be seen in detail
 
 
 def strip(
@@ -34,11 +35,64 @@ def caption_line(captions: Sequence[str], width: int) -> np.ndarray:
     height = max(width // 6, 12)
     line = Image.new("RGB", (width * len(captions), height), PAPER)
     draw = ImageDraw.Draw(line)
-    font = ImageFont.load_default(size=round(height * 0.7))
     for index, caption in enumerate(captions):
         centre = (index * width + width / 2, height / 2)
-        draw.text(centre, caption, fill=INK, font=font, anchor="mm")
+        draw.text(centre, caption, fill=INK, font=_font(caption, height, width), anchor="mm")
     return np.asarray(line)
+
+
+def _font(caption: str, height: int, width: float) -> ImageFont.FreeTypeFont:
+    """For a line of `height` pixels, smaller where the caption would be wider than `width`."""
+    size = height * 0.7
+    length = ImageFont.load_default(size=size).getlength(caption)
+    return ImageFont.load_default(size=size * min(1.0, 0.96 * width / max(length, 1)))
+
+
+def matrix(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    size: int,
+    top: Sequence[str] | None = None,
+    left: Sequence[str] | None = None,
+    gap: int = 0,
+) -> np.ndarray:
+    """A labelled figure: rows of square tiles uint8 [*, *, 3]; None leaves paper.
+
+    Args:
+        rows: of equal length.
+        size: side of a tile.
+        top: a caption above each column.
+        left: a caption left of each row, one line below the other where it holds line breaks.
+        gap: pixels of paper around each tile.
+
+    Returns uint8 [H, W, 3].
+    """
+    cell = size + 2 * gap
+    width = size // 2 if left else 0
+    head = max(cell // 6, 12) if top else 0
+    sheet = Image.new("RGB", (width + cell * len(rows[0]), head + cell * len(rows)), PAPER)
+    if top:
+        sheet.paste(Image.fromarray(caption_line(top, cell)), (width, 0))
+    for number, row in enumerate(rows):
+        y = head + number * cell
+        for place, tile in enumerate(row):
+            if tile is not None:
+                at = (width + place * cell + gap, y + gap)
+                sheet.paste(Image.fromarray(resize(tile, size)), at)
+        if left:
+            sheet.paste(_lines(left[number].split("\n"), width, cell), (0, y))
+    return np.asarray(sheet)
+
+
+def _lines(captions: Sequence[str], width: int, height: int) -> Image.Image:
+    """Captions below each other, in the middle of a cell."""
+    cell = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(cell)
+    spacing = max(height // 6, 12)
+    for line, caption in enumerate(captions):
+        centre = height / 2 + (line - (len(captions) - 1) / 2) * spacing
+        font = _font(caption, spacing, width)
+        draw.text((width / 2, centre), caption, fill=INK, font=font, anchor="mm")
+    return cell
 
 
 def stack(strips: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:

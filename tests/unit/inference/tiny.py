@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 
+from paddle_sam.common.checkpoint_file import save_file
 from paddle_sam.data.alignment import CropSettings
 from paddle_sam.inference.pipeline import AgePipeline
 from paddle_sam.models.psp_encoder import GradualStyleEncoder
@@ -32,3 +33,27 @@ def tiny_sam(start="encoded_w_plus", pretrained=True, in_channels=4, output_size
 
 def tiny_pipeline(**options) -> AgePipeline:
     return AgePipeline(tiny_sam(**options), CropSettings(SIZE, scale=0.6, offset=0.5))
+
+
+def tiny_generator(size=SIZE, seed=0) -> Generator:
+    """With an average code, and noise that shows."""
+    paddle.seed(seed)
+    generator = Generator(size, 16, 2, dict.fromkeys((4, 8, 16, 32, 64), 4))
+    random = np.random.default_rng(seed)
+    generator.latent_avg = paddle.to_tensor(random.normal(size=16).astype("float32") / 4)
+    for layer in [generator.conv1, *generator.convs]:
+        layer.noise.weight.set_value(np.array([0.2], np.float32))
+    generator.eval()
+    return generator
+
+
+def save_generator(path, generator: Generator, latent_avg=True) -> None:
+    """Write a weight file in the layout of a training run's snapshots."""
+    arch = {"size": generator.size, "style_dim": 16, "mapping_layers": 2}
+    arch["channels"] = dict.fromkeys((4, 8, 16, 32, 64), 4)
+    state = {name: value.numpy() for name, value in generator.state_dict().items()}
+    entry = {"network": "stylegan2_generator", "arch": arch, "state": state}
+    content = {"kind": "stylegan2", "networks": {"g_ema": entry}}
+    if latent_avg:
+        content["latent_avg"] = generator.latent_avg.numpy()
+    save_file(path, content)

@@ -1,0 +1,31 @@
+"""Images that a StyleGAN2 generator makes of seeds: EXP_DIR/samples/seedNNNN.png.
+
+A seed always gives the same face, whatever else is asked for. Images that are there already are
+not made again: a run that was cut off goes on when the same command is given. --grid also writes
+sheets of many, EXP_DIR/sample_sheets/sheet_N.png.
+
+    python scripts/sample.py
+    python scripts/sample.py --checkpoint_path log/mine/snapshots/network_001000.pdparams \\
+        --seeds 0-999,2005 --truncation 0.6 --exp_dir results/mine
+    python scripts/sample.py --seeds 0-31 --grid 8x4 --truncation -0.7 --exp_dir results/opposites
+"""
+
+import sys
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.base import parse
+    from paddle_sam.configs.sampling import SamplingConfig
+
+    config = parse(SamplingConfig, argv, __doc__)
+    from paddle_sam.inference.sampling import sample
+
+    for sheet in sample(config):
+        print(sheet)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
