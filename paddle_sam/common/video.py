@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class _Kind:
     pixels: str
     codec_options: dict[str, str]
     container_options: dict[str, str]
+    tag: str = ""
+    bitrate: int | None = None
 
 
 _KINDS = {
@@ -45,6 +47,14 @@ _KINDS = {
     ".webp": _Kind("webp", "libwebp_anim", "bgra", {"quality": "90"}, {"loop": "0"}),
 }
 VIDEO_SUFFIXES = tuple(_KINDS)
+# Codecs an MP4 file may have: encoder, its options for a constant good quality, and the tag by
+# which players know the codec.
+_CODECS = {
+    "h264": ("libx264", {"crf": "17"}, "avc1"),
+    "hevc": ("libx265", {"crf": "20", "x265-params": "log-level=error"}, "hvc1"),
+    "av1": ("libsvtav1", {"crf": "25"}, "av01"),
+}
+CODECS = tuple(_CODECS)
 
 
 class VideoWriter:
@@ -56,6 +66,10 @@ class VideoWriter:
         self._kind = kind
         self._stream = container.add_stream(kind.codec, rate=fps, options=dict(kind.codec_options))
         self._stream.pix_fmt = kind.pixels
+        if kind.tag:
+            self._stream.codec_context.codec_tag = kind.tag
+        if kind.bitrate:
+            self._stream.bit_rate = kind.bitrate
         self._shape: tuple[int, ...] | None = None
 
     def add(self, frame: np.ndarray) -> None:
@@ -112,17 +126,21 @@ def _palette_picture(frame: np.ndarray) -> av.VideoFrame:
 
 
 @contextlib.contextmanager
-def open_video(path: str | os.PathLike, fps: float) -> Iterator[VideoWriter]:
+def open_video(
+    path: str | os.PathLike, fps: float, codec: str = "h264", bitrate: int | None = None
+) -> Iterator[VideoWriter]:
     """Yield a writer whose frames become the file `path`; its suffix chooses the kind.
 
-    MP4 is H.264 in yuv420p, BT.709 colours. On any failure `path` is as it was.
+    MP4 is yuv420p, BT.709 colours. On any failure `path` is as it was.
 
     Args:
         path: ends in `.mp4`, `.gif` or `.webp`.
         fps: frames per second.
+        codec: of an MP4 file: `h264`, which every player shows, `hevc` or `av1`.
+        bitrate: of an MP4 file, in bits per second; None for a constant good quality.
 
     Raises:
-        ConfigError: the suffix is another one, or there was no frame.
+        ConfigError: the suffix is another one, PyAV has no such codec, or there was no frame.
         OutputError: the system refused to write.
     """
     path = Path(path)
@@ -134,6 +152,8 @@ def open_video(path: str | os.PathLike, fps: float) -> Iterator[VideoWriter]:
     if not fps > 0:
         raise ConfigError(f"fps: expected more than 0, found {fps}")
     kind = _KINDS[path.suffix.lower()]
+    if kind.container == "mp4":
+        kind = _encoded(kind, codec, bitrate)
     rate = Fraction(fps).limit_denominator(1001)
     with atomic_path(path) as temporary:
         try:
@@ -147,9 +167,26 @@ def open_video(path: str | os.PathLike, fps: float) -> Iterator[VideoWriter]:
             raise OutputError(f"{path}: could not be encoded ({error})") from error
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> int:
+def _encoded(kind: _Kind, codec: str, bitrate: int | None) -> _Kind:
+    """MP4 with another codec, or a bit rate in place of a constant quality."""
+    if codec not in _CODECS:
+        raise ConfigError(f"codec: expected one of {', '.join(CODECS)}, found {codec!r}")
+    encoder, options, tag = _CODECS[codec]
+    if encoder not in av.codecs_available:
+        raise ConfigError(f"codec: this PyAV was built without {encoder}, which {codec} needs")
+    options = {name: value for name, value in options.items() if not (bitrate and name == "crf")}
+    return replace(kind, codec=encoder, codec_options=options, tag=tag, bitrate=bitrate)
+
+
+def write_video(
+    path: str | os.PathLike,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    codec: str = "h264",
+    bitrate: int | None = None,
+) -> int:
     """Write all `frames` to `path` and give their number; see `open_video`."""
-    with open_video(path, fps) as video:
+    with open_video(path, fps, codec, bitrate) as video:
         for frame in frames:
             video.add(frame)
     return video.frames

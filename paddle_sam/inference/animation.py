@@ -52,13 +52,23 @@ def animate(config: AnimationConfig) -> Summary:
     return summary
 
 
-def write_all(paths: Sequence[Path], frames: Iterable[np.ndarray], fps: int) -> None:
-    """Write the same frames to several files; a GIF, of large frames, gets fewer of them."""
+def write_all(
+    paths: Sequence[Path],
+    frames: Iterable[np.ndarray],
+    fps: int,
+    codec: str = "h264",
+    bitrate: int | None = None,
+) -> None:
+    """Write the same frames to several files; a GIF, of large frames, gets fewer of them.
+
+    For the codec and its bit rate see `open_video`.
+    """
     with contextlib.ExitStack() as stack:
         videos = []
         for path in paths:
             every = math.ceil(fps / GIF_FPS) if path.suffix == ".gif" else 1
-            videos.append((every, stack.enter_context(open_video(path, fps / every))))
+            video = stack.enter_context(open_video(path, fps / every, codec, bitrate))
+            videos.append((every, video))
         for number, frame in enumerate(frames):
             for every, video in videos:
                 if number % every == 0:

@@ -125,3 +125,27 @@ def test_a_file_in_the_way_of_the_folder_is_explained(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="could not be written"):
         write_video(tmp_path / "file" / "a.mp4", FRAMES, 10)
+
+
+@pytest.mark.parametrize(("codec", "name"), [("h264", "h264"), ("hevc", "hevc"), ("av1", "av1")])
+def test_mp4_codecs(tmp_path, codec, name):
+    assert write_video(tmp_path / "a.mp4", FRAMES, 24, codec) == 12
+    stream, frames, _ = decoded(tmp_path / "a.mp4")
+    assert name in stream.codec_context.codec.canonical_name
+    assert (stream.codec_context.pix_fmt, len(frames)) == ("yuv420p", 12)
+    assert difference(frames[5][:95, :131], FRAMES[5]) < 8
+
+
+def test_a_bit_rate_takes_the_place_of_constant_quality(tmp_path):
+    noise = list(np.random.default_rng(0).integers(0, 256, (50, 96, 128, 3), np.uint8))
+    sizes = []
+    for bitrate in (None, 800_000, 200_000):
+        write_video(tmp_path / "a.mp4", noise, 25, bitrate=bitrate)
+        sizes.append((tmp_path / "a.mp4").stat().st_size)
+    assert sizes[0] > 1.5 * sizes[1] > 3 * sizes[2]
+    assert 0.5 < sizes[1] / (2 * 800_000 / 8) < 1.5
+
+
+def test_unknown_codecs_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="codec: expected one of h264, hevc, av1, found 'xvid'"):
+        write_video(tmp_path / "a.mp4", FRAMES, 24, "xvid")

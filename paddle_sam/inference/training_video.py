@@ -1,0 +1,97 @@
+"""The same latents through the snapshots of a training run, as a video."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_sam.common.checks import ConfigError
+from paddle_sam.configs.sampling import VideosConfig, parse_grid
+from paddle_sam.inference.sheets import caption_line, matrix
+from paddle_sam.inference.style_generator import StyleGenerator
+
+
+def find_snapshots(folder: Path) -> list[tuple[int, Path]]:
+    """The files `network_KIMG.pdparams` of a run folder or its `snapshots`: by rising KIMG.
+
+    KIMG is how many thousand images the network had been trained on.
+
+    Raises:
+        ConfigError: there are fewer than two.
+    """
+    if (folder / "snapshots").is_dir():
+        folder = folder / "snapshots"
+    named = [
+        (re.fullmatch(r"network[_-](\d+)", path.stem), path) for path in folder.glob("*.pdparams")
+    ]
+    found = sorted((int(match[1]), path) for match, path in named if match)
+    if len(found) < 2:
+        raise ConfigError(
+            f"--snapshots: expected at least two files network_KIMG.pdparams in {folder}, found"
+            f" {len(found)}"
+        )
+    return found
+
+
+def training_frames(config: VideosConfig) -> Iterator[np.ndarray]:
+    """A grid of the seeds from `seed` on, from the first snapshot to the last."""
+    snapshots = find_snapshots(Path(config.snapshots))
+    columns, rows = parse_grid(config.grid)
+    seeds = range(config.seed, config.seed + columns * rows)
+    config = dataclasses.replace(config, engine="eager")  # not worth exporting for one batch
+
+    @functools.lru_cache(maxsize=2)  # those a frame lies between
+    def picture(index: int) -> np.ndarray:
+        kimg, path = snapshots[index]
+        return snapshot_picture(config, kimg, path, seeds, columns)
+
+    for position in tqdm(snapshot_positions(len(snapshots), config.frames), unit="frame"):
+        yield crossfade(picture, position) if config.fade else picture(round(position))
+
+
+def snapshot_positions(snapshots: int, frames: int) -> list[float]:
+    """Where each frame lies among the snapshots, from 0 to their number - 1, evenly.
+
+    >>> snapshot_positions(3, 5)
+    [0.0, 0.5, 1.0, 1.5, 2.0]
+    """
+    return np.linspace(0, snapshots - 1, frames).tolist()
+
+
+def crossfade(picture, position: float) -> np.ndarray:
+    """The picture between two: each rests a while, the change is along half a cosine.
+
+    Args:
+        picture: gives the uint8 picture of a whole position.
+        position: not below 0.
+    """
+    before = math.floor(position)
+    share = (1 - math.cos(math.pi * (position - before))) / 2
+    if share == 0:
+        return picture(before)
+    mixed = (1 - share) * picture(before) + share * picture(before + 1)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def snapshot_picture(
+    config: VideosConfig, kimg: int, path: Path, seeds: range, columns: int
+) -> np.ndarray:
+    """The grid of one snapshot, with a line that says how far training was."""
+    generator = StyleGenerator.open(path, config)
+    codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
+    images = []
+    for start in range(0, len(seeds), config.batch_size):
+        images += list(generator.render(codes[start : start + config.batch_size]))
+    tile = generator.tile_size(config.tile_size)
+    grid = matrix([images[k : k + columns] for k in range(0, len(images), columns)], tile)
+    if not config.labels:
+        return grid
+    captions = [f"{kimg:,} kimg", *[""] * (columns - 1)]
+    return np.concatenate([grid, caption_line(captions, tile)])

@@ -1,0 +1,35 @@
+"""Videos of what a StyleGAN2 generator has learnt: EXP_DIR/videos/NAME.mp4.
+
+walk      a grid of faces, each wandering through latent space
+coarse    faces on top that take on the coarse styles (pose, shape) of a wandering one at the left
+middle    the same with its middle styles
+fine      the same with its fine styles (colours)
+training  the same seeds through the snapshots of a training run, network_KIMG.pdparams
+
+All but the last loop without a seam. MP4 files are H.264 in yuv420p, which every player shows.
+
+    python scripts/video.py
+    python scripts/video.py --videos walk --grid 2x2 --duration 60 --fps 20 --bitrate 5M
+    python scripts/video.py --videos coarse,fine --destinations 3,14,15 --seed 500
+    python scripts/video.py --videos training --snapshots log/mine/snapshots --grid 6x3
+"""
+
+import sys
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.base import parse
+    from paddle_sam.configs.sampling import VideosConfig
+
+    config = parse(VideosConfig, argv, __doc__)
+    from paddle_sam.inference.latent_videos import videos
+
+    for path in videos(config):
+        print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
