@@ -1,0 +1,32 @@
+"""Look closely at a StyleGAN2 generator: EXP_DIR/inspection/.
+
+average_face.png   the face that truncation at psi 0 leaves of every other
+nearest.png, .json with --data_path: the nearest neighbours of samples in the data set, a folder or
+                   archive, and how far its images are from each other. Samples much nearer to the
+                   data than that are copies: the network has overfitted
+A_to_B.png, .mp4   with --latents: between two images that scripts/project.py has projected
+
+    python scripts/inspect_generator.py --data_path faces.zip --seeds 0-15
+    python scripts/inspect_generator.py --data_path faces --features pixels --n_images 1000
+    python scripts/inspect_generator.py --latents results/projection/a.npz,results/projection/b.npz
+"""
+
+import sys
+
+from paddle_sam.common.runtime import command
+
+
+@command
+def main(argv=None):
+    from paddle_sam.configs.base import parse
+    from paddle_sam.configs.sampling import InspectionConfig
+
+    config = parse(InspectionConfig, argv, __doc__)
+    from paddle_sam.inference.inspection import inspect_generator
+
+    for path in inspect_generator(config):
+        print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
