@@ -12,9 +12,9 @@ from paddle_sam.common.images import resize
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
 SMALLEST_TILE = 128
+LARGE_TILE = 256  # where small models' images are to be seen in detail
 _CONTACTS_PER_ROW = 10
 _CAPTION_LETTERS = 16
-LARGE_TILE = 256  # where small models' images are to be seen in detail
 
 
 def strip(
