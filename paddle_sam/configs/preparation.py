@@ -55,7 +55,7 @@ class PrepareConfig:
         8.0, "smallest deviation of the brightness, of 255 levels; 0 keeps monochrome images"
     )
     min_colour: float = option(
-        3.0, "smallest deviation of the colours from shades of one; 0 keeps grey and tinted images"
+        2.0, "smallest deviation of the colours from shades of one; 0 keeps grey and tinted images"
     )
     duplicate_bits: int = option(
         10,

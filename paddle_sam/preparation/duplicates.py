@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
+from tqdm import tqdm
 
 _BLOCK = 1 << 22  # pairs compared at once
+_MANY = 10_000  # hashes from which a progress bar is worth it
 _SIDE = 32
 _MARGIN = 5
 _SIZES = range(28, 38)
@@ -92,7 +94,8 @@ def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[int, int]]:
     if bits < 0:
         return
     rows = max(_BLOCK // max(len(hashes), 1), 1)
-    for start in range(0, len(hashes), rows):
+    starts = range(0, len(hashes), rows)
+    for start in tqdm(starts, "comparing", unit="block", disable=len(hashes) < _MANY):
         # Against all that follow the block's first.
         differ = np.bitwise_count(hashes[start : start + rows, None] ^ hashes[None, start:])
         for one, other in np.argwhere(differ <= bits).tolist():
