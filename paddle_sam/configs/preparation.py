@@ -103,7 +103,9 @@ class RankConfig:
 
     data_path: str = option("", "folder or archive of images to rank")
     samples: int = option(0, "rank this many generated images instead", minimum=0)
-    checkpoint_path: str = option("", "StyleGAN2 weights with a discriminator (default: the small)")
+    checkpoint_path: str = option(
+        "", "StyleGAN2 file with a discriminator, such as a checkpoint (default: the small model)"
+    )
     discriminator: str = option("d", "which network of that file judges")
     generator: str = option("g_ema", "which network of that file makes samples")
     truncation: float = option(1.0, "psi of the samples", minimum=0)

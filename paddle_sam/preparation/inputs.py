@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import lzma
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -58,18 +58,23 @@ class Task:
             raise ImageError(f"could not be read ({error.strerror or error})") from error
 
 
-def list_tasks(data_path: str, unpacked: Path) -> list[Task]:
+def input_paths(data_path: str) -> list[Path]:
+    """The folders, archives or images that `--data_path` names, separated by commas."""
+    if Path(data_path).exists():
+        return [Path(data_path)]
+    return [Path(part.strip()).expanduser() for part in data_path.split(",")]
+
+
+def list_tasks(paths: Sequence[Path], unpacked: Path) -> list[Task]:
     """List the images of all inputs, in the order given, each input's as people count.
 
     Args:
-        data_path: folders, archives or images, separated by commas.
+        paths: folders, archives or images.
         unpacked: folder for the plain versions of compressed tars.
 
     Raises:
         ImageError, ConfigError: an input is missing, holds no images, or is damaged as a whole.
     """
-    whole = Path(data_path)
-    paths = [whole] if whole.exists() else [Path(part.strip()) for part in data_path.split(",")]
     tasks = []
     for label, path in zip(_labels(paths), paths, strict=True):
         images = _images(path, unpacked)
@@ -143,7 +148,7 @@ def _stamp(source: ImageSource) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _labels(paths: list[Path]) -> list[str]:
+def _labels(paths: Sequence[Path]) -> list[str]:
     """A name for each input: the last part of its path, numbered where two share it."""
     labels: list[str] = []
     for path in paths:

@@ -19,7 +19,7 @@ from paddle_sam.data.processes import in_processes
 from paddle_sam.preparation.augmentation import augment
 from paddle_sam.preparation.duplicates import Candidate, find_duplicates, look_the_same, reduced
 from paddle_sam.preparation.examine import Found, encode, examine, start_worker
-from paddle_sam.preparation.inputs import Task, list_tasks
+from paddle_sam.preparation.inputs import Task, input_paths, list_tasks
 from paddle_sam.preparation.journal import Journal
 from paddle_sam.preparation.report import Copy, Item, counts, write_report
 
@@ -60,12 +60,16 @@ def prepare_dataset(config: PrepareConfig) -> Summary:
     output = Path(config.output)
     if output.exists():
         raise ConfigError(f"--output: {output} is there already; name another or move it")
+    inputs = input_paths(config.data_path)
+    for path in inputs:
+        if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"--output: {output} lies in the input {path}; name a place outside")
     settings = {
         name: value for name, value in asdict(config).items() if name not in _NOT_OF_THE_RESULT
     }
     report = output.with_name(f"{output.stem}_report")
     with Journal(output.with_name(f"{output.stem}_work"), settings) as journal:
-        tasks = list_tasks(config.data_path, journal.unpacked)
+        tasks = list_tasks(inputs, journal.unpacked)
         items = _examine_all(tasks, journal, config)
         items = _without_duplicates(items, config.duplicate_bits)
         kept = [item for item in items if item.kept]

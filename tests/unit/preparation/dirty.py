@@ -1,7 +1,10 @@
-"""A dirty data set: good pictures, and among them planted defects of every kind."""
+"""A dirty data set: good pictures, and among them planted defects of every kind.
 
+python -m tests.unit.preparation.dirty FOLDER makes FOLDER and FOLDER.zip.
+"""
+
+import argparse
 import io
-import shutil
 import struct
 import zipfile
 import zlib
@@ -10,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 from PIL import Image, ImageFilter
+
+from tests.unit.icc_profiles import P3_TO_XYZ, rgb_profile
 
 SIDE = 96
 _STEP = 128
@@ -236,7 +241,14 @@ def plant(root: Path, profile: bytes) -> dict[str, tuple[str, str]]:
     return expected
 
 
-def copy_of(source: Path, target: Path) -> Path:
-    """The same files, with other times."""
-    shutil.copytree(source, target)
-    return target
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args(argv).folder
+    expected = plant(folder, rgb_profile(P3_TO_XYZ, 2.2))
+    defects = sum(kind != "good" for kind, _ in expected.values())
+    print(f"{folder}, {folder}.zip: {len(expected)} files, {defects} of them defective")
+
+
+if __name__ == "__main__":
+    main()

@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(dirty, prepared, tmp_
     with subprocess.Popen(
         [*command, "--num_threads", "1"], env=environment, stderr=subprocess.DEVNULL
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (journal.is_file() and journal.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
@@ -213,6 +213,12 @@ def test_nothing_good(tmp_path, capsys):
 def test_a_missing_input_leaves_nothing_behind(tmp_path):
     with pytest.raises(ImageError, match="none: there is no such file or folder"):
         prepare_dataset(config(data_path=str(tmp_path / "none"), output=str(tmp_path / "o.zip")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_among_the_inputs(tmp_path):
+    with pytest.raises(ConfigError, match="lies in the input"):
+        prepare_dataset(config(data_path=str(tmp_path), output=str(tmp_path / "a/o.zip")))
     assert not list(tmp_path.iterdir())
 
 
