@@ -32,6 +32,10 @@ class MixedPrecision:
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(dtype=self.dtype)
 
+    def exact(self):
+        """Context, within `arithmetic`, of what 16 bits are too coarse for."""
+        return paddle.amp.auto_cast(enable=False) if self.enabled else contextlib.nullcontext()
+
     def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
         """What to call `backward` on."""
         return self._scaler.scale(loss)

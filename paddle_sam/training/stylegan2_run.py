@@ -22,7 +22,7 @@ from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.distributed import join_world
 from paddle_sam.training.loop import Intervals, Run, prepare_folder
 from paddle_sam.training.stylegan2_networks import Archs, read_start
-from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer, tiled
+from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer, grid_columns, tiled
 
 _REALS_AT_ONCE = 32
 
@@ -42,15 +42,6 @@ def train_stylegan2(config: StyleGAN2Config) -> Path:
     world = join_world()
     mine = world.share(config.batch_size)
     data = _images(config)
-    loader = BatchLoader(
-        data,
-        config.resolution,
-        config.num_workers,
-        config.max_bad_images,
-        config.cache_images,
-        config.mirror,
-        report=tqdm.write,
-    )
 
     checkpoints = RunCheckpoints(folder / "checkpoints")
     latest = config.resume == "latest"
@@ -62,7 +53,7 @@ def train_stylegan2(config: StyleGAN2Config) -> Path:
         config,
         augmentation(config, len(data)),
         start,
-        _judge(config, loader) if world.rank == 0 else None,
+        _judge(config, data) if world.rank == 0 else None,
         world,
     )
     run = Run(
@@ -79,7 +70,9 @@ def train_stylegan2(config: StyleGAN2Config) -> Path:
     del resumed, known, start
     if world.rank == 0:
         prepare_folder(folder, to_json(config))
-        _save_reals(folder, loader, config)
+        _save_reals(folder, data, config)
+
+    loader = _loader(data, config, config.cache_images)
 
     def batches_from(step: int) -> Iterator[Batch]:
         return loader.training(config.batch_size, config.seed, step, mine)
@@ -111,21 +104,41 @@ def _images(config: StyleGAN2Config) -> ImagePairs:
     if height != width or height < config.resolution:
         raise ConfigError(
             f"train_data: {data.sources[0]} has {width} x {height} pixels, expected squares of at"
-            f" least {config.resolution} (--resolution). Prepare the data set first."
+            f" least {config.resolution} (--resolution). Prepare the data set first: "
+            "python scripts/prepare_dataset.py --help"
         )
     return data
 
 
-def _judge(config: StyleGAN2Config, loader: BatchLoader) -> GeneratedQuality | None:
+def _loader(data: ImagePairs, config: StyleGAN2Config, cache: bool = False) -> BatchLoader:
+    return BatchLoader(
+        data,
+        config.resolution,
+        config.num_workers,
+        config.max_bad_images,
+        cache,
+        config.mirror,
+        report=tqdm.write,
+    )
+
+
+def spread(data: ImagePairs, count: int) -> ImagePairs:
+    """At most `count` images from all over the data, which is often sorted by what it shows."""
+    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
+    return ImagePairs([data.sources[index] for index in chosen])
+
+
+def _judge(config: StyleGAN2Config, data: ImagePairs) -> GeneratedQuality | None:
+    chosen = spread(data, config.metric_images)
+
     def reals() -> Iterator[np.ndarray]:
-        for batch in loader.once(_REALS_AT_ONCE):
+        for batch in _loader(chosen, config).once(_REALS_AT_ONCE):
             yield to_uint8(batch.source)
 
-    count = min(config.metric_images, len(loader.data))
     if config.metric == "fid":
-        return GeneratedQuality.fid(config.inception_path, config.device, reals, count)
+        return GeneratedQuality.fid(config.inception_path, config.device, reals, len(chosen))
     if config.metric == "kid_alex":
-        return GeneratedQuality.kid_alex(config.lpips_path, reals, count)
+        return GeneratedQuality.kid_alex(config.lpips_path, reals, len(chosen))
     return None
 
 
@@ -136,13 +149,12 @@ def _save_snapshot(folder: Path, trainer: StyleGAN2Trainer, step: int, panel: np
     save_image(folder / "samples" / f"fakes_{kimg:06d}.png", panel)
 
 
-def _save_reals(folder: Path, loader: BatchLoader, config: StyleGAN2Config) -> None:
-    """The first images as they are trained on, to compare the generated ones with."""
+def _save_reals(folder: Path, data: ImagePairs, config: StyleGAN2Config) -> None:
+    """A grid of real images as they are trained on, to compare the generated ones with."""
     path = folder / "samples" / "reals.png"
-    if path.exists():
+    columns = grid_columns(config.resolution)
+    chosen = spread(data, columns * columns)
+    if path.exists() or len(chosen) < columns:
         return
-    side = int(np.clip(2048 // config.resolution, 3, 8))
-    batch = next(loader.once(min(side * side, len(loader.data))))
-    count = len(batch) // side * side
-    if count:
-        save_image(path, tiled(to_uint8(batch.source[:count]), side))
+    images = to_uint8(next(_loader(chosen, config).once(len(chosen))).source)
+    save_image(path, tiled(images[: len(images) // columns * columns], columns))

@@ -239,7 +239,9 @@ class StyleGAN2Trainer:
 
     def _judged(self, images: paddle.Tensor, part: Part, step: int, use: int) -> paddle.Tensor:
         """Scores [N] of images after augmentation."""
-        return self.discriminator(self._transform(part, step, use)(images))[:, 0]
+        with self._amp["d"].exact():  # 16 bits do not even name every pixel
+            seen = self._transform(part, step, use)(images.astype("float32"))
+        return self.discriminator(seen)[:, 0]
 
     def _adapt(self, step: int, sign: float) -> None:
         """Steer the probability of augmentation by the sign statistic r_t."""
@@ -259,7 +261,8 @@ class StyleGAN2Trainer:
         """Generated images [N, 3, S, S] and their codes [N, L, D], for the places of `part`."""
         generator, draws = self.generator, self.draws
         z = draws.latents(part, step, use, generator.style_dim)
-        w = generator.style(paddle.to_tensor(z.reshape([-1, generator.style_dim])))
+        with self._amp["g"].exact():
+            w = generator.style(paddle.to_tensor(z.reshape([-1, generator.style_dim])))
         w = w.reshape([-1, 2, generator.style_dim])
         first = draws.first_style(part, step, use, generator.n_latent)
         first = paddle.to_tensor(first).unsqueeze(2)
@@ -293,8 +296,8 @@ class StyleGAN2Trainer:
 
     def panel(self) -> np.ndarray:
         """A grid of generated images, the same latents at every call."""
-        side = int(np.clip(2048 // self.config.resolution, 3, 8))
-        return tiled(np.concatenate(list(self.fakes(side * side, _GRID))), side)
+        columns = grid_columns(self.config.resolution)
+        return tiled(np.concatenate(list(self.fakes(columns * columns, _GRID))), columns)
 
     def evaluate(self, batches: Iterable) -> dict[str, float]:
         """What the judge says of generated images; nothing where there is no judge."""
@@ -373,6 +376,11 @@ def shrunk(images: np.ndarray, size: int) -> np.ndarray:
     if factor == 1:
         return images
     return images.reshape([n, channels, size, factor, size, factor]).mean(axis=(3, 5))
+
+
+def grid_columns(resolution: int) -> int:
+    """Columns, and rows, of a grid that stays near 2048 pixels: 3 to 8."""
+    return int(np.clip(2048 // resolution, 3, 8))
 
 
 def tiled(images: np.ndarray, columns: int) -> np.ndarray:

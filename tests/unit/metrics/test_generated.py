@@ -31,6 +31,12 @@ def test_alex_features_are_mean_activations(features):
     np.testing.assert_allclose(features([pictures[1]])[0], found[1], rtol=1e-4, atol=1e-5)
 
 
+def test_alex_features_of_small_images(features):
+    small = np.full((8, 8, 3), 90, np.uint8)
+    large = np.full((64, 64, 3), 90, np.uint8)
+    np.testing.assert_allclose(features([small]), features([large]), atol=1e-5)
+
+
 def test_quality_compares_what_is_made_with_what_is_real(features):
     reads, asked = [], []
 

@@ -20,12 +20,14 @@ from paddle_sam.common.images import read_image, save_image
 from paddle_sam.configs import stylegan2 as options
 from paddle_sam.configs.base import parse
 from paddle_sam.configs.stylegan2 import StyleGAN2Config
+from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import Batch
+from paddle_sam.models.lpips import LPIPS
 from paddle_sam.training import stylegan2_trainer as module
 from paddle_sam.training.distributed import World
 from paddle_sam.training.stylegan2_draws import split_batch
 from paddle_sam.training.stylegan2_networks import Archs, read_start
-from paddle_sam.training.stylegan2_run import augmentation
+from paddle_sam.training.stylegan2_run import _judge, augmentation, spread
 from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer, averaging, shrunk
 from scripts.train_stylegan2 import main
 
@@ -465,6 +467,11 @@ def test_presets_follow_resolution_and_batch():
     assert config_of() == StyleGAN2Config(mapping_layers=2, channel_base=16384)
 
 
+def test_sixteen_bits_are_for_gpus():
+    with pytest.raises(ConfigError, match="--amp: Paddle has 16-bit training on GPUs only"):
+        make_trainer(amp=True)
+
+
 def test_small_sets_are_augmented():
     assert augmentation(TINY, 1000) == "ada"
     assert augmentation(TINY, 200_000) == "none"
@@ -622,6 +629,23 @@ def test_what_a_run_leaves(straight):
     assert panels == ["0000001", "0000002", "0000004", "0000006"]
     judge = paddle_sam.load(straight / "checkpoints" / "iteration_6.pdparams", "d", device="cpu")
     assert judge.size == 16
+
+
+def test_measures_are_taken_all_over_the_data(data, tmp_path):
+    lpips = {name: tensor.numpy() for name, tensor in LPIPS("alex").state_dict().items()}
+    np.savez(tmp_path / "lpips.npz", **lpips)
+    images = ImagePairs(str(data))
+    assert spread(images, 3).sources == [images.sources[index] for index in (0, 2, 5)]
+    assert spread(images, 100).sources == images.sources
+    config = dataclasses.replace(
+        TINY, metric="kid_alex", metric_images=4, lpips_path=str(tmp_path / "lpips.npz")
+    )
+    trainer = make_trainer()
+    trainer.judge = _judge(config, images)
+    found = trainer.evaluate(())
+    assert set(found) == {"kid_alex", "loss"}
+    assert found == trainer.evaluate(())
+    assert make_trainer().evaluate(()) == {}
 
 
 @pytest.mark.parametrize(
