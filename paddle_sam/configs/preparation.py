@@ -107,8 +107,7 @@ class RankConfig:
         "", "StyleGAN2 file with a discriminator, such as a checkpoint (default: the small model)"
     )
     discriminator: str = option("d", "which network of that file judges")
-    generator: str = option("g_ema", "which network of that file makes samples")
-    truncation: float = option(1.0, "psi of the samples", minimum=0)
+    truncation: float = option(1.0, "psi of the samples")
     seed: int = option(0, "seed of the first sample; the others follow", minimum=0)
     drop_percent: float = option(0.0, "write an archive without the worst so many percent")
     exp_dir: str = option("results/ranking", "folder for the ranking, the sheets and the archive")
@@ -116,6 +115,11 @@ class RankConfig:
     batch_size: int = option(16, "images at a time; changes speed and memory only", minimum=1)
     num_threads: int = option(2, "processes that read ahead; 0 reads in this one", minimum=0)
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    engine: str = option(
+        "auto",
+        "what renders samples: exported models (onednn, onednn-bf16), layer by layer (eager)",
+        choices=("auto", "eager", "onednn", "onednn-bf16"),
+    )
 
     def __post_init__(self):
         if bool(self.data_path) == bool(self.samples):

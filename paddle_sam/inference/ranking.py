@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from paddle_sam.common.checks import ImageError
 from paddle_sam.common.files import atomic_path
-from paddle_sam.common.images import save_image, to_network, to_uint8
+from paddle_sam.common.images import save_image, to_network
 from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.preparation import RankConfig
+from paddle_sam.configs.sampling import SamplingConfig
 from paddle_sam.data.archive import (
     ImageSet,
     ImageSource,
@@ -32,12 +33,14 @@ from paddle_sam.data.archive import (
 )
 from paddle_sam.data.dataset import read_sample
 from paddle_sam.data.loader import reading_pool
+from paddle_sam.inference.sampling import sample
 from paddle_sam.inference.sheets import contact_sheet
+from paddle_sam.inference.style_generator import EMBEDDED_GENERATOR
 from paddle_sam.models.checkpoint import load
-from paddle_sam.models.stylegan2 import Discriminator, Generator
+from paddle_sam.models.stylegan2 import Discriminator
 
-EMBEDDED = "stylegan2_mini"
 _BATCHES_AHEAD = 3
+_OF_SAMPLING = ("checkpoint_path", "exp_dir", "truncation", "batch_size", "device", "engine")
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,9 @@ def rank_images(config: RankConfig) -> Ranking:
         PaddleSamError: the images or weights cannot be used.
     """
     folder = Path(config.exp_dir)
-    weights = config.checkpoint_path or find_weight(EMBEDDED)
+    weights = config.checkpoint_path or find_weight(EMBEDDED_GENERATOR)
     discriminator = load(weights, config.discriminator, config.device)
-    if config.samples:
-        data = folder / "samples"
-        write_samples(load(weights, config.generator, config.device), config, data)
-    else:
-        data = Path(config.data_path)
-    images = open_image_set(data)
+    images = make_samples(config) if config.samples else open_image_set(config.data_path)
     scores, problems = score_all(
         discriminator, images.images, config.batch_size, config.num_threads
     )
@@ -77,7 +75,9 @@ def rank_images(config: RankConfig) -> Ranking:
     files = [table, *_write_sheets(folder, images, scores, readable, config.sheet_images)]
     if config.drop_percent:
         files.append(folder / "kept.zip")
-        write_subset(files[-1], data, images, [i for i in range(len(images)) if i not in drop])
+        write_subset(
+            files[-1], config.data_path, images, [i for i in range(len(images)) if i not in drop]
+        )
     return Ranking(len(images), len(problems), tuple(files))
 
 
@@ -125,24 +125,24 @@ def _read_ahead(
         yield from ahead
 
 
-def write_samples(generator: Generator, config: RankConfig, folder: Path) -> None:
-    """Render `config.samples` seeds from `config.seed` on as `seed0000.png`, ..."""
-    average = generator.latent_avg
-    if average is None:
-        average = generator.mean_latent()
-    for seed in tqdm(range(config.seed, config.seed + config.samples), "sampling", unit="img"):
-        z = np.random.RandomState(seed).randn(1, generator.style_dim).astype(np.float32)
-        with paddle.no_grad():
-            image = generator(
-                [paddle.to_tensor(z)],
-                truncation=config.truncation,
-                truncation_latent=average.reshape([-1, generator.style_dim])[:1],
-                randomize_noise=False,
-            )
-        save_image(folder / f"seed{seed:04d}.png", to_uint8(image.numpy())[0])
+def make_samples(config: RankConfig) -> ImageSet:
+    """Render `config.samples` seeds from `config.seed` on into `exp_dir/samples`.
+
+    Those that are there are not made again.
+    """
+    seeds = f"{config.seed}-{config.seed + config.samples - 1}"
+    taken_over = {name: getattr(config, name) for name in _OF_SAMPLING}
+    sample(SamplingConfig(seeds=seeds, **taken_over))
+    images = open_image_set(Path(config.exp_dir) / "samples")
+    # An earlier ranking may have left others there.
+    names = {f"seed{config.seed + number:04d}.png" for number in range(config.samples)}
+    chosen = tuple(index for index, name in enumerate(images.names) if name in names)
+    return ImageSet(
+        tuple(images.images[i] for i in chosen), tuple(images.names[i] for i in chosen), None
+    )
 
 
-def write_subset(path: Path, data: Path, images: ImageSet, chosen: Sequence[int]) -> None:
+def write_subset(path: Path, data: str, images: ImageSet, chosen: Sequence[int]) -> None:
     """Write an archive with some of the images of a folder or archive, files as they are.
 
     Labels, and what `dataset.json` says about each image, go with them.
