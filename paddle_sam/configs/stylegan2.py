@@ -213,7 +213,7 @@ _PRESETS = {
         "latent_dim": 64,
         "channel_base": 512,
         "channel_max": 64,
-        "stages": "16:12,32:8",
+        "stages": "16:9,32:7",
         "path_interval": 8,
         "r1_gamma": 0.2,
         "ema_kimg": 1.0,

@@ -7,6 +7,7 @@ another size takes over all layers of the resolutions that both have.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.stylegan2 import StyleGAN2Config
 from paddle_sam.models.checkpoint import build_empty
 from paddle_sam.models.stylegan2 import Discriminator, Generator, published_channels
+from paddle_sam.models.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
 
 GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"
 Entries = Mapping[str, Mapping[str, Any]]
@@ -97,8 +99,9 @@ def read_start(path: str) -> dict[str, dict[str, Any]]:
 def take_over(network: nn.Layer, entry: Mapping[str, Any], source: str) -> None:
     """Copy into `network` the layers that it shares with `entry` of perhaps another size.
 
-    The rest keeps its random start, except that RGB outputs of resolutions that the entry lacks
-    start at zero: a grown generator first renders what the smaller one did, enlarged.
+    The rest keeps its random start, except that a network grown by one doubling goes on where the
+    smaller one was: RGB outputs of resolutions that the entry lacks start at zero, so that a
+    generator first renders what the smaller one did, enlarged; for discriminators see `_pass_on`.
 
     Raises:
         CheckpointError: layers of the same resolution have other shapes.
@@ -116,6 +119,8 @@ def take_over(network: nn.Layer, entry: Mapping[str, Any], source: str) -> None:
     for name in new:
         if name.startswith("to_rgbs.") and name.endswith("conv.weight"):
             targets[name].set_value(np.zeros(targets[name].shape, "float32"))
+    if isinstance(network, Discriminator) and grown == 1:
+        _pass_on(network, entry["state"])
 
 
 def freeze_first(discriminator: Discriminator, stages: int) -> None:
@@ -148,6 +153,40 @@ def entry_of(network: Generator | Discriminator, arch: Mapping[str, Any]) -> dic
 def arrays(network: nn.Layer) -> dict[str, np.ndarray]:
     """The network's state as arrays."""
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def _pass_on(network: Discriminator, smaller: Mapping[str, np.ndarray]) -> None:
+    """Let the new block of a grown discriminator begin with what the smaller one saw.
+
+    Otherwise random features meet blocks that were trained on others, and what the discriminator
+    has learnt is lost. Six channels carry the three colours and their negatives, of which leaky
+    ReLUs keep the differences linear: l(l(x)) - l(l(-x)) = (1 + 0.2^2) x. The block's second
+    convolution, which halves the resolution, computes with them what the smaller network's RGB
+    layer did. Narrower blocks start at random.
+    """
+    reader, block = network.convs[0], network.convs[1]
+    first, second = block.conv1.conv, block.conv2.conv
+    if first.weight.shape[0] < 6:
+        return
+    signed = np.concatenate([np.eye(3), -np.eye(3)]).astype("float32")  # [6, RGB]
+    weight = reader.conv.weight.numpy()
+    weight[:6] = signed[:, :, None, None] / reader.conv.weight_gain
+    reader.conv.weight.set_value(weight)
+
+    weight = first.weight.numpy()
+    weight[:6] = 0
+    weight[range(6), range(6), 1, 1] = 1 / first.weight_gain
+    first.weight.set_value(weight)
+
+    # Both activations and the block's own sum scale by sqrt(2); the sum divides by it.
+    gain = math.sqrt(2) / (ACTIVATION_GAIN**2 * (1 + LEAKY_SLOPE**2))
+    rgb = smaller["convs.0.conv.weight"][:, :, 0, 0] / math.sqrt(3)  # [O, RGB], as it is used
+    weight = np.zeros(second.weight.shape, "float32")
+    weight[:, :6, 1, 1] = rgb @ signed.T * gain / second.weight_gain
+    second.weight.set_value(weight)
+    bias = smaller["convs.0.activate.bias"] * math.sqrt(2)
+    block.conv2.activate.bias.set_value(bias.astype("float32"))
+    block.skip.conv.weight.set_value(np.zeros(block.skip.conv.weight.shape, "float32"))
 
 
 def _shifted(item: tuple[str, Any], grown: int) -> tuple[str, Any] | None:

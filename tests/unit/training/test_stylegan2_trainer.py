@@ -36,7 +36,7 @@ TINY = StyleGAN2Config(
     resolution=16,
     latent_dim=6,
     mapping_layers=2,
-    channel_base=64,
+    channel_base=96,
     channel_max=6,
     batch_size=4,
     mbstd_group=2,
@@ -381,6 +381,30 @@ def test_layers_of_the_discriminator_keep_their_resolution_when_it_grows():
     for name, value in back.discriminator.state_dict().items():
         same = np.array_equal(value.numpy(), old[name])
         assert same or name.startswith("convs.0."), name
+
+
+def test_a_grown_discriminator_first_gives_the_scores_of_the_smaller_one():
+    """Of smooth images: it reduces them with its own filter, not by averaging squares."""
+    small = make_trainer(stages="8:0.008")
+    for layer in small.discriminator.sublayers():
+        if hasattr(layer, "bias"):
+            layer.bias.set_value(0.3 * paddle.randn(layer.bias.shape))
+    big = make_trainer(start=small._entries())
+    x, y = np.meshgrid(*[np.linspace(-1, 1, 16)] * 2)
+    waves = [np.sin(x + phase) * np.cos(2 * y - phase) for phase in range(6)]
+    images = np.stack(waves).reshape([2, 3, 16, 16]).astype("float32")
+    before = small.discriminator(paddle.to_tensor(shrunk(images, 8))).numpy()
+    after = big.discriminator(paddle.to_tensor(images)).numpy()
+    assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
+    # Inside, where no border is near, it is the same up to the filters' difference.
+    features = small.discriminator.convs[0](paddle.to_tensor(shrunk(images, 8))).numpy()
+    passed = big.discriminator.convs[1](big.discriminator.convs[0](paddle.to_tensor(images)))
+    np.testing.assert_allclose(
+        passed.numpy()[:, :, 2:-2, 2:-2], features[:, :, 2:-2, 2:-2], atol=0.05
+    )
+    trainable = big.discriminator
+    trainable(paddle.to_tensor(images)).sum().backward()
+    assert float(trainable.convs[1].skip.conv.weight.grad.abs().sum()) > 0
 
 
 @pytest.fixture(scope="module")
