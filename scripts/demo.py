@@ -1,10 +1,12 @@
 """A web page to try ageing on: upload a photo or use the webcam, and drag the age slider.
 
-It binds to this computer only, works offline, writes no photo to disk and keeps only the cut-out
-faces, in memory, while they are used.
+It shows the face or the whole photo with it, takes strength and another face's colours, and gives
+images, strips and videos. It binds to this computer only, works offline, and keeps photos in
+memory only, while they are used.
 
     python scripts/demo.py
     python scripts/demo.py --checkpoint_path pretrained_models/sam_ffhq_aging.pdparams --port 8080
+    python scripts/demo.py --checkpoint_path one.pdparams,two.pdparams --identity_path ir101.pdparams
 """
 
 import sys

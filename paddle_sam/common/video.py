@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -144,27 +145,52 @@ def open_video(
         OutputError: the system refused to write.
     """
     path = Path(path)
-    if path.suffix.lower() not in _KINDS:
-        raise ConfigError(
-            f"{path}: cannot write videos as {path.suffix or 'a file without suffix'!r}; use one"
-            f" of {', '.join(VIDEO_SUFFIXES)}"
-        )
-    if not fps > 0:
-        raise ConfigError(f"fps: expected more than 0, found {fps}")
-    kind = _KINDS[path.suffix.lower()]
+    kind, rate = _kind(path.suffix, str(path)), _rate(fps)
     if kind.container == "mp4":
         kind = _encoded(kind, codec, bitrate)
-    rate = Fraction(fps).limit_denominator(1001)
-    with atomic_path(path) as temporary:
-        try:
-            with av.open(
-                str(temporary), "w", format=kind.container, options=dict(kind.container_options)
-            ) as container:
-                writer = VideoWriter(container, kind, rate)
-                yield writer
-                writer.finish()
-        except av.error.FFmpegError as error:
-            raise OutputError(f"{path}: could not be encoded ({error})") from error
+    with atomic_path(path) as temporary, _encoding(str(temporary), kind, rate, str(path)) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def encode_video(stream: BinaryIO, suffix: str, fps: float) -> Iterator[VideoWriter]:
+    """Like `open_video`, but what would be the file's content goes to a seekable `stream`."""
+    kind = _kind(suffix, "video")
+    # To move the index to the front the encoder would open what it wrote by its name.
+    options = {name: value for name, value in kind.container_options.items() if name != "movflags"}
+    kind = replace(kind, container_options=options)
+    with _encoding(stream, kind, _rate(fps), "video") as writer:
+        yield writer
+
+
+def _kind(suffix: str, name: str) -> _Kind:
+    if suffix.lower() not in _KINDS:
+        raise ConfigError(
+            f"{name}: cannot write videos as {suffix or 'a file without suffix'!r}; use one of"
+            f" {', '.join(VIDEO_SUFFIXES)}"
+        )
+    return _KINDS[suffix.lower()]
+
+
+def _rate(fps: float) -> Fraction:
+    if not fps > 0:
+        raise ConfigError(f"fps: expected more than 0, found {fps}")
+    return Fraction(fps).limit_denominator(1001)
+
+
+@contextlib.contextmanager
+def _encoding(
+    target: str | BinaryIO, kind: _Kind, rate: Fraction, name: str
+) -> Iterator[VideoWriter]:
+    try:
+        with av.open(
+            target, "w", format=kind.container, options=dict(kind.container_options)
+        ) as container:
+            writer = VideoWriter(container, kind, rate)
+            yield writer
+            writer.finish()
+    except av.error.FFmpegError as error:
+        raise OutputError(f"{name}: could not be encoded ({error})") from error
 
 
 def _encoded(kind: _Kind, codec: str, bitrate: int | None) -> _Kind:

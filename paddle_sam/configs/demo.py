@@ -14,6 +14,12 @@ class DemoConfig:
     checkpoint_path: str = option(
         "", "SAM weight files to choose from, separated by commas (default: the embedded model)"
     )
+    identity_path: str = option(
+        "", "face recognition weights, to show how similar results are to the input"
+    )
+    age_regressor_path: str = option(
+        "", "age regressor weights (default: the embedded one, for the embedded model)"
+    )
     host: str = option("127.0.0.1", "address to bind to; others can only reach it beyond loopback")
     port: int = option(7860, "port; 0 takes a free one", minimum=0)
     max_upload_mb: float = option(20.0, "largest photo accepted, in megabytes", minimum=0)

@@ -7,7 +7,7 @@ import re
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
-from paddle_sam.configs.inference import AgeingConfig, PhotoConfig, parse_codes
+from paddle_sam.configs.inference import AgeingConfig, PhotoConfig, parse_ages, parse_codes
 
 # Codes of the published example, which carry hair and skin colour, and how many its model has.
 PUBLISHED_LATENT_MASK = (8, 9)
@@ -53,6 +53,9 @@ class MixingConfig(AgeingConfig):
     tile_size: int = option(
         0, "side of each image in a sheet; 0 for the model's own, but at least 128", minimum=0
     )
+
+    def __post_init__(self):
+        parse_ages(self.target_age)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.common.checks import ConfigError, ImageError
+from paddle_sam.common.checks import CheckpointError, ConfigError, ImageError
 from paddle_sam.common.images import to_network
 from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.inference import AgeingConfig, parse_codes
@@ -22,7 +22,9 @@ from paddle_sam.inference.latents import read_latent
 from paddle_sam.inference.photos import (
     Photo,
     Summary,
+    check_present,
     face_mask,
+    find_inputs,
     read_photos,
     report,
     results_folder,
@@ -43,10 +45,15 @@ class Ageing:
     """Ages the faces of photographs as the options say.
 
     Raises:
-        PaddleSamError: the model or an option cannot be used.
+        PaddleSamError: an input is missing (this is found before weights are read), or the model
+            or an option cannot be used.
     """
 
     def __init__(self, config: AgeingConfig):
+        self._latents = latent_files(config) if config.latent else []
+        self._inputs = find_inputs(config) if config.data_path or not config.latent else []
+        names = ("checkpoint_path", "directions", "identity_path", "age_regressor_path")
+        check_present(config, *names)
         if not config.checkpoint_path:
             print(EMBEDDED_NOTE)
         self.config = config
@@ -69,16 +76,12 @@ class Ageing:
     def photos(self, summary: Summary) -> Iterator[Photo]:
         """The photographs of the run, or the projected faces of `--latent`. See `read_photos`."""
         config = self.config
-        if not config.latent:
-            return read_photos(config, self.pipeline.cut_faces, summary)
-        if not config.data_path:
+        if self._latents and not config.data_path:
             return self._projected(summary)
-        if Path(config.data_path).is_dir() and not Path(config.latent).is_dir():
-            raise ConfigError(
-                f"--latent: {config.latent} is one face, --data_path a folder; give the folder of"
-                " their latents"
-            )
-        return read_photos(config, self.pipeline.cut_faces, summary, self._with_codes)
+        cut_faces = self.pipeline.cut_faces
+        if not self._latents:
+            return read_photos(config, self._inputs, cut_faces, summary)
+        return read_photos(config, self._inputs, cut_faces, summary, self._with_codes)
 
     def invert(self, photo: Photo) -> paddle.Tensor:
         """The codes [F, L, D] that the faces of a photograph start from."""
@@ -162,11 +165,7 @@ class Ageing:
     def _projected(self, summary: Summary) -> Iterator[Photo]:
         """The faces of `--latent`, each as a photograph that shows nothing else."""
         root = Path(self.config.latent)
-        files = [root]
-        if root.is_dir():
-            files = sorted(root.rglob("*.npz"))[: self.config.n_images or None]
-            if not files:
-                raise ConfigError(f"--latent: {self.config.latent} holds no .npz file")
+        files = self._latents[: self.config.n_images or None]
         for file in files:
             latent = read_latent(file, self.pipeline.n_codes, self.pipeline.style_dim)
             size = self.pipeline.crop.size
@@ -187,7 +186,7 @@ class Ageing:
         root = Path(self.config.latent)
         files = [root]
         if root.is_dir():
-            files = [root / name.with_suffix(".npz") for name in photo.face_names()]
+            files = [latent_of(root, name) for name in photo.face_names()]
         if len(files) != len(photo.faces):
             raise ImageError(
                 f"{photo.path}: has {len(photo.faces)} faces, --latent {root} one; give a folder"
@@ -200,6 +199,35 @@ class Ageing:
             if not alike(latent.crop, face.image):
                 raise ImageError(f"{photo.path}: the latent {file} was projected from another face")
         return dataclasses.replace(photo, codes=np.stack([latent.w_plus for latent in latents]))
+
+
+def latent_files(config: AgeingConfig) -> list[Path]:
+    """The files that `--latent` names.
+
+    Raises:
+        CheckpointError: there is none.
+        ConfigError: it is one for a folder of photographs.
+    """
+    root = Path(config.latent)
+    if root.is_dir():
+        if files := sorted(root.rglob("*.npz")):
+            return files
+        raise CheckpointError(f"--latent: {root} holds no .npz file")
+    if not root.is_file():
+        raise CheckpointError(
+            f"--latent: {root}: there is no such file; scripts/project.py writes such files"
+        )
+    if config.data_path and Path(config.data_path).is_dir():
+        raise ConfigError(
+            f"--latent: {root} is one face, --data_path a folder; give the folder of their latents"
+        )
+    return [root]
+
+
+def latent_of(folder: Path, name: Path) -> Path:
+    """Where projection left the latent of the photograph or face `name`; see `OtherFormat`."""
+    own = folder / name.with_name(f"{name.name}.npz")
+    return own if own.is_file() else folder / name.with_suffix(".npz")
 
 
 def alike(left: np.ndarray, right: np.ndarray) -> bool:

@@ -21,7 +21,7 @@ from paddle_sam.data.paste import paste_back
 from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.background import InBackground
 from paddle_sam.inference.measures import Measures, Report, table
-from paddle_sam.inference.photos import Photo, Summary, results_folder
+from paddle_sam.inference.photos import OtherFormat, Photo, Summary, results_folder
 from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
 
 SHEET_TILE = 96
@@ -94,7 +94,7 @@ def run(
     measure = measure or config.report or bool(config.identity_path or config.age_regressor_path)
     measures = Measures(config, ageing.pipeline.crop) if measure else None
     report = Report(ageing.pipeline.source)
-    summary = Summary()
+    summary, pasted = Summary(), OtherFormat()
     with InBackground() as in_background:
         for photo, images in ageing.age(ageing.photos(summary), ages, config.resize_outputs):
             for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
@@ -105,23 +105,23 @@ def run(
                         tqdm.write(table(ages, measured))
                     report.add(name, measures.input_age(crop), ages, measured)
             if config.paste_back:
-                in_background(write_pasted, config, photo, images, ages)
+                name = pasted(photo.name, ".png")
+                in_background(write_pasted, config, photo, images, ages, name)
     if config.report:
         report.write(results_folder(config) / "report.json")
     return summary
 
 
 def write_pasted(
-    config: InferenceConfig, photo: Photo, images: np.ndarray, ages: list[float]
+    config: InferenceConfig, photo: Photo, images: np.ndarray, ages: list[float], name: Path
 ) -> None:
     """`exp_dir/inference_pasted/AGE/NAME`, the photograph with all its faces at each age.
 
     Always PNG, which keeps what is around the faces bit for bit.
     """
-    suffix = "" if photo.name.suffix.lower() == ".png" else ".png"
     quads = [face.quad for face in photo.faces]
     for at, age in enumerate(ages):
-        path = results_folder(config) / "inference_pasted" / f"{age:g}" / f"{photo.name}{suffix}"
+        path = results_folder(config) / "inference_pasted" / f"{age:g}" / name
         save_image(path, paste_back(photo.pixels, images[:, at], quads, config.feather))
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.common.checks import ImageError
+from paddle_sam.common.checks import CheckpointError, ImageError
 from paddle_sam.common.images import IMAGE_SUFFIXES, WRITABLE_SUFFIXES, list_images, read_image
 from paddle_sam.configs.inference import PhotoConfig
 from paddle_sam.data.alignment import AlignedFace
@@ -21,6 +21,7 @@ from paddle_sam.data.paste import cut_plane
 from paddle_sam.inference.faces import FaceCutter, Image
 
 Result = TypeVar("Result")
+Inputs = list[tuple[Path, Image]]
 
 PORTRAIT = "astronaut.png"
 
@@ -30,7 +31,8 @@ class Photo:
     """An input and the faces found in it.
 
     name: relative path for its results. pixels: uint8 [H, W, 3]. path: its file, if it is one.
-    codes: float32 [F, L, D], what the faces are known to be inverted to, or None.
+    codes: float32 [F, L, D], what the faces are known to be inverted to, or None. taken: the names
+    of all inputs of the run, which the results of further faces must not have.
     """
 
     name: Path
@@ -38,6 +40,7 @@ class Photo:
     faces: list[AlignedFace]
     path: Path | None = None
     codes: np.ndarray | None = None
+    taken: frozenset[Path] = frozenset()
 
     @property
     def crops(self) -> np.ndarray:
@@ -46,9 +49,14 @@ class Photo:
 
     def face_names(self) -> list[Path]:
         """A name for each face's results: the second gets `_face2`, and so on."""
-        others = range(2, len(self.faces) + 1)
         stem, suffix = self.name.stem, self.name.suffix
-        return [self.name, *[self.name.with_name(f"{stem}_face{n}{suffix}") for n in others]]
+        names = [self.name]
+        for number in range(2, len(self.faces) + 1):
+            name = self.name.with_name(f"{stem}_face{number}{suffix}")
+            while name in self.taken:  # a photograph is called like that
+                name = name.with_name(f"{name.stem}_{suffix}")
+            names.append(name)
+        return names
 
 
 class OtherFormat:
@@ -67,6 +75,8 @@ class OtherFormat:
         path = name.with_suffix(suffix)
         if path in self._taken:
             path = name.with_name(f"{name.name}{suffix}")
+        while path in self._taken:
+            path = path.with_name(f"{path.stem}_{suffix}")
         self._taken.add(path)
         return path
 
@@ -87,18 +97,20 @@ class Summary:
 
 def read_photos(
     config: PhotoConfig,
+    inputs: Inputs,
     cut_faces: FaceCutter,
     summary: Summary,
     prepare: Callable[[Photo], Result] = lambda photo: photo,
 ) -> Iterator[Result]:
     """Give the inputs that can be used, in order; `summary` counts them, and why others failed.
 
-    What is given is what `prepare` makes of them; an `ImageError` of it is the input's failure.
+    `inputs` are those of `find_inputs`, which is called before weights are read, so that a mistyped
+    path is noticed at once. What is given is what `prepare` makes of them; an `ImageError` of it
+    is the input's failure.
 
     Reading and aligning happen in threads, a few inputs ahead of the caller. At the end the
     summary is printed, after a folder with the reasons once more.
     """
-    inputs = find_inputs(config)
     with tqdm(total=len(inputs), unit="photo", disable=len(inputs) == 1) as progress:
         for name, future in _read_ahead(inputs, cut_faces, config, prepare):
             try:
@@ -115,17 +127,19 @@ def read_photos(
 
 
 def _read_ahead(
-    inputs: list[tuple[Path, Image]],
+    inputs: Inputs,
     cut_faces: FaceCutter,
     config: PhotoConfig,
     prepare: Callable[[Photo], Result],
 ) -> Iterator[tuple[Path, Future]]:
+    taken = frozenset(name for name, _ in inputs)
+
     def read(name: Path, image: Image) -> tuple[Photo, Result]:
         path = None if isinstance(image, np.ndarray) else Path(image)
         pixels = image if path is None else read_image(path)
         source = "" if path is None else str(path)
         faces = cut_faces(pixels, config.face, not config.no_align, source)
-        photo = Photo(name, pixels, faces, path)
+        photo = Photo(name, pixels, faces, path, taken=taken)
         return photo, prepare(photo)
 
     with ThreadPoolExecutor(max(config.test_workers, 1)) as pool:
@@ -137,8 +151,12 @@ def _read_ahead(
         yield from waiting
 
 
-def find_inputs(config: PhotoConfig) -> list[tuple[Path, Image]]:
-    """Relative path for each input's result, and the input."""
+def find_inputs(config: PhotoConfig) -> Inputs:
+    """Relative path for each input's result, and the input.
+
+    Raises:
+        ImageError: there is no photograph at `--data_path`.
+    """
     if not config.data_path:
         return [(Path(PORTRAIT), portrait())]
     paths = list_images(config.data_path)
@@ -152,6 +170,14 @@ def find_inputs(config: PhotoConfig) -> list[tuple[Path, Image]]:
         root = root.parent
     paths = paths[: config.n_images or None]
     return list(zip(_result_names([path.relative_to(root) for path in paths]), paths, strict=True))
+
+
+def check_present(config: PhotoConfig, *options: str) -> None:
+    """Raise `CheckpointError` where one of the options, of those it has, names no file."""
+    for name in options:
+        path = getattr(config, name, "")
+        if path and not Path(path).is_file():
+            raise CheckpointError(f"--{name}: {path}: there is no such file")
 
 
 def _without_results(paths: list[Path], root: Path, results: Path) -> list[Path]:

@@ -28,7 +28,9 @@ from paddle_sam.inference.photos import (
     OtherFormat,
     Photo,
     Summary,
+    check_present,
     face_mask,
+    find_inputs,
     read_photos,
     results_folder,
 )
@@ -69,6 +71,8 @@ class Target:
 
 def project_photos(config: ProjectConfig) -> Summary:
     """Latent, final image and video of every face, under `exp_dir/projection/`."""
+    inputs = find_inputs(config)
+    check_present(config, "lpips_path")
     inverter = load_inverter(config.checkpoint_path, config.device)
     if config.start == "encoder" and inverter.encode is None:
         raise ConfigError(
@@ -88,7 +92,7 @@ def project_photos(config: ProjectConfig) -> Summary:
         noise_weight=config.noise_regularize,
     )
     summary = Summary()
-    photos = read_photos(config, FaceCutter(inverter.crop), summary, targets_of)
+    photos = read_photos(config, inputs, FaceCutter(inverter.crop), summary, targets_of)
     targets = (target for photo in photos for target in photo)
     named = OtherFormat()
     together = config.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)

@@ -71,8 +71,9 @@ def style_mixing(config: StyleMixingConfig) -> Summary:
 
 def reference_guided(config: ReferenceConfig) -> Summary:
     """`exp_dir/reference_guided/AGE/NAME`: references on top, below them the results."""
+    paths = read_paths(config.ref_images_paths_file)
     ageing = Ageing(config)
-    donors = references(ageing, config)
+    donors = references(ageing, paths)
     root = results_folder(config) / "reference_guided"
 
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
@@ -123,9 +124,9 @@ def random_codes(pipeline: AgePipeline, count: int, seed: int, truncation: float
         return network.latent_avg + truncation * (w - network.latent_avg)
 
 
-def references(ageing: Ageing, config: ReferenceConfig) -> Donors:
-    """The faces of the reference images, aged like the faces they are mixed with."""
-    paths = read_paths(config.ref_images_paths_file)
+def references(ageing: Ageing, paths: list[Path]) -> Donors:
+    """The faces of the images at `paths`, aged like the faces they are mixed with."""
+    config = ageing.config
     align = not config.no_align
     choice = "best" if config.face == "all" else config.face
     faces = [ageing.pipeline.faces(path, choice, align)[0].image for path in paths]
@@ -138,7 +139,7 @@ def read_paths(file: str) -> list[Path]:
     """Paths on the lines of a text file, relative ones as seen from here or from the file.
 
     Raises:
-        ConfigError: the file cannot be read, or names nothing.
+        ConfigError: the file cannot be read, names nothing, or something that is not there.
     """
     option = "--ref_images_paths_file"
     if not file:
@@ -150,7 +151,10 @@ def read_paths(file: str) -> list[Path]:
     paths = [Path(line.strip()).expanduser() for line in lines if line.strip()]
     if not paths:
         raise ConfigError(f"{option}: {file} names no image; expected one on each line")
-    return [path if path.exists() else Path(file).parent / path for path in paths]
+    paths = [path if path.exists() else Path(file).parent / path for path in paths]
+    if missing := [path for path in paths if not path.exists()]:
+        raise ConfigError(f"{option}: {file} names {missing[0]}: there is no such file")
+    return paths
 
 
 def decode(pipeline: AgePipeline, codes: paddle.Tensor, batch_size: int) -> np.ndarray:

@@ -17,8 +17,13 @@ from PIL import Image
 
 from paddle_sam.common.checkpoint_file import read_file, save_file
 from paddle_sam.common.weights import find_weight
+from scripts.animate import main as animate
+from scripts.edit import main as edit
 from scripts.inference import main as inference
 from scripts.inference_side_by_side import main as side_by_side
+from scripts.project import main as project
+from scripts.reference_guided_inference import main as reference_guided
+from scripts.style_mixing import main as style_mixing
 
 FACE = skimage.data.astronaut()
 STATUS_FAILED = 2
@@ -190,6 +195,28 @@ def changed(change):
 def test_weight_files_that_do_not_fit_are_explained(tmp_path, capsys, write, words):
     write(tmp_path / "model.pdparams")
     assert_refused(["--checkpoint_path", str(tmp_path / "model.pdparams")], tmp_path, capsys, words)
+
+
+def test_inputs_are_looked_for_before_weights_are_read(tmp_path, capsys):
+    """Of a missing photograph and a damaged weight file the photograph is reported."""
+    (tmp_path / "model.pdparams").write_bytes(b"damaged")
+    model = ["--checkpoint_path", str(tmp_path / "model.pdparams")]
+    (tmp_path / "list.txt").write_text("nobody.png\n")
+    references = ["--ref_images_paths_file", str(tmp_path / "list.txt")]
+    for command, arguments, missing in [
+        (inference, ["--data_path", "nowhere"], "nowhere"),
+        (side_by_side, ["--data_path", "nowhere"], "nowhere"),
+        (animate, ["--data_path", "nowhere"], "nowhere"),
+        (edit, ["--data_path", "nowhere"], "nowhere"),
+        (style_mixing, ["--data_path", "nowhere"], "nowhere"),
+        (project, ["--data_path", "nowhere"], "nowhere"),
+        (reference_guided, references, "nobody.png"),
+        (inference, ["--latent", "face.npz"], "face.npz"),
+        (edit, ["--directions", "mine.npz"], "mine.npz"),
+        (inference, ["--identity_path", "identity.pdparams"], "identity.pdparams"),
+    ]:
+        assert command([*model, *arguments]) == STATUS_FAILED
+        assert f"{missing}: there is no such file" in capsys.readouterr().err, command.__module__
 
 
 @pytest.mark.parametrize(

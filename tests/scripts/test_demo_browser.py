@@ -3,34 +3,79 @@
 With PADDLE_SAM_SCREENSHOTS=docs/pictures it also renews the documentation's screenshots.
 """
 
+import contextlib
 import os
 import shutil
 import threading
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
+from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.demo import DemoConfig
 from paddle_sam.inference.web.serve import make_demo_server
+from tests.unit.inference.tiny import save_recognition
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
+PORTRAIT = skimage.data.astronaut()
+
+
 @pytest.fixture(scope="module")
 def address():
-    server = make_demo_server(DemoConfig(port=0, device="cpu"))
+    """The demo as it starts without options."""
+    with serving(DemoConfig(port=0, device="cpu")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def equipped(tmp_path_factory):
+    """A demo of two models, which are the same, that also measures identity."""
+    folder = tmp_path_factory.mktemp("models")
+    copy = folder / "copy.pdparams"
+    copy.write_bytes(find_weight("sam_mini").read_bytes())
+    config = DemoConfig(
+        port=0,
+        device="cpu",
+        checkpoint_path=f"{find_weight('sam_mini')},{copy}",
+        identity_path=str(save_recognition(folder)),
+        age_regressor_path=str(find_weight("age_mini")),
+    )
+    with serving(config) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(config: DemoConfig):
+    server = make_demo_server(config)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.port}/"
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
 def page(address):
+    with opened(address) as page:
+        yield page
+
+
+@pytest.fixture
+def equipped_page(equipped):
+    with opened(equipped) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def opened(address: str):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -54,58 +99,95 @@ def screenshot(page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def wait_for_age(page, age: int) -> None:
-    page.wait_for_function(
-        f"document.getElementById('aged').dataset.shows?.endsWith('/age/{age}.png')"
-    )
-
-
 def strip_is_complete(page) -> None:
     page.wait_for_function(
         "[...document.querySelectorAll('#strip img')].filter(i => i.naturalWidth).length === 11"
     )
 
 
-def move_slider(page, age: int) -> None:
+def move_slider(page, value: float, name: str = "age") -> None:
     page.evaluate(
-        "age => { const s = document.getElementById('age'); s.value = age;"
-        " s.dispatchEvent(new Event('input')); }",
-        age,
+        "([name, value]) => { const s = document.getElementById(name); s.value = value;"
+        " s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change')); }",
+        [name, value],
     )
+
+
+def shows(page, ending: str) -> None:
+    """Wait until the picture is the one whose address ends like this."""
+    page.wait_for_function(f"document.getElementById('aged').dataset.shows?.endsWith('{ending}')")
+
+
+def downloaded(page, button: str, name: str, folder: Path) -> Path:
+    with page.expect_download() as download:
+        page.click(button)
+    assert download.value.suggested_filename == name
+    download.value.save_as(folder / name)
+    return folder / name
 
 
 def test_upload_slide_strip_and_download(page, tmp_path):
     screenshot(page, "demo_start")
-    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "photo.jpg", quality=95)
+    Image.fromarray(PORTRAIT).save(tmp_path / "photo.jpg", quality=95)
     page.set_input_files("#file", tmp_path / "photo.jpg")
     page.wait_for_selector("#result:not([hidden])")
-    wait_for_age(page, 40)
+    shows(page, "/age/40.png")
     strip_is_complete(page)
     move_slider(page, 75)
-    wait_for_age(page, 75)
+    shows(page, "/age/75.png")
     assert page.inner_text("#years") == "75"
+    page.wait_for_function("document.getElementById('measured').textContent.includes('looks 7')")
     screenshot(page, "demo_result")
-    for button, name, width in (
-        ("#save-image", "age_75.png", 64),
-        ("#save-strip", "age_strip.png", 12 * 160),
-    ):
-        with page.expect_download() as download:
-            page.click(button)
-        assert download.value.suggested_filename == name
-        download.value.save_as(tmp_path / name)
-        assert Image.open(tmp_path / name).width == width
+    assert Image.open(downloaded(page, "#save-image", "age_75.png", tmp_path)).width == 64
+    strip = Image.open(downloaded(page, "#save-strip", "age_strip.png", tmp_path))
+    assert strip.width == 12 * 160
+    with av.open(str(downloaded(page, "#save-video", "ageing.mp4", tmp_path))) as video:
+        assert (video.streams.video[0].frames, video.streams.video[0].width) == (150, 256)
+    page.wait_for_function("document.getElementById('save-video').textContent === 'Video'")
+    page.check("input[value=photo]")
+    shows(page, "/0/photo/75.jpg")
+    screenshot(page, "demo_photo")
 
 
-def test_fifty_rapid_slider_moves_end_at_the_last(page):
+def test_the_numbers_of_a_result_are_shown(equipped_page):
+    page = equipped_page
     page.click("#example")
-    page.wait_for_selector("#result:not([hidden])")
-    for step in range(50):
-        move_slider(page, (step * 37) % 101)
-    last = 49 * 37 % 101
-    wait_for_age(page, last)
+    move_slider(page, 85)
+    page.wait_for_function(
+        "/^looks [6-9]\\d years old · identity similarity -?[01]\\.\\d\\d$/.test("
+        "document.getElementById('measured').textContent)"
+    )
+
+
+def test_fifty_rapid_slider_moves_keep_order_and_end_at_the_last(page):
+    page.click("#example")
+    shows(page, "/age/40.png")
+    page.evaluate(
+        "() => { window.shown = []; const image = document.getElementById('aged');"
+        " new MutationObserver(() => shown.push(parseInt(image.dataset.shows.split('/').pop())))"
+        ".observe(image, { attributeFilter: ['data-shows'] }); }"
+    )
+    moved = [step * 37 % 101 for step in range(50)]
+    for age in moved:
+        move_slider(page, age)
+    shows(page, f"/age/{moved[-1]}.png")
     page.wait_for_timeout(300)
-    assert page.evaluate("document.getElementById('aged').dataset.shows").endswith(f"/{last}.png")
+    seen = page.evaluate("shown")
+    assert seen[-1] == moved[-1]
+    places = [moved.index(age) for age in seen]
+    assert places == sorted(places)
     assert page.is_hidden("#message")
+
+
+def test_fifty_requests_at_once_lose_none(page):
+    page.click("#example")
+    shows(page, "/age/40.png")
+    answers = page.evaluate(
+        "() => Promise.all([...Array(50).keys()].map(async age => {"
+        " const response = await fetch(`session/${state.session}/0/age/${age}.png`);"
+        " return [age, response.status, (await response.blob()).size]; }))"
+    )
+    assert [age for age, status, size in answers if status == 200 and size > 1000] == [*range(50)]
 
 
 def test_bad_files_are_explained_and_the_next_photo_works(page, tmp_path):
@@ -115,22 +197,70 @@ def test_bad_files_are_explained_and_the_next_photo_works(page, tmp_path):
     Image.fromarray(skimage.data.camera()).save(tmp_path / "camera.png")
     page.set_input_files("#file", tmp_path / "camera.png")
     page.wait_for_function("document.getElementById('message').textContent.includes('No face')")
+    (tmp_path / "large.jpg").write_bytes(bytes(21_000_000))
+    page.set_input_files("#file", tmp_path / "large.jpg")
+    page.wait_for_function(
+        "document.getElementById('message').textContent === 'The picture is larger than 20 MB.'"
+    )
     assert page.is_hidden("#result")
     page.click("#example")
     page.wait_for_selector("#result:not([hidden])")
-    wait_for_age(page, 40)
+    shows(page, "/age/40.png")
     page.click("#again")
     assert page.is_visible("#drop")
 
 
-def test_several_faces_are_offered(page, tmp_path):
-    import numpy as np
-
-    face = skimage.data.astronaut()
-    Image.fromarray(np.hstack([face, face[:, ::-1]])).save(tmp_path / "two.png")
+def test_several_faces_return_into_the_photo(page, tmp_path):
+    pair = np.hstack([PORTRAIT, PORTRAIT[:, ::-1]])
+    Image.fromarray(pair).save(tmp_path / "two.png")
     page.set_input_files("#file", tmp_path / "two.png")
     page.wait_for_selector("#faces button:nth-child(2)")
     assert "2 faces" in page.inner_text("#message")
     page.click("#faces button:nth-child(2)")
     page.wait_for_function("document.getElementById('input').src.includes('/1/input.png')")
     assert page.get_attribute("#faces button:nth-child(2)", "aria-pressed") == "true"
+    move_slider(page, 80)
+    page.check("input[value=photo]")
+    shows(page, "/1/photo/80.jpg")
+    one = np.asarray(Image.open(downloaded(page, "#save-image", "photo_age_80.png", tmp_path)))
+    page.check("#all")
+    shows(page, "/0,1/photo/80.jpg")
+    both = np.asarray(Image.open(downloaded(page, "#save-image", "photo_age_80.png", tmp_path)))
+    assert one.shape == both.shape == pair.shape
+    halves = [np.hsplit(image, 2) for image in (pair, one, both)]
+    changed = [[(halves[0][k] != image[k]).any() for k in (0, 1)] for image in halves[1:]]
+    assert sorted(changed[0]) == [False, True] and changed[1] == [True, True]
+
+
+def test_strength_and_a_reference_change_the_face(page, tmp_path):
+    page.click("#example")
+    shows(page, "/age/40.png")
+    move_slider(page, 1.5, "strength")
+    shows(page, "/age/40.png?strength=1.5")
+    other = np.clip(PORTRAIT[:, ::-1] * (1, 0.7, 0.5), 0, 255).astype(np.uint8)
+    Image.fromarray(other).save(tmp_path / "other.png")
+    page.set_input_files("#reference-file", tmp_path / "other.png")
+    shows(page, "?strength=1.5&reference=0")
+    move_slider(page, 0.5, "mix")
+    shows(page, "?strength=1.5&reference=0&mix=0.5")
+    page.click("#references button:first-child")
+    shows(page, "/age/40.png?strength=1.5")
+    assert page.is_hidden("#mix-row")
+    (tmp_path / "text.png").write_text("no picture")
+    page.set_input_files("#reference-file", tmp_path / "text.png")
+    page.wait_for_function("document.getElementById('message').textContent.includes('no image')")
+    assert page.is_visible("#result")
+
+
+def test_another_model_ages_the_same_photo(equipped_page):
+    page = equipped_page
+    page.click("#example")
+    shows(page, "/age/40.png")
+    before = page.evaluate("state.session")
+    page.select_option("#model", "copy")
+    page.wait_for_function(f"state.session !== '{before}'")
+    shows(page, "/age/40.png")
+    assert (
+        page.evaluate(f"fetch('session/{before}/0/input.png').then(response => response.status)")
+        == 410
+    )

@@ -1,5 +1,6 @@
 """Video files, probed by decoding them: codec, size, number of frames, times, colours."""
 
+import io
 import weakref
 
 import av
@@ -9,7 +10,7 @@ import skimage.data
 from PIL import Image, ImageSequence
 
 from paddle_sam.common.checks import ConfigError, OutputError
-from paddle_sam.common.video import open_video, write_video
+from paddle_sam.common.video import encode_video, open_video, write_video
 
 # An odd height and width, which yuv420p cannot have.
 PICTURE = skimage.data.astronaut()[:95, 150:281]
@@ -53,6 +54,19 @@ def test_mp4_begins_with_its_index(tmp_path):
     write_video(tmp_path / "a.mp4", FRAMES, 24)
     data = (tmp_path / "a.mp4").read_bytes()
     assert 0 < data.find(b"moov") < data.find(b"mdat")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_stream_gets_what_a_file_would(tmp_path, suffix):
+    stream = io.BytesIO()
+    with encode_video(stream, suffix, 24) as video:
+        for frame in FRAMES:
+            video.add(frame)
+    write_video(tmp_path / f"a{suffix}", FRAMES, 24)
+    (tmp_path / f"b{suffix}").write_bytes(stream.getvalue())
+    (_, one, seconds), (_, other, others) = (decoded(tmp_path / f"{name}{suffix}") for name in "ab")
+    assert (len(one), seconds) == (len(other), others)
+    assert max(difference(*pair) for pair in zip(one, other, strict=True)) < 1
 
 
 def test_gif_has_every_frame_in_its_colours_and_loops(tmp_path):

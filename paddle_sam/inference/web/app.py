@@ -1,128 +1,35 @@
-"""The web demo: upload a photo, drag the age slider.
+"""The web demo over HTTP: upload a photo, drag the age slider.
 
 Nothing is written to disk, and nothing is loaded from anywhere else: the page works offline.
 """
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-import paddle
-from flask import Flask, Response, jsonify, request, send_from_directory
-from PIL import Image
+from flask import Flask, Request, Response, jsonify, request, send_from_directory
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from paddle_sam.common.checks import ConfigError, FaceNotFoundError, ImageError, PaddleSamError
-from paddle_sam.common.images import decode_image, to_network, to_uint8
+from paddle_sam.common.checks import ConfigError, ImageError, PaddleSamError
 from paddle_sam.configs.inference import parse_ages
 from paddle_sam.inference.photos import portrait
-from paddle_sam.inference.pipeline import AgePipeline
-from paddle_sam.inference.sheets import strip
-from paddle_sam.inference.web.sessions import Session, SessionEndedError, Sessions
-from paddle_sam.inference.web.worker import BusyError, Worker
+from paddle_sam.inference.web.demo import Demo, Look, png
+from paddle_sam.inference.web.sessions import SessionEndedError
+from paddle_sam.inference.web.worker import BusyError
 
 PAGE_FILES = Path(__file__).resolve().parent / "static"
-STRIP_TILE = 160
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 STATUS = {SessionEndedError: 410, BusyError: 503}
 
 
-class Demo:
-    """What the pages do, apart from HTTP.
+class InMemoryRequest(Request):
+    """Keeps uploads in memory, where Flask puts larger ones into temporary files."""
 
-    Args:
-        loaders: by name, functions that load a pipeline; the first is the default. Each is called
-            when its model is first used.
-        worker: does the network's work.
-        sessions: what is remembered.
-    """
-
-    def __init__(
-        self,
-        loaders: Mapping[str, Callable[[], AgePipeline]],
-        worker: Worker,
-        sessions: Sessions,
-    ):
-        self.loaders = dict(loaders)
-        self.worker = worker
-        self.sessions = sessions
-        self._pipelines: dict[str, AgePipeline] = {}
-
-    def open(self, photo: np.ndarray, model: str = "") -> dict:
-        """Find the faces of a photo, uint8 [H, W, 3]; returns the new session and its faces."""
-        model = model or next(iter(self.loaders))
-        if model not in self.loaders:
-            raise ConfigError(f"There is no model called {model!r}.")
-        return self.worker.run(lambda: self._open(photo, model))
-
-    def _open(self, photo: np.ndarray, model: str) -> dict:
-        pipeline = self._pipeline(model)
-        try:
-            faces = pipeline.faces(photo, face="all")
-        except FaceNotFoundError as error:
-            raise FaceNotFoundError(
-                "No face was found in this picture. Please use one that shows a face from the"
-                " front, not too small and not cut off."
-            ) from error
-        crops = np.stack([face.image for face in faces])
-        images = paddle.to_tensor(to_network(crops))
-        session = Session(model, crops, images, pipeline.invert(images))
-        return {"session": self.sessions.add(session), "faces": len(crops), "model": model}
-
-    def input_image(self, token: str, face: int) -> bytes:
-        """The aligned crop of a face as PNG."""
-        session = self.sessions.get(token)
-        return png(session.crops[checked_face(session, face)])
-
-    def aged_image(self, token: str, face: int, age: float) -> bytes:
-        """A face at an age as PNG; remembered, so that a slider moved back answers at once."""
-        session = self.sessions.get(token)
-        checked_face(session, face)
-        if not 0 <= age <= 100:
-            raise ConfigError(f"The age has to be from 0 to 100, not {age:g}.")
-        if (face, age) not in session.rendered:
-            self.worker.run(lambda: self._render(session, face, [age]))
-        return session.rendered[face, age]
-
-    def strip(self, token: str, face: int, ages: list[float]) -> bytes:
-        """The face and itself at every age, labelled, as PNG."""
-        session = self.sessions.get(token)
-        crop = session.crops[checked_face(session, face)]
-        tiles = [crop]
-        for age in ages:
-            tiles.append(np.asarray(Image.open(io.BytesIO(self.aged_image(token, face, age)))))
-        side = max(tiles[1].shape[0], STRIP_TILE)
-        return png(strip(tiles, side, ["input", *[f"{age:g}" for age in ages]]))
-
-    def _render(self, session: Session, face: int, ages: list[float]) -> None:
-        """Runs in the worker; an age that was rendered while this waited is not done again."""
-        pipeline = self._pipeline(session.model)
-        for age in ages:
-            if (face, age) not in session.rendered:
-                one = slice(face, face + 1)
-                target = paddle.to_tensor([age], dtype="float32")
-                image = pipeline.render(session.images[one], session.inverted[one], target)
-                session.rendered[face, age] = png(to_uint8(image.numpy())[0])
-
-    def _pipeline(self, model: str) -> AgePipeline:
-        if model not in self._pipelines:
-            self._pipelines[model] = self.loaders[model]()
-        return self._pipelines[model]
-
-
-def checked_face(session: Session, face: int) -> int:
-    if not 0 <= face < len(session.crops):
-        raise ConfigError(f"This photo has {len(session.crops)} faces; number {face} is not there.")
-    return face
-
-
-def png(image: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
+    def _get_file_stream(self, *_args, **_kwargs) -> io.BytesIO:
+        return io.BytesIO()
 
 
 def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -> Flask:
@@ -135,6 +42,7 @@ def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -
             are refused, so that a page elsewhere cannot reach the demo through a forged name.
     """
     app = Flask(__name__, static_folder=None)
+    app.request_class = InMemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = int(max_upload_mb * 1e6)
 
     @app.before_request
@@ -152,35 +60,59 @@ def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -
     def static_file(name):
         return send_from_directory(PAGE_FILES, name)
 
-    @app.get("/models")
-    def models():
-        return jsonify(list(demo.loaders))
+    @app.get("/settings")
+    def settings():
+        return jsonify({"models": list(demo.loaders), "max_upload_mb": max_upload_mb})
 
     @app.post("/photo")
     def photo():
-        uploaded = request.files.get("photo")
-        if uploaded is None:
-            raise ImageError("No picture arrived. Please choose one.")
-        pixels = decode_image(uploaded.read(), "the picture")
-        return jsonify(demo.open(pixels, request.form.get("model", "")))
+        return jsonify(demo.open(uploaded(), request.form.get("model", "")))
 
     @app.post("/example")
     def example():
-        return jsonify(demo.open(portrait(), request.form.get("model", "")))
+        return jsonify(demo.open(example_photo(), request.form.get("model", "")))
+
+    @app.post("/session/<token>/reference")
+    def reference(token):
+        return jsonify(demo.add_reference(token, uploaded()))
+
+    @app.get("/session/<token>/reference/<int:number>.png")
+    def reference_image(token, number):
+        return content(demo.reference_image(token, number), "image/png")
+
+    @app.get("/session/<token>/photo.jpg")
+    def whole_photo(token):
+        return content(demo.photo(token), "image/jpeg")
 
     @app.get("/session/<token>/<int:face>/input.png")
     def input_image(token, face):
-        return picture(demo.input_image(token, face))
+        return content(demo.input_image(token, face), "image/png")
 
-    @app.get("/session/<token>/<int:face>/age/<float:age>.png")
     @app.get("/session/<token>/<int:face>/age/<int:age>.png")
     def aged_image(token, face, age):
-        return picture(demo.aged_image(token, face, float(age)))
+        return content(demo.aged_image(token, face, look(age)), "image/png")
+
+    @app.get("/session/<token>/<int:face>/age/<int:age>.json")
+    def measured(token, face, age):
+        return jsonify(demo.measured(token, face, look(age)))
+
+    @app.get("/session/<token>/<faces>/photo/<int:age>.<any(jpg, png):kind>")
+    def pasted(token, faces, age, kind):
+        data = demo.pasted(token, numbers(faces), look(age), full=kind == "png")
+        return content(data, "image/png" if kind == "png" else "image/jpeg")
 
     @app.get("/session/<token>/<int:face>/strip.png")
     def age_strip(token, face):
-        ages = parse_ages(request.args.get("ages", "0-100:10"))
-        return picture(demo.strip(token, face, ages))
+        looks = [look(age) for age in parse_ages(request.args.get("ages", "0-100:10"))]
+        return content(demo.strip(token, face, looks), "image/png")
+
+    @app.get("/session/<token>/<int:face>/video.mp4")
+    def video(token, face):
+        return content(demo.video(token, face, look(0)), "video/mp4")
+
+    @app.get("/session/<token>/video_done")
+    def video_done(token):
+        return jsonify(demo.sessions.get(token).video_done)
 
     @app.delete("/session/<token>")
     def forget(token):
@@ -202,8 +134,40 @@ def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -
     return app
 
 
-def picture(data: bytes) -> Response:
-    return Response(data, mimetype="image/png", headers={"Cache-Control": "no-store"})
+def uploaded() -> bytes:
+    """The file that a request brought."""
+    file = request.files.get("photo")
+    if file is None:
+        raise ImageError("No picture arrived. Please choose one.")
+    return file.read()
+
+
+@functools.cache
+def example_photo() -> bytes:
+    return png(portrait())
+
+
+def look(age: float) -> Look:
+    """An age with the edits of the query: `strength`, `reference` and `mix`."""
+    asked: MultiDict[str, str] = request.args
+    kinds = {"strength": float, "reference": int, "mix": float}
+    try:
+        edits = {name: kind(asked[name]) for name, kind in kinds.items() if name in asked}
+    except ValueError as error:
+        raise ConfigError(f"This is no number: {error}") from error
+    return Look(age, **edits)
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers of faces, as in `0,2`."""
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"These are no numbers of faces: {text}")
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def content(data: bytes, kind: str) -> Response:
+    return Response(data, mimetype=kind, headers={"Cache-Control": "no-store"})
 
 
 def error_page(message: str, status: int):

@@ -10,41 +10,80 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.configs.demo import DemoConfig
-from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT, AgePipeline
-from paddle_sam.inference.web.app import Demo, make_app
+from paddle_sam.configs.inference import InferenceConfig
+from paddle_sam.inference.measures import Measures
+from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE, AgePipeline
+from paddle_sam.inference.web.app import make_app
+from paddle_sam.inference.web.demo import Demo, Model
 from paddle_sam.inference.web.sessions import Sessions
 from paddle_sam.inference.web.worker import Worker
 
 
 def make_demo_server(config: DemoConfig) -> BaseWSGIServer:
-    """A server that is bound and ready for `serve_forever`.
+    """A server that is bound and ready for `serve_forever`, the first model loaded.
 
     Raises:
-        CheckpointError: a weight file is missing.
+        CheckpointError: a weight file is missing, or the first cannot be used.
         ConfigError: the address is taken or not of this machine.
     """
-    paths = [Path(part.strip()) for part in config.checkpoint_path.split(",") if part.strip()]
-    if missing := [path for path in paths if not path.is_file()]:
-        raise CheckpointError(f"{missing[0]}: there is no such file")
     loaders = {
-        path.stem: functools.partial(AgePipeline.from_checkpoint, path, config.device)
-        for path in paths
-    } or {EMBEDDED_DEFAULT: functools.partial(AgePipeline.from_checkpoint, None, config.device)}
+        name: functools.partial(load_model, config, path)
+        for name, path in model_names(config.checkpoint_path).items()
+    }
     demo = Demo(
         loaders, Worker(config.queue_length), Sessions(config.sessions, 60 * config.idle_minutes)
     )
     app = make_app(demo, config.max_upload_mb, config.host)
     try:
-        return make_server(config.host, config.port, app, threaded=True)
+        server = make_server(config.host, config.port, app, threaded=True)
     except (OSError, SystemExit) as error:  # werkzeug exits where a port is taken
         raise ConfigError(
             f"--port: {config.host}:{config.port} cannot be used ({error}); choose another"
         ) from error
+    try:
+        demo.prepare()
+    except Exception:
+        server.server_close()
+        raise
+    return server
+
+
+def model_names(checkpoint_path: str) -> dict[str, str]:
+    """A name for each weight file of `--checkpoint_path`, and its path; empty for the embedded one.
+
+    Files of one name in several folders are called by their paths.
+
+    Raises:
+        CheckpointError: a file is missing.
+    """
+    paths = [part.strip() for part in checkpoint_path.split(",") if part.strip()]
+    if missing := [path for path in paths if not Path(path).is_file()]:
+        raise CheckpointError(f"--checkpoint_path: {missing[0]}: there is no such file")
+    stems = [Path(path).stem for path in paths]
+    names = {
+        stem if stems.count(stem) == 1 else path: path
+        for stem, path in zip(stems, paths, strict=True)
+    }
+    return names or {EMBEDDED_DEFAULT: ""}
+
+
+def load_model(config: DemoConfig, path: str) -> Model:
+    """The pipeline of a weight file, and what measures its results."""
+    pipeline = AgePipeline.from_checkpoint(path or None, config.device)
+    options = InferenceConfig(
+        checkpoint_path=path,
+        device=config.device,
+        identity_path=config.identity_path,
+        age_regressor_path=config.age_regressor_path,
+    )
+    return Model(pipeline, Measures(options, pipeline.crop))
 
 
 def serve(config: DemoConfig) -> None:
     """Serve until interrupted."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per picture
+    if not config.checkpoint_path:
+        print(EMBEDDED_NOTE)
     server = make_demo_server(config)
     print(f"The demo is at http://{config.host}:{server.port}/ (Ctrl-C ends it)", flush=True)
     server.serve_forever()

@@ -8,7 +8,6 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from paddle_sam.common.checkpoint_file import save_file
 from paddle_sam.common.checks import CheckpointError
 from paddle_sam.common.images import to_network
 from paddle_sam.common.weights import find_weight
@@ -17,24 +16,16 @@ from paddle_sam.data.alignment import CropSettings
 from paddle_sam.inference.measures import Measures
 from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.losses.sam import face_region
-from paddle_sam.models.face_recognition import FaceEmbedder
 from scripts.inference import main as inference
 from scripts.inference_side_by_side import main as side_by_side
+from tests.unit.inference.tiny import save_recognition
 
 PORTRAIT = skimage.data.astronaut()
-SHALLOW = {"units": [1, 1, 1, 1], "squeeze_excite": False}
 
 
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory):
-    """Weight file of a shallow face recognition network with random weights."""
-    paddle.seed(2)
-    network = FaceEmbedder(**SHALLOW)
-    state = {name: value.numpy() for name, value in network.state_dict().items()}
-    path = tmp_path_factory.mktemp("identity") / "identity.pdparams"
-    entry = {"network": "face_embedder", "arch": SHALLOW, "state": state}
-    save_file(path, {"kind": "face_embedder", "networks": {"face_embedder": entry}})
-    return path
+    return save_recognition(tmp_path_factory.mktemp("identity"))
 
 
 def test_both_faces_of_a_photograph_are_pasted_and_the_rest_is_kept(pipeline, tmp_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,7 +7,7 @@ from PIL import Image
 from paddle_sam.common.checks import ImageError
 from paddle_sam.configs.inference import PhotoConfig
 from paddle_sam.data.alignment import AlignedFace
-from paddle_sam.inference.photos import Photo, face_mask, find_inputs, mask_of
+from paddle_sam.inference.photos import OtherFormat, Photo, face_mask, find_inputs, mask_of
 
 SQUARE = np.array([[0, 0], [0, 8], [8, 8], [8, 0]], np.float64)
 
@@ -49,3 +51,18 @@ def test_a_mask_counts_where_it_is_white_and_the_photograph_reaches(tmp_path):
     write(tmp_path / "a.mask.png", size=(4, 8))
     with pytest.raises(ImageError, match="the mask has 4 x 8 pixels, its photograph 8 x 8"):
         face_mask(photo, face)
+
+
+def test_a_photograph_called_like_a_second_face_keeps_its_result():
+    taken = frozenset(map(Path, ("x.jpg", "x_face2.jpg", "x_face2_.jpg")))
+    faces = [AlignedFace(np.zeros((8, 8, 3), np.uint8), SQUARE)] * 3
+    photo = Photo(Path("x.jpg"), np.zeros((8, 8, 3), np.uint8), faces, taken=taken)
+    names = [path.name for path in photo.face_names()]
+    assert names == ["x.jpg", "x_face2__.jpg", "x_face3.jpg"]
+
+
+def test_other_formats_never_share_a_name():
+    named = OtherFormat()
+    photos = ("a.jpg", "a.png", "a.png.jpg", "a.png.png")
+    found = [named(Path(photo), ".png").name for photo in photos]
+    assert len(set(found)) == 4 and found[:2] == ["a.png", "a.png.png"]

@@ -242,6 +242,9 @@ def test_photographs_that_differ_by_their_format_keep_their_own_latents(crops, t
     assert len(latents) == 2
     one, other = (read_latent(path, 10, 128).crop for path in latents)
     assert np.abs(one.astype(int) - other).mean() > 5
+    again = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out"), "--no_align"]
+    again += ["--latent", str(latents[0].parent), "--target_age", "30"]
+    assert inference(again) == 0
 
 
 def test_a_folder_of_latents_is_aged(projected, crops, tmp_path):

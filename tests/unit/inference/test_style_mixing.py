@@ -89,7 +89,7 @@ def test_references_are_aged_to_the_same_age(pipeline, crops, tmp_path):
         no_align=True,
         ref_images_paths_file=str(tmp_path / "list.txt"),
     )
-    donors = style_mixing.references(Ageing(config), config)
+    donors = style_mixing.references(Ageing(config), read_paths(config.ref_images_paths_file))
     with paddle.no_grad():
         want = pipeline.network.encode(network_input(crops / "b.png", 40))
     np.testing.assert_allclose(donors.codes(40).numpy(), want.numpy(), atol=1e-4)

@@ -2,25 +2,57 @@
 
 import io
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import av
 import numpy as np
+import paddle
 import pytest
 import skimage.data
 from PIL import Image
 
-from paddle_sam.common.images import to_network
-from paddle_sam.inference.web.app import Demo, make_app
-from paddle_sam.inference.web.sessions import Session, SessionEndedError, Sessions
+from paddle_sam.common.checks import CheckpointError
+from paddle_sam.common.images import to_network, to_uint8
+from paddle_sam.configs.demo import DemoConfig
+from paddle_sam.configs.inference import InferenceConfig
+from paddle_sam.data.paste import paste_back
+from paddle_sam.inference.editing import mix, strengthen
+from paddle_sam.inference.measures import Measures
+from paddle_sam.inference.web.app import make_app
+from paddle_sam.inference.web.demo import Demo, Model
+from paddle_sam.inference.web.serve import make_demo_server, model_names
+from paddle_sam.inference.web.sessions import Recent, Session, SessionEndedError, Sessions
 from paddle_sam.inference.web.worker import BusyError, Worker
 
 PORTRAIT = skimage.data.astronaut()
 
 
-@pytest.fixture
-def client(pipeline):
-    demo = Demo({"small": lambda: pipeline}, Worker(), Sessions())
+@pytest.fixture(scope="module")
+def model(pipeline):
+    """The embedded default with its age regressor."""
+    return Model(pipeline, Measures(InferenceConfig(device="cpu"), pipeline.crop))
+
+
+@pytest.fixture(scope="module")
+def client(model):
+    demo = Demo({"small": lambda: model}, Worker(), Sessions())
     return make_app(demo, max_upload_mb=1.0).test_client()
+
+
+@pytest.fixture(scope="module")
+def portrait(client):
+    """Address of a session on the example, which is the portrait."""
+    return opened(client)
+
+
+def opened(client) -> str:
+    return f"/session/{client.post('/example').json['session']}"
+
+
+@pytest.fixture
+def short_videos(monkeypatch):
+    monkeypatch.setattr("paddle_sam.inference.web.demo.VIDEO_SECONDS", 0.4)
 
 
 def file_of(image: np.ndarray, file_format="JPEG"):
@@ -31,7 +63,7 @@ def file_of(image: np.ndarray, file_format="JPEG"):
 
 def pixels(response) -> np.ndarray:
     assert response.status_code == 200, response.json
-    assert response.mimetype == "image/png"
+    assert response.mimetype in ("image/png", "image/jpeg")
     return np.asarray(Image.open(io.BytesIO(response.data)))
 
 
@@ -101,40 +133,203 @@ def test_mistakes_are_answered_in_words(client, request_, status, words):
     ("path", "words"),
     [
         ("7/age/50.png", "number 7 is not there"),
-        ("0/age/101.png", "from 0 to 100"),
+        ("0/age/101.png", "The age has to be from 0 to 100, not 101"),
+        ("0/age/50.png?strength=9", "The strength has to be from 0 to 3, not 9"),
+        ("0/age/50.png?mix=nan", "The mix has to be from 0 to 1"),
+        ("0/age/50.png?strength=much", "This is no number"),
+        ("0/age/50.png?reference=0", "0 reference faces; number 0 is not there"),
+        ("0,x/photo/50.png", "no numbers of faces: 0,x"),
+        ("0,1/photo/50.png", "number 1 is not there"),
         ("0/strip.png?ages=old", "--target_age"),
     ],
 )
-def test_impossible_requests_for_a_face(client, path, words):
-    session = client.post("/example").json["session"]
-    answer = client.get(f"/session/{session}/{path}")
+def test_impossible_requests_for_a_face(client, portrait, path, words):
+    answer = client.get(f"{portrait}/{path}")
     assert answer.status_code == 422
     assert words in answer.json["error"]
 
 
-def test_several_faces_can_be_chosen(client, pipeline):
+def inverted(pipeline, image):
+    crop = pipeline.faces(image)[0].image
+    network_input = paddle.to_tensor(to_network(crop))
+    return crop, network_input, pipeline.invert(network_input)
+
+
+def test_strength_scales_what_ageing_changes(client, portrait, pipeline):
+    crop, image, code = inverted(pipeline, PORTRAIT)
+    for strength in (0, 1.5):
+        found = pixels(client.get(f"{portrait}/0/age/80.png?strength={strength}"))
+        want = pipeline.age(crop[None], [80], inverted=code, edit=strengthen(strength))[0, 0]
+        assert np.abs(found.astype(int) - want).max() <= 1
+
+
+def test_a_reference_gives_its_finer_codes_aged_alike(client, pipeline):
+    portrait = opened(client)
+    other = np.clip(PORTRAIT[:, ::-1] * (1, 0.7, 0.5), 0, 255).astype(np.uint8)
+    answer = client.post(f"{portrait}/reference", data=file_of(other, "PNG"))
+    assert answer.json == {"reference": 0}
+    reference, its_image, its_code = inverted(pipeline, other)
+    shown = pixels(client.get(f"{portrait}/reference/0.png"))
+    np.testing.assert_array_equal(shown, reference)
+    crop, image, code = inverted(pipeline, PORTRAIT)
+    at = paddle.to_tensor([70.0])
+    aged, donor = pipeline.aged_codes(image, code, at), pipeline.aged_codes(its_image, its_code, at)
+    for share in (1.0, 0.4):
+        codes = mix([5, 6, 7, 8, 9], donor, share)(aged, code)
+        want = to_uint8(pipeline.decode(codes).numpy())[0]
+        found = pixels(client.get(f"{portrait}/0/age/70.png?reference=0&mix={share}"))
+        assert np.abs(found.astype(int) - want).max() <= 1
+    plain = pixels(client.get(f"{portrait}/0/age/70.png"))
+    assert np.abs(plain.astype(int) - found).mean() > 2
+
+
+def test_references_are_limited(client, monkeypatch):
+    portrait = opened(client)
+    monkeypatch.setattr("paddle_sam.inference.web.demo.MAX_REFERENCES", 1)
+    assert client.post(f"{portrait}/reference", data=file_of(PORTRAIT)).status_code == 200
+    answer = client.post(f"{portrait}/reference", data=file_of(PORTRAIT))
+    assert (answer.status_code, "1 reference faces already" in answer.json["error"]) == (422, True)
+
+
+def test_each_face_can_be_chosen_and_returns_into_the_photo(client, pipeline):
+    """One or all of them, in the photo's own size; what is around them is kept bit for bit."""
     pair = np.hstack([PORTRAIT, PORTRAIT[:, ::-1]])
-    found = client.post("/photo", data=file_of(pair)).json
-    assert found["faces"] == 2
-    left, right = (
-        pixels(client.get(f"/session/{found['session']}/{face}/input.png")) for face in (0, 1)
-    )
-    assert np.abs(left.astype(int) - right[:, ::-1]).mean() < 12
-    assert np.abs(left.astype(int) - right).mean() > 12
+    found = client.post("/photo", data=file_of(pair, "PNG")).json
+    session = f"/session/{found['session']}"
+    faces = pipeline.faces(pair, "all")
+    assert found["faces"] == len(faces) == 2
+    for number, face in enumerate(faces):
+        crop = pixels(client.get(f"{session}/{number}/input.png"))
+        np.testing.assert_array_equal(crop, face.image)
+    aged = [pixels(client.get(f"{session}/{face}/age/80.png")) for face in (0, 1)]
+    for name, chosen in (("0", [0]), ("1", [1]), ("0,1", [0, 1])):
+        found = pixels(client.get(f"{session}/{name}/photo/80.png"))
+        quads = [faces[face].quad for face in chosen]
+        want = paste_back(pair, [aged[face] for face in chosen], quads)
+        assert np.abs(found.astype(int) - want).max() <= 1
+        np.testing.assert_array_equal(found[(want == pair).all(-1)], pair[(want == pair).all(-1)])
 
 
-def make_session(pipeline):
-    crops = np.zeros((1, 64, 64, 3), np.uint8)
-    return Session("small", crops, to_network(crops), None)
+def test_the_page_gets_a_reduced_photo(client):
+    large = np.asarray(Image.fromarray(PORTRAIT).resize((1500, 1500)))
+    session = f"/session/{client.post('/photo', data=file_of(large)).json['session']}"
+    before = pixels(client.get(f"{session}/photo.jpg"))
+    after = pixels(client.get(f"{session}/0/photo/80.jpg"))
+    assert before.shape == after.shape == (1200, 1200, 3)
+    full = pixels(client.get(f"{session}/0/photo/80.png"))
+    assert full.shape == large.shape
+    reduced = np.asarray(Image.fromarray(full).resize((1200, 1200), Image.Resampling.LANCZOS))
+    assert np.abs(after.astype(int) - reduced).mean() < 1.5
+    assert 0.005 < (np.abs(after.astype(int) - before).max(-1) > 20).mean() < 0.1  # the face
 
 
-def test_sessions_end_when_idle_or_too_many(pipeline, monkeypatch):
+def test_results_are_measured(client, portrait):
+    young, old = (client.get(f"{portrait}/0/age/{age}.json").json for age in (15, 85))
+    assert set(young) == {"measured_age"}  # no recognition network was given
+    assert young["measured_age"] < 40 < 60 < old["measured_age"]
+
+
+def test_the_video_can_be_played(client, portrait, pipeline, short_videos):
+    answer = client.get(f"{portrait}/0/video.mp4?strength=1.5")
+    assert (answer.status_code, answer.mimetype) == (200, "video/mp4")
+    with av.open(io.BytesIO(answer.data)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.frames, stream.average_rate, stream.width) == (10, 25, 256)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(frames) == 10
+    oldest = Image.fromarray(pixels(client.get(f"{portrait}/0/age/100.png?strength=1.5")))
+    want = np.asarray(oldest.resize((256, 256), Image.Resampling.LANCZOS))
+    assert np.abs(frames[5][:256].astype(int) - want).mean() < 4
+    assert client.get(f"{portrait}/video_done").json == 0
+
+
+def test_sliders_answer_while_a_video_is_made_and_it_ends_with_its_session(
+    client, pipeline, monkeypatch
+):
+    portrait = opened(client)
+    begun, decode = threading.Event(), pipeline.decode
+
+    def slow(codes, resize_outputs=False):
+        begun.set()
+        time.sleep(0.03)
+        return decode(codes, resize_outputs)
+
+    monkeypatch.setattr(pipeline, "decode", slow)
+    with ThreadPoolExecutor(1) as pool:
+        video = pool.submit(client.application.test_client().get, f"{portrait}/0/video.mp4")
+        assert begun.wait(60)
+        again = client.get(f"{portrait}/0/video.mp4")
+        assert (again.status_code, "Another video" in again.json["error"]) == (503, True)
+        assert client.get(f"{portrait}/0/age/33.png").status_code == 200
+        assert 0 < client.get(f"{portrait}/video_done").json < 1
+        assert not video.done()
+        client.delete(portrait)
+        assert video.result().status_code == 410
+    assert client.post("/example").status_code == 200
+
+
+def test_what_is_kept_is_limited():
+    recent = Recent(limit=10)
+    for key in "abc":
+        recent.add(key, key.upper(), 4)
+        recent.get("a")
+    assert [recent.get(key) for key in "abc"] == ["A", None, "C"]
+    recent.add("d", "D", 11)
+    assert [recent.get(key) for key in "acd"] == [None, None, None]
+
+
+def test_uploads_are_not_written_to_disk(client, short_videos, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a temporary file was made")
+
+    for name in ("SpooledTemporaryFile", "TemporaryFile", "NamedTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(f"tempfile.{name}", refuse)
+    monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", refuse)
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    mixed = (0.8 * PORTRAIT + 0.2 * noise).astype(np.uint8)
+    photo = file_of(mixed, "PNG")
+    assert photo["photo"][0].getbuffer().nbytes > 500_000
+    found = client.post("/photo", data=photo)
+    assert (found.status_code, found.json["faces"]) == (200, 1)
+    session = f"/session/{found.json['session']}"
+    assert client.get(f"{session}/0/photo/80.png").status_code == 200
+    assert client.get(f"{session}/0/video.mp4").status_code == 200
+
+
+def test_the_page_knows_the_limits(client):
+    assert client.get("/settings").json == {"models": ["small"], "max_upload_mb": 1.0}
+
+
+def test_models_of_one_name_stay_apart(tmp_path):
+    paths = [tmp_path / name for name in ("one/best.pdparams", "two/best.pdparams", "c.pdparams")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    one, two, other = map(str, paths)
+    assert model_names(f"{one},{two}, {other}") == {one: one, two: two, "c": other}
+    assert model_names("") == {"sam_mini": ""}
+    with pytest.raises(CheckpointError, match=r"--checkpoint_path: nowhere: there is no such file"):
+        model_names(f"{one},nowhere")
+
+
+def test_a_damaged_model_is_noticed_before_the_first_photo(tmp_path):
+    (tmp_path / "a.pdparams").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="the file is empty"):
+        make_demo_server(DemoConfig(port=0, checkpoint_path=str(tmp_path / "a.pdparams")))
+
+
+def make_session():
+    return Session("small", b"", np.zeros((1, 1, 3), np.uint8), [], [])
+
+
+def test_sessions_end_when_idle_or_too_many(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("paddle_sam.inference.web.sessions.time.monotonic", lambda: now[0])
     sessions = Sessions(limit=2, idle_seconds=60)
 
     def add():
-        session = make_session(pipeline)
+        session = make_session()
         session.used = now[0]
         return sessions.add(session)
 

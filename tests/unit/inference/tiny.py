@@ -1,4 +1,6 @@
-"""A SAM network that takes milliseconds, and the pipeline around it."""
+"""Networks that take milliseconds: SAM, the pipeline around it, face recognition."""
+
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -6,6 +8,7 @@ import paddle
 from paddle_sam.common.checkpoint_file import save_file
 from paddle_sam.data.alignment import CropSettings
 from paddle_sam.inference.pipeline import AgePipeline
+from paddle_sam.models.face_recognition import FaceEmbedder
 from paddle_sam.models.psp_encoder import GradualStyleEncoder
 from paddle_sam.models.sam import SAM
 from paddle_sam.models.stylegan2 import Generator
@@ -29,6 +32,17 @@ def tiny_sam(start="encoded_w_plus", pretrained=True, in_channels=4, output_size
         layer.noise.weight.set_value(np.array([0.05], np.float32))  # starts at 0
     network.eval()
     return network
+
+
+def save_recognition(folder: Path) -> Path:
+    """Write the weight file of a shallow face recognition network with random weights."""
+    paddle.seed(2)
+    arch = {"units": [1, 1, 1, 1], "squeeze_excite": False}
+    state = {name: value.numpy() for name, value in FaceEmbedder(**arch).state_dict().items()}
+    entry = {"network": "face_embedder", "arch": arch, "state": state}
+    path = folder / "identity.pdparams"
+    save_file(path, {"kind": "face_embedder", "networks": {"face_embedder": entry}})
+    return path
 
 
 def tiny_pipeline(**options) -> AgePipeline:

@@ -2,7 +2,13 @@
 
 const AGES = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
 const element = (id) => document.getElementById(id);
-const state = { session: null, face: 0, age: 40, loading: false };
+const state = {
+  session: null, source: null, openings: 0, faces: 1, references: 0,
+  face: 0, age: 40, strength: 1, reference: null, mix: 1, view: "face", all: false,
+  loading: null, measuring: 0, filling: 0, maxUpload: Infinity,
+};
+
+// Messages and requests
 
 function say(text, busy = false) {
   const message = element("message");
@@ -11,110 +17,266 @@ function say(text, busy = false) {
   message.classList.toggle("busy", busy);
 }
 
-async function answer(request) {
+async function get(address, options) {
   let response;
   try {
-    response = await request;
+    response = await fetch(address, options);
   } catch {
     throw new Error("The demo does not answer. Is its command still running?");
   }
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.error);
-  return body;
+  if (!response.ok) throw new Error((await response.json()).error);
+  return response;
 }
 
-const url = (path) => `session/${state.session}/${state.face}/${path}`;
+// Sends a picture, if any, with further fields.
+async function post(address, file, fields = {}) {
+  // The demo ends the connection of a larger one, which a browser cannot tell from a failure.
+  if (file && file.size > 1e6 * state.maxUpload) {
+    throw new Error(`The picture is larger than ${state.maxUpload} MB.`);
+  }
+  const form = new FormData();
+  if (file) form.append("photo", file);
+  for (const name in fields) form.append(name, fields[name]);
+  return (await get(address, { method: "POST", body: form })).json();
+}
 
-async function open(address, form) {
-  if (state.session) forget();
-  form.append("model", element("model").value);
+// What the present choices are called
+
+const url = (path) => `session/${state.session}/${path}`;
+const ofFace = (path) => url(`${state.face}/${path}`);
+
+function edits() {
+  const query = new URLSearchParams();
+  if (state.strength !== 1) query.set("strength", state.strength);
+  if (state.reference !== null) query.set("reference", state.reference);
+  if (state.reference !== null && state.mix !== 1) query.set("mix", state.mix);
+  return query.toString() && `?${query}`;
+}
+
+function picture(kind) {
+  if (state.view === "face") return ofFace(`age/${state.age}.png${edits()}`);
+  const faces = state.all ? [...Array(state.faces).keys()] : [state.face];
+  return url(`${faces}/photo/${state.age}.${kind}${edits()}`);
+}
+
+// A photo
+
+async function open(address, file) {
+  const opening = ++state.openings;
   say("Looking for faces …", true);
+  let found;
   try {
-    const found = await answer(fetch(address, { method: "POST", body: form }));
-    Object.assign(state, { session: found.session, face: 0 });
-    showFaces(found.faces);
-    element("start").hidden = true;
-    element("result").hidden = false;
-    say(found.faces > 1 ? `Found ${found.faces} faces: choose one.` : "", true);
-    chooseFace(0);
+    found = await post(address, file, { model: element("model").value });
   } catch (error) {
-    say(error.message);
+    if (opening === state.openings) say(error.message);
+    return;
   }
+  if (opening !== state.openings) return forget(found.session); // another was chosen meanwhile
+  forget(state.session);
+  Object.assign(state, {
+    session: found.session, source: [address, file], faces: found.faces, references: 0,
+    reference: null,
+  });
+  element("start").hidden = true;
+  element("result").hidden = false;
+  element("all-choice").hidden = found.faces < 2;
+  say(found.faces > 1 ? `Found ${found.faces} faces: choose one.` : "", true);
+  showFaces();
+  showReferences();
+  chooseFace(0);
 }
 
-function forget() {
-  fetch(`session/${state.session}`, { method: "DELETE", keepalive: true });
+function forget(session) {
+  if (session) fetch(`session/${session}`, { method: "DELETE", keepalive: true });
+}
+
+function close() {
+  forget(state.session);
   state.session = null;
+  element("result").hidden = true;
+  element("start").hidden = false;
+  say("");
 }
 
-function showFaces(count) {
-  const buttons = [];
-  for (let face = 0; face < count; face++) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.innerHTML = `<img alt="Face ${face + 1}" src="session/${state.session}/${face}/input.png">`;
-    button.onclick = () => chooseFace(face);
-    buttons.push(button);
-  }
-  element("faces").replaceChildren(...buttons);
+function pictureButton(image, alt, text, onclick) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.innerHTML = `<img alt="${alt}">${text}`;
+  if (image) button.firstElementChild.src = image;
+  button.onclick = onclick;
+  return button;
+}
+
+function press(group, chosen) {
+  [...group.querySelectorAll("button")].forEach((b, i) => b.setAttribute("aria-pressed", i === chosen));
+}
+
+function showFaces() {
+  const count = state.faces;
   element("faces").hidden = count < 2;
+  element("faces").replaceChildren(...[...Array(count).keys()].map((face) =>
+    pictureButton(url(`${face}/input.png`), `Face ${face + 1}`, "", () => chooseFace(face))));
 }
 
 function chooseFace(face) {
   state.face = face;
-  [...element("faces").children].forEach((b, i) => b.setAttribute("aria-pressed", i === face));
-  element("input").src = url("input.png");
-  element("save-strip").href = url("strip.png");
-  const buttons = AGES.map((age) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.innerHTML = `<img alt="At ${age}" src="${url(`age/${age}.png`)}">${age}`;
-    button.onclick = () => chooseAge(age);
-    return button;
-  });
-  element("strip").replaceChildren(...buttons);
-  chooseAge(state.age);
+  press(element("faces"), face);
+  showBefore();
+  showStrip();
+}
+
+function showBefore() {
+  element("input").src = state.view === "face" ? ofFace("input.png") : url("photo.jpg");
+}
+
+function showStrip() {
+  element("strip").replaceChildren(...AGES.map((age) =>
+    pictureButton("", `At ${age}`, age, () => chooseAge(age))));
+  show();
+  fillStrip();
+}
+
+// One after the other, so that the slider need not wait for all of them.
+async function fillStrip() {
+  const filling = ++state.filling;
+  const images = element("strip").querySelectorAll("img");
+  for (const [at, age] of AGES.entries()) {
+    while (state.loading) await state.loading;
+    if (filling !== state.filling || !state.session) return;
+    images[at].src = ofFace(`age/${age}.png${edits()}`);
+    await images[at].decode().catch(() => {}); // the picture above says what is wrong
+  }
 }
 
 function chooseAge(age) {
   state.age = age;
-  element("age").value = age;
-  element("years").textContent = age;
-  [...element("strip").children].forEach((b, i) => b.setAttribute("aria-pressed", AGES[i] === age));
-  element("save-image").href = url(`age/${age}.png`);
-  element("save-image").download = `age_${age}.png`;
-  if (!state.loading) showAge();
+  show();
 }
 
-// One picture is asked for at a time; when it is there, the slider's present place is asked for.
-// So a fast drag never queues old pictures, and the last one shown is always the one chosen.
-async function showAge() {
-  const wanted = url(`age/${state.age}.png`);
-  state.loading = true;
+// Makes the page show what is chosen.
+function show() {
+  element("age").value = state.age;
+  element("years").textContent = state.age;
+  element("strength-value").textContent = state.strength;
+  element("mix-value").textContent = state.mix;
+  press(element("strip"), AGES.indexOf(state.age));
+  const name = state.view === "face" ? "age" : "photo_age";
+  element("save-image").href = picture("png");
+  element("save-image").download = `${name}_${state.age}.png`;
+  element("save-strip").href = ofFace(`strip.png${edits()}`);
+  state.loading ??= load().finally(() => { state.loading = null; });
+}
+
+// One picture is asked for at a time; when it is there, what is chosen by then is asked for. So a
+// fast drag never queues old pictures, and the last one shown is always the one chosen.
+async function load() {
+  let shown = null;
+  while (state.session && shown !== picture("jpg")) {
+    const wanted = picture("jpg");
+    const waiting = setTimeout(() => element("compare").classList.add("waiting"), 300);
+    element("measured").textContent = "\u00a0"; // what was measured belongs to another picture
+    try {
+      const blob = await (await get(wanted)).blob();
+      const image = element("aged");
+      URL.revokeObjectURL(image.src);
+      image.src = URL.createObjectURL(blob);
+      await image.decode();
+      image.dataset.shows = shown = wanted;
+      if (!element("message").classList.contains("busy")) say("");
+    } catch (error) {
+      if (!state.session || !wanted.startsWith(url(""))) continue; // of the photo before
+      say(error.message);
+      return;
+    } finally {
+      clearTimeout(waiting);
+      element("compare").classList.remove("waiting");
+    }
+  }
+  if (state.session) measure();
+}
+
+// Numbers of the picture shown, once the sliders rest.
+async function measure() {
+  const measuring = ++state.measuring;
+  const shown = picture("jpg");
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  if (measuring !== state.measuring || shown !== picture("jpg")) return;
   try {
-    const response = await fetch(wanted);
-    if (!response.ok) throw new Error((await response.json()).error);
-    const picture = URL.createObjectURL(await response.blob());
-    const image = element("aged");
-    URL.revokeObjectURL(image.src);
-    image.src = picture;
-    image.dataset.shows = wanted;
-    await image.decode();
+    const found = await (await get(ofFace(`age/${state.age}.json${edits()}`))).json();
+    if (measuring !== state.measuring || shown !== picture("jpg")) return;
+    const parts = [];
+    if ("measured_age" in found) parts.push(`looks ${Math.round(found.measured_age)} years old`);
+    if ("identity" in found) parts.push(`identity similarity ${found.identity.toFixed(2)}`);
+    element("measured").textContent = parts.join(" · ");
+  } catch (error) {
+    if (state.session) say(error.message);
+  }
+}
+
+// References
+
+function showReferences() {
+  const own = document.createElement("button");
+  Object.assign(own, { type: "button", className: "text", textContent: "its own" });
+  own.onclick = () => chooseReference(null);
+  const others = [...Array(state.references).keys()].map((number) =>
+    pictureButton(url(`reference/${number}.png`), `Reference ${number + 1}`, "",
+      () => chooseReference(number)));
+  const add = document.createElement("label");
+  add.className = "button";
+  add.innerHTML = `of another face … <input id="reference-file" type="file" accept="image/*">`;
+  add.firstElementChild.onchange = (event) => addReference(event.target.files[0]);
+  element("references").replaceChildren(own, ...others, add);
+  press(element("references"), state.reference === null ? 0 : state.reference + 1);
+  element("mix-row").hidden = state.reference === null;
+}
+
+async function addReference(file) {
+  if (!file) return;
+  say("Looking for a face …", true);
+  try {
+    const { reference } = await post(url("reference"), file);
+    state.references = reference + 1;
+    say("");
+    chooseReference(reference);
   } catch (error) {
     say(error.message);
-    state.loading = false;
-    return;
   }
-  state.loading = false;
-  if (state.session && wanted !== url(`age/${state.age}.png`)) showAge();
 }
 
-function upload(file) {
-  if (!file) return;
-  const form = new FormData();
-  form.append("photo", file);
-  open("photo", form);
+function chooseReference(number) {
+  state.reference = number;
+  showReferences();
+  showStrip();
 }
+
+// Video
+
+async function saveVideo() {
+  const button = element("save-video");
+  const done = url("video_done");
+  const progress = setInterval(async () => {
+    const part = await get(done).then((response) => response.json()).catch(() => 0);
+    if (button.disabled) button.textContent = `Video … ${Math.round(100 * part)} %`;
+  }, 400);
+  button.disabled = true;
+  button.textContent = "Video …";
+  try {
+    const blob = await (await get(ofFace(`video.mp4${edits()}`))).blob();
+    const link = document.createElement("a");
+    Object.assign(link, { href: URL.createObjectURL(blob), download: "ageing.mp4" });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  } catch (error) {
+    if (state.session) say(error.message);
+  } finally {
+    clearInterval(progress);
+    button.disabled = false;
+    button.textContent = "Video";
+  }
+}
+
+// The webcam
 
 async function useWebcam() {
   try {
@@ -140,32 +302,50 @@ function shoot() {
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
   stopWebcam();
-  canvas.toBlob(upload, "image/jpeg", 0.95);
+  canvas.toBlob((file) => open("photo", file), "image/jpeg", 0.95);
 }
 
-element("file").onchange = (event) => { upload(event.target.files[0]); event.target.value = ""; };
-element("example").onclick = () => open("example", new FormData());
+// What the controls do
+
+const number = (id, name, then) => {
+  element(id).oninput = (event) => { state[name] = Number(event.target.value); show(); };
+  element(id).onchange = then;
+};
+number("age", "age", null);
+number("strength", "strength", showStrip); // the strip follows when the slider is let go
+number("mix", "mix", showStrip);
+element("file").onchange = ({ target }) => {
+  if (target.files[0]) open("photo", target.files[0]);
+  target.value = "";
+};
+element("example").onclick = () => open("example");
+element("model").onchange = () => { if (state.session) open(...state.source); };
 element("webcam").onclick = useWebcam;
 element("shoot").onclick = shoot;
 element("cancel").onclick = stopWebcam;
-element("age").oninput = (event) => chooseAge(Number(event.target.value));
-element("divider").oninput = (event) => element("compare").style.setProperty("--cut", `${event.target.value}%`);
-element("again").onclick = () => {
-  forget();
-  element("result").hidden = true;
-  element("start").hidden = false;
-  say("");
+element("again").onclick = close;
+element("save-video").onclick = saveVideo;
+element("all").onchange = ({ target }) => { state.all = target.checked; show(); };
+for (const choice of document.querySelectorAll("input[name=view]")) {
+  choice.onchange = () => { state.view = choice.value; showBefore(); show(); };
+}
+element("divider").oninput = ({ target }) =>
+  element("compare").style.setProperty("--cut", `${target.value}%`);
+element("input").onload = ({ target }) => {
+  element("compare").style.aspectRatio = `${target.naturalWidth} / ${target.naturalHeight}`;
 };
 for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
   element("drop").addEventListener(name, (event) => {
     event.preventDefault();
     element("drop").classList.toggle("over", over);
-    if (name === "drop") upload(event.dataTransfer.files[0]);
+    if (name === "drop" && event.dataTransfer.files[0]) open("photo", event.dataTransfer.files[0]);
   });
 }
-window.addEventListener("pagehide", () => { if (state.session) forget(); });
+window.addEventListener("pagehide", () => forget(state.session));
+window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
-answer(fetch("models")).then((names) => {
-  element("model").replaceChildren(...names.map((name) => new Option(name, name)));
-  element("model-choice").hidden = names.length < 2;
+get("settings").then((response) => response.json()).then(({ models, max_upload_mb }) => {
+  state.maxUpload = max_upload_mb;
+  element("model").replaceChildren(...models.map((name) => new Option(name, name)));
+  element("model-choice").hidden = models.length < 2;
 }).catch((error) => say(error.message));
