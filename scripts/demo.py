@@ -6,7 +6,7 @@ memory only, while they are used.
 
     python scripts/demo.py
     python scripts/demo.py --checkpoint_path pretrained_models/sam_ffhq_aging.pdparams --port 8080
-    python scripts/demo.py --checkpoint_path one.pdparams,two.pdparams --identity_path ir101.pdparams
+    python scripts/demo.py --checkpoint_path one.pdparams,two.pdparams --identity_path ir50.pdparams
 """
 
 import sys
