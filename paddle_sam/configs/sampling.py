@@ -74,6 +74,7 @@ class FiguresConfig(GeneratorConfig):
     figures: str = option(
         "uncurated,mixing,noise,components,truncation", "which figures to make, of these"
     )
+    format: str = option("png", "kind of file", choices=("png", "jpg", "webp"))
     uncurated_seed: int = option(5, "first of the consecutive seeds of `uncurated`", minimum=0)
     uncurated_rows: int = option(3, "rows of the largest images", minimum=1)
     uncurated_levels: str = option("0,1,2,2,3,3", "halvings of the size in each column")
@@ -188,6 +189,7 @@ class InspectionConfig(GeneratorConfig):
     references: int = option(
         8, "images of the data set whose own neighbours tell what is near; 0 for none", minimum=0
     )
+    num_threads: int = option(2, "processes that read images; 0 for none", minimum=0)
     latents: str = option("", "two files of scripts/project.py to interpolate between: a.npz,b.npz")
     steps: int = option(7, "images of the interpolation, its ends included", minimum=2)
     video: bool = option(False, "also write the interpolation as a video")

@@ -26,7 +26,7 @@ NOISE_FIGURES = {"noise": noise_figure, "components": components_figure}
 
 
 def figures(config: FiguresConfig) -> Iterator[Path]:
-    """Write the figures asked for to `exp_dir/figures/NAME.png`; gives their paths.
+    """Write the figures asked for to `exp_dir/figures/NAME.FORMAT`; gives their paths.
 
     Raises:
         ConfigError: an option cannot work.
@@ -44,7 +44,7 @@ def figures(config: FiguresConfig) -> Iterator[Path]:
         drawn |= {name: (PLAIN_FIGURES[name], generator) for name in plain}
     for name in names:
         draw, generator = drawn[name]
-        target = Path(config.exp_dir) / "figures" / f"{name}.png"
+        target = Path(config.exp_dir) / "figures" / f"{name}.{config.format}"
         save_image(target, draw(config, generator))
         yield target
 

@@ -15,6 +15,7 @@ from paddle_sam.common.images import resize, save_image
 from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.sampling import InspectionConfig, parse_seeds
 from paddle_sam.data.archive import ImageSet, ImageSource, open_image_set, read_source
+from paddle_sam.data.dataset import read_sample
 from paddle_sam.inference.animation import there_and_back, write_all
 from paddle_sam.inference.latents import read_latent
 from paddle_sam.inference.nearest import (
@@ -23,7 +24,6 @@ from paddle_sam.inference.nearest import (
     PixelDistance,
     distances,
     nearest,
-    read_at,
 )
 from paddle_sam.inference.sheets import stack, strip
 from paddle_sam.inference.style_generator import StyleGenerator, checkpoint
@@ -79,7 +79,9 @@ def nearest_sheet(
     own = references(sources, config.references, size)
     queries = [*[resize(sample, size) for sample in samples], *own.values()]
 
-    table = distances(np.stack(queries), sources, distance_of(config), config.mirror)
+    table = distances(
+        np.stack(queries), sources, distance_of(config), config.mirror, config.num_threads
+    )
     table[range(len(seeds), len(queries)), list(own)] = np.inf
     found = nearest(table[: len(seeds)], config.neighbours)
     tile, lines = generator.tile_size(config.tile_size), []
@@ -99,7 +101,7 @@ def references(sources: Sequence[ImageSource], count: int, size: int) -> dict[in
     found = {}
     for place in places if len(sources) > 1 else ():
         with contextlib.suppress(ImageError):  # the search will name it
-            found[int(place)] = read_at(sources[place], size)
+            (found[int(place)],) = read_sample((sources[place],), size)
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,11 +13,10 @@ from tqdm import tqdm
 
 from paddle_sam.common.checks import ImageError
 from paddle_sam.common.images import to_network
-from paddle_sam.data.archive import ImageSource, read_source
-from paddle_sam.data.transforms import fit
+from paddle_sam.data.archive import ImageSource
+from paddle_sam.data.read_ahead import read_batches
 from paddle_sam.models.lpips import LPIPS
 
-READERS = 4
 BATCH = 16
 
 
@@ -73,13 +71,12 @@ class Neighbours:
     distances: np.ndarray
 
 
-def read_at(source: ImageSource, size: int) -> np.ndarray:
-    """An image of the data set at the size of comparison: uint8 [size, size, 3]."""
-    return np.ascontiguousarray(fit(read_source(source), size))
-
-
 def distances(
-    queries: np.ndarray, images: Sequence[ImageSource], distance: Distance, mirror: bool = False
+    queries: np.ndarray,
+    images: Sequence[ImageSource],
+    distance: Distance,
+    mirror: bool = False,
+    workers: int = 0,
 ) -> np.ndarray:
     """Distance float [Q, N] of queries uint8 [Q, S, S, 3] from every image of a data set.
 
@@ -87,6 +84,7 @@ def distances(
 
     Args:
         mirror: take the smaller of the distances of a query and of its mirror image.
+        workers: processes that read; 0 reads in this one.
 
     Raises:
         ImageError: no image can be read.
@@ -96,25 +94,18 @@ def distances(
         queries = np.concatenate([queries, queries[:, :, ::-1]])
     wanted = distance.extract(queries)
     found = np.full((len(queries), len(images)), np.inf)
-    unreadable = []
-    with tqdm(total=len(images), unit="image") as progress, ThreadPoolExecutor(READERS) as pool:
-        for start in range(0, len(images), BATCH):
-            futures = [pool.submit(read_at, one, size) for one in images[start : start + BATCH]]
-            places, pixels = [], []
-            for place, future in enumerate(futures, start):
-                try:
-                    pixels.append(future.result())
-                    places.append(place)
-                except ImageError as error:
-                    unreadable.append(error)
-                    tqdm.write(f"skipped: {error}", file=sys.stderr)
-            if places:
-                found[:, places] = distance.between(wanted, distance.extract(np.stack(pixels)))
-            progress.update(len(futures))
+    unreadable = {}
+    with tqdm(total=len(images), unit="image") as progress:
+        for read, failed in read_batches(images, size, BATCH, workers):
+            if read:
+                pixels = np.stack(list(read.values()))
+                found[:, list(read)] = distance.between(wanted, distance.extract(pixels))
+            for reason in failed.values():
+                tqdm.write(f"skipped: {reason}", file=sys.stderr)
+            unreadable |= failed
+            progress.update(len(read) + len(failed))
     if len(unreadable) == len(images):
-        raise ImageError(
-            f"none of the {len(images)} images can be read, the last: {unreadable[-1]}"
-        )
+        raise ImageError(f"none of {len(images)} images can be read, the first: {unreadable[0]}")
     return found.reshape(2, -1, len(images)).min(axis=0) if mirror else found
 
 

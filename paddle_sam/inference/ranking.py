@@ -7,9 +7,7 @@ not belong there: bad crops, text, drawings among photographs. Look at both ends
 from __future__ import annotations
 
 import csv
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +29,13 @@ from paddle_sam.data.archive import (
     read_source,
     write_archive,
 )
-from paddle_sam.data.dataset import read_sample
-from paddle_sam.data.loader import reading_pool
+from paddle_sam.data.read_ahead import read_batches
 from paddle_sam.inference.sampling import sample
 from paddle_sam.inference.sheets import contact_sheet
 from paddle_sam.inference.style_generator import EMBEDDED_GENERATOR
 from paddle_sam.models.checkpoint import load
 from paddle_sam.models.stylegan2 import Discriminator
 
-_BATCHES_AHEAD = 3
 _OF_SAMPLING = ("checkpoint_path", "exp_dir", "truncation", "batch_size", "device", "engine")
 
 
@@ -95,34 +91,16 @@ def score_all(
     discriminator.group_size = 1
     scores, problems = np.full(len(images), np.nan), {}
     with tqdm(total=len(images), desc="scoring", unit="img") as bar:
-        for indices, jobs in _read_ahead(images, discriminator.size, batch_size, workers):
-            batch = {}
-            for index, job in zip(indices, jobs, strict=True):
-                try:
-                    (batch[index],) = job.result()
-                except ImageError as error:
-                    problems[index] = str(error)
+        for batch, failed in read_batches(images, discriminator.size, batch_size, workers):
+            problems |= failed
             if batch:
                 with paddle.no_grad():
                     logits = discriminator(paddle.to_tensor(to_network(list(batch.values()))))
                 scores[list(batch)] = logits.numpy()[:, 0]
-            bar.update(len(indices))
+            bar.update(len(batch) + len(failed))
     if len(problems) == len(images):
         raise ImageError(f"none of {len(images)} images can be read, the first: {problems[0]}")
     return scores, problems
-
-
-def _read_ahead(
-    images: Sequence[ImageSource], size: int, batch_size: int, workers: int
-) -> Iterator[tuple[range, list[Future]]]:
-    with reading_pool(workers) as pool:
-        ahead = deque()
-        for start in range(0, len(images), batch_size):
-            indices = range(start, min(start + batch_size, len(images)))
-            ahead.append((indices, [pool.submit(read_sample, (images[i],), size) for i in indices]))
-            if len(ahead) > (_BATCHES_AHEAD if workers else 0):
-                yield ahead.popleft()
-        yield from ahead
 
 
 def make_samples(config: RankConfig) -> ImageSet:

@@ -38,7 +38,7 @@ def data(tmp_path, generator):
 def options(tmp_path):
     save_generator(tmp_path / "tiny.pdparams", tiny_generator())
     text = f"--checkpoint_path {tmp_path / 'tiny.pdparams'} --exp_dir {tmp_path} --device cpu"
-    return [*text.split(), "--engine", "eager", "--tile_size", "64"]
+    return [*text.split(), "--engine", "eager", "--tile_size", "64", "--num_threads", "0"]
 
 
 def result(tmp_path):
@@ -112,7 +112,7 @@ def test_unreadable_images_are_skipped_and_never_near(data, options, tmp_path, c
     for sample in result(tmp_path)["samples"]:
         names = [one["image"] for one in sample["neighbours"]]
         assert len(names) == 11 and "0.png" not in names
-    with pytest.raises(ImageError, match="none of the 1 images can be read"):
+    with pytest.raises(ImageError, match="none of 1 images can be read"):
         distances(np.zeros((1, 8, 8, 3), np.uint8), [data / "0.png"], PixelDistance())
 
 
