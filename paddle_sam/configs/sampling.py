@@ -111,7 +111,11 @@ class VideosConfig(GeneratorConfig):
     bitrate: str = option("", "such as 5M or 800k (default: a constant good quality)")
     formats: str = option("mp4", "kinds of files to write: mp4, gif, webp")
     seed: int = option(0, "seed of the walk", minimum=0)
-    smoothing: float = option(1.0, "seconds over which a walk's latents are smoothed", minimum=0.01)
+    smoothing: float = option(
+        0.0,
+        "seconds over which a walk's latents are smoothed; 0 for one, in short videos a quarter",
+        minimum=0,
+    )
     grid: str = option("3x2", "COLUMNSxROWS of faces in `walk` and `training`")
     destinations: str = option("700-702", "seeds of the faces that take on the walk's styles")
     snapshots: str = option("", "folder of network_KIMG.pdparams files, for `training`")
@@ -159,6 +163,11 @@ class VideosConfig(GeneratorConfig):
     def frames(self) -> int:
         """Number of frames of each video, at least two."""
         return max(round(self.fps * self.duration), 2)
+
+    @property
+    def smoothing_frames(self) -> float:
+        """Deviation of the Gaussian that smooths a walk."""
+        return self.fps * (self.smoothing or min(1.0, self.duration / 4))
 
     def __post_init__(self):
         if self.smoothing > self.duration / 4:

@@ -60,8 +60,9 @@ def walk_codes(
     config: VideosConfig, generator: StyleGenerator, walkers: int
 ) -> Iterator[np.ndarray]:
     """Truncated codes [N, L, D] of the walkers, frame after frame."""
-    sigma = config.smoothing * config.fps
-    for z in smooth_walk(config.frames, walkers, generator.dim, sigma, config.seed):
+    for z in smooth_walk(
+        config.frames, walkers, generator.dim, config.smoothing_frames, config.seed
+    ):
         yield generator.codes(generator.map(z), config.truncation, config.truncation_cutoff)
 
 

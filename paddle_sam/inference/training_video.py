@@ -49,11 +49,15 @@ def training_frames(config: VideosConfig) -> Iterator[np.ndarray]:
 
     @functools.lru_cache(maxsize=2)  # those a frame lies between
     def picture(index: int) -> np.ndarray:
-        kimg, path = snapshots[index]
-        return snapshot_picture(config, kimg, path, seeds, columns)
+        return snapshot_grid(config, snapshots[index][1], seeds, columns)
 
     for position in tqdm(snapshot_positions(len(snapshots), config.frames), unit="frame"):
-        yield crossfade(picture, position) if config.fade else picture(round(position))
+        nearest = round(position)
+        frame = crossfade(picture, position) if config.fade else picture(nearest)
+        if config.labels:
+            captions = [f"{snapshots[nearest][0]:,} kimg", *[""] * (columns - 1)]
+            frame = np.concatenate([frame, caption_line(captions, frame.shape[1] // columns)])
+        yield frame
 
 
 def snapshot_positions(snapshots: int, frames: int) -> list[float]:
@@ -80,18 +84,12 @@ def crossfade(picture, position: float) -> np.ndarray:
     return np.rint(mixed).astype(np.uint8)
 
 
-def snapshot_picture(
-    config: VideosConfig, kimg: int, path: Path, seeds: range, columns: int
-) -> np.ndarray:
-    """The grid of one snapshot, with a line that says how far training was."""
+def snapshot_grid(config: VideosConfig, path: Path, seeds: range, columns: int) -> np.ndarray:
+    """The faces of one snapshot in rows: uint8 [H, W, 3]."""
     generator = StyleGenerator.open(path, config)
     codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
     images = []
     for start in range(0, len(seeds), config.batch_size):
         images += list(generator.render(codes[start : start + config.batch_size]))
-    tile = generator.tile_size(config.tile_size)
-    grid = matrix([images[k : k + columns] for k in range(0, len(images), columns)], tile)
-    if not config.labels:
-        return grid
-    captions = [f"{kimg:,} kimg", *[""] * (columns - 1)]
-    return np.concatenate([grid, caption_line(captions, tile)])
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    return matrix(rows, generator.tile_size(config.tile_size))

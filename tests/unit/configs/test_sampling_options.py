@@ -88,6 +88,9 @@ def test_bit_rates():
 
 def test_lengths():
     assert VideosConfig(duration=2.5, fps=20, smoothing=0.2).frames == 50
-    assert VideosConfig(duration=0.1, fps=1, smoothing=0.02).frames == 2
+    assert VideosConfig(duration=0.1, fps=1).frames == 2
     with pytest.raises(ConfigError, match=r"--smoothing: expected at most a quarter of --duration"):
-        VideosConfig(duration=3.0)
+        VideosConfig(duration=3.0, smoothing=1.0)
+    assert VideosConfig(duration=3.0, fps=10).smoothing_frames == 7.5
+    assert VideosConfig(duration=60.0, fps=10).smoothing_frames == 10
+    assert VideosConfig(duration=60.0, fps=10, smoothing=2.5).smoothing_frames == 25

@@ -104,6 +104,9 @@ def test_training_shows_the_same_seeds_in_every_snapshot(run):
         one = StyleGenerator(tiny_generator(seed=seed))
         want = np.hstack(list(one.render(one.seed_codes([4, 5], 0.7))))
         assert np.abs(frame.astype(int) - want).max() <= 1
+    labelled = list(training_frames(VideosConfig(**{**vars(config), "labels": True})))
+    assert labelled[0].shape == (TILE + 12, 2 * TILE, 3)
+    assert (labelled[0][TILE:] != labelled[-1][TILE:]).any()  # 9 kimg, 200 kimg
     cut = list(training_frames(VideosConfig(**{**vars(config), "fade": False})))
     assert len({frame.tobytes() for frame in cut}) == 3 < len({f.tobytes() for f in frames})
 
