@@ -44,10 +44,13 @@ def torch_ops() -> Ops:
 
 
 class NaiveSAM:
-    """`network`'s weights under the reference's arithmetic; called with an image and an age."""
+    """`network`'s weights under the reference's arithmetic; called with an image and an age.
 
-    def __init__(self, network: SAM, ops: Ops):
-        self.ops, self.f = ops, ops.functional
+    `training` has batch norm take the batch's statistics.
+    """
+
+    def __init__(self, network: SAM, ops: Ops, training: bool = False):
+        self.ops, self.f, self.training = ops, ops.functional, training
         self.weights = {n: ops.tensor(v.numpy()) for n, v in network.state_dict().items()}
         taps = np.outer([1, 3, 3, 1], [1, 3, 3, 1]).astype(np.float32)
         self.fir = ops.tensor((taps / taps.sum() * 4)[None, None])
@@ -182,7 +185,8 @@ class NaiveSAM:
 
     def norm(self, name: str, x):
         names = ("_mean", "_variance", "weight", "bias")
-        return self.f.batch_norm(x, *(self.weights[f"{name}.{leaf}"] for leaf in names))
+        statistics = (self.weights[f"{name}.{leaf}"] for leaf in names)
+        return self.f.batch_norm(x, *statistics, training=self.training)
 
     def prelu(self, name: str, x):
         return self.f.prelu(x, self.weights[f"{name}._weight"])

@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=2 python -m benchmarks.train_step [--size published]
 
-Three variants, each in a process of its own: `recompute` treats the frozen networks as the
-published code does (gradients for their weights, the input's features computed again for every
-loss), `once` is the trainer as it is, `parts` renders and judges one image at a time
-(`--decoder_batch 1`). Weights are random; a step costs the same whatever they are. The first step
-is warm-up, and allocates what the optimizer keeps.
+Variants, each in a process of its own: `recompute` treats the frozen networks as the published
+code does (gradients for their weights, the input's features computed again for every loss), `once`
+is the trainer as it is, `parts` renders and judges one image at a time (`--decoder_batch 1`).
+`torch` is the published arithmetic in PyTorch without the networks that judge and without the
+optimizer, so less than a step of the published code. Weights are random; a step costs the same
+whatever they are. The first step is warm-up, and allocates what the optimizer keeps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import timing
 
-VARIANTS = ("recompute", "once", "parts")
+VARIANTS = ("recompute", "once", "parts", "torch")
 SIZES = ("published", "mini")
 
 
@@ -61,6 +62,9 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
 
     resolve_device("cpu")
     paddle.seed(0)
+    if variant == "torch":
+        times = timing.measure(torch_step(build_networks(size)[0], batch_size), steps)
+        return {**times, "peak_memory_gb": timing.peak_memory_gb()}
     trainer = build_trainer(size, batch_size, decoder_batch=1 if variant == "parts" else 0)
     if variant == "recompute":
         recompute_everything(trainer)
@@ -79,17 +83,40 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
     return {**times, "peak_memory_gb": timing.peak_memory_gb(), "loss": losses[-1]}
 
 
-def build_trainer(size: str, batch_size: int, decoder_batch: int):
-    """A trainer with random weights, in the published configuration or the mini one."""
-    from paddle_sam.configs.age import SIZES as AGE_SIZES
-    from paddle_sam.configs.sam import SAMConfig
-    from paddle_sam.losses.sam import LossWeights, SAMLoss
-    from paddle_sam.models.age_regressor import AgeRegressor
+def torch_step(network, batch_size: int):
+    """Both passes of a step, forward and backward, by `NaiveSAM` in torch."""
+    import numpy as np
+    import torch
+
+    from benchmarks.naive import NaiveSAM, torch_ops
+
+    subject = NaiveSAM(network, torch_ops(), training=True)
+    for name, weight in subject.weights.items():
+        weight.requires_grad_(not name.endswith(("._mean", "._variance")))
+    side = network.input_size
+    images = np.random.default_rng(0).uniform(-1, 1, (batch_size, 3, side, side))
+
+    def render(x, age: float):
+        plane = torch.full_like(x[:, :1], age)
+        codes = subject.encode("encoder", torch.cat([x, plane], 1))
+        codes = codes + subject.encode("pretrained_encoder", x) + subject.weights["latent_avg"]
+        images = torch.cat([subject.decode(code) for code in codes.split(1)])
+        return torch.nn.functional.adaptive_avg_pool2d(images, side)
+
+    def step():
+        x = torch.from_numpy(images.astype("float32"))
+        for age in (0.6, 0.3):
+            x = render(x, age)
+            x.square().mean().backward()
+            x = x.detach()
+
+    return step
+
+
+def build_networks(size: str):
+    """A SAM network with random weights, and its description."""
     from paddle_sam.models.checkpoint import build_sam
-    from paddle_sam.models.face_recognition import FaceEmbedder
-    from paddle_sam.models.lpips import LPIPS
-    from paddle_sam.training.sam_networks import Assembled, new_encoder
-    from paddle_sam.training.sam_trainer import SAMTrainer
+    from paddle_sam.training.sam_networks import new_encoder
 
     decoder = {"size": 1024, "style_dim": 512}
     if size == "mini":
@@ -102,7 +129,21 @@ def build_trainer(size: str, batch_size: int, decoder_batch: int):
         "pretrained_encoder": {**encoder, "in_channels": 3},
         "start": "encoded_w_plus",
     }
-    network = build_sam(**arch)
+    return build_sam(**arch), arch
+
+
+def build_trainer(size: str, batch_size: int, decoder_batch: int):
+    """A trainer with random weights, in the published configuration or the mini one."""
+    from paddle_sam.configs.age import SIZES as AGE_SIZES
+    from paddle_sam.configs.sam import SAMConfig
+    from paddle_sam.losses.sam import LossWeights, SAMLoss
+    from paddle_sam.models.age_regressor import AgeRegressor
+    from paddle_sam.models.face_recognition import FaceEmbedder
+    from paddle_sam.models.lpips import LPIPS
+    from paddle_sam.training.sam_networks import Assembled
+    from paddle_sam.training.sam_trainer import SAMTrainer
+
+    network, arch = build_networks(size)
     for part in (network.decoder, network.pretrained_encoder):
         for parameter in part.parameters():
             parameter.stop_gradient = True
@@ -111,7 +152,7 @@ def build_trainer(size: str, batch_size: int, decoder_batch: int):
         use_weighted_id_loss=True,
         batch_size=batch_size,
         decoder_batch=decoder_batch,
-        output_size=decoder["size"],
+        output_size=arch["decoder"]["size"],
         learning_rate=0.0,  # every step does all the work and finds the same loss
     )
     widths, fc = AGE_SIZES[size]
