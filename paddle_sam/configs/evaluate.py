@@ -30,10 +30,10 @@ class FeatureConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SetsConfig(FeatureConfig):
-    """Compare two folders of images."""
+    """Compare two folders or archives of images."""
 
-    real: str = option("", "folder of real images")
-    made: str = option("", "folder of generated images")
+    real: str = option("", "folder or archive of real images")
+    made: str = option("", "folder or archive of generated images")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ A folder, with or without such a file in it, opens the same way.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import zipfile
@@ -23,7 +24,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from paddle_sam.common.checks import ConfigError, ImageError
-from paddle_sam.common.files import atomic_path
+from paddle_sam.common.files import atomic_path, sha256
 from paddle_sam.common.images import (
     IMAGE_SUFFIXES,
     decode_image,
@@ -159,6 +160,13 @@ def read_source(source: ImageSource) -> np.ndarray:
     if isinstance(source, ArchiveImage):
         return decode_image(source.read_bytes(), str(source))
     return read_image(source)
+
+
+def content_digest(source: ImageSource) -> str:
+    """SHA-256 of an image file's content, in hexadecimal; the same in a folder and an archive."""
+    if isinstance(source, ArchiveImage):
+        return hashlib.sha256(source.read_bytes()).hexdigest()
+    return sha256(source)
 
 
 def relative_name(image: ImageSource, root: Path) -> str:

@@ -15,9 +15,11 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.common.checks import ImageError
+from paddle_sam.common.checkpoint_file import read_file
+from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.files import atomic_path
 from paddle_sam.common.images import save_image, to_network
+from paddle_sam.common.runtime import resolve_device
 from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.preparation import RankConfig
 from paddle_sam.configs.sampling import SamplingConfig
@@ -33,7 +35,7 @@ from paddle_sam.data.read_ahead import read_batches
 from paddle_sam.inference.sampling import sample
 from paddle_sam.inference.sheets import contact_sheet
 from paddle_sam.inference.style_generator import EMBEDDED_GENERATOR
-from paddle_sam.models.checkpoint import load
+from paddle_sam.models.checkpoint import network_from
 from paddle_sam.models.stylegan2 import Discriminator
 
 _OF_SAMPLING = ("checkpoint_path", "exp_dir", "truncation", "batch_size", "device", "engine")
@@ -56,7 +58,7 @@ def rank_images(config: RankConfig) -> Ranking:
     """
     folder = Path(config.exp_dir)
     weights = config.checkpoint_path or find_weight(EMBEDDED_GENERATOR)
-    discriminator = load(weights, config.discriminator, config.device)
+    discriminator = read_discriminator(weights, config.discriminator, config.device)
     images = make_samples(config) if config.samples else open_image_set(config.data_path)
     scores, problems = score_all(
         discriminator, images.images, config.batch_size, config.num_threads
@@ -75,6 +77,24 @@ def rank_images(config: RankConfig) -> Ranking:
             files[-1], config.data_path, images, [i for i in range(len(images)) if i not in drop]
         )
     return Ranking(len(images), len(problems), tuple(files))
+
+
+def read_discriminator(path: str | Path, part: str, device: str) -> Discriminator:
+    """The network called `part` of a weight file.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+        ConfigError: it holds no discriminator of that name.
+    """
+    resolve_device(device)
+    content = read_file(path)
+    found = {name: entry["network"] for name, entry in content.get("networks", {}).items()}
+    if found.get(part) != "stylegan2_discriminator":
+        raise ConfigError(
+            f"--discriminator: {path} holds {', '.join(found) or 'no network'}, and no StyleGAN2"
+            f" discriminator {part!r}. Checkpoints of training have one, snapshots do not."
+        )
+    return network_from(content, str(path), part)
 
 
 def score_all(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.files import atomic_path, sha256
-from paddle_sam.common.images import list_images
 from paddle_sam.configs.evaluate import FeatureConfig, SetsConfig, StarGAN2EvaluationConfig
+from paddle_sam.data.archive import list_sources
 from paddle_sam.data.domains import Domains
 from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.metrics.feature_store import FeatureStore
@@ -19,16 +19,16 @@ from paddle_sam.models.stargan2_system import StarGAN2
 
 
 def evaluate_sets(config: SetsConfig) -> dict:
-    """Compare two folders of images.
+    """Compare two folders or archives of images.
 
     Raises:
         PaddleSamError: an option is missing, or a file cannot be used.
     """
     for name in ("real", "made"):
         if not getattr(config, name):
-            raise ConfigError(f"--{name}: name a folder of images")
+            raise ConfigError(f"--{name}: name a folder or archive of images")
     store = feature_store(config)
-    real, made = (list_images(folder) for folder in (config.real, config.made))
+    real, made = (list_sources(folder) for folder in (config.real, config.made))
     measures = set_measures(store.of_files(real, "real"), store.of_files(made, "made"))
     return _report(config, measures | {"real": len(real), "made": len(made)})
 

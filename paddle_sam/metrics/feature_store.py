@@ -16,8 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.files import atomic_path, sha256
-from paddle_sam.common.images import read_image
+from paddle_sam.common.files import atomic_path
+from paddle_sam.data.archive import ImageSource, content_digest, read_source
 
 FORMAT = 1
 _PART_SIZE = 64  # images in memory together, and lost at most when a run is killed
@@ -46,7 +46,7 @@ class FeatureStore:
             self._folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
             self._read_parts(text)
 
-    def of_files(self, paths: Sequence[Path], what: str = "features") -> np.ndarray:
+    def of_files(self, paths: Sequence[ImageSource], what: str = "features") -> np.ndarray:
         """Give the features [N, D] of image files, in their order; computes what is missing.
 
         Args:
@@ -59,13 +59,13 @@ class FeatureStore:
         """
         if not paths:
             raise ConfigError("features: expected at least one image, found none")
-        digests = [sha256(path) for path in paths]
+        digests = [content_digest(path) for path in paths]
         known = set(self._rows)
         missing = {d: path for d, path in zip(digests, paths, strict=True) if d not in known}
         with tqdm(total=len(missing), desc=what, unit="image", disable=None) as progress:
             for start in range(0, len(missing), _PART_SIZE):
                 part = dict(list(missing.items())[start : start + _PART_SIZE])
-                features = self._extract([read_image(path) for path in part.values()])
+                features = self._extract([read_source(path) for path in part.values()])
                 self._add(list(part), features)
                 progress.update(len(part))
         return np.stack([self._rows[digest] for digest in digests])

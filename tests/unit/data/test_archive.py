@@ -13,7 +13,7 @@ from PIL import Image
 from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.images import read_image
 from paddle_sam.data import archive
-from paddle_sam.data.archive import open_image_set, read_source, write_archive
+from paddle_sam.data.archive import content_digest, open_image_set, read_source, write_archive
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import BatchLoader
 
@@ -54,6 +54,7 @@ def test_folder_and_archive_look_the_same(folder, packed):
     assert [image.stem for image in left.images] == [image.stem for image in right.images]
     for one, other in zip(left.images, right.images, strict=True):
         np.testing.assert_array_equal(read_source(one), read_source(other))
+        assert content_digest(one) == content_digest(other)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -162,5 +162,6 @@ def test_options_that_cannot_work(options, message):
 
 
 def test_a_file_without_a_discriminator(weights, folder, tmp_path):
-    with pytest.raises(ConfigError, match="holds g_ema, d, found 'judge'"):
-        rank_images(config(weights, tmp_path, data_path=str(folder), discriminator="judge"))
+    for name in ("judge", "g_ema"):
+        with pytest.raises(ConfigError, match=f"holds g_ema, d, and no .* discriminator '{name}'"):
+            rank_images(config(weights, tmp_path, data_path=str(folder), discriminator=name))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 from paddle_sam.common.checks import ConfigError, ImageError
@@ -199,6 +200,25 @@ def test_copies_and_labels_of_a_tiny_set(tmp_path):
     remade, done = augment(first, AUGMENTATIONS, "copy 1 of in/a/0.png", 5)
     assert altered[0] == ", ".join(done)
     assert encode(remade, "jpg") == images.images[1].read_bytes() and copy.shape == first.shape
+
+
+def test_faces_of_photographs_and_pictures_without(tmp_path):
+    photo = skimage.data.astronaut()
+    two = np.concatenate([photo[:300], photo[:300, ::-1]], axis=1)
+    contents = {"one.png": photo, "two.jpg": two, "cat.png": skimage.data.chelsea()}
+    (tmp_path / "in").mkdir()
+    for name, image in contents.items():
+        Image.fromarray(image).save(tmp_path / "in" / name)
+    options = {"data_path": str(tmp_path / "in"), "output": str(tmp_path / "o.zip")}
+    faces = {"crop": "cascade", "face": "all", "cascade_neighbours": 8, "cascade_min_size": 64}
+    summary = prepare_dataset(config(**options, **faces))
+    with (summary.report / "report.csv").open(newline="") as file:
+        rows = {row["source"]: (row["reason"], row["kept_instead"]) for row in csv.DictReader(file)}
+    assert set(rows) == {"in/cat.png", "in/one.png", "in/two.jpg#0", "in/two.jpg#1"}
+    assert rows.pop("in/cat.png") == ("no_face", "")
+    # The portrait's face twice, of which one stays, and its mirror image, which is no duplicate.
+    assert sorted(reason for reason, _ in rows.values()) == ["", "", "near_duplicate"]
+    assert next(instead for _, instead in rows.values() if instead) in rows
 
 
 def test_nothing_good(tmp_path, capsys):
