@@ -45,7 +45,9 @@ class PrepareConfig:
     cascade_min_size: int = option(50, "smallest face searched for, in pixels", minimum=1)
 
     min_size: int = option(
-        0, "smallest square to keep, in its own pixels (default: --size; half of it if enlarged)"
+        0,
+        "smallest square to keep, in its own pixels (default: --size; with --upscale half of it)",
+        minimum=0,
     )
     upscale: str = option(
         "", "enlarge squares that are smaller: lanczos, or a super-resolution model (.onnx, .pb)"
@@ -82,6 +84,11 @@ class PrepareConfig:
             )
         if self.size & (self.size - 1):
             raise ConfigError(f"--size: expected a power of two, such as 256, found {self.size}")
+        if 0 < self.min_size < self.size and not self.upscale:
+            raise ConfigError(
+                f"--min_size: {self.min_size} is less than --size {self.size}; say how to enlarge"
+                " what is smaller, such as with --upscale lanczos"
+            )
         if not self.cascade_scale_factor > 1:
             raise ConfigError(
                 f"--cascade_scale_factor: expected more than 1, found {self.cascade_scale_factor}"

@@ -18,6 +18,7 @@ from paddle_sam.preparation.squares import cut_square, side_of, square_finder
 from paddle_sam.preparation.upscale import upscaler
 
 THUMBNAIL = 128
+_LEAST = 4  # pixels, of which something can be measured
 # Reasons, in the order in which a report lists them, and what each means to a reader.
 REASONS = {
     "unreadable": "damaged, cut off, or no image",
@@ -65,7 +66,8 @@ class Examiner:
         self._config = config
         self._find_squares = square_finder(config)
         self._enlarge = upscaler(config.upscale)
-        self._smallest = config.min_size or (config.size // 2 if config.upscale else config.size)
+        smallest = config.min_size or (config.size // 2 if config.upscale else config.size)
+        self._smallest = max(smallest, _LEAST)
 
     def __call__(self, task: Task) -> list[tuple[Found, bytes]]:
         """What was found, at least one, each with an image file.

@@ -261,6 +261,7 @@ def test_smaller_images_are_enlarged_when_asked(tmp_path):
         ({"data_path": ""}, "--data_path: name folders"),
         ({"output": "set"}, "ends? in .zip|name of an archive"),
         ({"size": 100}, "a power of two"),
+        ({"min_size": 32}, "--min_size: 32 is less than --size 64; say how to enlarge"),
         ({"cascade_scale_factor": 1.0}, "--cascade_scale_factor: expected more than 1"),
         ({"face_scale": 0.0}, "--face_scale: expected more than 0"),
         ({"max_aspect": 0.5}, "--max_aspect: expected at least 1"),
