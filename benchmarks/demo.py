@@ -10,6 +10,7 @@ browser on this machine would wait for. Writes benchmarks/results/demo.json.
 import argparse
 import http.client
 import json
+import logging
 import statistics
 import threading
 import time
@@ -26,6 +27,7 @@ def main(argv=None) -> None:
     parser.add_argument("--ages", type=int, default=101, help="so many places of the slider")
     args = parser.parse_args(argv)
     record = {"machine": timing.machine(), "ages": args.ages}
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per picture
     server = make_demo_server(DemoConfig(port=0, checkpoint_path=args.checkpoint_path))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     connection = http.client.HTTPConnection("127.0.0.1", server.port)

@@ -75,11 +75,11 @@ def equipped_page(equipped):
 
 
 @contextlib.contextmanager
-def opened(address: str):
+def opened(address: str, *arguments: str):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *arguments])
         page = browser.new_page(viewport={"width": 1000, "height": 800}, accept_downloads=True)
         page.set_default_timeout(60_000)
         foreign = []
@@ -188,6 +188,22 @@ def test_fifty_requests_at_once_lose_none(page):
         " return [age, response.status, (await response.blob()).size]; }))"
     )
     assert [age for age, status, size in answers if status == 200 and size > 1000] == [*range(50)]
+
+
+def test_a_picture_of_the_webcam_is_aged(address, tmp_path):
+    """The browser is given a film of the portrait in place of a camera."""
+    planes = [np.asarray(plane) for plane in Image.fromarray(PORTRAIT).convert("YCbCr").split()]
+    colours = [plane.reshape(256, 2, 256, 2).mean((1, 3)).astype(np.uint8) for plane in planes[1:]]
+    frame = b"FRAME\n" + b"".join(plane.tobytes() for plane in (planes[0], *colours))
+    film = tmp_path / "camera.y4m"
+    film.write_bytes(b"YUV4MPEG2 W512 H512 F10:1 Ip A1:1 C420jpeg\n" + 5 * frame)
+    fake = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    with opened(address, *fake, f"--use-file-for-fake-video-capture={film}") as page:
+        page.click("#webcam")
+        page.wait_for_function("document.getElementById('preview').videoWidth > 0")
+        page.click("#shoot")
+        shows(page, "/age/40.png")
+        assert page.is_hidden("#camera")
 
 
 def test_bad_files_are_explained_and_the_next_photo_works(page, tmp_path):
