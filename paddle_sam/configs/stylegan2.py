@@ -37,7 +37,9 @@ class StyleGAN2Config:
     channel_max: int = option(512, "... but at most so many", minimum=1)
     mbstd_group: int = option(4, "images in a group of the minibatch deviation", minimum=1)
     stages: str = option(
-        "", "stages of growth as SIZE:KIMG,...; 16:20,32:40 trains 20 kimg at 16 px, 40 at 32"
+        "",
+        "stages of growth as SIZE:KIMG,...; 16:20,32:40 trains 20 kimg at 16 px, 40 at 32",
+        resumable=True,
     )
     init_from: str = option("", "start from the networks of this StyleGAN2 weight file (transfer)")
     freeze_d: int = option(
@@ -213,7 +215,7 @@ _PRESETS = {
         "latent_dim": 64,
         "channel_base": 512,
         "channel_max": 64,
-        "stages": "16:9,32:7",
+        "stages": "16:9,32:22",
         "path_interval": 8,
         "r1_gamma": 0.2,
         "ema_kimg": 1.0,

@@ -18,7 +18,7 @@ from paddle_sam.common.checkpoint_file import read_file, save_file
 from paddle_sam.common.checks import CheckpointError, ConfigError, TrainingError
 from paddle_sam.common.images import read_image, save_image
 from paddle_sam.configs import stylegan2 as options
-from paddle_sam.configs.base import parse
+from paddle_sam.configs.base import check_resumable, parse
 from paddle_sam.configs.stylegan2 import StyleGAN2Config
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import Batch
@@ -506,6 +506,8 @@ def test_stages_follow_the_images_trained_on():
     config = dataclasses.replace(TINY, resolution=32, stages="8:0.008,16:0.004")
     assert [config.size_at(step) for step in range(5)] == [8, 8, 16, 32, 32]
     assert config.steps(0.008) == 2
+    # A stage may be made longer while it lasts.
+    check_resumable(config, dataclasses.replace(config, stages="8:0.008,16:0.04"), Path("run"))
     assert config.steps(0.0) == 1
 
 
