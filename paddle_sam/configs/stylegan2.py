@@ -115,6 +115,8 @@ class StyleGAN2Config:
                 raise ConfigError(f"{name}: expected at most 1, found {getattr(self, name)}")
         if self.resume != "latest" and not self.resume.isdigit():
             raise ConfigError(f"resume: expected latest or a step, found {self.resume!r}")
+        if self.freeze_d and (self.stages or not self.init_from):
+            raise ConfigError("freeze_d: expected with --init_from and without --stages")
         parse_stages(self.stages, self.resolution)
         augmentations(self.augment_ops)
 

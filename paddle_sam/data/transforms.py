@@ -26,3 +26,12 @@ def flips(positions: np.ndarray, seed: int) -> np.ndarray:
 def mirrored(images: np.ndarray, which: np.ndarray) -> np.ndarray:
     """Mirror the images [N, H, W, 3] for which `which` [N] is true."""
     return np.where(which[:, None, None, None], images[:, :, ::-1], images)
+
+
+def shrunk(images: np.ndarray, size: int) -> np.ndarray:
+    """Images [N, 3, R, R] reduced to [N, 3, size, size] by averaging squares of pixels."""
+    n, channels, height, _ = images.shape
+    factor = height // size
+    if factor == 1:
+        return images
+    return images.reshape([n, channels, size, factor, size, factor]).mean(axis=(3, 5))

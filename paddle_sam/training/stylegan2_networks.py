@@ -22,7 +22,8 @@ from paddle_sam.models.stylegan2 import Discriminator, Generator, published_chan
 from paddle_sam.models.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
 
 GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"
-Entries = Mapping[str, Mapping[str, Any]]
+Entry = Mapping[str, Any]
+Entries = Mapping[str, Entry]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +72,17 @@ def at_size(arch: Mapping[str, Any], size: int) -> dict[str, Any]:
     return {**arch, "size": size}
 
 
-def read_start(path: str) -> dict[str, dict[str, Any]]:
-    """The networks of a StyleGAN2 weight file, `g_ema` and perhaps `g` and `d`.
+def read_start(config: StyleGAN2Config) -> tuple[dict[str, dict[str, Any]], str]:
+    """The networks that `--init_from` names, `g_ema` and perhaps `g` and `d`.
+
+    Returns:
+        the networks, and what begins anew in them, in words; empty where nothing does.
 
     Raises:
-        ConfigError: it holds another kind of network.
+        ConfigError: it holds another kind of network, or `--freeze_d` would freeze new layers.
         CheckpointError: it is missing or damaged, or a network lacks layers.
     """
+    path, size = config.init_from, config.size_at(0)
     content = read_file(path)
     kinds = {"g_ema": GENERATOR, "g": GENERATOR, "d": DISCRIMINATOR}
     entries = {
@@ -93,10 +98,16 @@ def read_start(path: str) -> dict[str, dict[str, Any]]:
     for name, entry in entries.items():
         whole = build_empty(entry["network"], entry["arch"]).state_dict()
         check_fit(whole, entry["state"], f"{path}: {name} is not complete")
-    return entries
+    theirs = (entries.get("g") or entries["g_ema"])["arch"]["size"]
+    new = f"layers that depend on the size, {theirs} px there, {size} here" * (theirs != size)
+    if "d" not in entries:
+        new = "the discriminator, which the file does not have"
+    if new and config.freeze_d:
+        raise ConfigError(f"--freeze_d: would freeze layers that begin anew: {new}")
+    return entries, new
 
 
-def take_over(network: nn.Layer, entry: Mapping[str, Any], source: str) -> None:
+def take_over(network: nn.Layer, entry: Entry, source: str) -> None:
     """Copy into `network` the layers that it shares with `entry` of perhaps another size.
 
     The rest keeps its random start, except that a network grown by one doubling goes on where the
@@ -121,6 +132,19 @@ def take_over(network: nn.Layer, entry: Mapping[str, Any], source: str) -> None:
             targets[name].set_value(np.zeros(targets[name].shape, "float32"))
     if isinstance(network, Discriminator) and grown == 1:
         _pass_on(network, entry["state"])
+
+
+def doubled_up_to(entry: Entry, arch: Mapping[str, Any], size: int) -> Entry:
+    """The network of `entry` grown doubling by doubling until one more gives `size` pixels.
+
+    `arch` describes it at full resolution. What is larger already stays as it is.
+    """
+    build = Generator if entry["network"] == GENERATOR else Discriminator
+    while 2 * entry["arch"]["size"] < size:
+        network = build(**at_size(arch, 2 * entry["arch"]["size"]))
+        take_over(network, entry, "start")
+        entry = entry_of(network, arch)
+    return entry
 
 
 def freeze_first(discriminator: Discriminator, stages: int) -> None:

@@ -21,8 +21,9 @@ from paddle_sam.metrics.generated import GeneratedQuality
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.distributed import join_world
 from paddle_sam.training.loop import Intervals, Run, prepare_folder
+from paddle_sam.training.panels import grid_columns, tiled
 from paddle_sam.training.stylegan2_networks import Archs, read_start
-from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer, grid_columns, tiled
+from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer
 
 _REALS_AT_ONCE = 32
 
@@ -46,7 +47,11 @@ def train_stylegan2(config: StyleGAN2Config) -> Path:
     checkpoints = RunCheckpoints(folder / "checkpoints")
     latest = config.resume == "latest"
     resumed = checkpoints.read_latest() if latest else checkpoints.read(int(config.resume))
-    start = read_start(config.init_from) if config.init_from and resumed is None else None
+    start = None
+    if config.init_from and resumed is None:
+        start, new = read_start(config)
+        if new and world.rank == 0:
+            print(f"{config.init_from}: what begins anew: {new}")
     known = resumed["networks"] if resumed else start
     trainer = StyleGAN2Trainer(
         Archs.of_entries(known, config) if known else Archs.of_config(config),

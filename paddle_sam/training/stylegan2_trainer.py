@@ -28,6 +28,7 @@ from paddle_sam.common.images import to_uint8
 from paddle_sam.common.runtime import seed_of
 from paddle_sam.configs.stylegan2 import StyleGAN2Config
 from paddle_sam.data.loader import Batch
+from paddle_sam.data.transforms import shrunk
 from paddle_sam.losses.gan import logistic, path_lengths, r1_penalty_through
 from paddle_sam.optimizers.ema import averaged_copy, update_average
 from paddle_sam.optimizers.state import named_state, restore_named_state
@@ -39,10 +40,12 @@ from paddle_sam.training.distributed import (
     average_values,
     send_from_first,
 )
+from paddle_sam.training.panels import grid_columns, tiled
 from paddle_sam.training.stylegan2_draws import Part, StepDraws, split_batch
 from paddle_sam.training.stylegan2_networks import (
     Archs,
     Entries,
+    doubled_up_to,
     entry_of,
     freeze_first,
     take_over,
@@ -101,7 +104,9 @@ class StyleGAN2Trainer:
         """Build the networks for `size` pixels and fill them from `entries`, as far as they go."""
         paddle.seed(seed_of(self.config.seed, _BUILD, size))
         self.generator, self.discriminator = self.archs.build(size)
-        entries = entries or {}
+        archs = {"g": self.archs.generator, "g_ema": self.archs.generator}
+        archs["d"] = self.archs.discriminator
+        entries = {n: doubled_up_to(e, archs[n], size) for n, e in (entries or {}).items()}
         source = self.config.init_from or "checkpoint"
         if live := entries.get("g") or entries.get("g_ema"):
             take_over(self.generator, live, source)
@@ -367,27 +372,6 @@ def averaging(config: StyleGAN2Config, step: int) -> float:
     if config.ema_rampup:
         half_life = min(half_life, step * config.batch_size * config.ema_rampup)
     return 0.5 ** (config.batch_size / max(half_life, 1e-8))
-
-
-def shrunk(images: np.ndarray, size: int) -> np.ndarray:
-    """Images [N, 3, R, R] reduced to [N, 3, size, size] by averaging squares of pixels."""
-    n, channels, height, _ = images.shape
-    factor = height // size
-    if factor == 1:
-        return images
-    return images.reshape([n, channels, size, factor, size, factor]).mean(axis=(3, 5))
-
-
-def grid_columns(resolution: int) -> int:
-    """Columns, and rows, of a grid that stays near 2048 pixels: 3 to 8."""
-    return int(np.clip(2048 // resolution, 3, 8))
-
-
-def tiled(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images [R * columns, S, S, 3] as one picture [R * S, columns * S, 3]."""
-    count, height, width, channels = images.shape
-    rows = images.reshape([count // columns, columns, height, width, channels])
-    return rows.transpose(0, 2, 1, 3, 4).reshape([-1, columns * width, channels])
 
 
 def _adam(network: nn.Layer, rate: float, weight: float, interval: int):

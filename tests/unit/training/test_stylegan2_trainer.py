@@ -22,13 +22,14 @@ from paddle_sam.configs.base import check_resumable, parse
 from paddle_sam.configs.stylegan2 import StyleGAN2Config
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import Batch
+from paddle_sam.data.transforms import shrunk
 from paddle_sam.models.lpips import LPIPS
 from paddle_sam.training import stylegan2_trainer as module
 from paddle_sam.training.distributed import World
 from paddle_sam.training.stylegan2_draws import split_batch
 from paddle_sam.training.stylegan2_networks import Archs, read_start
 from paddle_sam.training.stylegan2_run import _judge, augmentation, spread
-from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer, averaging, shrunk
+from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer, averaging
 from scripts.train_stylegan2 import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -383,6 +384,25 @@ def test_layers_of_the_discriminator_keep_their_resolution_when_it_grows():
         assert same or name.startswith("convs.0."), name
 
 
+def waves(size):
+    x, y = np.meshgrid(*[np.linspace(-1, 1, size)] * 2)
+    found = [np.sin(x + phase) * np.cos(2 * y - phase) for phase in range(6)]
+    return np.stack(found).reshape([2, 3, size, size]).astype("float32")
+
+
+def test_networks_grow_by_several_doublings():
+    wide = {"channel_base": 192, "resolution": 32}
+    small = make_trainer(stages="8:0.008", **wide)
+    big = make_trainer(start=small._entries(), **wide)
+    before = small.discriminator(paddle.to_tensor(shrunk(waves(32), 8))).numpy()
+    after = big.discriminator(paddle.to_tensor(waves(32))).numpy()
+    assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
+    z = paddle.randn([1, 6])
+    coarse = small.average([z], randomize_noise=False).numpy()
+    fine = shrunk(big.average([z], randomize_noise=False).numpy(), 8)
+    assert np.abs(fine - coarse)[:, :, 2:-2, 2:-2].mean() < 0.2 * np.abs(coarse).mean()
+
+
 def test_a_grown_discriminator_first_gives_the_scores_of_the_smaller_one():
     """Of smooth images: it reduces them with its own filter, not by averaging squares."""
     small = make_trainer(stages="8:0.008")
@@ -390,9 +410,7 @@ def test_a_grown_discriminator_first_gives_the_scores_of_the_smaller_one():
         if hasattr(layer, "bias"):
             layer.bias.set_value(0.3 * paddle.randn(layer.bias.shape))
     big = make_trainer(start=small._entries())
-    x, y = np.meshgrid(*[np.linspace(-1, 1, 16)] * 2)
-    waves = [np.sin(x + phase) * np.cos(2 * y - phase) for phase in range(6)]
-    images = np.stack(waves).reshape([2, 3, 16, 16]).astype("float32")
+    images = waves(16)
     before = small.discriminator(paddle.to_tensor(shrunk(images, 8))).numpy()
     after = big.discriminator(paddle.to_tensor(images)).numpy()
     assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
@@ -419,7 +437,8 @@ def pretrained(tmp_path_factory):
 
 
 def test_transfer_takes_the_networks_of_the_file_at_another_size(pretrained):
-    start = read_start(str(pretrained))
+    start, new = read_start(dataclasses.replace(TINY, init_from=str(pretrained)))
+    assert new == "layers that depend on the size, 8 px there, 16 here"
     archs = Archs.of_entries(start, TINY)
     assert archs.generator["channels"] == {4: 5, 8: 5, 16: 2}
     assert archs.generator["style_dim"] == 7
@@ -433,10 +452,20 @@ def test_transfer_takes_the_networks_of_the_file_at_another_size(pretrained):
     assert trainer.train_step(batch(), 0)["size"] == 16
 
 
-def test_transfer_without_a_discriminator_begins_with_a_new_one(pretrained):
-    start = {"g_ema": read_start(str(pretrained))["g_ema"]}
-    archs = Archs.of_entries(start, dataclasses.replace(TINY, resolution=8))
-    assert archs.discriminator["channels"] == {4: 5, 8: 5}
+def test_transfer_without_a_discriminator_begins_with_a_new_one(pretrained, tmp_path):
+    config = dataclasses.replace(TINY, resolution=8, init_from=str(pretrained), freeze_d=1)
+    whole, new = read_start(config)
+    assert new == ""
+    content = read_file(pretrained)
+    content["networks"] = {"g_ema": content["networks"]["g_ema"]}
+    path = tmp_path / "generator.pdparams"
+    save_file(path, content)
+    start, new = read_start(dataclasses.replace(config, init_from=str(path), freeze_d=0))
+    assert new == "the discriminator, which the file does not have"
+    with pytest.raises(ConfigError, match="--freeze_d: would freeze layers that begin anew"):
+        read_start(dataclasses.replace(config, init_from=str(path)))
+    archs = Archs.of_entries(start, config)
+    assert archs.discriminator["channels"] == whole["d"]["arch"]["channels"]
     trainer = make_trainer(archs=archs, start=start, resolution=8)
     np.testing.assert_array_equal(
         trainer.generator.state_dict()["style.1.weight"].numpy(),
@@ -448,16 +477,17 @@ def test_files_that_are_no_start_are_refused(pretrained, tmp_path):
     content = read_file(pretrained)
     content["networks"]["g"]["state"].pop("style.1.weight")
     save_file(tmp_path / "cut.pdparams", content)
+    config = dataclasses.replace(TINY, init_from=str(tmp_path / "cut.pdparams"))
     with pytest.raises(CheckpointError, match="g is not complete.*style.1.weight"):
-        read_start(str(tmp_path / "cut.pdparams"))
+        read_start(config)
     entry = {"network": "age_regressor", "arch": {}, "state": {}}
     save_file(tmp_path / "age.pdparams", {"kind": "dex_vgg", "networks": {"dex_vgg": entry}})
     with pytest.raises(ConfigError, match="--init_from: .*age.pdparams holds no StyleGAN2"):
-        read_start(str(tmp_path / "age.pdparams"))
+        read_start(dataclasses.replace(TINY, init_from=str(tmp_path / "age.pdparams")))
 
 
 def test_frozen_stages_are_never_updated():
-    trainer = make_trainer(freeze_d=2)
+    trainer = make_trainer(freeze_d=2, init_from="file")
     before = state(trainer)
     for step in range(2):
         trainer.train_step(batch(), step)
@@ -467,7 +497,7 @@ def test_frozen_stages_are_never_updated():
     assert frozen == []
     assert {"convs.2.conv1.conv.weight", "final_linear.1.weight"} <= changed
     with pytest.raises(ConfigError, match="--freeze_d: the discriminator has 3 stages at 16 px"):
-        make_trainer(freeze_d=4)
+        make_trainer(freeze_d=4, init_from="file")
 
 
 # Options
@@ -520,6 +550,7 @@ def test_stages_follow_the_images_trained_on():
         ({"resume": "newest"}, "resume: expected latest or a step, found 'newest'"),
         ({"stages": "8"}, "stages: expected SIZE:KIMG,..., found '8'"),
         ({"stages": "16:1"}, "stages: expected rising powers of two from 8 and below --resolution"),
+        ({"freeze_d": 1}, "freeze_d: expected with --init_from and without --stages"),
         ({"augment_ops": "blit,noise"}, "augment_ops: expected some of .*, found 'noise'"),
     ],
 )
