@@ -34,7 +34,9 @@ class GeneratorConfig:
     mean_samples: int = option(
         0, "average so many random codes for truncation; 0 takes the file's average", minimum=0
     )
-    batch_size: int = option(8, "images rendered together", minimum=1)
+    batch_size: int = option(
+        0, "images rendered together; 0 for as many as fit into memory, at most 16", minimum=0
+    )
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
     engine: str = option(
         "auto",

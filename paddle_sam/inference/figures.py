@@ -61,7 +61,7 @@ def uncurated_figure(config: FiguresConfig, generator: StyleGenerator) -> np.nda
     count = sum(config.uncurated_rows << level for level in levels)
     seeds = range(config.uncurated_seed, config.uncurated_seed + count)
     codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
-    images = generator.render_all(codes, count, config.batch_size)
+    images = generator.render_all(codes, count)
     return packed(images, config.uncurated_rows, levels, tile)
 
 
@@ -97,7 +97,7 @@ def mixing_figure(config: FiguresConfig, generator: StyleGenerator) -> np.ndarra
         mixed = mix(np.repeat(face[None], len(columns), axis=0), sources, style)
         codes += [face[None], mixed]
     count = len(columns) + len(rows) * (len(columns) + 1)
-    images = generator.render_all(np.concatenate(codes), count, config.batch_size)
+    images = generator.render_all(np.concatenate(codes), count)
     lines = [[None, *islice(images, len(columns))]]
     lines += [list(islice(images, len(columns) + 1)) for _ in rows]
     left = ["", *[f"{name}\n{seed}" for name, seed in zip(names, rows, strict=True)]]
@@ -126,7 +126,7 @@ def truncation_figure(config: FiguresConfig, generator: StyleGenerator) -> np.nd
         for code in whole
         for psi in psis
     )
-    images = generator.render_all(codes, len(seeds) * len(psis), config.batch_size)
+    images = generator.render_all(codes, len(seeds) * len(psis))
     lines = [list(islice(images, len(psis))) for _ in seeds]
     top = [f"psi {psi:g}" for psi in psis]
     return matrix(lines, generator.tile_size(config.tile_size), top, list(map(str, seeds)))

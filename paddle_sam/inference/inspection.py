@@ -75,7 +75,7 @@ def nearest_sheet(
     sources = images.images[: config.n_images or None]
     size = config.compare_size or min(generator.size, LARGEST_COMPARISON)
     codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
-    samples = list(generator.render_all(codes, len(seeds), config.batch_size))
+    samples = list(generator.render_all(codes, len(seeds)))
     own = references(sources, config.references, size)
     queries = [*[resize(sample, size) for sample in samples], *own.values()]
 
@@ -180,4 +180,4 @@ def between(
 ) -> Iterator[np.ndarray]:
     """Images of (1 - share) first + share last, codes [L, D], for each share in [0, 1]."""
     codes = ((1 - share) * first + share * last for share in shares)
-    return generator.render_all(codes, len(shares), config.batch_size)
+    return generator.render_all(codes, len(shares))

@@ -72,7 +72,7 @@ def walk_frames(config: VideosConfig, generator: StyleGenerator) -> Iterator[np.
     tile = generator.tile_size(config.tile_size)
     codes = (code for frame in walk_codes(config, generator, columns * rows) for code in frame)
     count = config.frames * columns * rows
-    images = generator.render_all(codes, count, config.batch_size)
+    images = generator.render_all(codes, count)
     for _ in range(config.frames):
         yield matrix([list(islice(images, columns)) for _ in range(rows)], tile)
 
@@ -93,6 +93,6 @@ def mixing_frames(
         for source in walk_codes(config, generator, 1)
         for code in (source[0], *mix(fixed, source, taken))
     )
-    images = generator.render_all(codes, config.frames * len(top), config.batch_size)
+    images = generator.render_all(codes, config.frames * len(top))
     for _ in range(config.frames):
         yield matrix([top, list(islice(images, len(top)))], tile, captions, left)

@@ -85,7 +85,8 @@ def read_generator(path: Path) -> Generator:
     """
     network = network_from(read_file(path), str(path))
     if isinstance(network, SAM):
-        network.decoder.latent_avg = network.latent_avg
+        known = network.latent_avg.numpy().any()  # zero where the file did not state it
+        network.decoder.latent_avg = network.latent_avg if known else None
         return network.decoder
     if not isinstance(network, Generator):
         raise CheckpointError(

@@ -43,7 +43,7 @@ def noise_figure(config: FiguresConfig, generator: StyleGenerator) -> np.ndarray
     lines, left = [], []
     for seed in parse_seeds(config.noise_seeds, "--noise_seeds"):
         code = generator.seed_codes([seed], config.truncation, config.truncation_cutoff)
-        study = study_noise(generator, code, config.noise_draws, config.batch_size)
+        study = study_noise(generator, code, config.noise_draws)
         box = busiest(study.deviation, generator.size // CROP_SHARE)
         peak = study.deviation.max()
         shade = np.rint(255 * study.deviation / max(peak, 1e-9)).astype(np.uint8)
@@ -57,17 +57,15 @@ def noise_figure(config: FiguresConfig, generator: StyleGenerator) -> np.ndarray
     return matrix(lines, tile, top, left, gap=2)
 
 
-def study_noise(
-    generator: StyleGenerator, code: np.ndarray, draws: int, batch_size: int
-) -> NoiseStudy:
+def study_noise(generator: StyleGenerator, code: np.ndarray, draws: int) -> NoiseStudy:
     """Render a code [1, L, D] with the noise of the seeds 0 to `draws` - 1, keeping only sums."""
     resolutions = noise_resolutions(generator.size)
     total = np.zeros((generator.size, generator.size, 3))
     squares = np.zeros_like(total)
     shown: list[np.ndarray] = []
     with tqdm(total=draws, unit="draw") as progress:
-        for start in range(0, draws, batch_size):
-            seeds = range(start, min(start + batch_size, draws))
+        for start in range(0, draws, generator.batch_size):
+            seeds = range(start, min(start + generator.batch_size, draws))
             noise = seed_noise(seeds, resolutions)
             images = generator.render(np.repeat(code, len(seeds), axis=0), noise)
             shown += list(images[: SHOWN_DRAWS - len(shown)])

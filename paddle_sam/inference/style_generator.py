@@ -22,6 +22,7 @@ from paddle_sam.common.images import to_uint8
 from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.sampling import GeneratorConfig
 from paddle_sam.export.engine import EngineGenerator
+from paddle_sam.inference.batches import fitting_batch
 from paddle_sam.inference.networks import rendering_network
 from paddle_sam.inference.sheets import SMALLEST_TILE
 from paddle_sam.models.stylegan2 import Generator
@@ -34,14 +35,15 @@ MEAN_SAMPLES = 10_000
 class StyleGenerator:
     """Seeds, codes and images of one network.
 
-    Attributes: `size` of the images, `n_codes` (L) of `dim` (D) numbers, and the average code
-    `w_avg`, float32 [1 or L, D].
+    Attributes: `size` of the images, `n_codes` (L) of `dim` (D) numbers, the average code `w_avg`,
+    float32 [1 or L, D], and `batch_size`, how many images are rendered together.
 
     Args:
         network: in eval mode, or its exported form, which knows no noise but the stored one.
         mean_samples: average so many random codes; 0 takes the network's `latent_avg`, or where it
             has none the mean of `MEAN_SAMPLES`.
         source: what the weights are called, for messages.
+        batch_size: 0 takes what fits into memory.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class StyleGenerator:
         network: Generator | EngineGenerator,
         mean_samples: int = 0,
         source: str = "network",
+        batch_size: int = 0,
     ):
         self.network = network
         exported = isinstance(network, EngineGenerator)
         self.size: int = network.output_size if exported else network.size
         self.n_codes: int = network.n_styles if exported else network.n_latent
         self.dim: int = network.style_dim
+        self.batch_size = batch_size or fitting_batch(self.size)
         if network.latent_avg is None and not mean_samples:
             mean_samples = MEAN_SAMPLES
             print(
@@ -85,7 +89,7 @@ class StyleGenerator:
                 )
             engine = "eager"
         network = rendering_network(path, config.device, engine)
-        generator = cls(network, config.mean_samples, str(path))
+        generator = cls(network, config.mean_samples, str(path), config.batch_size)
         if config.truncation_cutoff > generator.n_codes:
             raise ConfigError(
                 f"--truncation_cutoff: this model has {generator.n_codes} codes, found"
@@ -129,16 +133,14 @@ class StyleGenerator:
                 images, _ = self.network.synthesis(codes, maps)
         return to_uint8(images.numpy())
 
-    def render_all(
-        self, codes: Iterable[np.ndarray], count: int, batch_size: int, what: str = "image"
-    ) -> Iterator[np.ndarray]:
+    def render_all(self, codes: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
         """Images uint8 [R, R, 3] of `count` codes [L, D], one after the other.
 
-        Shows a progress bar, which calls them `what`.
+        Renders `batch_size` at a time and shows a progress bar.
         """
         codes = iter(codes)
-        with tqdm(total=count, unit=what) as progress:
-            while batch := list(islice(codes, batch_size)):
+        with tqdm(total=count, unit="image") as progress:
+            while batch := list(islice(codes, self.batch_size)):
                 for image in self.render(np.stack(batch)):
                     progress.update()
                     yield image

@@ -89,7 +89,7 @@ def snapshot_grid(config: VideosConfig, path: Path, seeds: range, columns: int) 
     generator = StyleGenerator.open(path, config)
     codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
     images = []
-    for start in range(0, len(seeds), config.batch_size):
-        images += list(generator.render(codes[start : start + config.batch_size]))
+    for start in range(0, len(seeds), generator.batch_size):
+        images += list(generator.render(codes[start : start + generator.batch_size]))
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     return matrix(rows, generator.tile_size(config.tile_size))

@@ -42,7 +42,7 @@ def same(found, want):
 def test_the_deviation_is_numpys(generator):
     """Kept as running sums over 23 draws in batches of 5; numpy has all of them at once."""
     code = generator.seed_codes([3])
-    study = study_noise(generator, code, draws=23, batch_size=5)
+    study = study_noise(StyleGenerator(tiny_generator(), batch_size=5), code, draws=23)
     images = []
     for seeds in (range(5), range(5, 10), range(10, 15), range(15, 20), range(20, 23)):
         noise = seed_noise(seeds, noise_resolutions(32))
@@ -86,7 +86,7 @@ def test_noise_figure(generator):
     config = FiguresConfig(noise_seeds="1,2,3", noise_draws=5, tile_size=64)
     figure = noise_figure(config, generator)
     assert figure.shape == (12 + 3 * 68, 32 + 3 * 68, 3)
-    study = study_noise(generator, generator.seed_codes([2], 0.7), 5, 8)
+    study = study_noise(generator, generator.seed_codes([2], 0.7), 5)
     shades = figure[12 + 68 : 12 + 2 * 68, 32 + 2 * 68 + 2 : -2, 0][2:-2]
     assert shades.max() == 255
     row, column = divmod(int(study.deviation.argmax()), 32)

@@ -44,6 +44,17 @@ def test_the_cache_is_used_without_the_weights(checkpoint, crops, monkeypatch):
     np.testing.assert_array_equal(aged(checkpoint, "onednn", crops), first)
 
 
+def test_the_generator_alone_has_an_entry_of_its_own(checkpoint, crops, own_cache, monkeypatch):
+    first = aged(checkpoint, "onednn", crops)
+    generator = networks.rendering_network(checkpoint, "cpu")
+    assert (generator.output_size, generator.n_styles, generator.style_dim) == (32, 8, 16)
+    assert len(list(own_cache.glob("*/decoder.json"))) == 2
+    monkeypatch.setattr(networks, "read_sam", lambda path: pytest.fail("read the weights"))
+    np.testing.assert_array_equal(aged(checkpoint, "onednn", crops), first)
+    with pytest.raises(CheckpointError, match="AgeRegressor, which renders nothing; expected a"):
+        networks.rendering_network(find_weight("age_mini"), "cpu")
+
+
 @pytest.mark.parametrize("name", ["decoder.pdiparams", "decoder.json", "network.json"])
 def test_a_corrupt_cache_is_rebuilt(checkpoint, crops, own_cache, name):
     first = aged(checkpoint, "onednn", crops)
