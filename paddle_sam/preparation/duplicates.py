@@ -1,7 +1,7 @@
 """Equal and nearly equal images, of which the best is kept.
 
 Near duplicates are searched for by the bits of their perceptual hashes: every pair of them is
-compared, by XOR and population count over whole arrays (40,000 images: 4 seconds, growing with the
+compared, by XOR and population count over whole arrays (40,000 images: 5 seconds, growing with the
 square), and each pair found is then confirmed by looking at the pictures.
 """
 
