@@ -11,9 +11,9 @@ from paddle_sam.common.runtime import command
 @command
 def main(argv=None):
     from paddle_sam.configs.base import parse
-    from paddle_sam.configs.translation import AlignConfig
+    from paddle_sam.configs.translation import AlignConfig, elsewhere
 
-    config = parse(AlignConfig, argv, __doc__)
+    config = parse(AlignConfig, argv, __doc__, refused=elsewhere(AlignConfig, "align"))
     from paddle_sam.inference.mean_face_folder import align_for_stargan2
 
     return align_for_stargan2(config)

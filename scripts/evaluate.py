@@ -1,12 +1,19 @@
-"""Measure how good images are.
+"""Measure how good images and networks are.
 
     python scripts/evaluate.py sets --real FOLDER --made FOLDER
+    python scripts/evaluate.py stylegan2 --checkpoint_path FILE --real FOLDER
     python scripts/evaluate.py stargan2 --checkpoint_path FILE --train_img_dir DIR --val_img_dir DIR
+    python scripts/evaluate.py ageing --data_path PHOTOS
+    python scripts/evaluate.py reconstruction --data_path PHOTOS
 
-`sets` gives FID, KID, precision and recall of a folder of images against another. `stargan2` runs
-the protocol of its paper: translations between all domains, guided by latents and by references,
-judged by those measures and by LPIPS diversity. What has been computed is kept and found again,
-so an interrupted evaluation is continued by the same command.
+`sets`: FID, KID, precision and recall of one folder or archive of images against another;
+`stylegan2`: the same of what a generator makes. `stargan2`: the protocol of its paper,
+translations between all domains, judged by those measures and by LPIPS diversity. `ageing`: age
+errors, identity and reconstruction of SAM, with a report in HTML. `reconstruction`: how well SAM
+or pSp gives faces back. Each with --help lists its options.
+
+What has been computed is kept and found again: the same command continues an evaluation that was
+interrupted. Exit status: 0 all done, 1 some photographs failed, 2 nothing was evaluated.
 """
 
 import json
@@ -14,32 +21,28 @@ import sys
 
 from paddle_sam.common.runtime import command
 
-KINDS = ("sets", "stargan2")
-
 
 @command
 def main(argv=None):
     from paddle_sam.common.checks import ConfigError
-    from paddle_sam.configs import evaluate as options
     from paddle_sam.configs.base import parse
+    from paddle_sam.configs.evaluate import KINDS
+    from paddle_sam.configs.translation import elsewhere
 
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0] in ("-h", "--help"):
+    kind = argv.pop(0) if argv else ""
+    if kind in ("-h", "--help"):
         print(__doc__)
         return 0
-    if not argv or argv[0] not in KINDS:
-        raise ConfigError(
-            f"name what to evaluate first, one of {', '.join(KINDS)}; found"
-            f" {argv[0] if argv else 'nothing'!r}"
-        )
-    kind = argv.pop(0)
-    config_type = {"sets": options.SetsConfig, "stargan2": options.StarGAN2EvaluationConfig}[kind]
-    config = parse(config_type, argv, __doc__)
-    from paddle_sam.metrics import evaluate
+    if kind not in KINDS:
+        raise ConfigError(f"name what to evaluate, one of {', '.join(KINDS)}; found {kind!r}")
+    refused = elsewhere(KINDS[kind], "eval") if kind == "stargan2" else None
+    config = parse(KINDS[kind], argv, KINDS[kind].__doc__, refused=refused)
+    from paddle_sam.evaluation.run import evaluate
 
-    run = {"sets": evaluate.evaluate_sets, "stargan2": evaluate.evaluate_stargan2}[kind]
-    print(json.dumps(run(config), indent=2))
-    return 0
+    results = evaluate(config)
+    print(json.dumps(results, indent=2))
+    return 1 if results.get("failed") else 0
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from paddle_sam.common.runtime import command
 @command
 def main(argv=None):
     from paddle_sam.configs.base import parse
-    from paddle_sam.configs.translation import SampleConfig
+    from paddle_sam.configs.translation import SampleConfig, elsewhere
 
-    config = parse(SampleConfig, argv, __doc__)
+    config = parse(SampleConfig, argv, __doc__, refused=elsewhere(SampleConfig, "sample"))
     from paddle_sam.inference.translation import sample
 
     for path in sample(config):

@@ -7,8 +7,11 @@ from paddle_sam.common.runtime import command
 def main(argv=None):
     from paddle_sam.configs import stargan2
     from paddle_sam.configs.base import parse
+    from paddle_sam.configs.translation import elsewhere
 
-    config = parse(stargan2.StarGAN2Config, argv, __doc__, stargan2.PRESETS, stargan2.implied)
+    config_type = stargan2.StarGAN2Config
+    refused = elsewhere(config_type, "train")
+    config = parse(config_type, argv, __doc__, stargan2.PRESETS, stargan2.implied, refused)
     from paddle_sam.training.stargan2_run import train_stargan2
 
     folder = train_stargan2(config)

@@ -21,6 +21,7 @@ LAYERS = {
     "export": ["models"],
     "inference": ["configs", "models", "data", "losses", "export"],
     "preparation": ["configs", "models", "data", "inference.sheets"],
+    "evaluation": ["configs", "models", "data", "losses.lpips", "metrics", "inference"],
     "training": ["configs", "models", "optimizers", "data", "losses", "metrics"],
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

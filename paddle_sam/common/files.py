@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from paddle_sam.common.checks import OutputError
+from paddle_sam.common.checks import ConfigError, OutputError
 
 
 @contextlib.contextmanager
@@ -44,6 +46,41 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write `content` as indented JSON."""
+    with atomic_path(path) as temporary:
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def claim_folder(folder: Path, facts: Mapping[str, Any], option: str, what: str) -> None:
+    """Note in a folder of results what they are made from, so that work can be taken up again.
+
+    Args:
+        folder: where the results go; `made_from.json` in it keeps the note.
+        facts: what the results depend on, as plain values by name.
+        option: the option that named the folder, and
+        what: what the results are, for the message.
+
+    Raises:
+        ConfigError: the folder holds results of something else.
+    """
+    note = Path(folder) / "made_from.json"
+    if not note.exists():
+        write_json(note, facts)
+        return
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{note}: is damaged ({error}); delete the folder") from error
+    names = sorted({*facts, *before})
+    if changed := [name for name in names if facts.get(name) != before.get(name)]:
+        raise ConfigError(
+            f"{option}: {folder} holds {what} made with another {', '.join(changed)}; delete it or"
+            " name another folder"
+        )
 
 
 def sha256(path: str | os.PathLike) -> str:

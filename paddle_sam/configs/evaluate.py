@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 
+from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
+from paddle_sam.configs.inference import AgeingConfig, PhotoConfig
+from paddle_sam.configs.translation import WeightsConfig, check_mode, mode_option
 
+INCEPTION = "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams"
+LPIPS = "pretrained_models/lpips_alex.npz"
 _RESIZING = ("clean", "legacy")
+_IDENTITY = "face recognition weights that judge the crop's face region, such as IR-SE50"
+_ALIGNED_IDENTITY = (
+    "face recognition weights that judge faces aligned by five points, such as CurricularFace"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
     """What FID, KID, precision and recall are computed with."""
 
-    inception_path: str = option(
-        "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams",
-        "converted Inception-v3 of FID",
-    )
+    inception_path: str = option(INCEPTION, "converted Inception-v3 of FID")
     resizing: str = option(
         "clean",
         "how images get to 299 pixels: clean (antialiased), or legacy to compare with old figures",
@@ -30,25 +36,76 @@ class FeatureConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SetsConfig(FeatureConfig):
-    """Compare two folders or archives of images."""
+    """FID, KID, precision and recall of one set of images against another."""
 
     real: str = option("", "folder or archive of real images")
     made: str = option("", "folder or archive of generated images")
 
 
 @dataclasses.dataclass(frozen=True)
-class StarGAN2EvaluationConfig(FeatureConfig):
-    """StarGAN v2's protocol on a data set."""
+class GeneratorConfig(FeatureConfig):
+    """FID, KID, precision and recall of what a StyleGAN2 generator makes."""
 
-    checkpoint_path: str = option("", "StarGAN v2 weight file or training checkpoint")
-    wing_path: str = option(
-        "", "face alignment network, where the checkpoint has none but needs it"
-    )
+    checkpoint_path: str = option("", "StyleGAN2 weight file or training checkpoint")
+    real: str = option("", "folder or archive of real images")
+    num_images: int = option(50_000, "images to make", minimum=4)
+    truncation: float = option(1.0, "psi; below 1 trades variety for quality", minimum=0)
+    seed: int = option(0, "seed of latents and noise", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class StarGAN2EvaluationConfig(WeightsConfig, FeatureConfig):
+    """StarGAN v2's protocol: translations between all domains, how real and how varied."""
+
+    mode: str = mode_option("eval")
     train_img_dir: str = option("data/celeba_hq/train", "training images, a folder per domain")
     val_img_dir: str = option("data/celeba_hq/val", "validation images, a folder per domain")
     eval_dir: str = option("log/stargan2_eval", "where translations are kept")
     num_outs_per_domain: int = option(10, "translations of each image", minimum=2)
     max_images: int = option(0, "validation images of each domain; 0 for all", minimum=0)
-    lpips_path: str = option("pretrained_models/lpips_alex.npz", "LPIPS weights")
+    val_batch_size: int = option(32, "images translated at a time", minimum=1)
+    lpips_path: str = option(LPIPS, "LPIPS weights")
     no_fid: bool = option(False, "leave out what needs Inception features")
     seed: int = option(0, "seed of latents and references", minimum=0)
+
+    def __post_init__(self):
+        check_mode(self.mode, "eval")
+
+
+@dataclasses.dataclass(frozen=True)
+class AgeingEvaluationConfig(AgeingConfig):
+    """How well faces are aged: age errors, identity, reconstruction; JSON and an HTML report."""
+
+    exp_dir: str = option("log/ageing", "folder for the results; an evaluation there goes on")
+    target_age: str = option("0-100:10", "ages in years, also as ranges: 0-100:10 or 20,40-60")
+    age_regressor_path: str = option(
+        "", "age regressor weights (default: the embedded one, for the embedded model)"
+    )
+    identity_path: str = option("", _IDENTITY)
+    aligned_identity_path: str = option("", _ALIGNED_IDENTITY)
+    lpips_path: str = option(LPIPS, "LPIPS weights")
+    no_pictures: bool = option(False, "a report without pictures, for faces that are private")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionConfig(PhotoConfig):
+    """How well SAM or pSp gives faces back: L2, LPIPS, SSIM and identity, as JSON."""
+
+    exp_dir: str = option("log/reconstruction", "folder for the results")
+    identity_path: str = option("", _IDENTITY)
+    aligned_identity_path: str = option("", _ALIGNED_IDENTITY)
+    lpips_path: str = option(LPIPS, "LPIPS weights")
+
+    def __post_init__(self):
+        for name, default in (("engine", "auto"), ("test_batch_size", 0)):
+            if getattr(self, name) != default:
+                raise ConfigError(f"--{name}: faces are inverted layer by layer, one at a time")
+
+
+KINDS = {
+    "sets": SetsConfig,
+    "stylegan2": GeneratorConfig,
+    "stargan2": StarGAN2EvaluationConfig,
+    "ageing": AgeingEvaluationConfig,
+    "reconstruction": ReconstructionConfig,
+}

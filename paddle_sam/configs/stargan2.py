@@ -8,6 +8,8 @@ from typing import Any
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
+from paddle_sam.configs.evaluate import INCEPTION, LPIPS
+from paddle_sam.configs.translation import check_mode, mode_option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +17,7 @@ class StarGAN2Config:
     """One training run. `opt.json` in the run's folder keeps it."""
 
     # Data and place
+    mode: str = mode_option("train")
     train_img_dir: str = option("data/celeba_hq/train", "a folder of images for each domain")
     val_img_dir: str = option("data/celeba_hq/val", "the same, of images not trained on")
     exp_dir: str = option(
@@ -65,12 +68,20 @@ class StarGAN2Config:
     sample_every: int = option(5000, "steps between sample matrices", minimum=1, resumable=True)
     save_every: int = option(10_000, "steps between checkpoints", minimum=1, resumable=True)
     eval_every: int = option(50_000, "steps between validations", minimum=1, resumable=True)
-    max_val_images: int = option(64, "validation images of each domain; 0 for all", minimum=0)
     keep_checkpoints: int = option(
         0, "delete all but so many newest checkpoints; 0 keeps all", minimum=0, resumable=True
     )
 
+    # Validation
+    max_val_images: int = option(64, "validation images of each domain; 0 for all", minimum=0)
+    num_outs_per_domain: int = option(10, "translations of each into each domain", minimum=2)
+    inception_path: str = option(INCEPTION, "converted Inception-v3 of FID", resumable=True)
+    lpips_path: str = option(LPIPS, "LPIPS weights", resumable=True)
+    no_fid: bool = option(False, "validate without FID, KID, precision and recall")
+    no_lpips: bool = option(False, "validate without LPIPS diversity")
+
     def __post_init__(self):
+        check_mode(self.mode, "train")
         if self.randcrop_prob > 1:
             raise ConfigError(f"randcrop_prob: expected at most 1, found {self.randcrop_prob}")
         if not (self.beta1 < 1 and self.beta2 < 1 and self.ema_decay < 1):
@@ -104,6 +115,7 @@ _PRESETS = {
         "sample_every": 100,
         "save_every": 100,
         "eval_every": 500,
+        "no_fid": True,
         "keep_checkpoints": 2,
         "exp_dir": "log/stargan2_mini",
     },

@@ -20,7 +20,7 @@ from paddle_sam.configs.inference import (
 from paddle_sam.data.paste import paste_back
 from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.background import InBackground
-from paddle_sam.inference.measures import Measures, Report, table
+from paddle_sam.inference.measures import Measures, Report, report_lpips, table
 from paddle_sam.inference.photos import OtherFormat, Photo, Summary, results_folder
 from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
 
@@ -92,7 +92,8 @@ def run(
         raise ConfigError("--paste_back: needs the photograph; give --data_path beside --latent")
     ageing = Ageing(config)
     measure = measure or config.report or bool(config.identity_path or config.age_regressor_path)
-    measures = Measures(config, ageing.pipeline.crop) if measure else None
+    lpips = report_lpips() if config.report else None
+    measures = Measures(config, ageing.pipeline.crop, lpips) if measure else None
     report = Report(ageing.pipeline.source)
     summary, pasted = Summary(), OtherFormat()
     with InBackground() as in_background:

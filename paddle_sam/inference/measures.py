@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_sam.common.checks import CheckpointError, ConfigError
-from paddle_sam.common.files import atomic_path
+from paddle_sam.common.files import write_json
 from paddle_sam.common.images import to_network
 from paddle_sam.common.weights import find_weight
 from paddle_sam.configs.inference import InferenceConfig
@@ -21,6 +20,7 @@ from paddle_sam.losses.sam import cosine, face_region
 from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.checkpoint import load
 from paddle_sam.models.face_recognition import FaceEmbedder
+from paddle_sam.models.lpips import LPIPS
 
 FFHQ = CropSettings()
 MEASURES = ("measured_age", "identity", "lpips")
@@ -30,28 +30,19 @@ class Measures:
     """Measures results with the networks that are at hand; the others are left out.
 
     Ages come from `--age_regressor_path`, with the embedded model from its own regressor (it reads
-    that model's crop, not those of others); identity from `--identity_path`; LPIPS, for a report,
-    from lpips_alex.
+    that model's crop, not those of others); identity from `--identity_path`.
 
     Args:
-        config: the options of the run.
+        config: options of that name.
         crop: how the faces are cut.
+        lpips: compares results with the input.
     """
 
-    def __init__(self, config: InferenceConfig, crop: CropSettings):
-        self._crop = crop
+    def __init__(self, config: InferenceConfig, crop: CropSettings, lpips: LPIPS | None = None):
         self._regressor = _age_regressor(config)
-        self._embedder = None
-        if config.identity_path:
-            self._embedder = load(config.identity_path, device=config.device)
-            if not isinstance(self._embedder, FaceEmbedder):
-                raise ConfigError(f"--identity_path: {config.identity_path} recognises no faces")
-        self._lpips = None
-        if config.report:
-            try:
-                self._lpips = load_lpips(find_weight("lpips_alex"))
-            except CheckpointError as error:
-                print(f"the report is without LPIPS: {error}")
+        path = config.identity_path
+        self._identity = RegionIdentity(path, crop, config.device) if path else None
+        self._lpips = lpips
 
     def input_age(self, crop: np.ndarray) -> float | None:
         """Apparent age of a crop uint8 [S, S, 3]; None without a regressor."""
@@ -68,16 +59,49 @@ class Measures:
             before, after = (paddle.to_tensor(to_network(one)) for one in (crop, images))
             side = min(before.shape[-1], after.shape[-1])
             before, after = (F.adaptive_avg_pool2d(one, side) for one in (before, after))
-            if self._embedder is not None:
-                found["identity"] = cosine(self._embed(after), self._embed(before)).numpy()
+            if self._identity is not None:
+                found["identity"] = self._identity(before, after)
             if self._lpips is not None:
                 found["lpips"] = self._lpips(after, before.expand_as(after)).numpy()
         return found
+
+
+class RegionIdentity:
+    """Identity as SAM's training judges it: by the face region of a crop.
+
+    Args:
+        path: face recognition weights, named by `--identity_path`.
+        crop: how the faces are cut.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+
+    Raises:
+        PaddleSamError: the weights are no such network.
+    """
+
+    def __init__(self, path: str, crop: CropSettings, device: str = "auto"):
+        self._crop = crop
+        self._embedder = load(path, device=device)
+        if not isinstance(self._embedder, FaceEmbedder):
+            raise ConfigError(f"--identity_path: {path} recognises no faces")
+
+    @paddle.no_grad()
+    def __call__(self, before: paddle.Tensor, after: paddle.Tensor) -> np.ndarray:
+        """Cosines [N] of images [N, 3, S, S] with one [1, 3, S, S], in [-1, 1]."""
+        return cosine(self._embed(after), self._embed(before)).numpy()
 
     def _embed(self, images: paddle.Tensor) -> paddle.Tensor:
         # The part of an FFHQ crop that recognition looks at; tighter crops show no more than that.
         face = face_region(images) if self._crop.scale >= FFHQ.scale else images
         return self._embedder(F.adaptive_avg_pool2d(face, self._embedder.input_size))
+
+
+def report_lpips() -> LPIPS | None:
+    """LPIPS for a report, or None, and a word about it, where its weights are missing."""
+    try:
+        return load_lpips(find_weight("lpips_alex"))
+    except CheckpointError as error:
+        print(f"the report is without LPIPS: {error}")
+        return None
 
 
 class Report:
@@ -107,8 +131,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write what was collected."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self._content, indent=2) + "\n", encoding="utf-8")
+        write_json(path, self._content)
         print(f"report: {path}")
 
 

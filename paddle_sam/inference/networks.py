@@ -67,13 +67,28 @@ def read_sam(path: Path) -> tuple[SAM, CropSettings]:
     Raises:
         CheckpointError: as for `ageing_network`.
     """
+    network, crop = read_inverter(path)
+    check_can_age(network, str(path))
+    return network, crop
+
+
+def read_inverter(path: Path) -> tuple[SAM, CropSettings]:
+    """The SAM or pSp network of a weight file, and how its faces are cut.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or no such network.
+    """
     content = read_file(path)
     try:
         crop = CropSettings(**(content.get("alignment") or {}))
     except TypeError as error:
         raise CheckpointError(f"{path}: its `alignment` cannot be used: {error}") from error
     network = network_from(content, str(path))
-    check_can_age(network, str(path))
+    if not isinstance(network, SAM):
+        raise CheckpointError(
+            f"{path}: holds a {type(network).__name__} that cannot age a face or give it back;"
+            " expected SAM or pSp"
+        )
     return network, crop
 
 

@@ -26,10 +26,9 @@ def sample(config: SampleConfig) -> list[Path]:
     Raises:
         PaddleSamError: an option is missing, or a file cannot be used.
     """
-    if not config.checkpoint_path:
-        raise ConfigError("--checkpoint_path: name a StarGAN v2 weight file")
     resolve_device(config.device)
-    system = StarGAN2.from_file(config.checkpoint_path, config.wing_path, config.device)
+    system = StarGAN2.from_file(config.weight_file(), config.wing_path, config.device)
+    config.expect(system.num_domains, system.generator.w_hpf)
     folder = Path(config.result_dir)
     sources = _read(Domains(config.src_dir, "src_dir"), config.max_images, system)[0]
     reference_domains = Domains(config.ref_dir, "ref_dir")

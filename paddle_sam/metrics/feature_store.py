@@ -46,33 +46,54 @@ class FeatureStore:
             self._folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
             self._read_parts(text)
 
-    def of_files(self, paths: Sequence[ImageSource], what: str = "features") -> np.ndarray:
+    def of_files(
+        self, paths: Sequence[ImageSource], what: str = "features", keep: bool = True
+    ) -> np.ndarray:
         """Give the features [N, D] of image files, in their order; computes what is missing.
 
         Args:
-            paths: at least one image.
+            paths: at least one image, in folders or archives.
             what: label of the progress bar.
+            keep: write to the folder what is computed.
 
         Raises:
             ImageError: a file cannot be read. What was computed before is kept.
             OutputError: the folder cannot be written.
         """
-        if not paths:
-            raise ConfigError("features: expected at least one image, found none")
         digests = [content_digest(path) for path in paths]
-        known = set(self._rows)
-        missing = {d: path for d, path in zip(digests, paths, strict=True) if d not in known}
+        return self.of_made(
+            digests, lambda chosen: [read_source(paths[i]) for i in chosen], what, keep
+        )
+
+    def of_made(
+        self,
+        keys: Sequence[str],
+        make: Callable[[Sequence[int]], Sequence[np.ndarray]],
+        what: str = "features",
+        keep: bool = True,
+    ) -> np.ndarray:
+        """Give the features [N, D] of images that `make` makes; computes what is missing.
+
+        Args:
+            keys: for each image, what tells it from every other.
+            make: positions among the keys -> their images, uint8 RGB [H, W, 3].
+            what: label of the progress bar.
+            keep: write to the folder what is computed.
+        """
+        if not keys:
+            raise ConfigError("features: expected at least one image, found none")
+        # Equal images are looked at once.
+        missing = list({key: i for i, key in enumerate(keys) if key not in self._rows}.values())
         with tqdm(total=len(missing), desc=what, unit="image", disable=None) as progress:
             for start in range(0, len(missing), _PART_SIZE):
-                part = dict(list(missing.items())[start : start + _PART_SIZE])
-                features = self._extract([read_source(path) for path in part.values()])
-                self._add(list(part), features)
+                part = missing[start : start + _PART_SIZE]
+                self._add([keys[i] for i in part], self._extract(make(part)), keep)
                 progress.update(len(part))
-        return np.stack([self._rows[digest] for digest in digests])
+        return np.stack([self._rows[key] for key in keys])
 
-    def _add(self, digests: list[str], features: np.ndarray) -> None:
+    def _add(self, digests: list[str], features: np.ndarray, keep: bool) -> None:
         self._rows.update(zip(digests, features, strict=True))
-        if self._folder is None:
+        if self._folder is None or not keep:
             return
         name = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
         with (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -17,6 +18,7 @@ from PIL import Image
 from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.common.files import sha256
 from paddle_sam.common.images import check_image
+from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.models.checkpoint import load
 from paddle_sam.models.inception import FEATURES, INPUT_SIZE, InceptionV3
 
@@ -81,6 +83,14 @@ class InceptionFeatures:
         to_input = clean_input if self.resizing == CLEAN else legacy_input
         with paddle.no_grad():
             return self.network(paddle.to_tensor(np.stack([to_input(i) for i in images]))).numpy()
+
+
+def open_store(
+    inception_path: str | os.PathLike, folder: str | os.PathLike, device: str = "auto", **options
+) -> FeatureStore:
+    """Inception features that are kept in `folder`; for the rest see `from_file`."""
+    features = InceptionFeatures.from_file(inception_path, device, **options)
+    return FeatureStore(Path(folder), features, features.settings)
 
 
 def clean_input(image: np.ndarray) -> np.ndarray:

@@ -13,11 +13,12 @@ import numpy as np
 
 from paddle_sam.common.checks import ConfigError, check_shape
 
+NEIGHBOURS = 3  # the published k
 _BLOCK = 1024
 
 
 def precision_recall(
-    real: np.ndarray, generated: np.ndarray, neighbours: int = 3
+    real: np.ndarray, generated: np.ndarray, neighbours: int = NEIGHBOURS
 ) -> tuple[float, float]:
     """Precision and recall of features [M, D] `generated` against [N, D] `real`.
 

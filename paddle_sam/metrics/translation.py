@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.files import atomic_path, sha256
+from paddle_sam.common.files import claim_folder, sha256
 from paddle_sam.common.images import read_image, save_image, to_network, to_uint8
 from paddle_sam.data.domains import Domains, read_all
 from paddle_sam.metrics.feature_store import FeatureStore
@@ -63,6 +62,7 @@ class TranslationEvaluation:
         lpips: measures diversity; None leaves it out.
         features: of FID, KID, precision and recall; None leaves them out.
         protocol: what is made.
+        keep_features: also keep the features of translations, for an evaluation that is repeated.
 
     Raises:
         ConfigError: the domains do not fit each other or the network, or the folder holds the
@@ -79,6 +79,7 @@ class TranslationEvaluation:
         lpips: LPIPS | None,
         features: FeatureStore | None,
         protocol: Protocol | None = None,
+        keep_features: bool = True,
     ):
         if train.names != val.names:
             raise ConfigError(
@@ -93,6 +94,7 @@ class TranslationEvaluation:
         self.lpips = lpips
         self.features = features
         self.protocol = protocol or Protocol()
+        self.keep_features = keep_features
         limit = self.protocol.max_images or None
         self.sources = [files[:limit] for files in val.files]
         self._claim_folder(model_id)
@@ -125,7 +127,8 @@ class TranslationEvaluation:
         if self.features is not None:
             made = [path for paths in groups for path in paths]
             real = self.features.of_files(self.train.files[target], f"{name}: real")
-            fake = self.features.of_files(made, f"{guide} {name}: made")
+            what = f"{guide} {name}: made"
+            fake = self.features.of_files(made, what, self.keep_features)
             found |= set_measures(real, fake)
         return found
 
@@ -179,17 +182,7 @@ class TranslationEvaluation:
             "images": [_content_id(paths) for paths in self.sources],
             "references": [_content_id(paths) for paths in self.val.files],
         }
-        note = self.folder / "made_from.json"
-        if note.exists():
-            before = json.loads(note.read_text(encoding="utf-8"))
-            if changed := [name for name in facts if facts[name] != before.get(name)]:
-                raise ConfigError(
-                    f"eval_dir: {self.folder} holds translations made with another"
-                    f" {', '.join(changed)}; delete it or name another folder"
-                )
-            return
-        with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps(facts), encoding="utf-8")
+        claim_folder(self.folder, facts, "eval_dir", "translations")
 
 
 def set_measures(real: np.ndarray, made: np.ndarray) -> dict[str, float]:

@@ -151,6 +151,7 @@ class Generator(nn.Layer):
             [StyledBlock(widths[-1], widths[-1], style_dim, residual=residual) for _ in range(2)]
             + [StyledBlock(low, high, style_dim, True, residual) for high, low in reversed(steps)]
         )
+        self.w_hpf = w_hpf
         if w_hpf > 0:
             self.hpf = HighPass(w_hpf)
 

@@ -6,7 +6,9 @@ what resuming needs. `iteration_N.pdparams` has both; `best_model.pdparams` has 
 
 from __future__ import annotations
 
+import itertools
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,27 @@ class RunCheckpoints:
                 f" {self.latest() or 'none'}"
             )
         return read_file(path)
+
+    def set_aside(self, step: int) -> Path | None:
+        """Move checkpoints later than `step` out of the way of a run that goes on from there.
+
+        Otherwise the run would be resumed from them when it is interrupted, and its own, older
+        ones would be the first to be deleted.
+
+        Returns:
+            the folder they are in now, with a copy of the best model; None if there were none.
+        """
+        later = [path for number, path in self._numbered().items() if number > step]
+        if not later:
+            return None
+        used = (f"after_{step}" if n == 1 else f"after_{step}_{n}" for n in itertools.count(1))
+        folder = next(path for path in map(self.folder.joinpath, used) if not path.exists())
+        folder.mkdir()
+        for path in later:
+            path.rename(folder / path.name)
+        if (best := self.folder / "best_model.pdparams").is_file():
+            shutil.copyfile(best, folder / best.name)
+        return folder
 
     def _numbered(self) -> dict[int, Path]:
         if not self.folder.is_dir():

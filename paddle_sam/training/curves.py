@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
+
+import numpy as np
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.files import atomic_path
 
-# What runs of StyleGAN2 and of SAM are watched by; other runs show all they have.
-_FIRST = (
-    "fid",
-    "kid_alex",
-    "D/score_real",
-    "D/score_fake",
-    "augment_p",
-    "G/path_length",
-    "D/r1",
-    "loss",
-    "age_error_years_real",
-    "loss_l2_real",
-    "loss_l2_cycle",
-    "loss_lpips_real",
-    "loss_id_real",
+# What runs of each kind are watched by, in this order; other runs show their first values. Values
+# whose names differ in their guide only, such as `G/latent_adv` and `G/ref_adv`, share a panel.
+_SAM = (
+    *("loss", "age_error_years_real", "loss_l2_real"),
+    *("loss_l2_cycle", "loss_lpips_real", "loss_id_real"),
 )
+_STYLEGAN2 = (
+    *("fid", "kid_alex", "D/score_real", "D/score_fake", "augment_p"),
+    *("G/path_length", "D/r1"),
+)
+_STARGAN2 = ("D/real", "D/fake", "D/reg", "G/adv", "G/sty", "G/ds", "G/cyc", "FID", "LPIPS")
+_GUIDES = re.compile(r"(latent|ref(?:erence)?)[_/]")
 _COLUMNS = 3
-_MOST = 6
+_MOST = 9
+_SMOOTHED = 200  # records from which on a mean is drawn over them
+
+# By panel, then by the curve's label: points (step, value).
+_Curves = dict[str, dict[str, list[tuple[int, float]]]]
 
 
 def draw_curves(run: Path, output: Path) -> None:
@@ -41,15 +44,15 @@ def draw_curves(run: Path, output: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("matplotlib is not installed: pip install matplotlib") from error
-    names = sorted(curves, key=lambda n: (_FIRST.index(n) if n in _FIRST else len(_FIRST), n))
-    names = [name for name in names if name in _FIRST][:_MOST] or names[:_MOST]
+    kinds = (_SAM, _STYLEGAN2, _STARGAN2)
+    watched = [[name for name in kind if name in curves] for kind in kinds]
+    names = max(watched, key=len) or sorted(curves)[:_MOST]
     rows = math.ceil(len(names) / _COLUMNS)
     figure = Figure(figsize=(4 * _COLUMNS, 2.8 * rows), layout="constrained")
     for index, name in enumerate(names):
         axes = figure.add_subplot(rows, _COLUMNS, index + 1)
-        for split, style in (("train", "-"), ("test", "o-")):
-            if points := curves[name].get(split):
-                axes.plot(*zip(*points, strict=True), style, label=split, linewidth=1, markersize=4)
+        for number, (label, points) in enumerate(sorted(curves[name].items())):
+            _draw(axes, label, np.array(points), f"C{number}")
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step")
         if all(value >= 0 for points in curves[name].values() for _, value in points):
@@ -59,16 +62,32 @@ def draw_curves(run: Path, output: Path) -> None:
         figure.savefig(temporary, dpi=100)
 
 
-def _read(path: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Points (step, value) by name and split."""
+def _draw(axes, label: str, points: np.ndarray, colour: str) -> None:
+    """A curve of points [N, 2]; where there are many, pale, with a running mean over it."""
+    steps, values = points.T
+    if label.startswith("test"):
+        axes.plot(steps, values, "o-", color=colour, label=label, linewidth=1, markersize=4)
+        return
+    if len(points) < _SMOOTHED:
+        axes.plot(steps, values, color=colour, label=label, linewidth=1)
+        return
+    axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.3)
+    window = len(points) // 20
+    mean = np.convolve(values, np.full(window, 1 / window), "valid")
+    axes.plot(steps[window - 1 :], mean, color=colour, label=label, linewidth=1.5)
+
+
+def _read(path: Path) -> _Curves:
     if not path.exists():
         raise ConfigError(f"{path.parent}: holds no records; name the --exp_dir of a training")
-    curves: dict = defaultdict(lambda: defaultdict(list))
+    curves: _Curves = defaultdict(lambda: defaultdict(list))
     for record in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
         if record["split"] in ("train", "test"):
             for name, value in record.items():
                 if name not in ("split", "step", "time"):
-                    curves[name][record["split"]].append((record["step"], value))
+                    guide = _GUIDES.search(name)
+                    label = f"{record['split']}, {guide[1]}" if guide else record["split"]
+                    curves[_GUIDES.sub("", name)][label].append((record["step"], value))
     if not curves:
         raise ConfigError(f"{path}: holds no losses yet")
     return curves

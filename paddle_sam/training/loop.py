@@ -128,7 +128,7 @@ class Run:
             KeyboardInterrupt: a signal stopped the run, which has a checkpoint of the last step.
         """
         if self.step >= self.intervals.max_steps:
-            say(f"{self.folder}: has {self.step} steps already; raise --max_steps for more")
+            say(f"{self.folder}: has {self.step} steps already, as many as asked for")
             return
         first = self.world.rank == 0
         self._logger = RunLogger(self.folder, self.step, say) if first else None

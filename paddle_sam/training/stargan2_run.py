@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.runtime import resolve_device, seed_everything
 from paddle_sam.configs.base import check_resumable, read_json, to_json
 from paddle_sam.configs.stargan2 import StarGAN2Config
 from paddle_sam.data.domains import DomainBatch, DomainLoader, Domains, read_all
-from paddle_sam.models.stargan2_system import load_fan
+from paddle_sam.losses.lpips import load_lpips
+from paddle_sam.metrics.inception_features import open_store
+from paddle_sam.metrics.precision_recall import NEIGHBOURS
+from paddle_sam.metrics.translation import Protocol, TranslationEvaluation
+from paddle_sam.models.stargan2_system import StarGAN2, load_fan
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.distributed import join_world
 from paddle_sam.training.loop import Intervals, Run, prepare_folder
@@ -37,11 +43,12 @@ def train_stargan2(config: StarGAN2Config) -> Path:
     domains = Domains(config.train_img_dir, "train_img_dir")
     domains.expect(config.num_domains, "train_img_dir")
     validation = _validation(config)
+    judge = TranslationJudge(config) if world.rank == 0 else None
 
     checkpoints, step = RunCheckpoints(folder / "checkpoints"), config.resume_iter
     resumed = checkpoints.read(step) if step else checkpoints.read_latest()
     fan = load_fan(config.wing_path, config.device) if config.w_hpf > 0 else None
-    trainer = StarGAN2Trainer(build_networks(config), config, fan, validation, world)
+    trainer = StarGAN2Trainer(build_networks(config), config, fan, validation, world, judge)
     intervals = Intervals(
         max_steps=config.total_iters,
         board_interval=config.print_every,
@@ -55,6 +62,8 @@ def train_stargan2(config: StarGAN2Config) -> Path:
     run.resume(resumed)
     del resumed
     if world.rank == 0:
+        if config.resume_iter and (aside := run.checkpoints.set_aside(run.step)):
+            print(f"going on from step {run.step}; later checkpoints are in {aside}")
         prepare_folder(folder, to_json(config))
     loader = DomainLoader(
         domains,
@@ -70,6 +79,57 @@ def train_stargan2(config: StarGAN2Config) -> Path:
 
     run.train(batches_from, lambda: _batches(validation, config.val_batch_size))
     return folder
+
+
+class TranslationJudge:
+    """StarGAN v2's own measures of a network in training, on the run's validation images.
+
+    They are those of `scripts/evaluate.py stargan2`, on fewer images; what is translated is not
+    kept. With FID its mean over latents and references is the `loss` that the best model has
+    least of.
+    """
+
+    def __init__(self, config: StarGAN2Config):
+        self._train = Domains(config.train_img_dir, "train_img_dir")
+        self._val = Domains(config.val_img_dir, "val_img_dir")
+        self._lpips = None if config.no_lpips else load_lpips(config.lpips_path)
+        self._protocol = Protocol(
+            config.num_outs_per_domain, config.val_batch_size, config.seed, config.max_val_images
+        )
+        self._features = None
+        if not config.no_fid:
+            if (fewest := min(map(len, self._train.files))) <= NEIGHBOURS:
+                raise ConfigError(
+                    f"train_img_dir: {config.train_img_dir} has a domain of {fewest} images, too"
+                    " few for precision and recall; give --no_fid"
+                )
+            folder = Path(config.exp_dir) / "features"
+            self._features = open_store(config.inception_path, folder, config.device)
+
+    def __call__(self, system: StarGAN2) -> dict[str, float]:
+        """Means over all pairs of domains: `latent/FID`, `reference/LPIPS` and so on."""
+        if len(self._val) < 2 or not (self._lpips or self._features):
+            return {}
+        with tempfile.TemporaryDirectory() as folder:
+            found = TranslationEvaluation(
+                system,
+                "in training",
+                self._train,
+                self._val,
+                Path(folder),
+                self._lpips,
+                self._features,
+                self._protocol,
+                keep_features=False,
+            ).run()
+        measures = {
+            f"{guide}/{name}": values["mean"]
+            for guide, by_name in found.items()
+            for name, values in by_name.items()
+        }
+        if self._features is not None:
+            measures["loss"] = float(np.mean([measures[f"{guide}/FID"] for guide in found]))
+        return measures
 
 
 def _validation(config: StarGAN2Config) -> ValidationSet:

@@ -8,7 +8,7 @@ mapping network and style encoder with latents, and the generator alone with ref
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,8 @@ class StarGAN2Trainer:
         fan: the face alignment network; needed where `w_hpf` is above 0.
         validation: what panels and validations are made from.
         world: the processes of the run.
+        judge: further measures by name of the averaged networks, for validations. A measure `loss`
+            among them decides which model is the best, instead of the losses.
     """
 
     def __init__(
@@ -106,11 +108,13 @@ class StarGAN2Trainer:
         fan: FaceHeatmaps | None,
         validation: ValidationSet,
         world: World | None = None,
+        judge: Callable[[StarGAN2], dict[str, float]] | None = None,
     ):
         self.config = config
         self.networks = dict(networks)
         self.world = world or World()
         self.validation = validation
+        self.judge = judge or (lambda system: {})
         for network in self.networks.values():
             network.train()
             send_from_first(network.state_dict().values(), self.world)
@@ -238,7 +242,7 @@ class StarGAN2Trainer:
         """Judge the averaged networks on (images, domains): how well styles and images return.
 
         Every image goes to the next domain, with latents that are the same at every call, and
-        back. `loss` is the weighted sum; FID and diversity are what `scripts/evaluate.py` is for.
+        back. `loss` is the weighted sum; see `judge` for what else there is.
         """
         system, config = self.averaged, self.config
         rng = np.random.default_rng((config.seed, _TEST_LATENTS))
@@ -254,7 +258,7 @@ class StarGAN2Trainer:
             found["cyc"].append(distance(back, images).numpy())
         means = {name: float(np.concatenate(values).mean()) for name, values in found.items()}
         loss = config.lambda_sty * means["sty"] + config.lambda_cyc * means["cyc"]
-        return means | {"loss": loss}
+        return means | {"loss": loss} | self.judge(system)
 
     def panel(self) -> np.ndarray:
         """Held-out images in each other's styles, by the averaged networks."""

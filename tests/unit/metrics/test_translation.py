@@ -234,9 +234,10 @@ def test_the_command_runs_the_protocol(root, weights, tmp_path, capsys):
 
 def test_mistakes_on_the_command_line_are_named(capsys, tmp_path):
     assert evaluate(["faces"]) == 2
-    assert "one of sets, stargan2; found 'faces'" in capsys.readouterr().err
+    assert "one of sets, stylegan2, stargan2, ageing" in capsys.readouterr().err
+    assert evaluate([]) == 2
     assert evaluate(["sets"]) == 2
-    assert "--real: name a folder of images" in capsys.readouterr().err
+    assert "--real: is needed: folder or archive of real images" in capsys.readouterr().err
     assert evaluate(["stargan2"]) == 2
     assert "--checkpoint_path: name a StarGAN v2 weight file" in capsys.readouterr().err
 

@@ -124,7 +124,7 @@ def test_a_finished_run_says_so(tmp_path):
     again.resume(again.checkpoints.read_latest())
     said = []
     again.train(lambda step: iter(()), lambda: [], said.append)
-    assert "has 6 steps already; raise --max_steps" in said[0]
+    assert "has 6 steps already, as many as asked" in said[0]
 
 
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
@@ -317,6 +317,35 @@ def test_curves_are_drawn_from_the_records(tmp_path):
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
     with pytest.raises(ConfigError, match="holds no records"):
         draw_curves(tmp_path / "nothing", tmp_path / "x.png")
+
+
+def test_values_that_differ_in_their_guide_share_a_panel(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **options: drawn.append(self))
+    lines = [
+        {
+            "split": "train",
+            "step": n,
+            "time": 0.0,
+            "loss": 1.0,
+            "D/latent_real": n % 2,
+            "G/ref_ds": 2,
+        }
+        for n in range(1, 401)
+    ]
+    lines.append({"split": "test", "step": 400, "time": 0.0, "latent/FID": 50, "reference/FID": 60})
+    lines[0]["D/ref_real"] = 3
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "stats.jsonl").write_text(text)
+    draw_curves(tmp_path, tmp_path / "curves.png")
+    panels = {axes.get_title(): axes for axes in drawn[0].axes}
+    assert list(panels) == ["D/real", "G/ds", "FID"]
+    labels = [line.get_label() for line in panels["D/real"].get_lines()]
+    assert labels[1:] == ["train, latent", "train, ref"]  # the first is the pale one
+    mean = panels["D/real"].get_lines()[1].get_ydata()
+    assert len(mean) == 381 and np.allclose(mean, 0.5)
+    assert [x.get_label() for x in panels["FID"].get_lines()] == ["test, latent", "test, reference"]
 
 
 def test_a_folder_without_runs_cannot_be_visualized(tmp_path):

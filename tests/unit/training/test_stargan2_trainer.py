@@ -21,10 +21,14 @@ from paddle_sam.configs import stargan2 as options
 from paddle_sam.configs.base import parse
 from paddle_sam.configs.stargan2 import StarGAN2Config
 from paddle_sam.converters.convert import convert_file, revert_file
-from paddle_sam.data.domains import DomainBatch
+from paddle_sam.data.domains import DomainBatch, Domains
+from paddle_sam.metrics import translation
+from paddle_sam.metrics.feature_store import FeatureStore
+from paddle_sam.metrics.translation import Protocol, TranslationEvaluation
 from paddle_sam.models.face_heatmaps import FaceHeatmaps
 from paddle_sam.models.stargan2_system import StarGAN2
-from paddle_sam.training import stargan2_trainer
+from paddle_sam.training import stargan2_run, stargan2_trainer
+from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.stargan2_trainer import StarGAN2Trainer, ValidationSet, build_networks
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,6 +45,8 @@ TINY = StarGAN2Config(
     batch_size=2,
     lr=1e-3,
     f_lr=1e-4,
+    no_fid=True,
+    no_lpips=True,
 )
 
 
@@ -209,11 +215,69 @@ def test_validation_is_the_same_at_every_call_and_weighs_every_image_alike():
     assert whole["loss"] == pytest.approx(0.5 * whole["sty"] + 2 * whole["cyc"])
 
 
+def test_a_judge_adds_measures_and_may_decide_what_is_best():
+    trainer = make_trainer()
+    plain = trainer.evaluate([(images(3, 4), np.array([0, 1, 1]))])
+    asked = []
+
+    def judge(system):
+        asked.append(system)
+        return {"latent/FID": 3.0, "loss": 7.0}
+
+    trainer.judge = judge
+    found = trainer.evaluate([(images(3, 4), np.array([0, 1, 1]))])
+    assert asked == [trainer.averaged]
+    assert found == plain | {"latent/FID": 3.0, "loss": 7.0}
+
+
 def test_the_panel_has_a_row_for_each_reference():
     panel = make_trainer().panel()
     assert panel.shape == (3 * 32, 3 * 32, 3)
     assert (panel[:32, :32] == 255).all()
     np.testing.assert_array_equal(panel[32:64, :32], panel[:32, 32:64])  # both the first image
+
+
+# The protocol's measures in validation
+
+
+def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch):
+    def colours(pictures):
+        return np.stack([np.r_[p.mean((0, 1)), p.std((0, 1))] for p in pictures])
+
+    made = {}
+
+    def open_store(path, folder, device):
+        made["store"] = FeatureStore(folder, colours, {})
+        return made["store"]
+
+    monkeypatch.setattr(stargan2_run, "open_store", open_store)
+    monkeypatch.setattr(stargan2_run, "load_lpips", lambda path: None)
+    places = {"train_img_dir": str(data / "train"), "val_img_dir": str(data / "val")}
+    config = dataclasses.replace(
+        TINY, **places, exp_dir=str(tmp_path), no_fid=False, num_outs_per_domain=3
+    )
+    with pytest.raises(ConfigError, match="has a domain of 3 images, too few .* give --no_fid"):
+        stargan2_run.TranslationJudge(config)
+    monkeypatch.setattr(stargan2_run, "NEIGHBOURS", 2)
+    monkeypatch.setattr(translation, "precision_recall", lambda real, made: (0.5, 0.25))
+    system = make_trainer().averaged
+    found = stargan2_run.TranslationJudge(config)(system)
+    guides = ("latent", "reference")
+    assert set(found) == {
+        "loss",
+        *(f"{guide}/{name}" for guide in guides for name in ("FID", "KID", "precision", "recall")),
+    }
+    assert found["loss"] == pytest.approx((found["latent/FID"] + found["reference/FID"]) / 2)
+    expected = TranslationEvaluation(
+        *(system, "m", Domains(data / "train"), Domains(data / "val"), tmp_path / "again", None),
+        *(FeatureStore(None, colours, {}), Protocol(3, 32, config.seed, 0)),
+    ).run()
+    assert found["latent/FID"] == pytest.approx(expected["latent"]["FID"]["mean"])
+    # Of the folder's features only those of real images are kept, for the next validation.
+    kept = [np.load(path)["digests"] for path in tmp_path.rglob("part_*.npz")]
+    assert sum(map(len, kept)) == 6
+    without = dataclasses.replace(config, no_fid=True)
+    assert stargan2_run.TranslationJudge(without)(system) == {}
 
 
 # The command
@@ -244,7 +308,12 @@ def train(data, folder, **changes):
         "eval_every": 2,
         **changes,
     }
-    flags = [text for name, value in values.items() for text in (f"--{name}", str(value))]
+    flags = [
+        text
+        for name, value in values.items()
+        for text in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+        if value is not False
+    ]
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "train_stargan2.py"), *flags],
         capture_output=True,
@@ -301,13 +370,31 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(data, straight, tmp_pa
 
 def test_a_run_resumes_from_the_step_it_is_told_to(data, straight, tmp_path):
     shutil.copytree(straight, tmp_path / "copy")
-    checkpoint = tmp_path / "copy" / "checkpoints" / "iteration_4.pdparams"
-    before = checkpoint.stat().st_mtime_ns
+    checkpoints = tmp_path / "copy" / "checkpoints"
+    before = (checkpoints / "iteration_4.pdparams").read_bytes()
     done = train(data, tmp_path / "copy", total_iters=4, ds_iter=3, resume_iter=2)
     assert done.returncode == 0, done.stderr
-    assert checkpoint.stat().st_mtime_ns > before
+    # The step that was gone back behind is out of the way, not lost.
+    aside = checkpoints / "after_2"
+    assert f"later checkpoints are in {aside}" in done.stdout
+    assert (aside / "iteration_4.pdparams").read_bytes() == before
+    assert (aside / "best_model.pdparams").is_file()
     assert_equal(last_checkpoint(tmp_path / "copy"), last_checkpoint(straight))
     assert [r["step"] for r in records(tmp_path / "copy")] == [1, 2, 3, 4]
+
+
+def test_going_back_twice_keeps_both_futures(tmp_path):
+    checkpoints = RunCheckpoints(tmp_path)
+    assert checkpoints.set_aside(5) is None
+    for step in (2, 10, 20):
+        checkpoints.save(step, {"kind": "x", "networks": {}})
+    assert checkpoints.set_aside(2).name == "after_2"
+    assert checkpoints.latest().name == "iteration_2.pdparams"
+    checkpoints.save(10, {"kind": "x", "networks": {}})
+    assert checkpoints.set_aside(2).name == "after_2_2"
+    kept = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.pdparams"))
+    names = ("after_2/iteration_10", "after_2/iteration_20", "after_2_2/iteration_10")
+    assert kept == [f"{name}.pdparams" for name in (*names, "iteration_2")]
 
 
 def test_a_run_that_cannot_be_resumed_says_why(data, straight):

@@ -1,0 +1,106 @@
+"""Many faces' measurements in few numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+GAP_STEP = 10  # years of the steps that age gaps are counted in
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceRecord:
+    """What was measured of one face.
+
+    name: of its photograph. input_age: the age it is read as. targets: ages asked for, A of them.
+    measured: the ages the results are read as, [A]. identity: similarity of the results to the
+    input by judge, [A] each; None where a judge found no face. reconstruction: by measure, of the
+    result at `input_age`.
+    """
+
+    name: str
+    input_age: float
+    targets: list[float]
+    measured: list[float]
+    identity: dict[str, list[float | None]]
+    reconstruction: dict[str, float]
+
+
+def summarise(records: Sequence[FaceRecord]) -> dict:
+    """Age errors, identity and reconstruction of all faces, as plain values.
+
+    - `age_error`: over all results (`overall`) and `by_target`: number, mean absolute error,
+      `bias` (measured less target, positive where too old), the error that nine in ten stay
+      below, and the mean measured age.
+    - `identity`: for each judge the mean similarity of results to their inputs, over all and
+      `by_gap`, the distance of the target from the input's age in steps of `GAP_STEP` years; and
+      the number of results in which it found no face.
+    - `reconstruction`: for each measure mean and standard deviation.
+    """
+    targets = records[0].targets
+    measured = np.array([record.measured for record in records])  # [F, A]
+    by_target = {
+        f"{target:g}": _age_errors(measured[:, at], np.full(len(records), target))
+        for at, target in enumerate(targets)
+    }
+    overall = _age_errors(measured.ravel(), np.tile(targets, len(records)))
+    return {
+        "number_of_faces": len(records),
+        "age_error": {"overall": overall, "by_target": by_target},
+        "identity": {judge: _identity(records, judge) for judge in records[0].identity},
+        "reconstruction": {
+            name: _mean_and_deviation([record.reconstruction[name] for record in records])
+            for name in records[0].reconstruction
+        },
+    }
+
+
+def gaps_and_similarities(
+    records: Sequence[FaceRecord], judge: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Age gaps [M] in years and similarities [M] of all results in which the judge saw a face."""
+    pairs = [
+        (abs(target - record.input_age), similarity)
+        for record in records
+        for target, similarity in zip(record.targets, record.identity[judge], strict=True)
+        if similarity is not None
+    ]
+    gaps, similarities = np.array(pairs, float).reshape(-1, 2).T
+    return gaps, similarities
+
+
+def _identity(records: Sequence[FaceRecord], judge: str) -> dict:
+    gaps, similarities = gaps_and_similarities(records, judge)
+    steps = (gaps // GAP_STEP).astype(int)
+    by_gap = [
+        {
+            "from": int(step * GAP_STEP),
+            "to": int((step + 1) * GAP_STEP),
+            "number": int((steps == step).sum()),
+            "mean": float(similarities[steps == step].mean()),
+        }
+        for step in np.unique(steps)
+    ]
+    return {
+        "mean": float(similarities.mean()) if len(similarities) else None,
+        "number": len(similarities),
+        "faces_not_found": len(records) * len(records[0].targets) - len(similarities),
+        "by_gap": by_gap,
+    }
+
+
+def _age_errors(measured: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    errors = measured - target
+    return {
+        "number": len(errors),
+        "mean_absolute_error": float(np.abs(errors).mean()),
+        "bias": float(errors.mean()),
+        "nine_in_ten_below": float(np.quantile(np.abs(errors), 0.9)),
+        "mean_measured_age": float(measured.mean()),
+    }
+
+
+def _mean_and_deviation(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
