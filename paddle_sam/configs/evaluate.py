@@ -46,11 +46,17 @@ class SetsConfig(FeatureConfig):
 class GeneratorConfig(FeatureConfig):
     """FID, KID, precision and recall of what a StyleGAN2 generator makes."""
 
-    checkpoint_path: str = option("", "StyleGAN2 weight file or training checkpoint")
+    checkpoint_path: str = option(
+        "", "StyleGAN2, SAM or pSp weight file, or a snapshot (default: the small embedded model)"
+    )
     real: str = option("", "folder or archive of real images")
-    num_images: int = option(50_000, "images to make", minimum=4)
-    truncation: float = option(1.0, "psi; below 1 trades variety for quality", minimum=0)
-    seed: int = option(0, "seed of latents and noise", minimum=0)
+    num_images: int = option(50_000, "images to make, of the seeds 0, 1, 2, ...", minimum=4)
+    truncation: float = option(1.0, "psi; below 1 trades variety for quality")
+    noise: str = option(
+        "random",
+        "fine detail: noise drawn from each seed, the model's stored noise, or none",
+        choices=("random", "stored", "none"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

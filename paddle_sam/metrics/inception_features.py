@@ -67,6 +67,13 @@ class InceptionFeatures:
         Raises:
             CheckpointError: the file is missing, damaged, or holds another network.
         """
+        if not Path(path).is_file():
+            raise CheckpointError(
+                f"{path}: FID's Inception-v3 is missing. Get it with: python"
+                " scripts/download_weights.py inception, and convert it with: python"
+                " convert/convert_weights.py pretrained_models/pt_inception-2015-12-05-6726825d.pth"
+                " (StarGAN v2's commands do without it with --no_fid)"
+            )
         network = load(path, device=device)
         if not isinstance(network, InceptionV3):
             raise CheckpointError(

@@ -116,6 +116,11 @@ def test_another_network_is_refused(tmp_path):
         InceptionFeatures.from_file(tmp_path / "face.pdparams", device="cpu")
 
 
+def test_missing_weights_name_the_commands_that_get_them(tmp_path):
+    with pytest.raises(CheckpointError, match="download_weights.py inception, and convert it"):
+        InceptionFeatures.from_file(tmp_path / "none.pdparams", device="cpu")
+
+
 def test_options_are_checked(network):
     with pytest.raises(ConfigError, match="--resizing: expected one of clean, legacy"):
         InceptionFeatures(network, "random", "bicubic")
