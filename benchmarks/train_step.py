@@ -49,7 +49,8 @@ def main(argv=None) -> int:
         record["variants"][variant] = found
         numbers = {k: v for k, v in found.items() if k.endswith("_gb")}
         print(f"{variant}: {found['median_s']:.1f} s {numbers}", flush=True)
-    print(timing.write(f"train_step_{options.size}", record))
+        written = timing.write(f"train_step_{options.size}", record)
+    print(written)
     return 0
 
 
