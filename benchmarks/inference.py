@@ -1,8 +1,10 @@
 """An age strip at the published size by the engine, by eager Paddle, and by the reference's way.
 
-    python -m benchmarks.inference --checkpoint_path sam_ffhq_aging.pdparams
-    python -m benchmarks.inference --name inference_default     # the embedded default
+    OMP_NUM_THREADS=2 python -m benchmarks.inference --checkpoint_path sam_ffhq_aging.pdparams
+    OMP_NUM_THREADS=2 python -m benchmarks.inference --name inference_default
 
+The second is of the embedded default. Without the variable Paddle's import leaves layers, and torch
+with them, one thread; the engine takes all processors in any case.
 Each subject has a process of its own, which also gives its peak memory. The naive subjects do the
 reference's arithmetic (benchmarks/naive.py), which costs the same for every age: they and eager
 Paddle are timed for one age, and their strip is that times the number of ages. The engine is timed
@@ -12,6 +14,7 @@ Writes benchmarks/results/NAME.json.
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -40,7 +43,8 @@ def main(argv=None) -> None:
         print(json.dumps(row))
         return
     record = {"machine": timing.machine(), "file": Path(args.checkpoint_path).name or "default"}
-    record |= {"ages": args.ages, "subjects": {}}
+    threads = os.environ.get("OMP_NUM_THREADS", "1, Paddle's default")
+    record |= {"threads": threads, "ages": args.ages, "subjects": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name in (SUBJECTS[0], *args.subjects):
             record["subjects"][name] = row = in_own_process(name, args, Path(folder))
