@@ -9,6 +9,15 @@ from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
 
 
+def engine_option() -> str:
+    """The field `engine` of every command that can run exported models."""
+    return option(
+        "auto",
+        "what runs the network: exported models (onednn, onednn-bf16), layer by layer (eager)",
+        choices=("auto", "eager", "onednn", "onednn-bf16"),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class PhotoConfig:
     """Which photographs to work on, with what, and where to."""
@@ -28,11 +37,7 @@ class PhotoConfig:
     )
     no_align: bool = option(False, "the images are aligned crops already")
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
-    engine: str = option(
-        "auto",
-        "what runs the network: exported models (onednn, onednn-bf16), layer by layer (eager)",
-        choices=("auto", "eager", "onednn", "onednn-bf16"),
-    )
+    engine: str = engine_option()
 
 
 @dataclasses.dataclass(frozen=True)

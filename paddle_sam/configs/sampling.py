@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
 from paddle_sam.configs.editing import parse_formats
-from paddle_sam.configs.inference import parse_codes
+from paddle_sam.configs.inference import engine_option, parse_codes
 
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 10**6
@@ -38,11 +38,7 @@ class GeneratorConfig:
         0, "images rendered together; 0 for as many as fit into memory, at most 16", minimum=0
     )
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
-    engine: str = option(
-        "auto",
-        "what runs the network: exported models (onednn, onednn-bf16), layer by layer (eager)",
-        choices=("auto", "eager", "onednn", "onednn-bf16"),
-    )
+    engine: str = engine_option()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,6 +50,12 @@ def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], stat
     """
     state = dict(state)
     if isinstance(optimizer._learning_rate, paddle.optimizer.lr.LRScheduler):
+        if _SCHEDULER not in state:
+            raise CheckpointError(
+                "optimizer state: holds no learning rate schedule; it was saved from a run with a"
+                " constant rate."
+            )
+        # A schedule's method, unlike a layer's, raises where a key is missing.
         optimizer._learning_rate.set_state_dict(state.pop(_SCHEDULER))
     updated = {key.rpartition("/")[0] for key in state}
     strangers = sorted(updated - set(parameters))

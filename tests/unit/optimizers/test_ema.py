@@ -11,9 +11,9 @@ def test_the_average_moves_a_share_of_the_way():
     before = average.weight.numpy()
     network.weight.set_value(before + 1)
     update_average(average, network, 0.9)
-    np.testing.assert_allclose(average.weight.numpy(), before + 0.1, rtol=1e-6)
+    np.testing.assert_allclose(average.weight.numpy(), before + 0.1, atol=1e-6)
     update_average(average, network, 0.9)
-    np.testing.assert_allclose(average.weight.numpy(), before + 0.19, rtol=1e-6)
+    np.testing.assert_allclose(average.weight.numpy(), before + 0.19, atol=1e-6)
     np.testing.assert_array_equal(network.weight.numpy(), before + 1)
 
 

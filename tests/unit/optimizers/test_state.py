@@ -76,6 +76,15 @@ def test_carries_the_scheduler():
     assert fresh() == scheduler()
 
 
+def test_a_missing_schedule_is_named():
+    network = _network()
+    parameters = dict(network.named_parameters())
+    scheduled = Ranger(paddle.optimizer.lr.StepDecay(0.1, step_size=2), network.parameters())
+    constant = named_state(Ranger(0.1, network.parameters()), parameters)
+    with pytest.raises(CheckpointError, match="holds no learning rate schedule"):
+        restore_named_state(scheduled, parameters, constant)
+
+
 def test_carries_master_weights():
     def low_precision(name):
         tensor = paddle.ones([2], "bfloat16")

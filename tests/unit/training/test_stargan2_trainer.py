@@ -1,7 +1,6 @@
 """StarGAN v2's step on tiny networks, and runs of the command."""
 
 import dataclasses
-import json
 import os
 import shutil
 import subprocess
@@ -30,6 +29,7 @@ from paddle_sam.models.stargan2_system import StarGAN2
 from paddle_sam.training import stargan2_run, stargan2_trainer
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.stargan2_trainer import StarGAN2Trainer, ValidationSet, build_networks
+from tests.unit.training.comparing import assert_equal, records
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = StarGAN2Config(
@@ -321,23 +321,6 @@ def train(data, folder, **changes):
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
-
-
-def assert_equal(left, right, path=""):
-    if isinstance(left, dict):
-        assert left.keys() == right.keys(), path
-        for key in left:
-            assert_equal(left[key], right[key], f"{path}/{key}")
-    elif isinstance(left, np.ndarray):
-        np.testing.assert_array_equal(left, right, err_msg=path)
-    else:
-        assert left == right, path
-
-
-def records(folder, split="train"):
-    lines = (folder / "stats.jsonl").read_text().splitlines()
-    found = [r for r in map(json.loads, lines) if r["split"] == split]
-    return [{k: v for k, v in r.items() if k != "time"} for r in found]
 
 
 @pytest.fixture(scope="module")

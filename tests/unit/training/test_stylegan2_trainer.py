@@ -1,7 +1,6 @@
 """StyleGAN2's step on tiny networks, and runs of the command."""
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -31,6 +30,7 @@ from paddle_sam.training.stylegan2_networks import Archs, read_start
 from paddle_sam.training.stylegan2_run import _judge, augmentation, spread
 from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer, averaging
 from scripts.train_stylegan2 import main
+from tests.unit.training.comparing import assert_equal, records
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = StyleGAN2Config(
@@ -606,23 +606,6 @@ def train(data, folder, launch=(), **changes):
         check=False,
         env=ENVIRONMENT,
     )
-
-
-def assert_equal(left, right, path=""):
-    if isinstance(left, dict):
-        assert left.keys() == right.keys(), path
-        for key in left:
-            assert_equal(left[key], right[key], f"{path}/{key}")
-    elif isinstance(left, np.ndarray):
-        np.testing.assert_array_equal(left, right, err_msg=path)
-    else:
-        assert left == right, path
-
-
-def records(folder, split="train"):
-    lines = (folder / "stats.jsonl").read_text().splitlines()
-    found = [r for r in map(json.loads, lines) if r["split"] == split]
-    return [{k: v for k, v in r.items() if k != "time"} for r in found]
 
 
 def checkpoint(folder, step):

@@ -12,6 +12,7 @@ import pytest
 import paddle_sam
 from paddle_sam.common.checkpoint_file import read_file
 from tests.unit.training import tiny
+from tests.unit.training.comparing import assert_equal, records
 
 ROOT = Path(__file__).resolve().parents[3]
 INTERVALS = {"board_interval": 1, "image_interval": 3, "val_interval": 3, "save_interval": 3}
@@ -40,23 +41,6 @@ def _checkpoint(folder, step):
     return read_file(folder / "checkpoints" / f"iteration_{step}.pdparams")
 
 
-def _losses(folder, split="train"):
-    lines = (folder / "stats.jsonl").read_text().splitlines()
-    records = [r for r in map(json.loads, lines) if r["split"] == split]
-    return [{k: v for k, v in r.items() if k != "time"} for r in records]
-
-
-def _assert_equal(left, right, path=""):
-    if isinstance(left, dict):
-        assert left.keys() == right.keys(), path
-        for key in left:
-            _assert_equal(left[key], right[key], f"{path}/{key}")
-    elif isinstance(left, np.ndarray):
-        np.testing.assert_array_equal(left, right, err_msg=path)
-    else:
-        assert left == right, path
-
-
 @pytest.mark.parametrize("optim_name", ["ranger", "adam"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(files, tmp_path, optim_name):
     straight, parts = tmp_path / "straight", tmp_path / "parts"
@@ -69,10 +53,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(files, tmp_path, 
     left, right = _checkpoint(straight, 6), _checkpoint(parts, 6)
     for content in (left, right):
         del content["training"]["elapsed"], content["options"]
-    _assert_equal(left, right)
-    assert [record["step"] for record in _losses(straight)] == [1, 2, 3, 4, 5, 6]
-    assert _losses(straight) == _losses(parts)
-    assert _losses(straight, "test") == _losses(parts, "test")
+    assert_equal(left, right)
+    assert [record["step"] for record in records(straight)] == [1, 2, 3, 4, 5, 6]
+    assert records(straight) == records(parts)
+    assert records(straight, "test") == records(parts, "test")
 
 
 def test_two_processes_equal_one_on_the_same_batch(files, tmp_path):
@@ -81,7 +65,7 @@ def test_two_processes_equal_one_on_the_same_batch(files, tmp_path):
     for name, processes in (("one", 1), ("two", 2)):
         done = _train(files, tmp_path / name, processes, **options)
         assert done.returncode == 0, done.stdout + done.stderr
-    for left, right in zip(_losses(tmp_path / "one"), _losses(tmp_path / "two"), strict=True):
+    for left, right in zip(records(tmp_path / "one"), records(tmp_path / "two"), strict=True):
         del left["split"], right["split"]
         assert right == pytest.approx(left, rel=2e-3, abs=2e-4)
     before = tiny.state(tiny.trainer(files).network)

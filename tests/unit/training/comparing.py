@@ -1,0 +1,27 @@
+"""Whether two runs are the same: their checkpoints and their records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+def assert_equal(left, right, path: str = "") -> None:
+    """Nested dictionaries with the same keys and, bit for bit, the same values."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), path
+        for key in left:
+            assert_equal(left[key], right[key], f"{path}/{key}")
+    elif isinstance(left, np.ndarray):
+        np.testing.assert_array_equal(left, right, err_msg=path)
+    else:
+        assert left == right, path
+
+
+def records(folder: Path, split: str = "train") -> list[dict]:
+    """What a run wrote of a split, without the times."""
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    found = [record for record in map(json.loads, lines) if record["split"] == split]
+    return [{k: v for k, v in record.items() if k != "time"} for record in found]
