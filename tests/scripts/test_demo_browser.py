@@ -85,6 +85,7 @@ def opened(address: str, *arguments: str):
         foreign = []
         page.on("request", lambda r: foreign.append(r.url) if not _local(r.url, address) else None)
         page.goto(address)
+        page.wait_for_function("state.maxUpload < Infinity")  # the page knows its settings
         yield page
         browser.close()
         assert not foreign  # the page works offline
@@ -114,8 +115,12 @@ def move_slider(page, value: float, name: str = "age") -> None:
 
 
 def shows(page, ending: str) -> None:
-    """Wait until the picture is the one whose address ends like this."""
-    page.wait_for_function(f"document.getElementById('aged').dataset.shows?.endsWith('{ending}')")
+    """Wait until the picture is that of this photo whose address ends like this."""
+    page.wait_for_function(
+        "ending => { const { shows } = document.getElementById('aged').dataset;"
+        " return shows?.startsWith(`session/${state.session}/`) && shows.endsWith(ending); }",
+        arg=ending,
+    )
 
 
 def downloaded(page, button: str, name: str, folder: Path) -> Path:
@@ -200,8 +205,7 @@ def test_a_picture_of_the_webcam_is_aged(address, tmp_path):
     fake = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
     with opened(address, *fake, f"--use-file-for-fake-video-capture={film}") as page:
         page.click("#webcam")
-        page.wait_for_function("document.getElementById('preview').videoWidth > 0")
-        page.click("#shoot")
+        page.click("#shoot")  # possible once the camera shows something
         shows(page, "/age/40.png")
         assert page.is_hidden("#camera")
 
@@ -273,10 +277,10 @@ def test_another_model_ages_the_same_photo(equipped_page):
     page.click("#example")
     shows(page, "/age/40.png")
     before = page.evaluate("state.session")
-    page.select_option("#model", "copy")
-    page.wait_for_function(f"state.session !== '{before}'")
-    shows(page, "/age/40.png")
-    assert (
-        page.evaluate(f"fetch('session/{before}/0/input.png').then(response => response.status)")
-        == 410
-    )
+    with page.expect_response(lambda answer: answer.request.method == "DELETE") as forgotten:
+        page.select_option("#model", "copy")
+    assert forgotten.value.url.endswith(f"/session/{before}") and forgotten.value.ok
+    shows(page, "/age/40.png")  # of the new session, which the page had before it forgot the old
+    assert page.evaluate("state.session") != before
+    old = f"fetch('session/{before}/0/input.png').then(response => response.status)"
+    assert page.evaluate(old) == 410

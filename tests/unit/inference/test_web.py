@@ -2,7 +2,6 @@
 
 import io
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import av
@@ -17,6 +16,7 @@ from paddle_sam.common.images import to_network, to_uint8
 from paddle_sam.configs.demo import DemoConfig
 from paddle_sam.configs.inference import InferenceConfig
 from paddle_sam.data.paste import paste_back
+from paddle_sam.inference.animation import compose
 from paddle_sam.inference.editing import mix, strengthen
 from paddle_sam.inference.measures import Measures
 from paddle_sam.inference.web.app import make_app
@@ -244,28 +244,31 @@ def test_the_video_can_be_played(client, portrait, pipeline, short_videos):
     assert client.get(f"{portrait}/video_done").json == 0
 
 
-def test_sliders_answer_while_a_video_is_made_and_it_ends_with_its_session(
-    client, pipeline, monkeypatch
-):
+def test_sliders_answer_while_a_video_is_made_and_it_ends_with_its_session(client, monkeypatch):
     portrait = opened(client)
-    begun, decode = threading.Event(), pipeline.decode
+    composed, reached, go_on = [], threading.Event(), threading.Event()
 
-    def slow(codes, resize_outputs=False):
-        begun.set()
-        time.sleep(0.03)
-        return decode(codes, resize_outputs)
+    def held(*arguments):
+        """The video rests at its third frame until it is told to go on."""
+        composed.append(compose(*arguments))
+        if len(composed) == 3:
+            reached.set()
+            assert go_on.wait(60)
+        return composed[-1]
 
-    monkeypatch.setattr(pipeline, "decode", slow)
+    monkeypatch.setattr("paddle_sam.inference.web.demo.compose", held)
     with ThreadPoolExecutor(1) as pool:
         video = pool.submit(client.application.test_client().get, f"{portrait}/0/video.mp4")
-        assert begun.wait(60)
+        assert reached.wait(60)
         again = client.get(f"{portrait}/0/video.mp4")
         assert (again.status_code, "Another video" in again.json["error"]) == (503, True)
         assert client.get(f"{portrait}/0/age/33.png").status_code == 200
-        assert 0 < client.get(f"{portrait}/video_done").json < 1
+        assert client.get(f"{portrait}/video_done").json == pytest.approx(2 / 76)
         assert not video.done()
         client.delete(portrait)
+        go_on.set()
         assert video.result().status_code == 410
+    assert len(composed) == 3
     assert client.post("/example").status_code == 200
 
 

@@ -292,6 +292,7 @@ function stopWebcam() {
   const stream = element("preview").srcObject;
   if (stream) stream.getTracks().forEach((track) => track.stop());
   element("preview").srcObject = null;
+  element("shoot").disabled = true;
   element("camera").hidden = true;
 }
 
@@ -321,6 +322,7 @@ element("file").onchange = ({ target }) => {
 element("example").onclick = () => open("example");
 element("model").onchange = () => { if (state.session) open(...state.source); };
 element("webcam").onclick = useWebcam;
+element("preview").onloadeddata = () => { element("shoot").disabled = false; };
 element("shoot").onclick = shoot;
 element("cancel").onclick = stopWebcam;
 element("again").onclick = close;
