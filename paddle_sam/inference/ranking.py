@@ -36,7 +36,7 @@ from paddle_sam.inference.sampling import sample
 from paddle_sam.inference.sheets import contact_sheet
 from paddle_sam.inference.style_generator import EMBEDDED_GENERATOR
 from paddle_sam.models.checkpoint import network_from
-from paddle_sam.models.stylegan2 import Discriminator
+from paddle_sam.models.stylegan2_discriminator import Discriminator
 
 _OF_SAMPLING = ("checkpoint_path", "exp_dir", "truncation", "batch_size", "device", "engine")
 

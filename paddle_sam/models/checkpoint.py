@@ -28,7 +28,8 @@ from paddle_sam.models.inception import InceptionV3
 from paddle_sam.models.lpips import LPIPS, LpipsFeatures, LpipsWeights
 from paddle_sam.models.psp_encoder import GradualStyleEncoder
 from paddle_sam.models.sam import SAM
-from paddle_sam.models.stylegan2 import Discriminator, Generator
+from paddle_sam.models.stylegan2 import Generator
+from paddle_sam.models.stylegan2_discriminator import Discriminator
 
 
 def build_sam(

@@ -18,7 +18,8 @@ from paddle_sam.common.checkpoint_file import check_fit, load_strict, read_file
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.stylegan2 import StyleGAN2Config
 from paddle_sam.models.checkpoint import build_empty
-from paddle_sam.models.stylegan2 import Discriminator, Generator, published_channels
+from paddle_sam.models.stylegan2 import Generator, published_channels
+from paddle_sam.models.stylegan2_discriminator import Discriminator
 from paddle_sam.models.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
 
 GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"

@@ -17,7 +17,8 @@ from paddle_sam.configs.preparation import RankConfig
 from paddle_sam.data.archive import open_image_set, read_description, write_archive
 from paddle_sam.inference.ranking import rank_images, score_all
 from paddle_sam.models.checkpoint import load
-from paddle_sam.models.stylegan2 import Discriminator, Generator
+from paddle_sam.models.stylegan2 import Generator
+from paddle_sam.models.stylegan2_discriminator import Discriminator
 from scripts.rank_images import main
 
 ARCH = {"size": 16, "channels": {4: 4, 8: 4, 16: 4}}

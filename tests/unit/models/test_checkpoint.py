@@ -12,7 +12,8 @@ from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.checkpoint import BUILDERS, build_empty
 from paddle_sam.models.face_recognition import FaceEmbedder
 from paddle_sam.models.sam import SAM
-from paddle_sam.models.stylegan2 import Discriminator, Generator
+from paddle_sam.models.stylegan2 import Generator
+from paddle_sam.models.stylegan2_discriminator import Discriminator
 
 ARCH = {"input_size": 32, "widths": [2, 2, 2, 2, 2], "fc": 3}
 
