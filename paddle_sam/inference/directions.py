@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.common.array_file import read_arrays, write_arrays
 from paddle_sam.common.checks import CheckpointError, ConfigError
-from paddle_sam.common.files import atomic_path
-from paddle_sam.inference.latents import read_arrays
 from paddle_sam.models.stylegan2 import Generator
 from paddle_sam.models.stylegan2_ops import EqualLinear
 
@@ -129,7 +127,7 @@ def read_directions(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
-    arrays = read_arrays(Path(path), "expected an .npz file of arrays, each a named direction")
+    arrays = read_arrays(path, "expected an .npz file of arrays, each a named direction")
     for name, array in arrays.items():
         if not (np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all()):
             raise CheckpointError(f"{path}: the direction {name} is not made of finite numbers")
@@ -138,5 +136,4 @@ def read_directions(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def save_directions(path: str | os.PathLike, directions: Mapping[str, np.ndarray]) -> None:
     """Write directions by name, for `read_directions`."""
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **directions)
+    write_arrays(path, directions, compress=True)

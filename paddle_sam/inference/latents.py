@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.common.array_file import read_arrays, write_arrays
 from paddle_sam.common.checks import CheckpointError, check_shape
-from paddle_sam.common.files import atomic_path
 from paddle_sam.common.images import check_image
 
 
@@ -30,8 +29,7 @@ def save_latent(
 ) -> None:
     """Write a code with its crop, and further arrays by name."""
     arrays = {"w_plus": latent.w_plus, "crop": latent.crop, **(extra or {})}
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    write_arrays(path, arrays, compress=True)
 
 
 def read_latent(path: str | os.PathLike, codes: int, dim: int) -> Latent:
@@ -40,7 +38,6 @@ def read_latent(path: str | os.PathLike, codes: int, dim: int) -> Latent:
     Raises:
         CheckpointError: the file is missing, damaged, or belongs to another model.
     """
-    path = Path(path)
     arrays = read_arrays(path, "scripts/project.py writes such files")
     if missing := [name for name in ("w_plus", "crop") if name not in arrays]:
         raise CheckpointError(f"{path}: holds no array {missing[0]!r}; expected a projected face")
@@ -55,18 +52,3 @@ def read_latent(path: str | os.PathLike, codes: int, dim: int) -> Latent:
     check_shape(f"{path}: crop", latent.crop, (None, None, 3))
     check_image(f"{path}: crop", latent.crop)
     return latent
-
-
-def read_arrays(path: Path, hint: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file; nothing in it is executed.
-
-    Raises:
-        CheckpointError: it is missing or no such file; the message ends with `hint`.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file; {hint}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception as error:  # zip, header and array readers raise their own kinds
-        raise CheckpointError(f"{path}: no file of arrays, or damaged ({error}); {hint}") from error

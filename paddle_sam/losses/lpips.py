@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.common.array_file import read_arrays
 from paddle_sam.common.checkpoint_file import load_strict, read_file
-from paddle_sam.common.checks import CheckpointError
 from paddle_sam.models.lpips import LPIPS
 
 
@@ -34,19 +34,8 @@ def load_lpips(path: str | os.PathLike, lin: str | os.PathLike | None = None) ->
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
-        return {k: v for k, v in _read_npz(path).items() if k not in ("mean", "std")}
+        name = path.stem if path.stem in ("lpips_alex", "lpips_vgg") else "lpips_alex"
+        arrays = read_arrays(path, f"get it with: python scripts/download_weights.py {name}")
+        return {key: array for key, array in arrays.items() if key not in ("mean", "std")}
     networks = read_file(path)["networks"]
     return {name: array for entry in networks.values() for name, array in entry["state"].items()}
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        name = path.stem if path.stem in ("lpips_alex", "lpips_vgg") else "lpips_alex"
-        raise CheckpointError(
-            f"{path}: there is no such file. Get it with: python scripts/download_weights.py {name}"
-        )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception as error:  # zip, header and array readers raise their own kinds
-        raise CheckpointError(f"{path}: the file is damaged ({error}); fetch it again") from error

@@ -18,7 +18,7 @@ import paddle
 from paddle import nn
 
 from paddle_sam.common.checkpoint_file import load_strict, read_file
-from paddle_sam.common.checks import CheckpointError, ConfigError
+from paddle_sam.common.checks import CheckpointError, ConfigError, PaddleSamError
 from paddle_sam.common.runtime import resolve_device
 from paddle_sam.models import stargan2
 from paddle_sam.models.age_regressor import AgeRegressor
@@ -108,7 +108,10 @@ def network_from(content: dict, source: str, part: str | None = None) -> nn.Laye
     if part not in networks:
         raise ConfigError(f"part: {source} holds {', '.join(networks)}, found {part!r}")
     entry = networks[part]
-    network = build_empty(entry["network"], entry["arch"])
+    try:
+        network = build_empty(entry["network"], entry["arch"])
+    except PaddleSamError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     load_strict(network, entry["state"], source, consume=True)
     if isinstance(network, Generator) and content.get("latent_avg") is not None:
         network.latent_avg = paddle.to_tensor(content["latent_avg"], dtype="float32")

@@ -3,13 +3,13 @@
 import pickle
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
 
-from paddle_sam.common import checkpoint_file
 from paddle_sam.common.checkpoint_file import load_strict, read_file, save_file
 from paddle_sam.common.checks import CheckpointError, OutputError
 
@@ -262,5 +262,10 @@ def test_a_missing_file_and_a_folder(tmp_path):
         read_file(tmp_path)
 
 
-def test_arrays_are_not_copied_to_be_written():
-    assert checkpoint_file.PICKLE_PROTOCOL >= 5
+def test_writing_holds_a_copy_of_one_array_at_a_time(tmp_path):
+    content = {f"w{number}": np.ones((1000, 1000), np.float32).T for number in range(5)}
+    tracemalloc.start()
+    save_file(tmp_path / "net.pdparams", content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000  # of 20 MB

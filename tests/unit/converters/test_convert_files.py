@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import resource
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 import paddle_sam
 from convert.convert_weights import main as convert_weights
 from paddle_sam.common.checkpoint_file import read_file, save_file
-from paddle_sam.common.checks import CheckpointError
+from paddle_sam.common.checks import CheckpointError, OutputError
 from paddle_sam.common.weights import find_weight
 from paddle_sam.converters.convert import convert_file, revert_file
 
@@ -121,7 +122,7 @@ def test_the_command_prints_a_table_and_goes_on_after_a_failure(torch_file, tmp_
     bad.write_bytes(b"<!DOCTYPE html><title>Quota exceeded</title>")
     status = convert_weights([str(bad), str(good), "--output", str(tmp_path / "out")])
     out, err = capsys.readouterr()
-    assert status == 2
+    assert status == 1
     assert "web page" in err and str(bad) in err
     row = next(line for line in out.splitlines() if line.startswith("age_mini.pt")).split()
     assert row[1:7] == ["dex_vgg", "32", "3", "2", "0", "32"]
@@ -235,6 +236,58 @@ def test_broken_checkpoints_are_explained(torch_file, tmp_path, damage, words):
         convert_file(path, tmp_path / "out.pdparams")
     assert str(path) in str(error.value)
     assert not (tmp_path / "out.pdparams").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["state_dict"].update({"fc6.bias": 0.5}), "expected a tensor as fc6.bias"),
+        (lambda c: c["state_dict"].update({"fc6.weight": torch.zeros(3)}), "not what their names"),
+        (lambda c: c.update({"g": 1.0}), "not what their names"),
+        (lambda c: c.update({"x": torch.zeros(3).to_sparse()}), "a tensor of a kind that no"),
+    ],
+)
+def test_entries_of_another_kind_are_explained(torch_file, tmp_path, change, words):
+    path = torch_file("age_mini")
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=f"age_mini.pt: .*{words}"):
+        convert_file(path, tmp_path / "out.pdparams")
+
+
+def test_options_that_are_no_plain_values_become_text(torch_file, tmp_path):
+    path = torch_file("sam_mini")
+    content = torch.load(path, weights_only=True)
+    content["opts"] = {**content["opts"], "device": torch.device("cuda"), "sizes": torch.Size([2])}
+    torch.save(content, path)
+    convert_file(path, tmp_path / "out.pdparams")
+    options = read_file(tmp_path / "out.pdparams")["options"]
+    assert (options["device"], options["sizes"]) == ("cuda", [2])
+
+
+def test_a_converted_file_needs_no_conversion(tmp_path, capsys):
+    assert convert_weights([str(find_weight("age_mini")), "--output", str(tmp_path)]) == 2
+    assert "a weight file of this package, which needs no conversion" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_files_only():
+    """The system refuses to write more than a megabyte to any file, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_full_disk_is_explained_and_leaves_nothing(torch_file, tmp_path, request, reverse):
+    source = find_weight("age_mini") if reverse else torch_file("age_mini")
+    request.getfixturevalue("small_files_only")
+    target = tmp_path / "out" / "file"
+    with pytest.raises(OutputError, match=f"{target}: could not be written"):
+        (revert_file if reverse else convert_file)(source, target)
+    assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize(

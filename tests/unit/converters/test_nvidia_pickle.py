@@ -218,3 +218,9 @@ def test_a_tensor_may_not_reach_outside_its_storage(tmp_path):
     for offset, size, stride in [(0, (7,), (1,)), (3, (2, 2), (2, 1)), (-1, (2,), (1,))]:
         with pytest.raises(_Refused, match="outside its storage"):
             _rebuild_tensor(storage, offset, size, stride)
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)  # offsets count numbers, not rows
+    np.testing.assert_array_equal(_rebuild_tensor(rows, 2, (10,), (1,)), np.arange(2, 12))
+    repeated = _rebuild_tensor(storage, 1, (1000,), (0,))
+    np.testing.assert_array_equal(_rebuild_tensor(repeated, 0, (1000,), (1,)), np.ones(1000))
+    with pytest.raises(_Refused, match="without a storage"):
+        _rebuild_tensor({"itemsize": 4}, 0, (1,), (1,))

@@ -298,7 +298,7 @@ def test_latents_that_do_not_fit_are_explained(tmp_path, arrays, words):
 
 def test_files_that_are_no_latents_are_explained(tmp_path, capsys):
     (tmp_path / "a.npz").write_bytes(b"\x80\x04evil")
-    with pytest.raises(CheckpointError, match="no file of arrays, or damaged"):
+    with pytest.raises(CheckpointError, match="no NumPy archive, or one that is damaged"):
         read_latent(tmp_path / "a.npz", 10, 128)
     (tmp_path / "empty").mkdir()
     for path, words in (("nowhere.npz", "no such file; scripts/proj"), ("empty", "no .npz file")):
