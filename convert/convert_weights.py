@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.common.runtime import command, exit_status
 
 EPILOG = """\
 What a file is, is told from its keys: SAM, pSp, StyleGAN2 (rosinality layout, or a pickle of
@@ -14,6 +14,9 @@ layers and FID's Inception-v3.
 Nothing in a file is executed. Every tensor is converted, or listed as dropped (counters of batch
 norm, filter taps that the description holds); if one has no place, the file is refused and
 nothing is written. PyTorch is needed here and nowhere else: pip install -e ".[convert]"
+
+Exit status: 0 all converted, 1 some failed, 2 none.
+Example: python convert/convert_weights.py pretrained_models/sam_ffhq_aging.pt
 """
 
 
@@ -37,7 +40,7 @@ def main(argv=None):
     from paddle_sam.converters.batch import convert_files
 
     reports = convert_files(args.files, args.output, args.reverse, args.force)
-    return 0 if len(reports) == len(args.files) else 2
+    return exit_status(len(reports), len(args.files) - len(reports))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 """Download published weights into pretrained_models/, checked and resumable.
 
-Example:
-    python scripts/download_weights.py landmarks lpips_alex
+What is there already and sound is not fetched again; a transfer that broke off goes on where it
+stopped when the command is repeated. Where a host refuses, the message says what to fetch by hand.
+Published PyTorch files are converted afterwards: python convert/convert_weights.py FILE
+Exit status: 0 all there, 1 some failed, 2 none.
+
     python scripts/download_weights.py --list
+    python scripts/download_weights.py landmarks lpips_alex
 """
 
 import argparse
 from pathlib import Path
 
-from paddle_sam.common.runtime import command
+from paddle_sam.common.runtime import command, exit_status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,10 +45,10 @@ def main(argv=None):
     from paddle_sam.converters.obtain_weights import obtain_all, table
 
     folder = args.output or weights_dir()
-    for path in obtain_all(args.names, folder):
-        print(f"{path}: ready")
+    ready = obtain_all(args.names, folder)
     if args.list:
         print(table(folder))
+    return exit_status(len(ready), len(args.names) - len(ready)) if args.names else 0
 
 
 if __name__ == "__main__":

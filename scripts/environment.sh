@@ -23,7 +23,7 @@ if ! [ -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2
 fi
 
 stamp=".venv/installed-$1"
-wanted="$(cat requirements.txt pyproject.toml)"
+wanted="$PWD $(cat requirements.txt pyproject.toml)"  # what is installed names this folder
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
     echo "installing (about 1 GB the first time; minutes)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e "$2"

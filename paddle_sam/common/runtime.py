@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import random
@@ -137,11 +138,16 @@ def quiet_paddle() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def exit_status(done: int, failed: int) -> int:
+    """What a command over several inputs ends with: 0 all done, 1 some failed, 2 none was done."""
+    return 2 if not done else int(failed > 0)
+
+
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
     """Turn `main(argv=None)` into a command: a `PaddleSamError` becomes one printed line.
 
-    The wrapped function returns the exit status: what `main` returned (None is 0), 2 after an
-    error, 130 after Ctrl-C.
+    So does a full disk, wherever it is noticed. The wrapped function returns the exit status: what
+    `main` returned (None is 0), 2 after an error, 130 after Ctrl-C.
     """
 
     @functools.wraps(main)
@@ -151,6 +157,11 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             return main(argv) or 0
         except PaddleSamError as error:
             print(f"error: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from paddle_sam.common.checks import CheckpointError
+from paddle_sam.common.checks import CheckpointError, PaddleSamError
 from paddle_sam.common.downloads import download, package_file, verify
 from paddle_sam.common.files import atomic_path
 from paddle_sam.common.weights import Weight, known_weight, manifest
@@ -14,19 +15,23 @@ from paddle_sam.converters.lpips_package import repack_lpips
 
 
 def obtain_all(names: Iterable[str], folder: Path) -> list[Path]:
-    """Obtain several weights by name; all are tried before the failures are reported together."""
+    """Obtain several weights by name, printing what is ready and what failed as it happens.
+
+    Returns:
+        the files that are ready; fewer than `names` means that some failed.
+
+    Raises:
+        ConfigError: a name is unknown. Nothing was fetched.
+    """
     weights = [known_weight(name) for name in names]
-    paths, failures = [], []
+    ready = []
     for weight in weights:
         try:
-            paths.append(obtain(weight, folder))
-        except CheckpointError as error:
-            failures.append(str(error))
-    if failures:
-        raise CheckpointError(
-            "\n  ".join([f"{len(failures)} of {len(weights)} failed:", *failures])
-        )
-    return paths
+            ready.append(obtain(weight, folder))
+            print(f"{ready[-1]}: ready")
+        except PaddleSamError as error:
+            print(f"error: {error}", file=sys.stderr)
+    return ready
 
 
 def obtain(weight: Weight, folder: Path) -> Path:
@@ -34,6 +39,7 @@ def obtain(weight: Weight, folder: Path) -> Path:
 
     Raises:
         CheckpointError: it cannot be had; the message says what to fetch by hand.
+        OutputError: it cannot be written.
     """
     path = Path(folder) / weight.file
     if path.is_file() and _is_sound(weight, path):

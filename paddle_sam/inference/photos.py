@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from paddle_sam.common.checks import CheckpointError, ImageError
 from paddle_sam.common.images import IMAGE_SUFFIXES, WRITABLE_SUFFIXES, list_images, read_image
+from paddle_sam.common.runtime import exit_status
 from paddle_sam.configs.inference import PhotoConfig
 from paddle_sam.data.alignment import AlignedFace
 from paddle_sam.data.paste import cut_plane
@@ -90,9 +91,7 @@ class Summary:
 
     def status(self) -> int:
         """Exit status: 0 all done, 1 some inputs failed, 2 nothing was written."""
-        if not self.faces:
-            return 2
-        return 1 if self.failures else 0
+        return exit_status(self.faces, len(self.failures))
 
 
 def read_photos(

@@ -268,7 +268,7 @@ class Attack:
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=r"asks for posix\.mkdir|asks for nt\.mkdir"):
+    with pytest.raises(CheckpointError, match=r"refers to (posix|nt)\.mkdir"):
         repack_lpips(pickled(tmp_path, {"AlexNet_0": Attack()}), tmp_path / "out.npz")
     assert files(tmp_path) == ["alexnet.ckpt"]
 
@@ -339,12 +339,13 @@ def test_obtain_keeps_a_sound_file_and_replaces_a_damaged_one(server, tmp_path, 
     assert "wrong content" in capsys.readouterr().out
 
 
-def test_obtain_all_tries_everything_before_it_fails(tmp_path, server, monkeypatch):
-    server.status = 404
-    known = {"first": weight_at(server.url), "second": weight_at(server.url, sha256=DIGEST)}
+def test_obtain_all_goes_on_after_a_failure(tmp_path, server, monkeypatch, capsys):
+    known = {"first": weight_at("http://127.0.0.1:9/none"), "second": weight_at(server.url)}
     monkeypatch.setattr("paddle_sam.common.weights.manifest", lambda: known)
-    with pytest.raises(CheckpointError, match="(?s)2 of 2 failed:.*404.*404"):
-        obtain_all(["first", "second"], tmp_path)
+    assert obtain_all(["first", "second"], tmp_path) == [tmp_path / "net.pt"]
+    out, err = capsys.readouterr()
+    assert f"{tmp_path / 'net.pt'}: ready" in out
+    assert err.startswith("error: http://127.0.0.1:9/none: the host cannot be reached")
 
 
 def test_download_command(capsys, tmp_path):
