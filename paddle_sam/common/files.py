@@ -6,12 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from paddle_sam.common.checks import ConfigError, OutputError
+
+# What `atomic_path` calls its files: the eight letters are mkstemp's.
+_TEMPORARY = re.compile(r"\..+\.\w{8}\.tmp(\.\w+)?")
 
 
 @contextlib.contextmanager
@@ -46,6 +50,28 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Delete, at any depth, the temporary files of `atomic_path` that a kill left in `folder`."""
+    for path in Path(folder).rglob(".*.tmp*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def append_text(path: str | os.PathLike, text: str) -> None:
+    """Add `text` to the end of a UTF-8 file, which is made if there is none.
+
+    Raises:
+        OutputError: the system refused to write; part of `text` may be there.
+    """
+    try:
+        with Path(path).open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: could not be written ({error.strerror or error}). Free some space."
+        ) from error
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

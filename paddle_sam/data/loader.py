@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
@@ -169,18 +171,32 @@ class _SameProcess(Executor):
         return future
 
 
-def reading_pool(workers: int) -> Executor:
-    """Processes that read images; with 0 workers tasks run here, when they are submitted."""
+@contextlib.contextmanager
+def reading_pool(workers: int) -> Iterator[Executor]:
+    """Processes that read images; with 0 workers tasks run here, when they are submitted.
+
+    Raises:
+        ImageError: a process was killed, which it is where memory runs out.
+    """
     if workers == 0:
-        return _SameProcess()
+        yield _SameProcess()
+        return
     # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_start_reader)
+    try:
+        with ProcessPoolExecutor(workers, context, initializer=_start_reader) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise ImageError(
+            f"one of {workers} processes that read images was killed, perhaps for want of memory."
+            " Give fewer of them; 0 reads in the main process."
+        ) from error
 
 
 def _start_reader() -> None:
-    """Leave Ctrl-C to the training process, which finishes its step, but do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the training process, which finishes its step, but do not outlive it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch():
         multiprocessing.parent_process().join()

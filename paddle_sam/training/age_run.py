@@ -9,15 +9,16 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.images import list_images
-from paddle_sam.common.runtime import resolve_device, seed_everything
+from paddle_sam.common.runtime import seed_everything
 from paddle_sam.configs.age import AgeConfig
-from paddle_sam.configs.base import check_resumable, read_json, to_json
+from paddle_sam.configs.base import to_json
 from paddle_sam.data.age_labels import read_ages
+from paddle_sam.data.archive import ImageSource, list_sources
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import Batch, BatchLoader
 from paddle_sam.training.age_trainer import AgeTrainer
-from paddle_sam.training.loop import Intervals, Run, prepare_folder
+from paddle_sam.training.distributed import join_world
+from paddle_sam.training.loop import Intervals, Run, check_options, prepare_folder
 
 
 def train_age(config: AgeConfig) -> Path:
@@ -27,12 +28,12 @@ def train_age(config: AgeConfig) -> Path:
         PaddleSamError: the options, data or weights cannot be used, or the loss became NaN.
     """
     folder = Path(config.exp_dir)
-    if (folder / "opt.json").exists():
-        check_resumable(read_json(AgeConfig, folder / "opt.json"), config, folder)
-    resolve_device(config.device)
+    check_options(folder, config)
+    world = join_world(config.device)
     seed_everything(config.seed)
-    ages, train_paths, test_paths = _split(config)
-    trainer = AgeTrainer(config, ages)
+    mine = world.share(config.batch_size)
+    ages, train_images, test_images = _split(config)
+    trainer = AgeTrainer(config, ages, world)
     run = Run(
         folder,
         trainer,
@@ -40,41 +41,54 @@ def train_age(config: AgeConfig) -> Path:
         config.learning_rate,
         config.batch_size,
         config.keep_checkpoints,
+        world,
     )
     run.resume(run.checkpoints.read_latest())
-    prepare_folder(folder, to_json(config))
-    training, testing = (_loader(config, paths) for paths in (train_paths, test_paths))
+    if world.rank == 0:
+        prepare_folder(folder, to_json(config))
+    training, testing = (_loader(config, images) for images in (train_images, test_images))
 
     def batches_from(step: int) -> Iterator[Batch]:
-        return training.training(config.batch_size, config.seed, step, slice(None))
+        return training.training(config.batch_size, config.seed, step, mine)
 
     run.train(batches_from, lambda: testing.once(config.test_batch_size))
     return folder
 
 
-def _split(config: AgeConfig) -> tuple[dict[Path, float], list[Path], list[Path]]:
+def _split(
+    config: AgeConfig,
+) -> tuple[dict[ImageSource, float], list[ImageSource], list[ImageSource]]:
     """Ages of all labelled images, and which of them are for training and for testing."""
     if not config.train_data:
-        raise ConfigError("--train_data: name a folder of face images")
-    paths = list_images(config.train_data)
-    ages = read_ages(config.labels, paths)
-    labelled = [path for path in paths if path in ages]
+        raise ConfigError("--train_data: name a folder or archive of face images")
+    ages, labelled = _labelled(config, config.train_data)
     if config.test_data:
-        test = list_images(config.test_data)
-        ages |= read_ages(config.labels, test)
-        return ages, labelled, [path for path in test if path in ages]
+        test_ages, test = _labelled(config, config.test_data)
+        return ages | test_ages, labelled, test
     order = np.random.default_rng((config.seed, 4)).permutation(len(labelled))
     held_out = max(1, round(config.holdout * len(labelled)))
     if held_out >= len(labelled):
         raise ConfigError(f"--holdout: {config.holdout} leaves none of {len(labelled)} images")
     test_indices = set(order[:held_out].tolist())
-    train = [path for i, path in enumerate(labelled) if i not in test_indices]
+    train = [image for i, image in enumerate(labelled) if i not in test_indices]
     return ages, train, [labelled[i] for i in sorted(test_indices)]
 
 
-def _loader(config: AgeConfig, paths: Sequence[Path]) -> BatchLoader:
+def _labelled(config: AgeConfig, data: str) -> tuple[dict[ImageSource, float], list[ImageSource]]:
+    """The images of a folder or archive that have an age, and their ages."""
+    images = list_sources(data)
+    ages = read_ages(config.labels, images)
+    if without := [image for image in images if image not in ages]:
+        print(
+            f"{data}: {len(without)} of {len(images)} images have no age in --labels"
+            f" {config.labels} and are left out, such as {without[0].name}"
+        )
+    return ages, [image for image in images if image in ages]
+
+
+def _loader(config: AgeConfig, images: Sequence[ImageSource]) -> BatchLoader:
     return BatchLoader(
-        ImagePairs(paths),
+        ImagePairs(images),
         config.input_size,
         config.workers,
         config.max_bad_images,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,15 @@ import paddle.nn.functional as F
 from paddle_sam.common.checkpoint_file import load_strict
 from paddle_sam.common.checks import CheckpointError, TrainingError
 from paddle_sam.common.images import to_uint8
+from paddle_sam.common.runtime import seed_of
 from paddle_sam.configs.age import SIZES, AgeConfig
+from paddle_sam.data.archive import ImageSource
 from paddle_sam.data.loader import Batch
 from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.models.age_regressor import AgeRegressor, expected_age
 from paddle_sam.models.lpips import IMAGE_MEAN, IMAGE_STD
 from paddle_sam.optimizers.state import named_state, restore_named_state
+from paddle_sam.training.distributed import World, average_gradients, send_from_first
 from paddle_sam.training.panels import captioned_grid
 
 _PANEL = (2, 4)
@@ -34,12 +36,16 @@ class AgeTrainer:
 
     Args:
         config: the run's options.
-        ages: years by image file.
+        ages: years by image.
+        world: the processes of the run.
     """
 
-    def __init__(self, config: AgeConfig, ages: Mapping[Path, float]):
+    def __init__(
+        self, config: AgeConfig, ages: Mapping[ImageSource, float], world: World | None = None
+    ):
         self.config = config
         self.ages = ages
+        self.world = world or World()
         widths, fc = SIZES[config.network]
         self.arch = {"input_size": config.input_size, "widths": list(widths), "fc": fc}
         self.network = AgeRegressor(**self.arch)
@@ -49,10 +55,18 @@ class AgeTrainer:
             config.learning_rate, parameters=self.network.parameters()
         )
         self._last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        send_from_first(self.network.state_dict().values(), self.world)
 
     def train_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """Do step number `step` (0 is the first); returns losses and the error in years."""
-        paddle.seed(int(np.random.SeedSequence((self.config.seed, step)).generate_state(1)[0]))
+        """Do step number `step` (0 is the first) on this process's share of its batch.
+
+        Returns:
+            losses and the error in years.
+
+        Raises:
+            TrainingError: the loss is not a finite number. No parameter has changed then.
+        """
+        paddle.seed(seed_of(self.config.seed, step, self.world.rank))
         self.network.train()
         years = self._years(batch)
         logits = self.network(paddle.to_tensor(batch.source))
@@ -63,6 +77,7 @@ class AgeTrainer:
         if not np.isfinite(float(loss)):
             raise TrainingError(f"step {step + 1}: the loss is {float(loss)}.")
         loss.backward()
+        average_gradients(self.network.parameters(), self.world)
         self.optimizer.step()
         self.optimizer.clear_grad()
         self._last = (batch.source, years.numpy(), found.numpy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -12,6 +11,7 @@ import numpy as np
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.files import atomic_path
+from paddle_sam.training.run_logger import read_records
 
 # What runs of each kind are watched by, in this order; other runs show their first values. Values
 # whose names differ in their guide only, such as `G/latent_adv` and `G/ref_adv`, share a panel.
@@ -37,9 +37,11 @@ def draw_curves(run: Path, output: Path) -> None:
     """Draw training and test curves of the run in folder `run` to the image file `output`.
 
     Raises:
-        ConfigError: the folder holds no records, or matplotlib is not installed.
+        ConfigError: the folder holds no records, `output` names no picture format, or matplotlib
+            is not installed.
+        OutputError: the system refused to write.
     """
-    curves = _read(Path(run) / "stats.jsonl")
+    curves = _read(Path(run))
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -58,6 +60,9 @@ def draw_curves(run: Path, output: Path) -> None:
         if all(value >= 0 for points in curves[name].values() for _, value in points):
             axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
+    formats = figure.canvas.get_supported_filetypes()
+    if Path(output).suffix.lower().lstrip(".") not in formats:
+        raise ConfigError(f"{output}: expected a name that ends in one of {', '.join(formats)}")
     with atomic_path(output) as temporary:
         figure.savefig(temporary, dpi=100)
 
@@ -77,11 +82,12 @@ def _draw(axes, label: str, points: np.ndarray, colour: str) -> None:
     axes.plot(steps[window - 1 :], mean, color=colour, label=label, linewidth=1.5)
 
 
-def _read(path: Path) -> _Curves:
-    if not path.exists():
-        raise ConfigError(f"{path.parent}: holds no records; name the --exp_dir of a training")
+def _read(run: Path) -> _Curves:
+    records = read_records(run)
+    if not records:
+        raise ConfigError(f"{run}: holds no records; name the --exp_dir of a training")
     curves: _Curves = defaultdict(lambda: defaultdict(list))
-    for record in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+    for record in records:
         if record["split"] in ("train", "test"):
             for name, value in record.items():
                 if name not in ("split", "step", "time"):
@@ -89,5 +95,5 @@ def _read(path: Path) -> _Curves:
                     label = f"{record['split']}, {guide[1]}" if guide else record["split"]
                     curves[_GUIDES.sub("", name)][label].append((record["step"], value))
     if not curves:
-        raise ConfigError(f"{path}: holds no losses yet")
+        raise ConfigError(f"{run}: holds no losses yet")
     return curves

@@ -8,6 +8,7 @@ norm takes its statistics over the whole batch (`synchronise_batch_norm`).
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterable, Sequence
 
 import paddle
@@ -15,6 +16,7 @@ import paddle.distributed as dist
 from paddle import nn
 
 from paddle_sam.common.checks import ConfigError
+from paddle_sam.common.runtime import resolve_device
 
 # Gradients travel in pieces of about this many values.
 _BUCKET = 1 << 24
@@ -42,19 +44,43 @@ class World:
         return slice(self.rank * each, (self.rank + 1) * each)
 
 
-def own_device(name: str) -> str:
-    """The device `name` as this process of a run means it: `gpu` is the one assigned to it."""
+def join_world(device: str = "auto") -> World:
+    """Take this process's device and find out about the others (`paddle.distributed.launch`).
+
+    Args:
+        device: `auto`, `cpu`, `gpu` or `gpu:N`; with several processes on GPUs each takes the one
+            that it was assigned.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    resolve_device(_own_device(device))
+    if dist.get_world_size() > 1 and not dist.is_initialized():
+        dist.init_parallel_env()
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def _own_device(name: str) -> str:
     alone = dist.get_world_size() == 1
     if alone or name == "cpu" or not paddle.device.is_compiled_with_cuda():
         return name
     return f"gpu:{dist.ParallelEnv().device_id}"
 
 
-def join_world() -> World:
-    """Find out about the other processes, as started by `paddle.distributed.launch`."""
-    if dist.get_world_size() > 1 and not dist.is_initialized():
-        dist.init_parallel_env()
-    return World(dist.get_rank(), dist.get_world_size())
+def meet(world: World) -> None:
+    """Wait until all processes are here, however long the others take.
+
+    To be called where one may be late: Paddle's collectives give up, on processors after 30 s.
+    """
+    if world.size == 1:
+        return
+    store = paddle.base.core.create_or_get_global_tcp_store()
+    place = store.add("meet", 1)
+    complete = -(-place // world.size) * world.size
+    pause = 1e-3
+    while store.add("meet", 0) < complete:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
 
 
 def average_gradients(parameters: Iterable[paddle.Tensor], world: World) -> None:
@@ -81,17 +107,19 @@ def average_values(values: dict[str, float], world: World) -> dict[str, float]:
 
 
 def anywhere(flag: bool, world: World) -> bool:
-    """Whether `flag` is set in any process; all get the same answer."""
+    """Whether `flag` is set in any process; all get the same answer. Waits for the last one."""
     if world.size == 1:
         return flag
+    meet(world)
     found = paddle.to_tensor([int(flag)])
     dist.all_reduce(found)
     return bool(found.item())
 
 
 def send_from_first(tensors: Iterable[paddle.Tensor], world: World) -> None:
-    """Give every process the values that process 0 has."""
+    """Give every process the values that process 0 has. Waits for the last one."""
     if world.size > 1:
+        meet(world)
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
@@ -117,15 +145,16 @@ class _WholeBatchNorm2D(nn.BatchNorm2D):
     def forward(self, x):
         if not self.training:
             return super().forward(x)
-        moments = paddle.stack([x.mean([0, 2, 3]), x.square().mean([0, 2, 3])])
-        mean, square = _MeanOverProcesses.apply(moments, self.world.size).unbind()
-        variance = square - mean.square()
+        channel = [1, -1, 1, 1]
+        mean = _MeanOverProcesses.apply(x.mean([0, 2, 3]), self.world.size)
+        centred = x - mean.reshape(channel)
+        variance = _MeanOverProcesses.apply(centred.square().mean([0, 2, 3]), self.world.size)
         with paddle.no_grad():
             keep = self._momentum
             self._mean.copy_(keep * self._mean + (1 - keep) * mean, True)
             self._variance.copy_(keep * self._variance + (1 - keep) * variance, True)
-        scale = (self.weight * paddle.rsqrt(variance + self._epsilon)).reshape([1, -1, 1, 1])
-        return (x - mean.reshape([1, -1, 1, 1])) * scale + self.bias.reshape([1, -1, 1, 1])
+        scale = self.weight * paddle.rsqrt(variance + self._epsilon)
+        return centred * scale.reshape(channel) + self.bias.reshape(channel)
 
 
 class _MeanOverProcesses(paddle.autograd.PyLayer):

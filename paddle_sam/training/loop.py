@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,10 +21,11 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.common.checks import ConfigError, OutputError, TrainingError
-from paddle_sam.common.files import atomic_path
+from paddle_sam.common.checks import ConfigError, ImageError, OutputError, TrainingError
+from paddle_sam.common.files import atomic_path, remove_leftovers
+from paddle_sam.configs.base import check_resumable, read_json
 from paddle_sam.training.checkpoint import TRAINING, RunCheckpoints
-from paddle_sam.training.distributed import World, anywhere, average_values
+from paddle_sam.training.distributed import World, anywhere, average_values, meet
 from paddle_sam.training.run_logger import RunLogger
 
 
@@ -98,7 +101,9 @@ class Run:
         self.best_loss: float | None = None
         self.elapsed = 0.0
         self._logger: RunLogger | None = None
-        self._validated: dict[str, float] = {}
+        self._saved = 0  # step of the last checkpoint
+        self._recorded = (0, 0.0)  # step and elapsed time of the last record of the rate
+        self._values: dict[str, float] = {}  # of the last step: test losses if it was judged
 
     def resume(self, content: Mapping[str, Any] | None) -> None:
         """Go on from a checkpoint's content (`checkpoints.read_latest()`); None starts afresh."""
@@ -109,6 +114,8 @@ class Run:
         self.step = training["step"]
         self.best_loss = training["best_loss"]
         self.elapsed = training["elapsed"]
+        self._saved = self.step
+        self._recorded = (self.step, self.elapsed)
 
     def train(
         self,
@@ -125,6 +132,7 @@ class Run:
 
         Raises:
             TrainingError: a loss is no longer a number; the last checkpoint is untouched.
+            ImageError: images cannot be read; there is a checkpoint of the last step.
             KeyboardInterrupt: a signal stopped the run, which has a checkpoint of the last step.
         """
         if self.step >= self.intervals.max_steps:
@@ -139,24 +147,34 @@ class Run:
         try:
             with progress, stop_signals() as stop:
                 while self.step < self.intervals.max_steps:
-                    self._one_step(next(batches), test_batches, progress)
+                    self._one_step(batches, test_batches, progress)
                     if anywhere(stop.is_set(), self.world):
-                        self._stop(say)
+                        self._save()
+                        if first:
+                            say(
+                                f"stopped after step {self.step}, which is saved; the same command"
+                                " goes on from it"
+                            )
+                        raise KeyboardInterrupt
+        except ImageError:  # the network is as good as before
+            self._save()
+            raise
         finally:
             batches.close()
             if self._logger is not None:
                 self._logger.close()
 
-    def _one_step(self, batch: Any, test_batches: Callable, progress: tqdm) -> None:
+    def _one_step(self, batches: Iterator, test_batches: Callable, progress: tqdm) -> None:
         started = time.perf_counter()
+        batch = next(batches)
+        meet(self.world)
         try:
             losses = self.trainer.train_step(batch, self.step)
         except TrainingError as error:
             latest = self.checkpoints.latest()
             raise TrainingError(f"{error} Last checkpoint: {latest or 'none yet'}.") from error
         self.step += 1
-        seconds = time.perf_counter() - started
-        self.elapsed += seconds
+        self.elapsed += time.perf_counter() - started
         progress.update()
 
         if self._due(self.intervals.board_interval):
@@ -164,7 +182,8 @@ class Run:
             progress.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
             if self._logger is not None:
                 self._logger.scalars("train", self.step, losses)
-                self._logger.scalars("run", self.step, self._resources(seconds))
+                self._logger.scalars("run", self.step, self._resources())
+        self._values = losses
         if self._logger is None:
             return
         if self._due(self.intervals.image_interval) or self.step == 1:
@@ -177,30 +196,33 @@ class Run:
             self._save()
 
     def _save(self) -> None:
-        self.checkpoints.save(self.step, self._content())
-        self._logger.saved(self.step, self._validated)
-
-    def _stop(self, say: Callable[[str], None]) -> None:
-        if self._logger is not None:
-            if not self._due(self.intervals.save_interval):
-                self._save()
-            say(f"stopped after step {self.step}, which is saved; the same command goes on from it")
-        raise KeyboardInterrupt
+        """Write a checkpoint of the last step, unless there is one."""
+        if self._logger is None or self._saved == self.step:
+            return
+        content = self._content()
+        if bad := _not_finite(content):
+            raise TrainingError(
+                f"step {self.step}: {bad} has values that are not numbers; it was not saved. Last"
+                f" checkpoint: {self.checkpoints.latest() or 'none yet'}."
+            )
+        self.checkpoints.save(self.step, content)
+        self._saved = self.step
+        self._logger.saved(self.step, self._values)
 
     def _due(self, interval: int) -> bool:
         return self.step % interval == 0 or self.step == self.intervals.max_steps
 
     def _validate(self, batches: Iterable) -> None:
-        self._validated = self.trainer.evaluate(batches)
-        if not self._validated:
+        found = self.trainer.evaluate(batches)
+        if not found:
             return
-        self._logger.scalars("test", self.step, self._validated)
+        self._values = found
+        self._logger.scalars("test", self.step, found)
         self._log_panel("test")
-        loss = self._validated["loss"]
-        if self.best_loss is None or loss < self.best_loss:
-            self.best_loss = loss
+        if self.best_loss is None or found["loss"] < self.best_loss:
+            self.best_loss = found["loss"]
             self.checkpoints.save_best(self.trainer.weights())
-            self._logger.best(self.step, loss, self._validated)
+            self._logger.best(self.step, self.best_loss, found)
 
     def _log_panel(self, split: str) -> np.ndarray | None:
         panel = self.trainer.panel()
@@ -217,13 +239,25 @@ class Run:
         }
         return {**self.trainer.weights(), TRAINING: training}
 
-    def _resources(self, seconds: float) -> dict[str, float]:
+    def _resources(self) -> dict[str, float]:
+        step, elapsed = self._recorded
+        self._recorded = (self.step, self.elapsed)
+        rate = (self.step - step) / (self.elapsed - elapsed)
         return {
             "learning_rate": self.learning_rate,
-            "images_per_second": self.batch_size / seconds,
+            "images_per_second": self.batch_size * rate,
             "peak_memory_gb": peak_memory() / 1e9,
             "hours": self.elapsed / 3600,
         }
+
+
+def _not_finite(content: Mapping[str, Any]) -> str | None:
+    """Name of the first weight in a checkpoint's content that holds NaN or infinity."""
+    for name, entry in content.get("networks", {}).items():
+        for key, array in entry["state"].items():
+            if not np.isfinite(array).all():
+                return f"{name}.{key}"
+    return None
 
 
 @contextlib.contextmanager
@@ -242,6 +276,8 @@ def stop_signals() -> Iterator[threading.Event]:
     def request(number, frame) -> None:
         stop.set()
         restore()
+        # Not print, which may be at work already.
+        os.write(2, b"\nstopping after this step; once more, and it stops at once\n")
 
     for number in before:
         signal.signal(number, request)
@@ -259,11 +295,19 @@ def peak_memory() -> int:
         import resource
     except ImportError:  # not on Windows
         return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def check_options(folder: Path, config: Any) -> None:
+    """Raise `ConfigError` if the run in `folder` cannot be resumed with the options `config`."""
+    kept = folder / "opt.json"
+    if kept.exists() and RunCheckpoints(folder / "checkpoints").latest():
+        check_resumable(read_json(type(config), kept), config, folder)
 
 
 def prepare_folder(folder: Path, text: str) -> None:
-    """Make a run's folder and keep its options in `opt.json`.
+    """Make a run's folder with its options in `opt.json`, without what a kill left half written.
 
     Raises:
         ConfigError: the folder cannot be made.
@@ -273,3 +317,4 @@ def prepare_folder(folder: Path, text: str) -> None:
             temporary.write_text(text + "\n", encoding="utf-8")
     except OutputError as error:
         raise ConfigError(f"--exp_dir: {error}") from error
+    remove_leftovers(folder)

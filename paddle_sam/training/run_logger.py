@@ -6,17 +6,27 @@ VisualDL's own log in `visualdl/` is made from them and can be made again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.common.files import atomic_path
+from paddle_sam.common.files import append_text, atomic_path
 from paddle_sam.common.images import read_image, save_image
 
 _VISUALDL_FILE = "vdlrecords.run.log"
+
+
+def read_records(folder: Path) -> list[dict]:
+    """The records of the run in `folder`, without a last one that is still being written."""
+    path = Path(folder) / "stats.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 class RunLogger:
@@ -27,6 +37,9 @@ class RunLogger:
         step: steps done when this process starts; later records, which a killed process left,
             are dropped, because those steps are done again.
         say: prints a line.
+
+    Raises:
+        OutputError: of every method: the disk is full, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, step: int = 0, say: Callable[[str], None] = print):
@@ -44,8 +57,7 @@ class RunLogger:
         assert step > self._last_step.get(split, -1), f"{split} was logged at step {step} before"
         self._last_step[split] = step
         record = {"split": split, "step": step, "time": round(time.time(), 3), **values}
-        with self._stats.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+        append_text(self._stats, json.dumps(record) + "\n")
         self._show(record)
 
     def panel(self, name: str, step: int, image: np.ndarray) -> None:
@@ -64,34 +76,34 @@ class RunLogger:
     def close(self) -> None:
         """Flush what VisualDL has not written yet."""
         if self._visualdl is not None:
-            self._visualdl.close()
+            with contextlib.suppress(OSError):  # its log is made again at the next start
+                self._visualdl.close()
 
     def _note(self, text: str) -> None:
-        with (self.folder / "timestamp.txt").open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+        append_text(self.folder / "timestamp.txt", text + "\n")
 
     def _keep_until(self, step: int) -> None:
-        records = [r for r in self._records() if r["step"] <= step]
+        records = [r for r in read_records(self.folder) if r["step"] <= step]
         with atomic_path(self._stats) as temporary:
             text = "".join(json.dumps(r) + "\n" for r in records)
             temporary.write_text(text, encoding="utf-8")
-        for path in (self.folder / "images").rglob("*.jpg"):
-            if int(path.stem) > step:
+        for _, number, path in self._panels():
+            if number > step:
                 path.unlink()
 
-    def _records(self) -> list[dict]:
-        if not self._stats.exists():
-            return []
-        lines = self._stats.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # a kill can cut one off
+    def _panels(self) -> Iterator[tuple[str, int, Path]]:
+        """Name, step and file of every panel so far."""
+        images = self.folder / "images"
+        for path in sorted(images.rglob("*.jpg")):
+            if path.stem.isdecimal():  # not what a kill left half written
+                yield path.parent.relative_to(images).as_posix(), int(path.stem), path
 
     def _replay(self) -> None:
-        for record in self._records():
+        for record in read_records(self.folder):
             self._last_step[record["split"]] = record["step"]
             self._show(record)
-        for path in sorted((self.folder / "images").rglob("*.jpg")):
-            name = path.parent.relative_to(self.folder / "images").as_posix()
-            self._show_image(name, int(path.stem), read_image(path))
+        for name, step, path in self._panels():
+            self._show_image(name, step, read_image(path))
 
     def _show(self, record: Mapping) -> None:
         if self._visualdl is None:

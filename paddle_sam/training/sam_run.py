@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from paddle_sam.common.runtime import resolve_device, seed_everything
-from paddle_sam.configs.base import check_resumable, read_json, to_json
+from paddle_sam.common.runtime import seed_everything
+from paddle_sam.configs.base import to_json
 from paddle_sam.configs.sam import SAMConfig, data_folders
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import Batch, BatchLoader
 from paddle_sam.training.checkpoint import RunCheckpoints
-from paddle_sam.training.distributed import join_world, own_device
-from paddle_sam.training.loop import Intervals, Run, prepare_folder
+from paddle_sam.training.distributed import join_world
+from paddle_sam.training.loop import Intervals, Run, check_options, prepare_folder
 from paddle_sam.training.sam_networks import assemble, build_loss
 from paddle_sam.training.sam_trainer import SAMTrainer
 
@@ -26,11 +26,9 @@ def train_sam(config: SAMConfig) -> Path:
         PaddleSamError: the options, data or weights cannot be used, or a loss became NaN.
     """
     folder = Path(config.exp_dir)
-    if (folder / "opt.json").exists():
-        check_resumable(read_json(SAMConfig, folder / "opt.json"), config, folder)
-    resolve_device(own_device(config.device))
+    check_options(folder, config)
+    world = join_world(config.device)
     seed_everything(config.seed)
-    world = join_world()
     mine = world.share(config.batch_size)
     train_data = ImagePairs(*data_folders(config, "train"))
     test_data = ImagePairs(*data_folders(config, "test"), config.max_test_images)

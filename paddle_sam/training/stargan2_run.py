@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import paddle
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.runtime import resolve_device, seed_everything
-from paddle_sam.configs.base import check_resumable, read_json, to_json
+from paddle_sam.common.runtime import seed_everything
+from paddle_sam.configs.base import to_json
 from paddle_sam.configs.stargan2 import StarGAN2Config
 from paddle_sam.data.domains import DomainBatch, DomainLoader, Domains, read_all
 from paddle_sam.losses.lpips import load_lpips
@@ -21,7 +22,7 @@ from paddle_sam.metrics.translation import Protocol, TranslationEvaluation
 from paddle_sam.models.stargan2_system import StarGAN2, load_fan
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.distributed import join_world
-from paddle_sam.training.loop import Intervals, Run, prepare_folder
+from paddle_sam.training.loop import Intervals, Run, check_options, prepare_folder
 from paddle_sam.training.stargan2_trainer import StarGAN2Trainer, ValidationSet, build_networks
 
 _SHOWN_PER_DOMAIN = 3
@@ -34,11 +35,9 @@ def train_stargan2(config: StarGAN2Config) -> Path:
         PaddleSamError: the options, data or weights cannot be used, or a loss became NaN.
     """
     folder = Path(config.exp_dir)
-    if (folder / "opt.json").exists():
-        check_resumable(read_json(StarGAN2Config, folder / "opt.json"), config, folder)
-    resolve_device(config.device)
+    check_options(folder, config)
+    world = join_world(config.device)
     seed_everything(config.seed)
-    world = join_world()
     mine = world.share(config.batch_size)
     domains = Domains(config.train_img_dir, "train_img_dir")
     domains.expect(config.num_domains, "train_img_dir")
@@ -47,7 +46,8 @@ def train_stargan2(config: StarGAN2Config) -> Path:
 
     checkpoints, step = RunCheckpoints(folder / "checkpoints"), config.resume_iter
     resumed = checkpoints.read(step) if step else checkpoints.read_latest()
-    fan = load_fan(config.wing_path, config.device) if config.w_hpf > 0 else None
+    here = paddle.device.get_device()
+    fan = load_fan(config.wing_path, here) if config.w_hpf > 0 else None
     trainer = StarGAN2Trainer(build_networks(config), config, fan, validation, world, judge)
     intervals = Intervals(
         max_steps=config.total_iters,
@@ -104,7 +104,7 @@ class TranslationJudge:
                     " few for precision and recall; give --no_fid"
                 )
             folder = Path(config.exp_dir) / "features"
-            self._features = open_store(config.inception_path, folder, config.device)
+            self._features = open_store(config.inception_path, folder, paddle.device.get_device())
 
     def __call__(self, system: StarGAN2) -> dict[str, float]:
         """Means over all pairs of domains: `latent/FID`, `reference/LPIPS` and so on."""

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import paddle
 from tqdm import tqdm
 
 from paddle_sam.common.checkpoint_file import save_file
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.images import save_image, to_uint8
-from paddle_sam.common.runtime import resolve_device, seed_everything
-from paddle_sam.configs.base import check_resumable, read_json, to_json
+from paddle_sam.common.runtime import seed_everything
+from paddle_sam.configs.base import to_json
 from paddle_sam.configs.stylegan2 import PLENTY_OF_IMAGES, StyleGAN2Config
 from paddle_sam.data.archive import read_source
 from paddle_sam.data.dataset import ImagePairs
@@ -20,7 +21,7 @@ from paddle_sam.data.loader import Batch, BatchLoader
 from paddle_sam.metrics.generated import GeneratedQuality
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.distributed import join_world
-from paddle_sam.training.loop import Intervals, Run, prepare_folder
+from paddle_sam.training.loop import Intervals, Run, check_options, prepare_folder
 from paddle_sam.training.panels import grid_columns, tiled
 from paddle_sam.training.stylegan2_networks import Archs, read_start
 from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer
@@ -36,11 +37,9 @@ def train_stylegan2(config: StyleGAN2Config) -> Path:
         KeyboardInterrupt: a signal stopped the run, after a checkpoint.
     """
     folder = Path(config.exp_dir)
-    if (folder / "opt.json").exists():
-        check_resumable(read_json(StyleGAN2Config, folder / "opt.json"), config, folder)
-    resolve_device(config.device)
+    check_options(folder, config)
+    world = join_world(config.device)
     seed_everything(config.seed)
-    world = join_world()
     mine = world.share(config.batch_size)
     data = _images(config)
 
@@ -141,7 +140,8 @@ def _judge(config: StyleGAN2Config, data: ImagePairs) -> GeneratedQuality | None
             yield to_uint8(batch.source)
 
     if config.metric == "fid":
-        return GeneratedQuality.fid(config.inception_path, config.device, reals, len(chosen))
+        device = paddle.device.get_device()
+        return GeneratedQuality.fid(config.inception_path, device, reals, len(chosen))
     if config.metric == "kid_alex":
         return GeneratedQuality.kid_alex(config.lpips_path, reals, len(chosen))
     return None

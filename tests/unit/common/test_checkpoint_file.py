@@ -12,6 +12,7 @@ from paddle import nn
 
 from paddle_sam.common.checkpoint_file import load_strict, read_file, save_file
 from paddle_sam.common.checks import CheckpointError, OutputError
+from paddle_sam.common.files import append_text, atomic_path, remove_leftovers
 
 CONTENT = {
     "kind": "test",
@@ -183,6 +184,28 @@ def test_a_write_cut_by_the_systems_end_leaves_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == 9
     assert path.read_bytes() == before
+
+
+def test_what_a_kill_left_can_be_cleared_away(tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr("pathlib.Path.unlink", lambda self, missing_ok=False: None)
+        with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "a" / "b.jpg"):
+            raise ZeroDivisionError
+    (left,) = (tmp_path / "a").iterdir()
+    others = [tmp_path / name for name in ("b.jpg", ".notes.tmp", ".b.tmp.jpg")]
+    for path in others:
+        path.write_bytes(b"")
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+    assert all(path.exists() for path in others)
+
+
+def test_text_is_appended_or_the_reason_is_told(tmp_path):
+    for line in ("eins\n", "zwei\u00e4\n"):
+        append_text(tmp_path / "a.txt", line)
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "eins\nzwei\u00e4\n"
+    with pytest.raises(OutputError, match="could not be written .*Free some space"):
+        append_text(tmp_path, "to a folder")
 
 
 def test_readable_by_others_as_any_new_file(tmp_path):

@@ -1,4 +1,7 @@
 import itertools
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -102,6 +105,21 @@ def test_worker_processes_and_cache_change_nothing(folder, cache):
     for left, right in zip(_take(plain, 8), _take(other, 8), strict=True):
         np.testing.assert_array_equal(left.source, right.source)
         assert left.paths == right.paths
+
+
+def test_readers_leave_signals_to_the_run_and_their_death_is_explained(folder):
+    loader = BatchLoader(ImagePairs(folder), 8, workers=1)
+    batches = loader.training(3, 5, 0, slice(None))
+    next(batches)
+    (reader,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):  # as sent to all processes of a run
+        os.kill(reader.pid, number)
+    for _ in range(4):  # more than are read ahead
+        next(batches)
+    reader.kill()
+    with pytest.raises(ImageError, match="one of 1 processes that read images was killed"):
+        for _ in range(5):
+            next(batches)
 
 
 def test_an_unreadable_image_is_reported_and_replaced(folder):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
+
+from paddle_sam.training.run_logger import read_records
 
 
 def assert_equal(left, right, path: str = "") -> None:
@@ -22,6 +23,5 @@ def assert_equal(left, right, path: str = "") -> None:
 
 def records(folder: Path, split: str = "train") -> list[dict]:
     """What a run wrote of a split, without the times."""
-    lines = (folder / "stats.jsonl").read_text().splitlines()
-    found = [record for record in map(json.loads, lines) if record["split"] == split]
+    found = [record for record in read_records(folder) if record["split"] == split]
     return [{k: v for k, v in record.items() if k != "time"} for record in found]

@@ -13,12 +13,19 @@ import pytest
 from PIL import Image
 
 from paddle_sam.common.checkpoint_file import read_file
-from paddle_sam.common.checks import CheckpointError, ConfigError, OutputError, TrainingError
+from paddle_sam.common.checks import (
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    OutputError,
+    TrainingError,
+)
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.curves import draw_curves
-from paddle_sam.training.loop import Intervals, Run, stop_signals
+from paddle_sam.training.loop import Intervals, Run, prepare_folder, stop_signals
 from paddle_sam.training.run_logger import RunLogger
 from paddle_sam.training.visualize import run_logs
+from tests.unit.training.comparing import records
 
 
 class Counter:
@@ -65,18 +72,13 @@ def _train(run, batches=None):
     run.train(feed, lambda: ["test"], say=lambda line: None)
 
 
-def _records(folder, split):
-    lines = (folder / "stats.jsonl").read_text().splitlines()
-    return [r for r in map(json.loads, lines) if r["split"] == split]
-
-
 def test_events_happen_at_their_intervals_and_at_the_end(tmp_path):
     _train(_run(tmp_path, Counter(), max_steps=7, board_interval=3, val_interval=4))
-    assert [r["step"] for r in _records(tmp_path, "train")] == [3, 6, 7]
-    assert [r["step"] for r in _records(tmp_path, "test")] == [4, 7]
+    assert [r["step"] for r in records(tmp_path, "train")] == [3, 6, 7]
+    assert [r["step"] for r in records(tmp_path, "test")] == [4, 7]
     panels = sorted(path.name for path in (tmp_path / "images/train/faces").iterdir())
     assert panels == [f"{step:07d}.jpg" for step in (1, 2, 4, 6, 7)]
-    resources = _records(tmp_path, "run")[0]
+    resources = records(tmp_path, "run")[0]
     assert resources["learning_rate"] == 1e-4
     assert resources["peak_memory_gb"] > 0.01
     assert resources["images_per_second"] > 0
@@ -106,7 +108,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     assert trainer.weight == straight.weight
     assert trainer.steps == [4, 5]
     for split in ("train", "test"):
-        steps = [r["step"] for r in _records(tmp_path / "parts", split)]
+        steps = [r["step"] for r in records(tmp_path / "parts", split)]
         assert steps == [2, 4, 6]
 
 
@@ -132,6 +134,41 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
     with pytest.raises(TrainingError, match="loss is nan. Last checkpoint: .*iteration_2.pdparams"):
         _train(run, lambda step: (b for b in (1, 2, "bad")))
     assert read_file(tmp_path / "checkpoints" / "iteration_2.pdparams")["weight"] == 3
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    trainer = Counter()
+    weights = trainer.weights
+
+    def broken():
+        values = np.array([1.0, np.nan if trainer.weight > 3 else 0.0])
+        return weights() | {"networks": {"sam": {"state": {"encoder.w": values}}}}
+
+    trainer.weights = broken
+    run = _run(tmp_path, trainer)
+    with pytest.raises(TrainingError, match=r"step 4: sam.encoder.w .*not saved.*iteration_2"):
+        _train(run)
+    assert run.checkpoints.latest().name == "iteration_2.pdparams"
+
+
+def test_images_that_cannot_be_read_cost_no_step(tmp_path):
+    def batches(step):
+        yield from (1, 2, 3)
+        raise ImageError("too many")
+
+    run = _run(tmp_path, Counter(), save_interval=6)
+    with pytest.raises(ImageError):
+        _train(run, batches)
+    assert read_file(tmp_path / "checkpoints" / "iteration_3.pdparams")["weight"] == 1 + 2 + 3
+
+
+def test_a_note_has_the_values_of_its_own_step(tmp_path):
+    _train(_run(tmp_path, Counter(test_losses=(5.0,)), val_interval=4, max_steps=4))
+    assert (tmp_path / "timestamp.txt").read_text().splitlines() == [
+        *("Step - 2,", "{'loss': 3.0}"),
+        *("**Best**: Step - 4, Loss - 5.000", "{'loss': 5.0}"),
+        *("Step - 4,", "{'loss': 5.0}"),
+    ]
 
 
 def test_a_first_signal_ends_the_run_with_a_checkpoint(tmp_path):
@@ -180,7 +217,7 @@ def test_a_trainer_without_a_judge_has_no_best_model(tmp_path):
     trainer = Counter()
     trainer.evaluate = lambda batches: {}
     _train(_run(tmp_path, trainer))
-    assert _records(tmp_path, "test") == []
+    assert records(tmp_path, "test") == []
     assert not (tmp_path / "checkpoints" / "best_model.pdparams").exists()
 
 
@@ -273,7 +310,7 @@ def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path, request):
     assert resumed.step == 2
     _train(resumed)
     assert trainer.weight == 1 + 2 + 3 + 4 + 5 + 6
-    assert [r["step"] for r in _records(tmp_path, "train")] == [2, 4, 6]
+    assert [r["step"] for r in records(tmp_path, "train")] == [2, 4, 6]
 
 
 def test_records_are_not_written_twice(tmp_path):
@@ -290,7 +327,18 @@ def test_half_a_record_left_by_a_kill_is_dropped(tmp_path):
     with (tmp_path / "stats.jsonl").open("a") as stream:
         stream.write('{"split": "train", "st')
     RunLogger(tmp_path, step=1, say=lambda line: None).scalars("train", 2, {"loss": 2.0})
-    assert [r["loss"] for r in _records(tmp_path, "train")] == [1.0, 2.0]
+    assert [r["loss"] for r in records(tmp_path, "train")] == [1.0, 2.0]
+
+
+def test_files_that_a_kill_left_half_written_are_cleared_away(tmp_path):
+    _train(_run(tmp_path, Counter(), max_steps=2))
+    left = tmp_path / "images" / "train" / "faces" / ".0000003.k2j_4m8x.tmp.jpg"
+    left.write_bytes(b"half")
+    RunLogger(tmp_path, step=2, say=lambda line: None).close()  # does not stumble over it
+    prepare_folder(tmp_path, "{}")
+    assert not left.exists()
+    panels = [path.name for path in sorted((tmp_path / "images/train/faces").iterdir())]
+    assert panels == ["0000001.jpg", "0000002.jpg"]
 
 
 def test_visualdl_holds_every_curve_and_picture_after_a_restart(tmp_path):
@@ -317,6 +365,17 @@ def test_curves_are_drawn_from_the_records(tmp_path):
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
     with pytest.raises(ConfigError, match="holds no records"):
         draw_curves(tmp_path / "nothing", tmp_path / "x.png")
+    with pytest.raises(ConfigError, match="curves.txt: expected a name that ends in one of .*png"):
+        draw_curves(tmp_path, tmp_path / "curves.txt")
+
+
+def test_curves_of_a_run_that_is_writing_a_record(tmp_path):
+    pytest.importorskip("matplotlib")
+    _train(_run(tmp_path, Counter()))
+    with (tmp_path / "stats.jsonl").open("a") as stream:
+        stream.write('{"split": "train", "st')
+    draw_curves(tmp_path, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").is_file()
 
 
 def test_values_that_differ_in_their_guide_share_a_panel(tmp_path, monkeypatch):

@@ -114,6 +114,8 @@ def test_psp_then_sam_from_it(files, tmp_path):
 
 
 def test_other_options_do_not_resume_a_run(files, tmp_path):
+    # One that ended before its first checkpoint has nothing to resume.
+    (tmp_path / "opt.json").write_text('{"learning_rate": 0.7}')
     assert _train(files, tmp_path, max_steps=1).returncode == 0
     done = _train(files, tmp_path, max_steps=2, learning_rate=0.5)
     assert done.returncode == 2
