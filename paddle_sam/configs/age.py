@@ -15,8 +15,8 @@ class AgeConfig:
     """One training run of the age regressor. `opt.json` in the run's folder keeps it."""
 
     exp_dir: str = option("log/age", "folder of the run; a run found there is resumed")
-    train_data: str = option("", "folder of face images, at any depth")
-    test_data: str = option("", "folder of test images; without it, --holdout of the others")
+    train_data: str = option("", "folder (at any depth) or zip archive of face images")
+    test_data: str = option("", "the same of test images; without it, --holdout of the others")
     labels: str = option(
         "utkface", "where ages come from: utkface (file names AGE_...), a CSV file, a JSON file"
     )
@@ -26,10 +26,12 @@ class AgeConfig:
     vgg_path: str = option(
         "", "VGG16 features to start from, such as pretrained_models/lpips_vgg.npz"
     )
-    max_bad_images: int = option(100, "stop after so many unreadable images", minimum=0)
+    max_bad_images: int = option(
+        100, "stop after so many unreadable images", minimum=0, resumable=True
+    )
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
     workers: int = option(4, "processes that read images", minimum=0, resumable=True)
-    batch_size: int = option(32, "images per step", minimum=1)
+    batch_size: int = option(32, "images per step, over all devices", minimum=1)
     test_batch_size: int = option(32, "images per test step", minimum=1)
     learning_rate: float = option(1e-4, "learning rate", minimum=0)
     mae_lambda: float = option(0.1, "factor of the mean absolute error in years", minimum=0)

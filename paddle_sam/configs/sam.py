@@ -56,13 +56,17 @@ class SAMConfig:
     # Data
     dataset_type: str = option("ffhq_aging", "entry of the --datasets file")
     datasets: str = option("datasets.json", "JSON file that says where data sets are")
-    train_data: str = option("", "folder of training images; instead of --dataset_type")
-    test_data: str = option("", "folder of test images; instead of --dataset_type")
+    train_data: str = option(
+        "", "folder or zip archive of training images; instead of --dataset_type"
+    )
+    test_data: str = option("", "folder or zip archive of test images; instead of --dataset_type")
     train_target: str = option("", "targets, by the same relative paths as --train_data")
     test_target: str = option("", "targets, by the same relative paths as --test_data")
     target_age: str = option(UNIFORM, f"{UNIFORM}, or ages to draw from: 30 or 0,50,100")
     max_test_images: int = option(0, "use only so many test images; 0 for all", minimum=0)
-    max_bad_images: int = option(100, "stop after so many unreadable images", minimum=0)
+    max_bad_images: int = option(
+        100, "stop after so many unreadable images", minimum=0, resumable=True
+    )
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
     workers: int = option(4, "processes that read training images", minimum=0, resumable=True)
     test_workers: int = option(2, "processes that read test images", minimum=0, resumable=True)
@@ -136,6 +140,7 @@ _TASK = {
         "l2_lambda_crop": 0.0,
         "lpips_lambda": 0.8,
         "lpips_lambda_crop": 0.0,
+        "w_norm_lambda": 0.0,
         "aging_lambda": 0.0,
         "cycle_lambda": 0.0,
     },
@@ -166,7 +171,7 @@ PRESETS = ("mini", "paper")
 _PRESETS = {
     ("sam", "paper"): {"start_from_encoded_w_plus": True, "use_weighted_id_loss": True},
     ("sam", "mini"): {**_MINI, "start_from_encoded_w_plus": True},
-    ("psp", "paper"): {"batch_size": 8},
+    ("psp", "paper"): {"batch_size": 8, "test_batch_size": 8},
     ("psp", "mini"): {**_MINI, "encoder_start": "random"},
 }
 
@@ -208,9 +213,9 @@ def data_folders(config: SAMConfig, split: str) -> tuple[str, str]:
     Raises:
         ConfigError: neither says where the data is.
     """
-    source = getattr(config, f"{split}_data")
+    source, target = (getattr(config, f"{split}_{side}") for side in ("data", "target"))
     if source:
-        return source, getattr(config, f"{split}_target")
+        return source, target
     path = Path(config.datasets)
     example = f'{{"{config.dataset_type}": {{"train": "FOLDER", "test": "FOLDER"}}}}'
     advice = f"Give --{split}_data FOLDER, or write {path} with {example}."
@@ -218,11 +223,12 @@ def data_folders(config: SAMConfig, split: str) -> tuple[str, str]:
         raise ConfigError(f"{split}_data: not given, and there is no file {path}. {advice}")
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))[config.dataset_type][split]
-    except ValueError as error:
-        raise ConfigError(f"{path}: is not JSON ({error}). {advice}") from error
+        pair = entry if isinstance(entry, dict) else {"source": entry}
+        source = str(path.parent / pair["source"])
+        return source, target or (str(path.parent / pair["target"]) if "target" in pair else "")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error}). {advice}") from error
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: has no {config.dataset_type}/{split}. {advice}") from error
-    pair = entry if isinstance(entry, dict) else {"source": entry}
-    return tuple(
-        str(path.parent / pair[name]) if name in pair else "" for name in ("source", "target")
-    )
+        raise ConfigError(
+            f"{path}: has no folder for {config.dataset_type}/{split}. {advice}"
+        ) from error

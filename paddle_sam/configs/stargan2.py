@@ -27,7 +27,9 @@ class StarGAN2Config:
         "pretrained_models/wing.pdparams", "face alignment network; needed where --w_hpf is above 0"
     )
     num_workers: int = option(4, "processes that read images", minimum=0, resumable=True)
-    max_bad_images: int = option(100, "stop after so many unreadable images", minimum=0)
+    max_bad_images: int = option(
+        100, "stop after so many unreadable images", minimum=0, resumable=True
+    )
 
     # Networks
     img_size: int = option(256, "height and width, a power of two", minimum=32)

@@ -28,7 +28,9 @@ class StyleGAN2Config:
     mirror: bool = option(True, "show every second image mirrored")
     num_workers: int = option(2, "processes that read images", minimum=0, resumable=True)
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
-    max_bad_images: int = option(100, "stop after so many unreadable images", minimum=0)
+    max_bad_images: int = option(
+        100, "stop after so many unreadable images", minimum=0, resumable=True
+    )
 
     # Networks
     latent_dim: int = option(512, "length of z and w", minimum=1)

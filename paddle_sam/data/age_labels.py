@@ -1,25 +1,28 @@
-"""Ages of face images: UTKFace file names, a CSV table, or FFHQ-Aging's JSON."""
+"""Ages of face images: UTKFace file names, a CSV table, or JSON, FFHQ-Aging's among them."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from paddle_sam.common.checks import ConfigError
+from paddle_sam.data.archive import ImageSource
 
 MAX_AGE = 100
 
 
-def read_ages(labels: str, paths: Sequence[Path]) -> dict[Path, float]:
+def read_ages(labels: str, paths: Sequence[ImageSource]) -> dict[ImageSource, float]:
     """Ages in years, clipped to 0-100, of those `paths` that have one.
 
     Args:
         labels: `utkface` (names that begin `AGE_`); a `.csv` file with a header and the columns
-            `image` (or `file`, `path`, `filename`) and `age` (a number or a range `20-29`); or a
-            `.json` file, an object of numbers, or of objects with `age` or `age_group` by image.
+            `image` (or `file`, `path`, `filename`, `image_number`) and `age` or `age_group` (a
+            number, or a range such as `20-29`); or a `.json` file, an object of numbers, or of
+            objects with `age` or `age_group`, by image.
         paths: image files; a row's image is matched by its whole name, or by its stem.
 
     Raises:
@@ -40,12 +43,12 @@ def read_ages(labels: str, paths: Sequence[Path]) -> dict[Path, float]:
     return found
 
 
-def _utkface_age(path: Path) -> float | None:
+def _utkface_age(path: ImageSource) -> float | None:
     match = re.match(r"(\d{1,3})_", path.name)
     return float(match[1]) if match else None
 
 
-def _finder(table: Mapping[str, float]) -> Callable[[Path], float | None]:
+def _finder(table: Mapping[str, float]) -> Callable[[ImageSource], float | None]:
     # FFHQ-Aging counts images 0, 1, ... whose files are named 00000.png, 00001.png, ...
     by_stem = {_number(Path(name).stem): age for name, age in table.items()}
     return lambda path: table.get(path.name, by_stem.get(_number(path.stem)))
@@ -65,7 +68,7 @@ def _read_table(path: Path) -> dict[str, object]:
                 name: _cell(v, "age", "age_group") if isinstance(v, dict) else v for name, v in rows
             }
         table = csv.DictReader(text.splitlines())
-        images = ("image", "file", "path", "filename")
+        images = ("image", "file", "path", "filename", "image_number")
         return {Path(_cell(row, *images)).name: _cell(row, "age", "age_group") for row in table}
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"--labels: {path} cannot be read as ages ({error})") from error
@@ -79,11 +82,15 @@ def _cell(row: Mapping, *names: str):
 
 
 def _age(value: object, labels: str) -> float:
-    """A number, or the middle of a range such as 20-29 or 70+."""
+    """A number, or the middle of a range such as 20-29; of 70+ and 70-120 the lower end."""
     text = str(value)
     if match := re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text):
-        return (int(match[1]) + int(match[2])) / 2
+        first, last = int(match[1]), int(match[2])
+        return float(first) if last > MAX_AGE else (first + last) / 2
     try:
-        return float(text.rstrip("+ "))
-    except ValueError as error:
-        raise ConfigError(f"--labels: {labels}: {value!r} is not an age") from error
+        age = float(text.rstrip("+ "))
+    except ValueError:
+        age = math.nan
+    if not math.isfinite(age):
+        raise ConfigError(f"--labels: {labels}: {value!r} is not an age")
+    return age

@@ -45,7 +45,6 @@ class LossWeights:
     lpips_crop: float = 0.6
     w_norm: float = 0.005
     aging: float = 5.0
-    cycle: float = 1.0
 
 
 def face_region(images: paddle.Tensor) -> paddle.Tensor:
@@ -95,7 +94,7 @@ class Reference:
     """What is known of a batch before anything is rendered; nothing in it carries gradients."""
 
     target: paddle.Tensor  # images the output should resemble, [N, 3, S, S]
-    age: paddle.Tensor | None  # predicted age of the target, fraction of a century, [N]
+    age: paddle.Tensor | None  # predicted age of the input, fraction of a century, [N]
     embedding: paddle.Tensor | None  # identity of the target, [N, E]
     input_embedding: paddle.Tensor | None  # identity of the input, [N, E]
     activations: list[paddle.Tensor] | None  # LPIPS activations of the target
@@ -178,7 +177,7 @@ class SAMLoss:
         embedding = self.embed(target) if weights.id > 0 else None
         return Reference(
             target=target,
-            age=None if self.age_regressor is None else self.age(target),
+            age=None if self.age_regressor is None else self.age(images),
             embedding=embedding,
             input_embedding=embedding if same or embedding is None else self.embed(images),
             activations=self.lpips.extract(target) if self._uses_lpips() else None,

@@ -10,17 +10,20 @@ import paddle
 
 from paddle_sam.common.checkpoint_file import load_strict, read_file
 from paddle_sam.common.checks import CheckpointError, ConfigError
-from paddle_sam.common.weights import weights_dir
+from paddle_sam.common.weights import manifest, weights_dir
 from paddle_sam.configs.sam import SAMConfig
 from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.losses.sam import LossWeights, SAMLoss
+from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.checkpoint import build_sam, load
+from paddle_sam.models.face_recognition import FaceEmbedder
 from paddle_sam.models.residual_body import PUBLISHED_UNITS, PUBLISHED_WIDTHS
 from paddle_sam.models.sam import SAM
 from paddle_sam.models.stylegan2 import style_count
 
 _MEAN_LATENT_SAMPLES = 10_000
 _SMALL_UNITS = (2, 2, 3, 2)
+_PUBLISHED = (".pt", ".pth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +86,9 @@ def build_loss(config: SAMConfig, latent_avg: paddle.Tensor) -> SAMLoss:
         lin = weight_path(config, "lpips_lin_path") if config.lpips_lin_path else None
         lpips = load_lpips(weight_path(config, "lpips_path"), lin)
     if weights.id > 0:
-        embedder = load(weight_path(config, "ir_se50_path"), device=config.device)
+        embedder = _load(config, "ir_se50_path", FaceEmbedder)
     if config.task == "sam":
-        age_regressor = load(weight_path(config, "age_regressor_path"), device=config.device)
+        age_regressor = _load(config, "age_regressor_path", AgeRegressor)
     return SAMLoss(
         weights,
         lpips,
@@ -108,12 +111,36 @@ def weight_path(config: SAMConfig, name: str) -> Path:
     given = Path(getattr(config, name))
     for folder in (given.parent, weights_dir()):
         for file in (folder / given.name, folder / f"{given.stem}.pdparams"):
-            if file.is_file() and file.suffix not in (".pt", ".pth"):
+            if file.is_file() and file.suffix not in _PUBLISHED:
                 return file
-    hint = "python scripts/download_weights.py and python convert/convert_weights.py make it."
-    if given.is_file():
-        hint = f"Convert the PyTorch file first: python convert/convert_weights.py {given}"
-    raise CheckpointError(f"--{name}: {given.with_suffix('.pdparams')} is missing. {hint}")
+    missing = given.with_suffix(".pdparams") if given.suffix in ("", *_PUBLISHED) else given
+    raise CheckpointError(f"--{name}: {missing} is missing. {_way_to(given)}")
+
+
+def _way_to(file: Path) -> str:
+    """How to get a weight file that is not there, or is there as published."""
+    if file.is_file():
+        return f"Convert the PyTorch file first: python convert/convert_weights.py {file}"
+    for weight in manifest().values():
+        if Path(weight.file).stem == file.stem:
+            get = f"Get it with: python scripts/download_weights.py {weight.name}"
+            if Path(weight.file).suffix in _PUBLISHED:
+                get += f", then python convert/convert_weights.py pretrained_models/{weight.file}"
+            return get
+    return (
+        "python scripts/download_weights.py --list says how to get each file, and"
+        " python convert/convert_weights.py FILE converts a published one."
+    )
+
+
+def _load(config: SAMConfig, option: str, kind: type) -> paddle.nn.Layer:
+    path = weight_path(config, option)
+    network = load(path, device=paddle.device.get_device())  # this process's own
+    if not isinstance(network, kind):
+        raise CheckpointError(
+            f"--{option}: {path} holds a {type(network).__name__}, expected {kind.__name__}"
+        )
+    return network
 
 
 def _option_of(loss: str) -> str:
@@ -142,6 +169,11 @@ def _from_checkpoint(config: SAMConfig) -> Assembled:
 def _from_parts(config: SAMConfig) -> Assembled:
     generator_path = weight_path(config, "stylegan_weights")
     generator_file = read_file(generator_path)
+    if "g_ema" not in generator_file["networks"]:
+        raise CheckpointError(
+            f"--stylegan_weights: {generator_path} holds {generator_file['kind']}, expected a"
+            " StyleGAN2 generator (g_ema)"
+        )
     needs_psp = config.start == "encoded_w_plus" or config.encoder_start == "psp"
     psp = _PspFile(config) if needs_psp else None
     decoder_arch = generator_file["networks"]["g_ema"]["arch"]

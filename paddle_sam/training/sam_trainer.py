@@ -131,21 +131,16 @@ class SAMTrainer:
             found = self._pass(images, None, reference, False, share)
             self._keep(batch, found)
             return found.logged("real") | {"loss": found.total}
-        input_age = reference.age if target is None else self._age(images)
-        target_age = input_age if ages is None else paddle.to_tensor(ages)
+        target_age = reference.age if ages is None else paddle.to_tensor(ages)
         real = self._pass(images, target_age, reference, ages is not None, share)
         logged = real.logged("real") | {"loss": real.total}
         if self.config.cycle_lambda == 0:
             self._keep(batch, real)
             return logged
         way_back = None if share is None else share * self.config.cycle_lambda
-        cycle = self._pass(real.images, input_age, reference, False, way_back)
+        cycle = self._pass(real.images, reference.age, reference, False, way_back)
         self._keep(batch, real, cycle)
         return logged | cycle.logged("cycle") | {"loss": real.total + cycle.total}
-
-    @paddle.no_grad()
-    def _age(self, images: paddle.Tensor) -> paddle.Tensor:
-        return self.loss.age(images)
 
     def _pass(
         self,

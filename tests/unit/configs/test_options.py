@@ -43,6 +43,9 @@ def test_the_task_has_defaults_of_its_own():
     config = _parse("--task", "psp", "--preset", "mini")
     assert (config.input_nc, config.start, config.aging_lambda) == (3, "latent_avg", 0.0)
     assert config.output_size == 64
+    paper = _parse("--task", "psp", "--preset", "paper")
+    assert (paper.l2_lambda, paper.lpips_lambda, paper.id_lambda) == (1.0, 0.8, 0.1)
+    assert (paper.w_norm_lambda, paper.batch_size) == (0.0, 8)
 
 
 def test_json_round_trip(tmp_path):
@@ -97,7 +100,8 @@ def test_refuses_a_damaged_file(tmp_path):
 
 def test_a_resumed_run_may_only_change_some_options(tmp_path):
     started = SAMConfig()
-    base.check_resumable(started, SAMConfig(max_steps=7, workers=0), tmp_path)
+    free = SAMConfig(max_steps=7, workers=0, max_bad_images=500)
+    base.check_resumable(started, free, tmp_path)
     with pytest.raises(ConfigError, match="--batch_size was 6, is 4.*another --exp_dir"):
         base.check_resumable(started, SAMConfig(batch_size=4), tmp_path)
 
@@ -114,14 +118,18 @@ def test_data_folders_from_a_file(tmp_path):
     config = SAMConfig(datasets=str(path))
     assert data_folders(config, "train") == (str(tmp_path / "ffhq"), "")
     assert data_folders(config, "test") == (str(tmp_path / "sketches"), "/photos")
+    config = dataclasses.replace(config, test_target="/drawings")
+    assert data_folders(config, "test") == (str(tmp_path / "sketches"), "/drawings")
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
         (None, "there is no file"),
-        ("{", "is not JSON"),
-        ('{"celeba": {}}', "has no ffhq_aging/train"),
+        ("{", "cannot be read as JSON"),
+        ('{"celeba": {}}', "has no folder for ffhq_aging/train"),
+        ('{"ffhq_aging": {"train": {"src": "a"}}}', "has no folder for ffhq_aging/train"),
+        ('{"ffhq_aging": {"train": 5}}', "has no folder for ffhq_aging/train"),
     ],
 )
 def test_says_how_to_name_the_data(tmp_path, content, message):

@@ -24,6 +24,15 @@ def test_csv(tmp_path):
     assert read_ages(str(path), FFHQ) == {FFHQ[0]: 31, FFHQ[1]: 24.5}
 
 
+def test_ffhq_aging_csv(tmp_path):
+    path = tmp_path / "ffhq_aging_labels.csv"
+    path.write_text(
+        "image_number,age_group,age_group_confidence,gender\n"
+        "0,50-69,0.99,male\n12,70-120,0.8,female\n13,0-2,1,male\n"
+    )
+    assert read_ages(str(path), FFHQ) == {FFHQ[0]: 59.5, FFHQ[1]: 70}
+
+
 def test_ffhq_aging_json(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text(json.dumps({"0": {"age_group": "30-39"}, "12": {"age_group": "70+"}}))
@@ -41,6 +50,7 @@ def test_plain_json(tmp_path):
     [
         ("a.csv", "picture,years\nx,3\n", "no column image or file"),
         ("a.csv", "image,age\n00000.png,old\n", "'old' is not an age"),
+        ("a.csv", "image,age\n00000.png,nan\n", "'nan' is not an age"),
         ("a.json", "{", "cannot be read as ages"),
         ("a.csv", "image,age\nother.png,3\n", "gives no age for any of 3 images, such as 00000"),
     ],

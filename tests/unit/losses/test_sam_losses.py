@@ -119,9 +119,10 @@ def test_terms_equal_their_definitions(networks):
 
 
 def test_target_other_than_the_input(networks):
-    loss = SAMLoss(LossWeights(), **networks)
+    loss = SAMLoss(LossWeights(), **networks, weigh_identity=True)
     x, y, output, codes = _images(1), _images(2), _images(3), paddle.ones([3, 4, 4])
-    found = loss(output, codes, loss.reference(x, y), _tensor(0.5, 0.5, 0.5))
+    target = _tensor(0.1, 0.5, 0.9)
+    found = loss(output, codes, loss.reference(x, y), target)
     views = losses.cosine(loss.embed(x), loss.embed(y))
     assert float(views.max()) < 0.9999
     np.testing.assert_allclose(found.captions["diff_views"], views, rtol=1e-5)
@@ -132,6 +133,10 @@ def test_target_other_than_the_input(networks):
         found.terms["id_improve"], found.captions["diff_target"] - views, rtol=1e-5
     )
     np.testing.assert_allclose(found.terms["loss_l2"], losses.l2(output, y), rtol=1e-5)
+    # What counts is how far the age is from the input's, whatever the target's is.
+    weights = losses.identity_weights(target, loss.age(x))
+    dissimilar = 1 - losses.cosine(loss.embed(y), loss.embed(output))
+    np.testing.assert_allclose(found.terms["loss_id"], weights * dissimilar, rtol=1e-5)
 
 
 def test_parts_of_a_batch_give_the_same_values(networks):

@@ -104,12 +104,23 @@ def test_a_sam_checkpoint_is_taken_whole(files, tmp_path):
             "--stylegan_weights: .*is missing",
         ),
         ({"encoder_start": "ir_se50"}, CheckpointError, "encoder_start.*does not fit"),
+        (
+            {"stylegan_weights": "psp.pdparams"},
+            CheckpointError,
+            "--stylegan_weights: .*holds psp, expected a StyleGAN2 generator",
+        ),
+        (
+            {"age_regressor_path": "ir_se50.pdparams"},
+            CheckpointError,
+            "--age_regressor_path: .*holds a FaceEmbedder, expected AgeRegressor",
+        ),
     ],
 )
 def test_files_that_do_not_fit_are_named(files, changes, error, message):
     paths = {n: str(files / v) if str(v).endswith("params") else v for n, v in changes.items()}
+    config = _config(files, **paths)
     with pytest.raises(error, match=message):
-        assemble(_config(files, **paths))
+        build_loss(config, assemble(config).network.latent_avg)
 
 
 def test_a_published_file_name_stands_for_the_converted_file(files, tmp_path):
@@ -121,12 +132,36 @@ def test_a_published_file_name_stands_for_the_converted_file(files, tmp_path):
         weight_path(config, "stylegan_weights")
 
 
+@pytest.mark.parametrize(
+    "option, name, way",
+    [
+        (
+            "lpips_path",
+            "lpips_alex.npz",
+            "lpips_alex.npz is missing.*download_weights.py lpips_alex",
+        ),
+        (
+            "pretrained_psp_path",
+            "psp_ffhq_encode.pt",
+            "psp_ffhq_encode.pdparams is missing.*download_weights.py psp, then"
+            " python convert/convert_weights.py pretrained_models/psp_ffhq_encode.pt",
+        ),
+        ("ir_se50_path", "mine.pdparams", "mine.pdparams is missing.*--list says how"),
+    ],
+)
+def test_the_way_to_a_missing_file_is_told(files, tmp_path, monkeypatch, option, name, way):
+    monkeypatch.setenv("PADDLE_SAM_WEIGHTS", str(tmp_path))
+    config = _config(files, **{option: str(tmp_path / name)})
+    with pytest.raises(CheckpointError, match=f"--{option}: .*{way}"):
+        weight_path(config, option)
+
+
 def test_factors_come_from_the_options_of_the_published_names(files):
     config = _config(files, l2_lambda_aging=0.5, lpips_lambda_crop=0.7, w_norm_lambda=0.01)
     loss = build_loss(config, paddle.zeros([8, 32]))
     weights = loss.weights
     assert (weights.l2_aging, weights.lpips_crop, weights.w_norm) == (0.5, 0.7, 0.01)
-    assert (weights.id, weights.aging, weights.cycle) == (0.1, 5.0, 1.0)
+    assert (weights.id, weights.aging) == (0.1, 5.0)
     assert loss.weigh_identity
 
 
