@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import paddle
 import torch
 
 from paddle_sam.configs.sam import SAMConfig
@@ -50,6 +51,8 @@ def training_step(folder: Path) -> Iterator[Comparison]:
 
     losses = trainer.accumulate(_batch(images), task)
     yield from _losses(want, losses)
+    ages = trainer.loss.reference(paddle.to_tensor(images)).age
+    yield compare(NAME, "input ages, centuries", ages, want["input_ages"], deviation=1.0)
     outcomes = trainer.last_outcomes
     yield compare(NAME, "aged images", outcomes[0].images, want["y_hat"], FULL)
     yield compare(NAME, "recovered images", outcomes[1].images, want["y_recovered"], FULL)
@@ -59,6 +62,9 @@ def training_step(folder: Path) -> Iterator[Comparison]:
         floor = np.abs(found - nudged[name]).max() / wanted.std()
         allowed[name] = max(FULL, ALLOWANCE * float(floor))
         yield compare(NAME, f"d/d {name}", found, wanted, allowed[name])
+        whole = float(np.linalg.norm(_parameter(trainer, name).grad.numpy()))
+        norm = float(want[f"gradnorm/{name}"])
+        yield Comparison(NAME, f"norm of d/d {name}", abs(whole - norm) / norm, allowed[name])
 
     before = {name: _first(_parameter(trainer, name), name) for name in watched}
     trainer.update()

@@ -2,12 +2,14 @@
 
 import platform
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import paddle
 
 from tests.parity.cases import CASES, Comparison, expected
+from tests.parity.training_case import training_step
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "parity.md"
 TEXT = Path(__file__).with_name("parity_page.md")
@@ -36,11 +38,11 @@ def alignment() -> list[Comparison]:
 
 def main() -> None:
     rows = alignment()
-    with tempfile.TemporaryDirectory() as folder, paddle.no_grad():
-        for case in CASES:
-            for comparison in case(Path(folder)):
-                rows.append(comparison)
-                print(comparison, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        with paddle.no_grad():
+            for case in CASES:
+                rows += _shown(case(Path(folder)))
+        rows += _shown(training_step(Path(folder)))
     lines = ["| network | quantity | largest error | tolerance |", "| --- | --- | --- | --- |"]
     lines += [f"| {r.network} | {r.quantity} | {r.error:.1e} | {r.tolerance:.0e} |" for r in rows]
     machine = f"Paddle {paddle.__version__}, float32, CPU ({platform.machine()})"
@@ -48,6 +50,14 @@ def main() -> None:
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page)
     print(f"written: {PAGE}")
+
+
+def _shown(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    found = []
+    for comparison in comparisons:
+        found.append(comparison)
+        print(comparison, flush=True)
+    return found
 
 
 if __name__ == "__main__":
