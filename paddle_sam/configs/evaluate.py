@@ -11,7 +11,7 @@ from paddle_sam.configs.translation import WeightsConfig, check_mode, mode_optio
 
 INCEPTION = "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams"
 LPIPS = "pretrained_models/lpips_alex.npz"
-_RESIZING = ("clean", "legacy")
+CLEAN, LEGACY = RESIZINGS = ("clean", "legacy")
 _IDENTITY = "face recognition weights that judge the crop's face region, such as IR-SE50"
 _ALIGNED_IDENTITY = (
     "face recognition weights that judge faces aligned by five points, such as CurricularFace"
@@ -24,9 +24,9 @@ class FeatureConfig:
 
     inception_path: str = option(INCEPTION, "converted Inception-v3 of FID")
     resizing: str = option(
-        "clean",
+        CLEAN,
         "how images get to 299 pixels: clean (antialiased), or legacy to compare with old figures",
-        choices=_RESIZING,
+        choices=RESIZINGS,
     )
     cache_dir: str = option("log/features", "where features are kept between runs")
     batch_size: int = option(32, "images at a time; changes speed and memory only", minimum=1)

@@ -16,56 +16,26 @@ from paddle_sam.common.checks import ConfigError, check_shape
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Mean [D] and covariance [D, D] of `count` samples, float64."""
+    """Mean [D] and covariance [D, D], float64."""
 
     mean: np.ndarray
     covariance: np.ndarray
-    count: int
 
     @classmethod
     def of(cls, features: np.ndarray) -> Gaussian:
-        """The Gaussian of features [N, D]."""
-        stream = GaussianStream()
-        stream.add(features)
-        return stream.result()
-
-
-class GaussianStream:
-    """Collects mean and covariance of features that arrive in batches.
-
-    Each batch is centred on its own mean before it is added (Chan et al. 1983), so that no digits
-    are lost however large the mean is, and the batches' sizes do not matter.
-    """
-
-    def __init__(self):
-        self._count = 0
-        self._mean = 0.0
-        self._scatter = 0.0  # sum of (x - mean)(x - mean)^T
-
-    def add(self, features: np.ndarray) -> None:
-        """Add features [N, D]."""
-        check_shape("features", features, (None, None))
-        if not len(features):
-            return
-        features = np.asarray(features, np.float64)
-        count = self._count + len(features)
-        mean = features.mean(axis=0)
-        centred = features - mean
-        apart = mean - self._mean
-        weight = self._count * len(features) / count
-        self._scatter = self._scatter + centred.T @ centred + weight * np.outer(apart, apart)
-        self._mean = self._mean + apart * (len(features) / count)
-        self._count = count
-
-    def result(self) -> Gaussian:
-        """The Gaussian of all that was added.
+        """The Gaussian of features [N, D].
 
         Raises:
             ConfigError: fewer than two samples have no covariance.
         """
-        if self._count < 2:
-            raise ConfigError(f"FID: expected at least 2 images in a set, found {self._count}")
-        return Gaussian(self._mean, self._scatter / (self._count - 1), self._count)
+        check_shape("features", features, (None, None))
+        if len(features) < 2:
+            raise ConfigError(f"FID: expected at least 2 images in a set, found {len(features)}")
+        features = np.asarray(features, np.float64)
+        mean = features.mean(axis=0)
+        # Centred first, so that no digits are lost however large the mean is.
+        centred = features - mean
+        return cls(mean, centred.T @ centred / (len(features) - 1))
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

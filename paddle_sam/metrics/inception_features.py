@@ -18,13 +18,10 @@ from PIL import Image
 from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.common.files import sha256
 from paddle_sam.common.images import check_image
+from paddle_sam.configs.evaluate import CLEAN, RESIZINGS
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.models.checkpoint import load
 from paddle_sam.models.inception import FEATURES, INPUT_SIZE, InceptionV3
-
-CLEAN = "clean"
-LEGACY = "legacy"
-RESIZINGS = (CLEAN, LEGACY)
 
 
 class InceptionFeatures:

@@ -14,7 +14,6 @@ from skimage.metrics import structural_similarity
 
 from paddle_sam.common.checks import ConfigError, check_shape
 from paddle_sam.common.images import to_network
-from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.face_recognition import FaceEmbedder
 from paddle_sam.models.lpips import LPIPS
 
@@ -86,10 +85,3 @@ def similarity(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Cosine [N] of unit embeddings [N, E]; 1 for the same person at best."""
     check_shape("embeddings", right, left.shape)
     return (left * right).sum(axis=1)
-
-
-@paddle.no_grad()
-def age_error(regressor: AgeRegressor, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Apparent age less the age asked for, both in years; positive where a face looks too old."""
-    check_shape("target", target, (len(images),))
-    return regressor.age(paddle.to_tensor(images)).numpy() - target

@@ -17,8 +17,9 @@ import paddle
 import paddle.nn.functional as F
 
 import paddle_sam
+from paddle_sam.configs.evaluate import RESIZINGS
 from paddle_sam.converters.convert import convert_file
-from paddle_sam.metrics.inception_features import RESIZINGS, InceptionFeatures, clean_input
+from paddle_sam.metrics.inception_features import InceptionFeatures, clean_input
 from paddle_sam.models.face_heatmaps import masks_from_heatmaps
 from paddle_sam.models.sam import add_age_plane, mix_latents
 from tests.parity import recipe

@@ -9,7 +9,6 @@ from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.images import to_network
 from paddle_sam.data.five_points import TEMPLATE, align_five_points, five_points
 from paddle_sam.metrics.pair_scores import (
-    age_error,
     diversity,
     embeddings,
     perceptual_distance,
@@ -17,7 +16,6 @@ from paddle_sam.metrics.pair_scores import (
     squared_error,
     ssim,
 )
-from paddle_sam.models.age_regressor import AgeRegressor
 from paddle_sam.models.face_recognition import FaceEmbedder
 from paddle_sam.models.lpips import LPIPS
 
@@ -90,16 +88,6 @@ def test_similarity_of_embeddings():
     assert similarity(np.eye(2), np.eye(2)[::-1]).tolist() == [0, 0]
 
 
-def test_age_error_is_signed():
-    paddle.seed(0)
-    regressor = AgeRegressor(input_size=32, widths=(2, 2, 2, 2, 2), fc=4)
-    regressor.eval()
-    images = to_network(noise(2, 32))
-    age = regressor.age(paddle.to_tensor(images)).numpy()
-    target = np.array([10.0, 90.0])
-    np.testing.assert_allclose(age_error(regressor, images, target), age - target, rtol=1e-5)
-
-
 def test_five_points_come_to_lie_on_the_template():
     """Crosses at the points of a large, turned face are found on the template after alignment."""
     angle, scale, shift = 0.4, 3.0, np.array([150.0, 60.0])
@@ -145,5 +133,3 @@ def test_errors_say_what_was_expected():
         squared_error(np.zeros((2, 3, 4, 4)), np.zeros((1, 3, 4, 4)))
     with pytest.raises(ConfigError, match="at least 11 pixels"):
         ssim(noise(1, 8), noise(1, 8))
-    with pytest.raises(ConfigError, match=r"target: expected shape \[2\], found \[3\]"):
-        age_error(None, np.zeros((2, 3, 4, 4)), np.zeros(3))
