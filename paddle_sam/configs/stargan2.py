@@ -18,7 +18,9 @@ class StarGAN2Config:
 
     # Data and place
     mode: str = mode_option("train")
-    train_img_dir: str = option("data/celeba_hq/train", "a folder of images for each domain")
+    train_img_dir: str = option(
+        "data/celeba_hq/train", "a folder or zip of images for each domain, or a zip with classes"
+    )
     val_img_dir: str = option("data/celeba_hq/val", "the same, of images not trained on")
     exp_dir: str = option(
         "log/stargan2", "folder of the run; a run found there is resumed", resumable=True

@@ -142,7 +142,7 @@ class AlignConfig:
     out_dir: str = option("results/aligned", "folder for the crops")
     wing_path: str = option("pretrained_models/wing.pdparams", "converted wing.ckpt")
     lm_path: str = option(
-        "pretrained_models/celeba_lm_mean.pdparams", "mean face, converted or as published (.npz)"
+        "pretrained_models/celeba_lm_mean.npz", "mean face, as published (.npz) or converted"
     )
     img_size: int = option(256, "height and width of the crops", minimum=16)
     device: str = option("auto", "auto, cpu, gpu or gpu:N")

@@ -1,4 +1,4 @@
-"""Folders of domains (`root/DOMAIN/images`), and batches drawn from them for StarGAN v2.
+"""Domains of images, in folders or archives, and batches drawn from them for StarGAN v2.
 
 Everything drawn is a function of the run's seed and the sample's position, so that a resumed run
 sees exactly what an unbroken one would.
@@ -9,12 +9,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from paddle_sam.common.checks import ConfigError, ImageError
-from paddle_sam.common.images import list_images, read_image, to_network
+from paddle_sam.common.images import to_network
+from paddle_sam.data.archive import (
+    ImageSource,
+    is_archive,
+    list_sources,
+    open_image_set,
+    read_description,
+    read_source,
+)
 from paddle_sam.data.loader import reading_pool
 from paddle_sam.data.transforms import fit
 
@@ -28,43 +36,80 @@ _SOURCE, _REFERENCE, _AUGMENTATION = 10, 11, 12
 
 
 class Domains:
-    """The images of every domain below a folder; domains are numbered in order of their names.
+    """The images of every domain; domains are numbered in order of their names.
 
     Args:
-        root: folder with one folder of images for each domain.
+        root: folder with a folder or a zip archive of images for each domain, or one archive whose
+            images have classes (`scripts/prepare_dataset.py --labels folders`).
         option: the option that named it, for messages.
 
     Raises:
-        ConfigError: there are no domains.
+        ConfigError: there are no domains, or two of one name.
         ImageError: a domain has no images.
     """
 
     def __init__(self, root: str | Path, option: str = "folder"):
-        root = Path(root)
-        folders = sorted(
-            entry
-            for entry in (root.iterdir() if root.is_dir() else ())
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-        if not folders:
-            raise ConfigError(
-                f"{option}: {root} has no folders in it, expected one with images for each domain"
-                " (such as female and male)"
-            )
-        self.root = root
-        self.names = tuple(folder.name for folder in folders)
-        self.files = tuple(list_images(folder) for folder in folders)
+        self.root = Path(root)
+        self.option = option
+        found = self._classes() if is_archive(self.root) else self._folders()
+        self.names, self.files = zip(*sorted(found.items()), strict=True)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def expect(self, number: int, option: str) -> None:
+    def expect(self, number: int) -> None:
         """Raise `ConfigError` unless there are `number` domains."""
         if len(self) != number:
             raise ConfigError(
-                f"{option}: {self.root} has {len(self)} domains ({', '.join(self.names)}), but"
-                f" --num_domains is {number}"
+                f"{self.option}: {self.root} has {len(self)} domains ({', '.join(self.names)}),"
+                f" expected {number}, as --num_domains or the weights say"
             )
+
+    def expect_names_of(self, other: Domains) -> None:
+        """Raise `ConfigError` unless `other` has domains of the same names."""
+        if self.names != other.names:
+            raise ConfigError(
+                f"{self.option}: {self.root} has the domains {', '.join(self.names)}, but"
+                f" {other.option} has {', '.join(other.names)}"
+            )
+
+    def _folders(self) -> dict[str, Sequence[ImageSource]]:
+        """The folders and archives in the root, by name."""
+        found: dict[str, Sequence[ImageSource]] = {}
+        for entry in self.root.iterdir() if self.root.is_dir() else ():
+            zipped = entry.is_file() and entry.suffix.lower() == ".zip"
+            if entry.name.startswith(".") or not (entry.is_dir() or zipped):
+                continue
+            name = entry.stem if zipped else entry.name
+            if name in found:
+                raise ConfigError(f"{self.option}: {self.root} has two domains called {name}")
+            found[name] = list_sources(entry)
+        if not found:
+            raise ConfigError(
+                f"{self.option}: {self.root} has no folders in it, expected one with images for"
+                " each domain (such as female and male)"
+            )
+        return found
+
+    def _classes(self) -> dict[str, Sequence[ImageSource]]:
+        """The images of the archive by the last part of their classes' names."""
+        images = open_image_set(self.root)
+        if images.labels is None:
+            raise ConfigError(
+                f"{self.option}: {self.root} says no classes of its images; make it with"
+                " scripts/prepare_dataset.py --labels folders, or name a folder with an archive"
+                " for each domain"
+            )
+        classes = read_description(self.root).get("classes") or []
+        labels = sorted(set(images.labels))
+        known = [PurePosixPath(classes[n]).name if n < len(classes) else str(n) for n in labels]
+        if len(set(known)) < len(known):
+            raise ConfigError(f"{self.option}: {self.root} has two classes of one name: {known}")
+        names = dict(zip(labels, known, strict=True))
+        found: dict[str, list[ImageSource]] = {name: [] for name in known}
+        for image, label in zip(images.images, images.labels, strict=True):
+            found[names[label]].append(image)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +157,7 @@ class DomainLoader:
         self.crop_probability = crop_probability
         self.workers = workers
         self.max_bad = max_bad
-        self.bad: set[Path] = set()
+        self.bad: set[ImageSource] = set()
         self._report = report
 
     def training(
@@ -166,7 +211,7 @@ class DomainLoader:
             image = dataclasses.replace(image, index=(image.index + 1) % len(files))
             job = self._submit(pool, image)
 
-    def _note_bad(self, path: Path, message: str) -> None:
+    def _note_bad(self, path: ImageSource, message: str) -> None:
         if path not in self.bad:
             self.bad.add(path)
             self._report(f"skipped an unreadable image: {message}")
@@ -218,10 +263,10 @@ def draw(domains: Domains, seed: int, position: int) -> Draw:
 
 
 def read_augmented(
-    path: Path, size: int, crop_probability: float, key: tuple[int, ...]
+    path: ImageSource, size: int, crop_probability: float, key: tuple[int, ...]
 ) -> np.ndarray:
     """Read an image, crop it at random or not, resize and perhaps mirror it: uint8 [S, S, 3]."""
-    image = read_image(path)
+    image = read_source(path)
     rng = np.random.default_rng(key)
     if rng.random() < crop_probability:
         top, left, height, width = crop_box(*image.shape[:2], rng)
@@ -241,6 +286,16 @@ def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, in
     return 0, 0, height, width
 
 
-def read_all(paths: Sequence[Path], size: int) -> np.ndarray:
+def read_all(paths: Sequence[ImageSource], size: int) -> np.ndarray:
     """Read images as they are and resize them: float32 [N, 3, size, size] in [-1, 1]."""
-    return to_network([fit(read_image(path), size) for path in paths])
+    return to_network([fit(read_source(path), size) for path in paths])
+
+
+def read_domains(domains: Domains, size: int, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The first `limit` images of every domain (0: all), and their domains, int64 [N].
+
+    Images as `read_all` reads them, [N, 3, size, size].
+    """
+    files = [paths[: limit or None] for paths in domains.files]
+    images = np.concatenate([read_all(paths, size) for paths in files])
+    return images, np.repeat(np.arange(len(files)), [len(paths) for paths in files])

@@ -21,10 +21,14 @@ from paddle_sam.data.archive import list_sources
 from paddle_sam.data.domains import Domains
 from paddle_sam.inference.sampling import render_seeds
 from paddle_sam.inference.style_generator import StyleGenerator, checkpoint
-from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.inception_features import open_store
-from paddle_sam.metrics.translation import Protocol, TranslationEvaluation, set_measures
+from paddle_sam.metrics.translation import (
+    Protocol,
+    TranslationEvaluation,
+    diversity_store,
+    set_measures,
+)
 from paddle_sam.models.stargan2_system import StarGAN2
 
 
@@ -76,7 +80,7 @@ def evaluate_stargan2(config: StarGAN2EvaluationConfig) -> dict:
         Domains(config.train_img_dir, "train_img_dir"),
         Domains(config.val_img_dir, "val_img_dir"),
         Path(config.eval_dir),
-        load_lpips(config.lpips_path),
+        diversity_store(config.lpips_path, Path(config.cache_dir)),
         None if config.no_fid else _store(config),
         Protocol(config.num_outs_per_domain, config.val_batch_size, config.seed, config.max_images),
     )

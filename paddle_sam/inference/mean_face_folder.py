@@ -13,13 +13,14 @@ from paddle_sam.common.checks import CheckpointError, ConfigError, ImageError
 from paddle_sam.common.images import list_images, read_image, resize, save_image, to_network
 from paddle_sam.configs.translation import AlignConfig
 from paddle_sam.data.mean_face import MEAN_FACE_SIZE, align_to_mean_face
+from paddle_sam.inference.photos import OtherFormat
 from paddle_sam.models.checkpoint import load
 from paddle_sam.models.face_heatmaps import MeanFace
 from paddle_sam.models.stargan2_system import load_fan
 
 
 def align_for_stargan2(config: AlignConfig) -> int:
-    """Align every photograph of `inp_dir` into `out_dir`, under its own name, as PNG.
+    """Align every photograph of `inp_dir` into `out_dir`, as PNG, under names of `OtherFormat`.
 
     Files that cannot be used are reported on stderr and the others go on.
 
@@ -37,8 +38,9 @@ def align_for_stargan2(config: AlignConfig) -> int:
 
     inputs = list_images(config.inp_dir)
     root = Path(config.inp_dir)
-    done = 0
+    named, done = OtherFormat(), 0
     for path in tqdm(inputs, unit="photo", disable=None):
+        name = named(path.relative_to(root) if root.is_dir() else Path(path.name), ".png")
         try:
             photograph = read_image(path)
             crop = align_to_mean_face(photograph, find_landmarks, mean_face, config.img_size)
@@ -46,8 +48,7 @@ def align_for_stargan2(config: AlignConfig) -> int:
             where = "" if str(path) in str(error) else f"{path}: "
             tqdm.write(f"error: {where}{error}", file=sys.stderr)
             continue
-        name = path.relative_to(root) if root.is_dir() else Path(path.name)
-        save_image(Path(config.out_dir) / name.with_suffix(".png"), crop)
+        save_image(Path(config.out_dir) / name, crop)
         done += 1
     print(f"{done} of {len(inputs)} aligned: {config.out_dir}")
     return 2 if not done else int(done < len(inputs))
@@ -59,6 +60,11 @@ def load_mean_face(path: str) -> np.ndarray:
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"--lm_path: {path}: there is no such file. Get the mean face with: python"
+            " scripts/download_weights.py celeba_lm_mean"
+        )
     if not path.endswith(".npz"):
         layer = load(path)
         if not isinstance(layer, MeanFace):

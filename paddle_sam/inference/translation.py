@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import paddle
+from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.images import save_image, to_uint8
+from paddle_sam.common.images import LONGEST_SIDES, save_image, to_uint8
 from paddle_sam.common.runtime import resolve_device
 from paddle_sam.common.video import write_video
 from paddle_sam.configs.translation import SampleConfig
-from paddle_sam.data.domains import Domains, read_all
+from paddle_sam.data.domains import Domains, read_domains
 from paddle_sam.models.stargan2_system import StarGAN2, matrix, tiled
 
 # Latents whose styles are averaged to find the middle of a domain.
@@ -30,21 +32,29 @@ def sample(config: SampleConfig) -> list[Path]:
     system = StarGAN2.from_file(config.weight_file(), config.wing_path, config.device)
     config.expect(system.num_domains, system.generator.w_hpf)
     folder = Path(config.result_dir)
-    sources = _read(Domains(config.src_dir, "src_dir"), config.max_images, system)[0]
+    size, limit = system.img_size, config.max_images
+    sources, _ = read_domains(Domains(config.src_dir, "src_dir"), size, limit)
     reference_domains = Domains(config.ref_dir, "ref_dir")
-    reference_domains.expect(system.num_domains, "ref_dir")
-    references, domains = _read(reference_domains, config.max_images, system)
+    reference_domains.expect(system.num_domains)
+    references, domains = read_domains(reference_domains, size, limit)
+    z = latents(system, config.num_outs_per_domain, config.seed)
+    _check_size(1 + max(len(sources), len(references), len(z)), size)
+
+    def shown(what: str):
+        return functools.partial(tqdm, desc=what, unit="style")
 
     paths = [folder / "reference.jpg"]
-    save_image(paths[0], matrix(system, sources, references, domains))
+    save_image(paths[0], matrix(system, sources, references, domains, shown("references")))
     for domain, name in enumerate(reference_domains.names):
         paths.append(folder / f"latent_{name}.jpg")
-        z = latents(system, config.num_outs_per_domain, config.seed)
-        save_image(paths[-1], latent_matrix(system, sources, z, domain, config.psi))
+        bar = shown(f"latents, {name}")
+        save_image(paths[-1], latent_matrix(system, sources, z, domain, config.psi, bar))
     if config.video and len(references) > 1:
         paths.append(folder / "video_ref.mp4")
-        frames = interpolation(system, sources, references, domains, config.video_steps)
-        write_video(paths[-1], frames, config.fps)
+        steps = config.video_steps
+        frames = interpolation(system, sources, references, domains, steps)
+        number = (len(references) - 1) * steps + 1
+        write_video(paths[-1], tqdm(frames, "video", number, unit="frame"), config.fps)
     return paths
 
 
@@ -55,18 +65,24 @@ def latents(system: StarGAN2, number: int, seed: int) -> np.ndarray:
 
 
 def latent_matrix(
-    system: StarGAN2, sources: np.ndarray, z: np.ndarray, domain: int, psi: float = 1.0
+    system: StarGAN2,
+    sources: np.ndarray,
+    z: np.ndarray,
+    domain: int,
+    psi: float = 1.0,
+    shown: Callable[[paddle.Tensor], Iterable[paddle.Tensor]] = iter,
 ) -> np.ndarray:
     """Sources [N, 3, S, S] along the top, below them a row for each of the latents [M, Z].
 
-    `psi` below 1 moves the styles towards the domain's mean: more alike, with fewer faults.
+    `psi` below 1 moves the styles towards the domain's mean: more alike, with fewer faults. `shown`
+    may watch the styles go by, as in `matrix`.
     """
     with paddle.no_grad():
         styles = system.latent_styles(z, domain)
         if psi != 1:
             mean = system.latent_styles(latents(system, _MEAN_LATENTS, 0), domain).mean(axis=0)
             styles = mean + psi * (styles - mean)
-    return tiled([to_uint8(sources), *system.in_styles(sources, styles)])
+    return tiled([to_uint8(sources), *system.in_styles(sources, shown(styles))])
 
 
 def interpolation(
@@ -94,8 +110,10 @@ def interpolation(
         yield tiled([to_uint8(sources), images])
 
 
-def _read(domains: Domains, limit: int, system: StarGAN2) -> tuple[np.ndarray, np.ndarray]:
-    """The first images of every domain, [N, 3, S, S], and their domains [N]."""
-    files = [paths[: limit or None] for paths in domains.files]
-    images = np.concatenate([read_all(paths, system.img_size) for paths in files])
-    return images, np.repeat(np.arange(len(files)), [len(paths) for paths in files])
+def _check_size(tiles: int, size: int) -> None:
+    """Raise `ConfigError` where a row or column of so many tiles is longer than JPEG allows."""
+    if tiles * size > LONGEST_SIDES[".jpg"]:
+        raise ConfigError(
+            f"--max_images: found pictures of up to {tiles} images of {size} pixels in a row, JPEG"
+            f" holds at most {LONGEST_SIDES['.jpg'] // size}; give fewer images or latents"
+        )

@@ -2,13 +2,14 @@
 
 An entry belongs to the content of an image file and to the settings of the extractor, to nothing
 else: renamed, moved or shared images are found again, changed ones are not. An evaluation that
-was interrupted goes on where it stopped.
+was interrupted goes on where it stopped. What is looked at may also be several images together.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -54,13 +55,14 @@ class FeatureStore:
         Args:
             paths: at least one image, in folders or archives.
             what: label of the progress bar.
-            keep: write to the folder what is computed.
+            keep: keep what is computed, in memory and in the folder.
 
         Raises:
             ImageError: a file cannot be read. What was computed before is kept.
             OutputError: the folder cannot be written.
         """
-        digests = [content_digest(path) for path in paths]
+        bar = tqdm(paths, desc=f"{what}: reading", unit="image", disable=None, leave=False)
+        digests = [content_digest(path) for path in bar]
         return self.of_made(
             digests, lambda chosen: [read_source(paths[i]) for i in chosen], what, keep
         )
@@ -78,29 +80,33 @@ class FeatureStore:
             keys: for each image, what tells it from every other.
             make: positions among the keys -> their images, uint8 RGB [H, W, 3].
             what: label of the progress bar.
-            keep: write to the folder what is computed.
+            keep: keep what is computed, in memory and in the folder.
         """
         if not keys:
             raise ConfigError("features: expected at least one image, found none")
         # Equal images are looked at once.
         missing = list({key: i for i, key in enumerate(keys) if key not in self._rows}.values())
+        made: dict[str, np.ndarray] = {}
         with tqdm(total=len(missing), desc=what, unit="image", disable=None) as progress:
             for start in range(0, len(missing), _PART_SIZE):
                 part = missing[start : start + _PART_SIZE]
-                self._add([keys[i] for i in part], self._extract(make(part)), keep)
+                found = dict(zip((keys[i] for i in part), self._extract(make(part)), strict=True))
+                made |= found
+                if keep:
+                    self._keep(found)
                 progress.update(len(part))
-        return np.stack([self._rows[key] for key in keys])
+        return np.stack([made[key] if key in made else self._rows[key] for key in keys])
 
-    def _add(self, digests: list[str], features: np.ndarray, keep: bool) -> None:
-        self._rows.update(zip(digests, features, strict=True))
-        if self._folder is None or not keep:
+    def _keep(self, rows: dict[str, np.ndarray]) -> None:
+        self._rows |= rows
+        if self._folder is None:
             return
-        name = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        name = hashlib.sha256("".join(rows).encode()).hexdigest()[:16]
         with (
             atomic_path(self._folder / f"part_{name}.npz") as temporary,
             temporary.open("wb") as stream,
         ):
-            np.savez(stream, digests=np.array(digests), features=features)
+            np.savez(stream, digests=np.array(list(rows)), features=np.stack(list(rows.values())))
 
     def _read_parts(self, settings: str) -> None:
         note = self._folder / "settings.json"
@@ -108,5 +114,11 @@ class FeatureStore:
             with atomic_path(note) as temporary:
                 temporary.write_text(settings, encoding="utf-8")
         for path in sorted(self._folder.glob("part_*.npz")):
-            with np.load(path, allow_pickle=False) as part:
-                self._rows.update(zip(part["digests"].tolist(), part["features"], strict=True))
+            try:
+                with np.load(path, allow_pickle=False) as part:
+                    rows = zip(part["digests"].tolist(), part["features"], strict=True)
+                    self._rows.update(rows)
+            except Exception as error:  # zip, header and array readers raise their own kinds
+                tqdm.write(
+                    f"{path}: is damaged ({error}); what it held is computed again", file=sys.stderr
+                )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,15 +21,15 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.files import claim_folder, sha256
 from paddle_sam.common.images import read_image, save_image, to_network, to_uint8
+from paddle_sam.data.archive import ImageSource, content_digest
 from paddle_sam.data.domains import Domains, read_all
+from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.fid import fid, kid
 from paddle_sam.metrics.pair_scores import diversity
 from paddle_sam.metrics.precision_recall import precision_recall
-from paddle_sam.models.lpips import LPIPS
 from paddle_sam.models.stargan2_system import StarGAN2
 
 GUIDES = ("latent", "reference")
@@ -59,10 +60,10 @@ class TranslationEvaluation:
         model_id: what tells its weights from others.
         train, val: the domains, of the same names.
         folder: where translations and results are kept.
-        lpips: measures diversity; None leaves it out.
+        diversities: of translations of one image, from `diversity_store`; None leaves LPIPS out.
         features: of FID, KID, precision and recall; None leaves them out.
         protocol: what is made.
-        keep_features: also keep the features of translations, for an evaluation that is repeated.
+        keep_features: also keep what is measured of translations, for an evaluation that goes on.
 
     Raises:
         ConfigError: the domains do not fit each other or the network, or the folder holds the
@@ -76,22 +77,18 @@ class TranslationEvaluation:
         train: Domains,
         val: Domains,
         folder: Path,
-        lpips: LPIPS | None,
+        diversities: FeatureStore | None,
         features: FeatureStore | None,
         protocol: Protocol | None = None,
         keep_features: bool = True,
     ):
-        if train.names != val.names:
-            raise ConfigError(
-                f"val_img_dir: has the domains {', '.join(val.names)}, but train_img_dir has"
-                f" {', '.join(train.names)}"
-            )
-        val.expect(system.num_domains, "val_img_dir")
+        val.expect_names_of(train)
+        val.expect(system.num_domains)
         self.system = system
         self.train = train
         self.val = val
         self.folder = Path(folder)
-        self.lpips = lpips
+        self.diversities = diversities
         self.features = features
         self.protocol = protocol or Protocol()
         self.keep_features = keep_features
@@ -117,13 +114,15 @@ class TranslationEvaluation:
         folder = self.folder / guide / name
         groups = self._outputs(folder, guide, source, target)
         found = {}
-        if self.lpips is not None:
-            with tqdm(groups, desc=f"{guide} {name}: LPIPS", disable=None) as progress:
-                values = [
-                    diversity(self.lpips, to_network([read_image(path) for path in paths]))
-                    for paths in progress
-                ]
-            found["LPIPS"] = float(np.mean(values))
+        if self.diversities is not None:
+            keys = [_content_id(paths) for paths in groups]
+            values = self.diversities.of_made(
+                keys,
+                lambda chosen: [np.stack([read_image(p) for p in groups[i]]) for i in chosen],
+                f"{guide} {name}: LPIPS",
+                self.keep_features,
+            )
+            found["LPIPS"] = float(values.mean())
         if self.features is not None:
             made = [path for paths in groups for path in paths]
             real = self.features.of_files(self.train.files[target], f"{name}: real")
@@ -185,6 +184,21 @@ class TranslationEvaluation:
         claim_folder(self.folder, facts, "eval_dir", "translations")
 
 
+def diversity_store(lpips_path: str | os.PathLike, folder: Path | None) -> FeatureStore:
+    """What measures LPIPS diversities, [N, 1] of N groups of images, and keeps them in `folder`.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged, or no LPIPS.
+    """
+    lpips = load_lpips(lpips_path)
+
+    def measure(groups: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([[diversity(lpips, to_network(group))] for group in groups])
+
+    settings = {"measure": "LPIPS diversity", "weights": sha256(lpips_path)}
+    return FeatureStore(folder, measure, settings)
+
+
 def set_measures(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
     """FID, KID, precision and recall of features [M, D] `made` against [N, D] `real`."""
     precision, recall = precision_recall(real, made)
@@ -205,9 +219,9 @@ def _by_measure(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str,
     }
 
 
-def _content_id(paths: Sequence[Path]) -> str:
-    """What tells the contents of these files, in their order, from others."""
-    return hashlib.sha256("".join(sha256(path) for path in paths).encode()).hexdigest()
+def _content_id(images: Sequence[ImageSource]) -> str:
+    """What tells the contents of these images, in their order, from others."""
+    return hashlib.sha256("".join(map(content_digest, images)).encode()).hexdigest()
 
 
 def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -15,6 +16,8 @@ from paddle_sam.common.runtime import resolve_device
 from paddle_sam.models.checkpoint import load, network_from
 from paddle_sam.models.face_heatmaps import FaceHeatmaps
 from paddle_sam.models.stargan2 import Generator, MappingNetwork, StyleEncoder
+
+_TOGETHER = 32  # images, however many there are
 
 
 class StarGAN2:
@@ -93,16 +96,22 @@ class StarGAN2:
 
     def reference_styles(self, images: np.ndarray, domains: np.ndarray) -> paddle.Tensor:
         """References [N, 3, S, S] in [-1, 1] and their domains [N] -> styles [N, D]."""
-        return self.style_encoder(paddle.to_tensor(images), paddle.to_tensor(domains))
+        pairs = zip(_parts(images), _parts(domains), strict=True)
+        return paddle.concat([self.style_encoder(image, domain) for image, domain in pairs])
 
     @paddle.no_grad()
-    def in_styles(self, images: np.ndarray, styles: paddle.Tensor) -> Iterator[np.ndarray]:
-        """For each of styles [M, D]: all images [N, 3, S, S] in it, uint8 [N, S, S, 3]."""
-        sources = paddle.to_tensor(images)
-        masks = self.masks(sources)
+    def in_styles(
+        self, images: np.ndarray, styles: Iterable[paddle.Tensor]
+    ) -> Iterator[np.ndarray]:
+        """For each of styles [D]: all images [N, 3, S, S] in it, uint8 [N, S, S, 3]."""
+        sources = _parts(images)
+        masks = [self.masks(part) for part in sources]
         for style in styles:
-            same = style.unsqueeze(0).expand([len(images), -1])
-            yield to_uint8(self.generator(sources, same, masks).numpy())
+            made = [
+                self.generator(part, style.unsqueeze(0).expand([len(part), -1]), mask)
+                for part, mask in zip(sources, masks, strict=True)
+            ]
+            yield to_uint8(paddle.concat(made).numpy())
 
 
 def load_fan(path: str | os.PathLike, device: str = "auto") -> FaceHeatmaps:
@@ -111,22 +120,35 @@ def load_fan(path: str | os.PathLike, device: str = "auto") -> FaceHeatmaps:
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"--wing_path: {path}: there is no such file. Get the face alignment network with:"
+            " python scripts/download_weights.py wing, and convert it with:"
+            " python convert/convert_weights.py pretrained_models/wing.ckpt"
+        )
     fan = load(path, device=device)
     if not isinstance(fan, FaceHeatmaps):
         raise CheckpointError(f"{path}: expected wing.ckpt, found {type(fan).__name__}")
     return fan
 
 
-def matrix(system: StarGAN2, sources: np.ndarray, references: np.ndarray, domains: np.ndarray):
+def matrix(
+    system: StarGAN2,
+    sources: np.ndarray,
+    references: np.ndarray,
+    domains: np.ndarray,
+    shown: Callable[[paddle.Tensor], Iterable[paddle.Tensor]] = iter,
+) -> np.ndarray:
     """Every source in the style of every reference, as one uint8 picture.
 
     Sources [N, 3, S, S] lie along the top, references [M, 3, S, S], of `domains` [M], down the
-    left side.
+    left side. `shown` may watch the styles go by, as a progress bar does.
     """
     with paddle.no_grad():
         styles = system.reference_styles(references, domains)
     rows = [np.concatenate([np.full_like(to_uint8(sources[:1]), 255), to_uint8(sources)])]
-    for reference, images in zip(references, system.in_styles(sources, styles), strict=True):
+    translated = system.in_styles(sources, shown(styles))
+    for reference, images in zip(references, translated, strict=True):
         rows.append(np.concatenate([to_uint8(reference[None]), images]))
     return tiled(rows)
 
@@ -134,3 +156,10 @@ def matrix(system: StarGAN2, sources: np.ndarray, references: np.ndarray, domain
 def tiled(rows: list[np.ndarray]) -> np.ndarray:
     """Rows of tiles, uint8 [N, S, S, 3] each, as one picture."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+
+
+def _parts(array: np.ndarray) -> list[paddle.Tensor]:
+    return [
+        paddle.to_tensor(array[start : start + _TOGETHER])
+        for start in range(0, len(array), _TOGETHER)
+    ]

@@ -14,11 +14,10 @@ from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.runtime import seed_everything
 from paddle_sam.configs.base import to_json
 from paddle_sam.configs.stargan2 import StarGAN2Config
-from paddle_sam.data.domains import DomainBatch, DomainLoader, Domains, read_all
-from paddle_sam.losses.lpips import load_lpips
+from paddle_sam.data.domains import DomainBatch, DomainLoader, Domains, read_domains
 from paddle_sam.metrics.inception_features import open_store
 from paddle_sam.metrics.precision_recall import NEIGHBOURS
-from paddle_sam.metrics.translation import Protocol, TranslationEvaluation
+from paddle_sam.metrics.translation import Protocol, TranslationEvaluation, diversity_store
 from paddle_sam.models.stargan2_system import StarGAN2, load_fan
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.distributed import join_world
@@ -40,9 +39,11 @@ def train_stargan2(config: StarGAN2Config) -> Path:
     seed_everything(config.seed)
     mine = world.share(config.batch_size)
     domains = Domains(config.train_img_dir, "train_img_dir")
-    domains.expect(config.num_domains, "train_img_dir")
-    validation = _validation(config)
-    judge = TranslationJudge(config) if world.rank == 0 else None
+    held_out = Domains(config.val_img_dir, "val_img_dir")
+    domains.expect(config.num_domains)
+    held_out.expect_names_of(domains)
+    validation = _validation(held_out, config)
+    judge = TranslationJudge(config, domains, held_out) if world.rank == 0 else None
 
     checkpoints, step = RunCheckpoints(folder / "checkpoints"), config.resume_iter
     resumed = checkpoints.read(step) if step else checkpoints.read_latest()
@@ -87,28 +88,37 @@ class TranslationJudge:
     They are those of `scripts/evaluate.py stargan2`, on fewer images; what is translated is not
     kept. With FID its mean over latents and references is the `loss` that the best model has
     least of.
+
+    Args:
+        config: the run's options.
+        train, val: its domains.
+
+    Raises:
+        PaddleSamError: weights are missing, or a domain is too small for a measure.
     """
 
-    def __init__(self, config: StarGAN2Config):
-        self._train = Domains(config.train_img_dir, "train_img_dir")
-        self._val = Domains(config.val_img_dir, "val_img_dir")
-        self._lpips = None if config.no_lpips else load_lpips(config.lpips_path)
+    def __init__(self, config: StarGAN2Config, train: Domains, val: Domains):
+        self._train, self._val = train, val
+        self._diversities = None if config.no_lpips else diversity_store(config.lpips_path, None)
         self._protocol = Protocol(
             config.num_outs_per_domain, config.val_batch_size, config.seed, config.max_val_images
         )
         self._features = None
         if not config.no_fid:
-            if (fewest := min(map(len, self._train.files))) <= NEIGHBOURS:
+            shown = min(len(files[: config.max_val_images or None]) for files in val.files)
+            real, made = min(map(len, train.files)), config.num_outs_per_domain * shown
+            if min(real, made) <= NEIGHBOURS:
                 raise ConfigError(
-                    f"train_img_dir: {config.train_img_dir} has a domain of {fewest} images, too"
-                    " few for precision and recall; give --no_fid"
+                    f"train_img_dir, val_img_dir: of a domain there are {real} training images and"
+                    f" {made} translations, expected more than {NEIGHBOURS} of each for precision"
+                    " and recall; give --no_fid"
                 )
             folder = Path(config.exp_dir) / "features"
             self._features = open_store(config.inception_path, folder, paddle.device.get_device())
 
     def __call__(self, system: StarGAN2) -> dict[str, float]:
         """Means over all pairs of domains: `latent/FID`, `reference/LPIPS` and so on."""
-        if len(self._val) < 2 or not (self._lpips or self._features):
+        if len(self._val) < 2 or not (self._diversities or self._features):
             return {}
         with tempfile.TemporaryDirectory() as folder:
             found = TranslationEvaluation(
@@ -117,7 +127,7 @@ class TranslationJudge:
                 self._train,
                 self._val,
                 Path(folder),
-                self._lpips,
+                self._diversities,
                 self._features,
                 self._protocol,
                 keep_features=False,
@@ -132,13 +142,9 @@ class TranslationJudge:
         return measures
 
 
-def _validation(config: StarGAN2Config) -> ValidationSet:
-    domains = Domains(config.val_img_dir, "val_img_dir")
-    domains.expect(config.num_domains, "val_img_dir")
-    files = [paths[: config.max_val_images or None] for paths in domains.files]
-    images = np.concatenate([read_all(paths, config.img_size) for paths in files])
-    labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files])
-    firsts = [np.flatnonzero(labels == label)[:_SHOWN_PER_DOMAIN] for label in range(len(files))]
+def _validation(domains: Domains, config: StarGAN2Config) -> ValidationSet:
+    images, labels = read_domains(domains, config.img_size, config.max_val_images)
+    firsts = [np.flatnonzero(labels == label)[:_SHOWN_PER_DOMAIN] for label in range(len(domains))]
     return ValidationSet(images, labels, np.concatenate(firsts))
 
 

@@ -1,4 +1,5 @@
 import itertools
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.images import read_image, save_image
+from paddle_sam.data.archive import write_archive
 from paddle_sam.data.domains import (
     CROP_AREA,
     CROP_RATIO,
@@ -16,6 +18,7 @@ from paddle_sam.data.domains import (
     draw,
     read_all,
     read_augmented,
+    read_domains,
 )
 
 EVERYTHING = slice(None)
@@ -139,11 +142,52 @@ def test_read_all_keeps_order(root):
     assert read_image(files[0]).shape == (16, 12, 3)
 
 
+def test_archives_are_domains_like_folders(root, tmp_path):
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.png"))]
+    labels = [[name, int(name[1])] for name in names]
+
+    def pack(path, chosen, **description):
+        pictures = [(name, (root / name).read_bytes()) for name in chosen]
+        write_archive(path, pictures, {"labels": None, **description})
+
+    whole, apart = tmp_path / "whole.zip", tmp_path / "apart"
+    pack(whole, names, labels=labels, classes=[f"photos/d{domain}" for domain in range(3)])
+    for domain in range(3):
+        pack(apart / f"d{domain}.zip", [name for name in names if name.startswith(f"d{domain}")])
+    folders = Domains(root)
+    expected = next(DomainLoader(folders, 16).training(8, 3, 0, EVERYTHING))
+    for place in (whole, apart):
+        domains = Domains(place)
+        domains.expect_names_of(folders)
+        found = next(DomainLoader(domains, 16).training(8, 3, 0, EVERYTHING))
+        np.testing.assert_array_equal(found.source, expected.source)
+        np.testing.assert_array_equal(found.target_domain, expected.target_domain)
+
+    pack(whole, names, labels=labels)
+    assert Domains(whole).names == ("0", "1", "2")
+    pack(whole, names, labels=labels, classes=["a/x", "b/x", "y"])
+    with pytest.raises(ConfigError, match=r"two classes of one name: \['x', 'x', 'y'\]"):
+        Domains(whole)
+    pack(whole, names)
+    with pytest.raises(ConfigError, match=r"says no classes of its images; .* --labels folders"):
+        Domains(whole)
+    shutil.copytree(root / "d1", apart / "d1")
+    with pytest.raises(ConfigError, match="two domains called d1"):
+        Domains(apart)
+
+
+def test_domains_are_read_with_their_numbers(root):
+    images, domains = read_domains(Domains(root), 16, limit=2)
+    assert levels(images).tolist() == [0, 20, 21, 40, 41]
+    assert domains.tolist() == [0, 1, 1, 2, 2]
+    assert len(read_domains(Domains(root), 16)[0]) == 9
+
+
 def test_errors_name_the_option(tmp_path, root):
     with pytest.raises(ConfigError, match="train_img_dir: .* has no folders in it"):
         Domains(tmp_path / "nothing", "train_img_dir")
-    with pytest.raises(ConfigError, match=r"has 3 domains \(d0, d1, d2\), but --num_domains is 2"):
-        Domains(root).expect(2, "train_img_dir")
+    with pytest.raises(ConfigError, match=r"val_dir: .* has 3 domains \(d0, d1, d2\), expected 2"):
+        Domains(root, "val_dir").expect(2)
     (Path(root) / "empty").mkdir()
     with pytest.raises(ImageError, match="found no image in this folder"):
         Domains(root)

@@ -1,5 +1,7 @@
 """StarGAN v2's matrices, grids and interpolation, and its two scripts on small networks."""
 
+import shutil
+
 import av
 import numpy as np
 import paddle
@@ -10,7 +12,7 @@ from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.common.images import read_image, save_image, to_network, to_uint8
 from paddle_sam.inference.mean_face_folder import load_mean_face
 from paddle_sam.inference.translation import interpolation, latent_matrix, latents
-from paddle_sam.models import stargan2
+from paddle_sam.models import stargan2, stargan2_system
 from paddle_sam.models.face_heatmaps import FaceHeatmaps
 from paddle_sam.models.stargan2_system import StarGAN2, load_fan, matrix
 from scripts.align_stargan2 import main as align
@@ -79,13 +81,15 @@ def assert_same(found, expected):
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-def test_a_matrix_has_sources_above_and_references_beside(system):
-    sources, references, domains = images(2), images(3, 1), np.array([1, 0, 1])
+def test_a_matrix_has_sources_above_and_references_beside(system, monkeypatch):
+    sources, references, domains = images(3), images(3, 1), np.array([1, 0, 1])
     picture = matrix(system, sources, references, domains)
-    assert picture.shape == (4 * SIZE, 3 * SIZE, 3)
+    assert picture.shape == (4 * SIZE, 4 * SIZE, 3)
     assert (tile(picture, 0, 0) == 255).all()
     assert_same(tile(picture, 0, 2), to_uint8(sources[1]))
     assert_same(tile(picture, 3, 0), to_uint8(references[2]))
+    monkeypatch.setattr(stargan2_system, "_TOGETHER", 2)
+    assert_same(matrix(system, sources, references, domains), picture)
     for row in range(3):
         style = system.reference_styles(references[row : row + 1], domains[row : row + 1])
         assert_same(tile(picture, row + 1, 2), translated(system, sources[1], style))
@@ -156,14 +160,18 @@ def test_what_is_missing_is_named(files, capsys, tmp_path):
     bare = ["--checkpoint_path", str(files / "bare.pdparams"), "--device", "cpu"]
     assert sample([*bare, *data]) == 2
     assert "--wing_path: this generator has a high-pass skip" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="--wing_path: .*download_weights.py wing"):
+        load_fan(tmp_path / "none.pdparams", "cpu")
     with pytest.raises(CheckpointError, match="expected wing.ckpt, found Generator"):
         load_fan(files / "whole.pdparams", "cpu")
     with pytest.raises(CheckpointError, match="expected a StarGAN v2 file, found face_heatmaps"):
         StarGAN2.from_file(files / "wing.pdparams", device="cpu")
     save_image(tmp_path / "one" / "0.png", np.zeros((8, 8, 3), np.uint8))
     whole = ["--checkpoint_path", str(files / "whole.pdparams"), "--device", "cpu"]
+    assert sample([*whole, *data, "--num_outs_per_domain", "9999"]) == 2
+    assert "up to 10000 images of 32 pixels in a row" in capsys.readouterr().err
     assert sample([*whole, *data[:2], "--ref_dir", str(tmp_path)]) == 2
-    assert "has 1 domains (one), but --num_domains is 2" in capsys.readouterr().err
+    assert "has 1 domains (one), expected 2" in capsys.readouterr().err
 
 
 def mean_face():
@@ -183,18 +191,20 @@ def test_the_alignment_script_goes_on_after_a_bad_photograph(files, tmp_path, ca
     row, column = np.mgrid[:512, :512]
     picture = np.stack([row / 2, column / 2, (row + column) / 4], axis=2).astype(np.uint8)
     save_image(photos / "a" / "good.jpg", picture)
+    save_image(photos / "a" / "good.png", picture)
     (photos / "bad.jpg").write_bytes(b"no image")
     flags = ["--inp_dir", str(photos), "--out_dir", str(tmp_path / "out"), "--device", "cpu"]
     flags += ["--wing_path", str(files / "wing.pdparams"), "--img_size", "64"]
     assert align([*flags, "--lm_path", str(tmp_path / "celeba_lm_mean.npz")]) == 1
     out, err = capsys.readouterr()
-    assert "1 of 2 aligned" in out
+    assert "2 of 3 aligned" in out
+    assert (tmp_path / "out" / "a" / "good.png.png").is_file()  # of good.png
     assert str(photos / "bad.jpg") in err
     # The face is where the mean face is, so the crop is the whole photograph, reduced.
     crop = read_image(tmp_path / "out" / "a" / "good.png")
     small = read_image(photos / "a" / "good.jpg").reshape(64, 8, 64, 8, 3).mean(axis=(1, 3))
     assert np.abs(crop[2:-2, 2:-2] - small[2:-2, 2:-2]).max() < 3  # 4 levels a pixel
-    (photos / "a" / "good.jpg").unlink()
+    shutil.rmtree(photos / "a")
     assert align([*flags, "--lm_path", str(tmp_path / "celeba_lm_mean.npz")]) == 2
 
 
@@ -207,5 +217,8 @@ def test_the_mean_face_may_be_converted_or_not(files, tmp_path):
         np.testing.assert_allclose(load_mean_face(str(tmp_path / name)), mean_face(), atol=1e-4)
     with pytest.raises(CheckpointError, match="expected celeba_lm_mean, found FaceHeatmaps"):
         load_mean_face(str(files / "wing.pdparams"))
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
     with pytest.raises(CheckpointError, match="cannot be read as celeba_lm_mean.npz"):
+        load_mean_face(str(tmp_path / "bad.npz"))
+    with pytest.raises(CheckpointError, match="--lm_path: .*download_weights.py celeba_lm_mean"):
         load_mean_face(str(tmp_path / "missing.npz"))

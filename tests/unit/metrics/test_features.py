@@ -9,8 +9,8 @@ import torch
 from paddle_sam.common.checkpoint_file import save_file
 from paddle_sam.common.checks import CheckpointError, ConfigError, ImageError
 from paddle_sam.common.images import read_image, save_image
+from paddle_sam.configs.evaluate import RESIZINGS
 from paddle_sam.converters.convert import convert_file, revert_file
-from paddle_sam.metrics import inception_features
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.inception_features import (
     InceptionFeatures,
@@ -84,8 +84,7 @@ def test_features_do_not_depend_on_the_batch_size(network):
 
 def test_the_two_resizings_give_other_features(network):
     clean, legacy = (
-        InceptionFeatures(network, "random", resizing)(images(1))
-        for resizing in inception_features.RESIZINGS
+        InceptionFeatures(network, "random", resizing)(images(1)) for resizing in RESIZINGS
     )
     assert np.abs(clean - legacy).max() > 1e-3 * clean.std()
 
@@ -173,6 +172,31 @@ def test_an_interrupted_run_goes_on(files, tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         found, np.stack([read_image(path).mean(axis=(0, 1)) for path in files])
     )
+
+
+def test_what_is_not_to_be_kept_is_not(files, tmp_path):
+    extractor = Extractor()
+    store = FeatureStore(tmp_path / "cache", extractor, {})
+    first = store.of_files(files[:2])
+    found = store.of_files(files, keep=False)
+    np.testing.assert_array_equal(found[:2], first)
+    assert len(extractor.asked) == 5
+    store.of_files(files, keep=False)  # three of them again, neither in memory nor in the folder
+    assert len(extractor.asked) == 8
+    assert len(list((tmp_path / "cache").rglob("part_*.npz"))) == 1
+
+
+def test_a_damaged_part_is_computed_again(files, tmp_path, capsys):
+    expected = FeatureStore(tmp_path / "cache", Extractor(), {}).of_files(files)
+    (part,) = (tmp_path / "cache").rglob("part_*.npz")
+    part.write_bytes(part.read_bytes()[:100])
+    extractor = Extractor()
+    store = FeatureStore(tmp_path / "cache", extractor, {})
+    assert f"{part}: is damaged" in capsys.readouterr().err
+    np.testing.assert_array_equal(store.of_files(files), expected)
+    assert len(extractor.asked) == 5
+    FeatureStore(tmp_path / "cache", extractor, {}).of_files(files)  # the part is whole again
+    assert len(extractor.asked) == 5
 
 
 def test_without_a_folder_features_stay_in_memory(files):

@@ -11,10 +11,16 @@ from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.images import read_image, save_image, to_network
 from paddle_sam.data.domains import Domains
 from paddle_sam.data.transforms import fit
+from paddle_sam.metrics import translation
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.fid import fid
 from paddle_sam.metrics.pair_scores import diversity
-from paddle_sam.metrics.translation import Protocol, TranslationEvaluation, set_measures
+from paddle_sam.metrics.translation import (
+    Protocol,
+    TranslationEvaluation,
+    diversity_store,
+    set_measures,
+)
 from paddle_sam.models import stargan2
 from paddle_sam.models.inception import InceptionV3
 from paddle_sam.models.lpips import LPIPS
@@ -74,19 +80,23 @@ def colours(images):
     return np.stack([np.r_[i.mean((0, 1)), i.std((0, 1))] for i in images])
 
 
-def make(system, root, folder, lpips=None, features=None, model="m", **protocol):
+def make(system, root, folder, diversities=None, features=None, model="m", **protocol):
     protocol = Protocol(**{"outputs": OUTPUTS, "batch_size": 4, **protocol})
     train, val = Domains(root / "train"), Domains(root / "val")
-    return TranslationEvaluation(system, model, train, val, folder, lpips, features, protocol)
+    return TranslationEvaluation(system, model, train, val, folder, diversities, features, protocol)
 
 
 def files(folder):
     return {str(p.relative_to(folder)): read_image(p) for p in sorted(folder.rglob("*.png"))}
 
 
-def test_every_pair_is_made_and_judged_by_definition(system, root, tmp_path, lpips):
+def diversities(weights, folder=None):
+    return diversity_store(weights / "lpips.npz", folder)
+
+
+def test_every_pair_is_made_and_judged_by_definition(system, root, tmp_path, lpips, weights):
     store = FeatureStore(None, colours, {})
-    results = make(system, root, tmp_path, lpips, store).run()
+    results = make(system, root, tmp_path, diversities(weights), store).run()
     assert set(results) == {"latent", "reference"}
     assert len(files(tmp_path)) == 2 * 2 * COUNT * OUTPUTS
     for guide, measures in results.items():
@@ -139,8 +149,8 @@ def test_batches_do_not_matter(system, root, tmp_path):
         assert np.abs(image.astype(int) - many[name]).max() <= 1, name
 
 
-def test_an_interrupted_evaluation_goes_on(system, root, tmp_path, monkeypatch):
-    make(system, root, tmp_path).run()
+def test_an_interrupted_evaluation_goes_on(system, root, tmp_path, monkeypatch, weights):
+    first = make(system, root, tmp_path, diversities(weights, tmp_path / "kept")).run()
     before = files(tmp_path)
     lost = [tmp_path / "latent" / "cat2dog" / "0002_01.png", tmp_path / "reference" / "dog2cat"]
     lost[0].unlink()
@@ -154,9 +164,20 @@ def test_an_interrupted_evaluation_goes_on(system, root, tmp_path, monkeypatch):
         real(self, guide, source, target, chosen, files)
 
     monkeypatch.setattr(TranslationEvaluation, "_translate", spy)
-    make(system, root, tmp_path).run()
+    measured = []
+    real_diversity = translation.diversity
+
+    def spy_diversity(lpips, group):
+        measured.append(group)
+        return real_diversity(lpips, group)
+
+    monkeypatch.setattr(translation, "diversity", spy_diversity)
+    again = make(system, root, tmp_path, diversities(weights, tmp_path / "kept")).run()
     expected = [("latent", 0, 1, 1), *[("reference", 1, 0, index) for index in range(COUNT)]]
     assert sorted(made) == sorted(expected)
+    assert len(measured) <= len(expected)  # none of an image whose translations are as they were
+    before_it, after_it = (found["latent"]["LPIPS"]["mean"] for found in (first, again))
+    assert after_it == pytest.approx(before_it, rel=0.01)
     after = files(tmp_path)
     assert after.keys() == before.keys()
     for name, image in after.items():
@@ -173,7 +194,7 @@ def test_domains_must_fit(system, root, tmp_path):
     save_image(tmp_path / "cat" / "0.png", np.zeros((8, 8, 3), np.uint8))
     one = Domains(tmp_path)
     val = Domains(root / "val")
-    with pytest.raises(ConfigError, match="has the domains cat, dog, but train_img_dir has cat"):
+    with pytest.raises(ConfigError, match="has the domains cat, dog, but folder has cat"):
         TranslationEvaluation(system, "m", one, val, tmp_path / "out", None, None)
     with pytest.raises(ConfigError, match="has 1 domains"):
         TranslationEvaluation(system, "m", one, one, tmp_path / "out", None, None)
@@ -198,13 +219,14 @@ def weights(tmp_path_factory, lpips):
 
 
 def test_the_command_compares_two_folders(root, weights, tmp_path, capsys):
-    flags = ["--real", str(root / "train"), "--made", str(root / "val"), "--device", "cpu"]
+    real, made = (str(root / split / "cat") for split in ("train", "val"))
+    flags = ["--real", real, "--made", made, "--device", "cpu"]
     flags += ["--inception_path", str(weights / "inception.pdparams")]
     flags += ["--cache_dir", str(tmp_path / "cache"), "--output", str(tmp_path / "out.json")]
     assert evaluate(["sets", *flags]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "out.json").read_text())
-    assert (printed["real"], printed["made"], printed["resizing"]) == (10, 10, "clean")
+    assert (printed["real"], printed["made"], printed["resizing"]) == (5, 5, "clean")
     parts = sorted((tmp_path / "cache").rglob("part_*.npz"))
     stamps = [part.stat().st_mtime_ns for part in parts]
     assert evaluate(["sets", *flags, "--batch_size", "3"]) == 0  # nothing is computed again
@@ -216,7 +238,7 @@ def test_the_command_compares_two_folders(root, weights, tmp_path, capsys):
     for part in parts:
         with np.load(part) as archive:
             features |= dict(zip(archive["digests"], archive["features"], strict=True))
-    assert len(features) == 20
+    assert len(features) == 10
     assert evaluate(["sets", *flags, "--resizing", "legacy"]) == 0
     assert json.loads(capsys.readouterr().out)["FID"] != printed["FID"]
 

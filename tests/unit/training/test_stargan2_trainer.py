@@ -251,17 +251,18 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
         return made["store"]
 
     monkeypatch.setattr(stargan2_run, "open_store", open_store)
-    monkeypatch.setattr(stargan2_run, "load_lpips", lambda path: None)
+    monkeypatch.setattr(stargan2_run, "diversity_store", lambda path, folder: None)
     places = {"train_img_dir": str(data / "train"), "val_img_dir": str(data / "val")}
     config = dataclasses.replace(
         TINY, **places, exp_dir=str(tmp_path), no_fid=False, num_outs_per_domain=3
     )
-    with pytest.raises(ConfigError, match="has a domain of 3 images, too few .* give --no_fid"):
-        stargan2_run.TranslationJudge(config)
+    domains = [Domains(data / split) for split in ("train", "val")]
+    with pytest.raises(ConfigError, match="3 training images and 9 translations.* give --no_fid"):
+        stargan2_run.TranslationJudge(config, *domains)
     monkeypatch.setattr(stargan2_run, "NEIGHBOURS", 2)
     monkeypatch.setattr(translation, "precision_recall", lambda real, made: (0.5, 0.25))
     system = make_trainer().averaged
-    found = stargan2_run.TranslationJudge(config)(system)
+    found = stargan2_run.TranslationJudge(config, *domains)(system)
     guides = ("latent", "reference")
     assert set(found) == {
         "loss",
@@ -269,7 +270,7 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
     }
     assert found["loss"] == pytest.approx((found["latent/FID"] + found["reference/FID"]) / 2)
     expected = TranslationEvaluation(
-        *(system, "m", Domains(data / "train"), Domains(data / "val"), tmp_path / "again", None),
+        *(system, "m", *domains, tmp_path / "again", None),
         *(FeatureStore(None, colours, {}), Protocol(3, 32, config.seed, 0)),
     ).run()
     assert found["latent/FID"] == pytest.approx(expected["latent"]["FID"]["mean"])
@@ -277,7 +278,7 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
     kept = [np.load(path)["digests"] for path in tmp_path.rglob("part_*.npz")]
     assert sum(map(len, kept)) == 6
     without = dataclasses.replace(config, no_fid=True)
-    assert stargan2_run.TranslationJudge(without)(system) == {}
+    assert stargan2_run.TranslationJudge(without, *domains)(system) == {}
 
 
 # The command
@@ -339,6 +340,21 @@ def last_checkpoint(folder):
     for name in ("exp_dir", "num_workers", "total_iters", "resume_iter"):
         content["options"].pop(name)
     return content
+
+
+def test_domains_that_do_not_fit_are_refused_before_the_first_step(data, tmp_path):
+    shutil.copytree(data / "val", tmp_path / "val")
+    (tmp_path / "val" / "adults").rename(tmp_path / "val" / "grown")
+    config = dataclasses.replace(
+        TINY,
+        train_img_dir=str(data / "train"),
+        val_img_dir=str(tmp_path / "val"),
+        exp_dir=str(tmp_path / "run"),
+    )
+    with pytest.raises(ConfigError, match="val_img_dir: .* children, grown, but train_img_dir has"):
+        stargan2_run.train_stargan2(config)
+    with pytest.raises(ConfigError, match=r"train_img_dir: .* 2 domains .*, expected 3"):
+        stargan2_run.train_stargan2(dataclasses.replace(config, num_domains=3))
 
 
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(data, straight, tmp_path):
