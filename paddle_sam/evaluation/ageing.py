@@ -1,14 +1,16 @@
 """How well a network ages faces: `scripts/evaluate.py ageing`.
 
 Every face is rendered at every target age and judged: by an age regressor, by face recognition
-and, rendered at the age it is read as, by how well it comes back. The results of a face are kept
-as soon as it is done, so an evaluation that was interrupted goes on where it stopped.
+and, rendered at the age it is read as, by how well it comes back. Several faces are rendered
+together. The results of each are kept as soon as it is judged, so an evaluation that was
+interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from paddle_sam.evaluation.ageing_summary import FaceRecord, summarise
 from paddle_sam.evaluation.faces import AlignedIdentity, at_one_size, face_key, reconstruction
 from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.measures import Measures
-from paddle_sam.inference.photos import Photo, Summary
+from paddle_sam.inference.photos import Photo, Summary, face_mask
 from paddle_sam.losses.lpips import load_lpips
 
 _FILES = ("age_regressor_path", "identity_path", "aligned_identity_path", "lpips_path")
@@ -49,14 +51,13 @@ def evaluate_ageing(config: AgeingEvaluationConfig) -> dict:
     judge = AgeingJudge(config)
     claim_folder(folder, judge.facts, "exp_dir", "results")
     photos = Summary()
-    records, strips = [], []
-    for photo in judge.ageing.photos(photos):
-        for number, name in enumerate(photo.face_names()):
-            record, strip = judge.of_face(photo, number, name.as_posix(), folder / "faces")
-            records.append(record)
-            strips.append(strip)
-    if not records:
+    faces = judge.measure_all(photos, folder / "faces")
+    if not faces:
         raise ImageError(f"{config.data_path}: found no face to evaluate on")
+    records = [
+        FaceRecord(name, **json.loads(file.read_text(encoding="utf-8"))) for name, file in faces
+    ]
+    strips = [None if config.no_pictures else file.with_suffix(".png") for _, file in faces]
     report = {
         "settings": dataclasses.asdict(config),
         "made_from": judge.facts,
@@ -70,7 +71,7 @@ def evaluate_ageing(config: AgeingEvaluationConfig) -> dict:
 
 
 class AgeingJudge:
-    """Ages single faces and measures the results.
+    """Ages faces and measures the results.
 
     Raises:
         PaddleSamError: the model, a judge or an option cannot be used.
@@ -94,46 +95,70 @@ class AgeingJudge:
             **{name: sha256(path) for name, path in files.items() if path},
         }
 
-    def of_face(
-        self, photo: Photo, number: int, name: str, folder: Path
-    ) -> tuple[FaceRecord, Path | None]:
-        """Measure a face of a photograph, or find again in `folder` what was measured before.
+    def measure_all(self, summary: Summary, folder: Path) -> list[tuple[str, Path]]:
+        """Measure the faces of all photographs, as far as that was not done before.
+
+        Args:
+            summary: counts the photographs, and why others failed.
+            folder: where the results are kept.
 
         Returns:
-            the record, and the picture that shows input, results and reconstruction in a row;
-            None with `--no_pictures`.
+            of every face its name and the JSON file of its measures: `FaceRecord` without the name.
+            Beside it, unless `--no_pictures` is given, a PNG shows input, results and
+            reconstruction in a row.
         """
-        codes = None if photo.codes is None else photo.codes[number : number + 1]
-        file = folder / f"{face_key(photo.faces[number].image, codes)}.json"
-        picture = file.with_suffix(".png")
-        pictures = not self.config.no_pictures
-        if not (file.is_file() and (picture.is_file() or not pictures)):
-            face = dataclasses.replace(photo, faces=[photo.faces[number]], codes=codes)
-            measured, row = self._measure(face)
-            if pictures:
-                save_image(picture, row)
-            write_json(file, measured)  # last: what is there is complete
-        record = FaceRecord(name, **json.loads(file.read_text(encoding="utf-8")))
-        return record, picture if pictures else None
+        named: list[tuple[str, Path]] = []
 
-    def _measure(self, face: Photo) -> tuple[dict, np.ndarray]:
-        crop = face.crops[0]
-        input_age = self._measures.input_age(crop)
-        ages = [*self.targets, input_age]
-        ((_, images),) = self.ageing.age([face], ages, resize_outputs=True)
-        *results, recovered = images[0]
-        results = np.stack(results)
+        def unmeasured() -> Iterator[Photo]:
+            """Each face that is to be measured, as a photograph that has no other."""
+            for photo in self.ageing.photos(summary):
+                names = photo.face_names()
+                for number, face in enumerate(photo.faces):
+                    codes = None if photo.codes is None else photo.codes[number : number + 1]
+                    alone = dataclasses.replace(photo, faces=[face], codes=codes)
+                    file = self._file(alone, folder)
+                    named.append((names[number].as_posix(), file))
+                    if not self._is_done(file):
+                        yield alone
+
+        for group in self.ageing.groups(unmeasured(), len(self.targets) + 1):
+            self._measure(group, folder)
+        return named
+
+    def _file(self, face: Photo, folder: Path) -> Path:
+        mask = face_mask(face, face.faces[0]) if self.config.refine else None
+        return folder / f"{face_key(face.faces[0].image, face.codes, mask)}.json"
+
+    def _is_done(self, file: Path) -> bool:
+        return file.is_file() and (self.config.no_pictures or file.with_suffix(".png").is_file())
+
+    def _measure(self, faces: Sequence[Photo], folder: Path) -> None:
+        """Render faces together, and measure and keep each."""
+        own = [self._measures.input_age(face.crops[0]) for face in faces]
+        ages = [[*self.targets, age] for age in own]
+        rendered = self.ageing.age_group(faces, ages, resize_outputs=True)
+        for face, age, (images,) in zip(faces, own, rendered, strict=True):
+            file, crop, recovered = self._file(face, folder), face.crops[0], images[-1]
+            if not self.config.no_pictures:
+                row = np.concatenate([at_one_size(crop, recovered)[0], *images], axis=1)
+                save_image(file.with_suffix(".png"), row)
+            # Last: what is there is complete.
+            write_json(file, self._numbers(crop, age, images[:-1], recovered))
+
+    def _numbers(
+        self, crop: np.ndarray, age: float, results: np.ndarray, recovered: np.ndarray
+    ) -> dict:
+        """What `FaceRecord` holds of a face beside its name."""
         measured = self._measures(crop, results)
         identity = {}
         if "identity" in measured:
             identity["face region"] = measured["identity"].tolist()
         if self._aligned_identity:
             identity["five points"] = self._aligned_identity(crop, results)
-        row = np.concatenate([at_one_size(crop, recovered)[0], *images[0]], axis=1)
         return {
-            "input_age": input_age,
+            "input_age": age,
             "targets": self.targets,
             "measured": measured["measured_age"].tolist(),
             "identity": identity,
             "reconstruction": reconstruction(self._lpips, crop, recovered),
-        }, row
+        }

@@ -43,7 +43,8 @@ td:first-child, th:first-child, .words td, .words th { text-align: left }
 .words td { overflow-wrap: anywhere; font-size: .85rem }
 figure { margin: 0 } .cases { display: flex; flex-wrap: wrap; gap: .8rem }
 .cases img { width: 78px; height: 78px; margin-right: 2px } .cases figure { width: 160px }
-figcaption { overflow-wrap: anywhere } .strip { max-width: 100%; display: block }
+figcaption { overflow-wrap: anywhere }
+.scroll { overflow-x: auto } .strip { width: 100%; min-width: 760px; display: block }
 """
 
 
@@ -216,7 +217,8 @@ def _strips_section(records: Sequence[FaceRecord], strips: Sequence[Path]) -> st
         picture = strip(_tiles(strips[face])[:-1], _STRIP_TILE, captions)
         parts.append(
             f"<h4>{name}: {html.escape(record.name)}, {np.abs(_errors(record)).mean():.1f} years"
-            f'</h4><img class="strip" src="{_encoded(picture)}" alt="{name}">'
+            f'</h4><div class="scroll"><img class="strip" src="{_encoded(picture)}"'
+            f' alt="{name}"></div>'
         )
     return "".join(parts) + '<p class="dim">Under each face: age asked, age measured.</p>'
 
@@ -284,7 +286,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence], kind: str = "numbers")
         yield "</tr>"
 
     body = "".join(text for row in rows for text in line(row, "td"))
-    return f'<table class="{kind}">{"".join(line(head, "th"))}{body}</table>'
+    table = f'<table class="{kind}">{"".join(line(head, "th"))}{body}</table>'
+    return f'<div class="scroll">{table}</div>'
 
 
 def _number(value: float | None) -> str:

@@ -48,10 +48,10 @@ def at_one_size(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.nda
     return tuple(to_uint8(image.numpy())[0] for image in pooled)
 
 
-def face_key(crop: np.ndarray, codes: np.ndarray | None = None) -> str:
-    """What tells a crop, and the codes it starts from if they are given, from any other."""
-    content = crop.tobytes() + (b"" if codes is None else codes.tobytes())
-    return hashlib.sha256(content).hexdigest()[:16]
+def face_key(crop: np.ndarray, *more: np.ndarray | None) -> str:
+    """What tells a crop, and what else a result depends on (arrays or None), from any other."""
+    parts = [crop, *(array for array in more if array is not None)]
+    return hashlib.sha256(b"".join(array.tobytes() for array in parts)).hexdigest()[:16]
 
 
 class AlignedIdentity:

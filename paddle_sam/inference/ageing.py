@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,19 +102,28 @@ class Ageing:
         self, photos: Iterable[Photo], ages: list[float], resize_outputs: bool = False
     ) -> Iterator[tuple[Photo, np.ndarray]]:
         """Each photograph, and its faces at every age: uint8 [F, A, R, R, 3]."""
-        for group in self._groups(photos, len(ages)):
-            images = self.pipeline.age(
-                np.concatenate([photo.crops for photo in group]),
-                ages,
-                resize_outputs,
-                self.batch_size,
-                paddle.concat([self.invert(photo) for photo in group]),
-                self.edit,
-            )
-            ends = np.cumsum([len(photo.faces) for photo in group])
-            yield from zip(group, np.split(images, ends[:-1]), strict=True)
+        for group in self.groups(photos, len(ages)):
+            yield from zip(group, self.age_group(group, ages, resize_outputs), strict=True)
 
-    def _groups(self, photos: Iterable[Photo], ages: int) -> Iterator[list[Photo]]:
+    def age_group(
+        self, group: Sequence[Photo], ages: Sequence, resize_outputs: bool = False
+    ) -> list[np.ndarray]:
+        """The faces of each of a group's photographs at every age: uint8 [F, A, R, R, 3].
+
+        `ages` are [A], or of all the group's faces their own, [sum of F, A].
+        """
+        images = self.pipeline.age(
+            np.concatenate([photo.crops for photo in group]),
+            ages,
+            resize_outputs,
+            self.batch_size,
+            paddle.concat([self.invert(photo) for photo in group]),
+            self.edit,
+        )
+        ends = np.cumsum([len(photo.faces) for photo in group])
+        return np.split(images, ends[:-1])
+
+    def groups(self, photos: Iterable[Photo], ages: int) -> Iterator[list[Photo]]:
         """Photographs whose faces, at so many ages, are worth doing at once.
 
         Small networks get full batches; large exported ones load one encoder after the other,

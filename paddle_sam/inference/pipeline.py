@@ -129,7 +129,7 @@ class AgePipeline:
     def age(
         self,
         crops: np.ndarray,
-        ages: Iterable[float],
+        ages: Iterable[float] | np.ndarray,
         resize_outputs: bool = False,
         batch_size: int = 4,
         inverted: paddle.Tensor | None = None,
@@ -137,26 +137,29 @@ class AgePipeline:
     ) -> np.ndarray:
         """Aligned crops uint8 [F, S, S, 3] at every age: uint8 [F, A, R, R, 3]. See `__call__`.
 
-        `inverted` are the faces' codes [F, L, D] where they are known already; `edit` changes the
-        aged codes before they are rendered.
+        `ages` may also be [F, A], to give each face its own. `inverted` are the faces' codes
+        [F, L, D] where they are known already; `edit` changes the aged codes before they are
+        rendered.
         """
         size = self.network.input_size
         check_shape("crops", crops, (None, size, size, 3))
-        ages = np.asarray(check_ages(ages), np.float32)
+        ages = np.asarray(list(ages), np.float32)
+        check_ages(ages.ravel())
+        ages = np.broadcast_to(ages, (len(crops), ages.shape[-1]))
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
         images = paddle.to_tensor(to_network(crops))
         if inverted is None:
             inverted = self.invert(images, batch_size)
-        pairs = [(f, a) for f in range(len(crops)) for a in range(len(ages))]
+        pairs = list(np.ndindex(ages.shape))  # face and age
         rendered = []
         for start in range(0, len(pairs), batch_size):
             faces, targets = map(list, zip(*pairs[start : start + batch_size], strict=True))
             index = paddle.to_tensor(faces)
-            targets = paddle.to_tensor(ages[targets])
+            targets = paddle.to_tensor(ages[faces, targets])
             results = self.render(images[index], inverted[index], targets, resize_outputs, edit)
             rendered.extend(to_uint8(results.numpy()))
-        return np.stack(rendered).reshape(len(crops), len(ages), *rendered[0].shape)
+        return np.stack(rendered).reshape(*ages.shape, *rendered[0].shape)
 
     def invert(self, images: paddle.Tensor, batch_size: int = 4) -> paddle.Tensor:
         """Codes [F, L, D] of the frozen encoder for images [F, 3, S, S]: once per face."""

@@ -160,28 +160,28 @@ def test_private_faces_stay_out_of_the_page(data, weights, tmp_path):
 
 
 def test_an_interrupted_evaluation_goes_on(whole, data, weights, tmp_path, monkeypatch):
-    done = []
-    real = ageing.AgeingJudge._measure
+    judged = []
+    real = ageing.AgeingJudge._numbers
 
-    def stopped_at_the_second(self, face):
-        done.append(face.name.name)
-        if len(done) == 2:
+    def stopped_at_the_second(self, crop, *rendered):
+        judged.append(crop)
+        if len(judged) == 2:
             raise KeyboardInterrupt
-        return real(self, face)
+        return real(self, crop, *rendered)
 
     identity = str(weights / "identity.pdparams")
     more = ["--identity_path", identity, "--aligned_identity_path", identity]
-    monkeypatch.setattr(ageing.AgeingJudge, "_measure", stopped_at_the_second)
+    monkeypatch.setattr(ageing.AgeingJudge, "_numbers", stopped_at_the_second)
     assert evaluate(flags(data, weights, tmp_path, *more)) == 130
     assert not (tmp_path / "report.json").exists()
     assert evaluate(flags(data, weights, tmp_path, *more, "--test_batch_size", "1")) == 1
-    assert done == ["<b>.png", "a.png", "a.png"]
+    np.testing.assert_array_equal(judged[1], judged[2])  # the first is not judged again
     left, right = report(tmp_path), report(whole)
     for one, other in zip(left["faces"], right["faces"], strict=True):
         np.testing.assert_allclose(one["measured"], other["measured"], atol=0.3)
     again = (tmp_path / "report.html").stat().st_mtime_ns
     assert evaluate(flags(data, weights, tmp_path, *more)) == 1
-    assert len(done) == 3 and (tmp_path / "report.html").stat().st_mtime_ns > again
+    assert len(judged) == 3 and (tmp_path / "report.html").stat().st_mtime_ns > again
 
 
 def test_results_of_something_else_are_not_mixed_in(whole, data, weights, capsys):
