@@ -36,7 +36,6 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line) }
 .tile b { display: block; font-size: 1.6rem }
 .plot { background: white; border-radius: 8px; max-width: 100%; border: 1px solid var(--line) }
 .halves { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem }
-@media (max-width: 700px) { .halves { grid-template-columns: 1fr } }
 table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right;
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
 td:first-child, th:first-child, .words td, .words th { text-align: left }
@@ -45,6 +44,9 @@ figure { margin: 0 } .cases { display: flex; flex-wrap: wrap; gap: .8rem }
 .cases img { width: 78px; height: 78px; margin-right: 2px } .cases figure { width: 160px }
 figcaption { overflow-wrap: anywhere }
 .scroll { overflow-x: auto } .strip { width: 100%; min-width: 760px; display: block }
+@media (max-width: 700px) { .halves { grid-template-columns: 1fr } .row { gap: .6rem }
+  .tile { flex: 1 1 40%; min-width: 0; padding: .5rem .7rem }
+  td, th { padding: .2rem .35rem; font-size: .85rem } }
 """
 
 
