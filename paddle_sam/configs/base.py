@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -162,6 +163,8 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
     numeric = kind is float and type(value) is int
     if not (type(value) is kind or numeric):
         raise ConfigError(f"{field.name}: expected {kind.__name__}, found {value!r}")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{field.name}: expected a finite number, found {value}")
     choices, minimum = field.metadata["choices"], field.metadata["minimum"]
     if choices is not None and value not in choices:
         raise ConfigError(f"{field.name}: expected one of {', '.join(choices)}, found {value!r}")

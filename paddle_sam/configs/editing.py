@@ -7,7 +7,13 @@ import re
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
-from paddle_sam.configs.inference import AgeingConfig, PhotoConfig, parse_ages, parse_codes
+from paddle_sam.configs.inference import (
+    AgeingConfig,
+    PhotoConfig,
+    parse_ages,
+    parse_codes,
+    parse_numbers,
+)
 
 # Codes of the published example, which carry hair and skin colour, and how many its model has.
 PUBLISHED_LATENT_MASK = (8, 9)
@@ -98,7 +104,10 @@ class ProjectConfig(PhotoConfig):
     lpips_path: str = option("", "its weights (default: lpips_vgg or lpips_alex)")
     mse_weight: float = option(1.0, "factor of the squared error beside LPIPS", minimum=0)
     noise_regularize: float = option(
-        0.0, "optimise the noise maps too, kept noise by this factor (1e5)", minimum=0
+        0.0,
+        "optimise the noise maps too, kept noise by this factor (1e5); the image shows them,"
+        " ageing by --latent does not",
+        minimum=0,
     )
     save_mp4: bool = option(True, "write the optimisation as a video")
     fps: int = option(20, "frames per second of the video", minimum=1)
@@ -141,12 +150,7 @@ class EditConfig(AgeingConfig):
     @property
     def steps(self) -> list[float]:
         """The numbers of `amounts`; raises `ConfigError` where one is none."""
-        try:
-            return [float(part) for part in self.amounts.split(",")]
-        except ValueError as error:
-            raise ConfigError(
-                f"--amounts: expected numbers such as -3,0,3, found {self.amounts!r}"
-            ) from error
+        return parse_numbers(self.amounts, "--amounts")
 
 
 def parse_formats(text: str) -> list[str]:

@@ -103,9 +103,8 @@ class ReconstructionConfig(PhotoConfig):
     lpips_path: str = option(LPIPS, "LPIPS weights")
 
     def __post_init__(self):
-        for name, default in (("engine", "auto"), ("test_batch_size", 0)):
-            if getattr(self, name) != default:
-                raise ConfigError(f"--{name}: faces are inverted layer by layer, one at a time")
+        if self.test_batch_size:
+            raise ConfigError("--test_batch_size: faces are inverted one at a time")
 
 
 KINDS = {

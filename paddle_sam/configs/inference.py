@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 
 from paddle_sam.common.checks import ConfigError
@@ -37,13 +38,13 @@ class PhotoConfig:
     )
     no_align: bool = option(False, "the images are aligned crops already")
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
-    engine: str = engine_option()
 
 
 @dataclasses.dataclass(frozen=True)
 class AgeingConfig(PhotoConfig):
     """Photographs, and how their faces are aged."""
 
+    engine: str = engine_option()
     strength: float = option(
         1.0, "factor on what ageing changes: 0 keeps the inverted face, above 1 exaggerates"
     )
@@ -163,3 +164,21 @@ def parse_codes(text: str, codes: int, name: str) -> list[int]:
     if wrong := [number for number in numbers if number >= codes]:
         raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {wrong[0]}")
     return list(dict.fromkeys(numbers))
+
+
+def parse_numbers(text: str, name: str) -> list[float]:
+    """Numbers separated by commas.
+
+    >>> parse_numbers("1,0.5,-1", "--psis")
+    [1.0, 0.5, -1.0]
+
+    Raises:
+        ConfigError: a part is none, naming the option `name`.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise ConfigError(f"{name}: expected numbers such as 1,0.5,-1, found {text!r}")
+    return numbers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 
@@ -257,21 +256,6 @@ def parse_names(text: str, known: tuple[str, ...] | list[str], name: str) -> lis
     if not names:
         raise ConfigError(f"{name}: expected some of {', '.join(known)}, found none")
     return list(dict.fromkeys(names))
-
-
-def parse_numbers(text: str, name: str) -> list[float]:
-    """Numbers separated by commas.
-
-    >>> parse_numbers("1,0.5,-1", "--psis")
-    [1.0, 0.5, -1.0]
-    """
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(map(math.isfinite, numbers)):
-        raise ConfigError(f"{name}: expected numbers such as 1,0.5,-1, found {text!r}")
-    return numbers
 
 
 def parse_levels(text: str, name: str) -> list[int]:

@@ -57,10 +57,17 @@ class Ageing:
         if not config.checkpoint_path:
             print(EMBEDDED_NOTE)
         self.config = config
-        # Exported models have neither gradients, which refinement follows, nor weights to
-        # factorise, which directions come from.
         edits_directions = config.edit or config.directions or getattr(config, "explore", "")
-        engine = "eager" if config.refine or edits_directions else config.engine
+        engine = config.engine
+        if config.refine or edits_directions:
+            # Exported models have neither gradients, which refinement follows, nor weights to
+            # factorise, which directions come from.
+            if engine not in ("auto", "eager"):
+                raise ConfigError(
+                    f"--engine {engine}: can neither refine faces nor move them along directions;"
+                    " use --engine eager"
+                )
+            engine = "eager"
         path = config.checkpoint_path or None
         self.pipeline = AgePipeline.from_checkpoint(path, config.device, engine)
         size = self.pipeline.output_size
@@ -146,6 +153,8 @@ class Ageing:
         config, plain = self.config, AgeingConfig()
         names = ("strength", "refine", "latent")
         used = [name for name in names if getattr(config, name) != getattr(plain, name)]
+        if getattr(config, "explore", "") and not config.target_age:
+            used.append("explore")  # of the face as it is
         if used and self.pipeline.network.start != "encoded_w_plus":
             raise ConfigError(
                 f"--{used[0]}: {self.pipeline.source} does not invert faces before it ages them"

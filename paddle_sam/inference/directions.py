@@ -68,7 +68,10 @@ class Directions:
         else:
             last = f"{CLOSED_FORM}{self._generator.style_dim - 1}"
             known = ", ".join([*self._given, f"{CLOSED_FORM}0 to {last}"])
-            raise ConfigError(f"--edit: there is no direction {name!r}; known are {known}")
+            raise ConfigError(
+                f"--edit, --explore: there is no direction {name!r}; known are {known}, and those"
+                " of a file that --directions names"
+            )
         return at_levels
 
     def offset(self, edits: Mapping[str, float]) -> np.ndarray:

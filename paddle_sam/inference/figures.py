@@ -10,10 +10,10 @@ import numpy as np
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.images import resize, save_image
+from paddle_sam.configs.inference import parse_numbers
 from paddle_sam.configs.sampling import (
     FiguresConfig,
     parse_levels,
-    parse_numbers,
     parse_seeds,
     parse_styles,
 )

@@ -79,6 +79,7 @@ def test_takes_the_published_command_line():
         (["--test_batch_size", "-1"], "test_batch_size: expected at least 0, found -1"),
         (["--test_workers", "-2"], "test_workers: expected at least 0, found -2"),
         (["--tile_size", "-1"], "tile_size: expected at least 0, found -1"),
+        (["--strength", "inf"], "strength: expected a finite number, found inf"),
     ],
 )
 def test_impossible_numbers(argv, words):

@@ -71,7 +71,7 @@ def test_dry_run_prints_the_options_and_ends(capsys):
         ({"batch_size": "6"}, "batch_size: expected int, found '6'"),
         ({"batch_size": True}, "batch_size: expected int, found True"),
         ({"optim_name": "sgd"}, "optim_name: expected one of ranger, adam, found 'sgd'"),
-        ({"learning_rate": float("nan")}, "learning_rate: expected at least 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a finite number"),
         ({"target_age": "old"}, "target_age: expected uniform_random or ages"),
         ({"target_age": "0,101"}, "target_age: expected uniform_random or ages"),
         ({"label_nc": 19}, "label_nc: label maps are not part of SAM"),

@@ -3,12 +3,12 @@
 import pytest
 
 from paddle_sam.common.checks import ConfigError
+from paddle_sam.configs.inference import parse_numbers
 from paddle_sam.configs.sampling import (
     FiguresConfig,
     VideosConfig,
     parse_grid,
     parse_levels,
-    parse_numbers,
     parse_seeds,
     parse_styles,
 )

@@ -6,6 +6,7 @@ from PIL import Image
 
 from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.configs.editing import EditConfig
+from paddle_sam.inference import ageing
 from paddle_sam.inference.directions import (
     Directions,
     factorise,
@@ -18,6 +19,7 @@ from paddle_sam.inference.editing import chain, shift, strengthen
 from paddle_sam.models.stylegan2 import Generator
 from scripts.edit import main as edit
 from scripts.inference import main as inference
+from tests.unit.inference.tiny import tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +147,30 @@ def test_edits_that_cannot_be_read_are_explained(text, words):
     ("arguments", "words"),
     [
         (["--edit", "smile=2"], "there is no direction 'smile'; known are sefa0 to sefa127"),
-        (["--edit", "sefa128=2"], "there is no direction 'sefa128'"),
+        (["--edit", "sefa128=2"], "--edit, --explore: there is no direction 'sefa128'"),
         (["--edit", "sefa0=2", "--edit_level", "10"], "--edit_level: this model has the codes 0"),
         (["--directions", "nowhere.npz"], "nowhere.npz: there is no such file"),
+        (["--edit", "sefa0=2", "--engine", "onednn"], "--engine onednn: can neither refine"),
     ],
 )
 def test_options_that_cannot_work_are_explained(arguments, words, capsys):
     assert inference(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "option"),
+    [(inference, ["--strength", "2"], "strength"), (inference, ["--refine", "1"], "refine")]
+    + [(edit, [], "explore")],
+)
+def test_what_needs_an_inverted_face_is_refused_without(
+    command, arguments, option, monkeypatch, capsys
+):
+    """Of a network that ages from the average face, not from the face as it was inverted."""
+    network = tiny_pipeline(start="latent_avg", pretrained=False)
+    monkeypatch.setattr(ageing.AgePipeline, "from_checkpoint", lambda *_: network)
+    assert command(arguments) == 2
+    assert f"--{option}: network does not invert faces" in capsys.readouterr().err
 
 
 def test_files_that_hold_no_directions_are_explained(tmp_path, capsys):
@@ -166,7 +184,10 @@ def test_files_that_hold_no_directions_are_explained(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [({"explore": " ,"}, "--explore: expected names"), ({"amounts": "1,x"}, "--amounts: expected")],
+    [
+        ({"explore": " ,"}, "--explore: expected names"),
+        ({"amounts": "1,x"}, "--amounts: expected"),
+    ],
 )
 def test_what_to_explore_is_checked(option, words):
     with pytest.raises(ConfigError, match=words):
