@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
 
 
@@ -27,3 +28,7 @@ class DemoConfig:
     sessions: int = option(32, "photos kept in memory at once", minimum=1)
     idle_minutes: float = option(15.0, "a photo is forgotten after so long unused", minimum=0)
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
+
+    def __post_init__(self):
+        if self.port > 65535:
+            raise ConfigError(f"--port: expected 0 to 65535, found {self.port}")

@@ -24,7 +24,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
-
 PORTRAIT = skimage.data.astronaut()
 
 
@@ -37,14 +36,15 @@ def address():
 
 @pytest.fixture(scope="module")
 def equipped(tmp_path_factory):
-    """A demo of two models, which are the same, that also measures identity."""
+    """A demo of two models, which are the same, and a damaged one; it also measures identity."""
     folder = tmp_path_factory.mktemp("models")
-    copy = folder / "copy.pdparams"
+    copy, damaged = folder / "copy.pdparams", folder / "damaged.pdparams"
     copy.write_bytes(find_weight("sam_mini").read_bytes())
+    damaged.touch()
     config = DemoConfig(
         port=0,
         device="cpu",
-        checkpoint_path=f"{find_weight('sam_mini')},{copy}",
+        checkpoint_path=f"{find_weight('sam_mini')},{copy},{damaged}",
         identity_path=str(save_recognition(folder)),
         age_regressor_path=str(find_weight("age_mini")),
     )
@@ -62,33 +62,47 @@ def serving(config: DemoConfig):
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium, with a film of the portrait in place of a camera."""
+    from playwright.sync_api import sync_playwright
+
+    film = tmp_path_factory.mktemp("camera") / "camera.y4m"
+    planes = [np.asarray(plane) for plane in Image.fromarray(PORTRAIT).convert("YCbCr").split()]
+    colours = [plane.reshape(256, 2, 256, 2).mean((1, 3)).astype(np.uint8) for plane in planes[1:]]
+    frame = b"FRAME\n" + b"".join(plane.tobytes() for plane in (planes[0], *colours))
+    film.write_bytes(b"YUV4MPEG2 W512 H512 F10:1 Ip A1:1 C420jpeg\n" + 5 * frame)
+    camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    camera.append(f"--use-file-for-fake-video-capture={film}")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *camera])
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
-def page(address):
-    with opened(address) as page:
+def page(browser, address):
+    with opened(browser, address) as page:
         yield page
 
 
 @pytest.fixture
-def equipped_page(equipped):
-    with opened(equipped) as page:
+def equipped_page(browser, equipped):
+    with opened(browser, equipped) as page:
         yield page
 
 
 @contextlib.contextmanager
-def opened(address: str, *arguments: str):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *arguments])
-        page = browser.new_page(viewport={"width": 1000, "height": 800}, accept_downloads=True)
-        page.set_default_timeout(60_000)
-        foreign = []
-        page.on("request", lambda r: foreign.append(r.url) if not _local(r.url, address) else None)
-        page.goto(address)
-        page.wait_for_function("state.maxUpload < Infinity")  # the page knows its settings
-        yield page
-        browser.close()
-        assert not foreign  # the page works offline
+def opened(browser, address: str):
+    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page.set_default_timeout(60_000)
+    foreign = []
+    page.on("request", lambda r: foreign.append(r.url) if not _local(r.url, address) else None)
+    page.goto(address)
+    page.wait_for_function("state.maxUpload < Infinity")  # the page knows its settings
+    yield page
+    page.close()
+    assert not foreign  # the page works offline
 
 
 def _local(url: str, address: str) -> bool:
@@ -184,6 +198,30 @@ def test_fifty_rapid_slider_moves_keep_order_and_end_at_the_last(page):
     assert page.is_hidden("#message")
 
 
+def test_a_refused_picture_does_not_stop_the_slider(page):
+    """An answer that comes late, and is an error, is of no interest where the slider went on."""
+    page.click("#example")
+    shows(page, "/age/40.png")
+    page.evaluate(
+        """() => {
+          const real = fetch;
+          const error = () => new Response('{"error": "Too much."}', { status: 503 });
+          const held = () => new Promise((answer) => { window.refuse = () => answer(error()); });
+          window.fetch = (address, options) =>
+            address.endsWith("/age/61.png") ? held() : real(address, options);
+        }"""
+    )
+    move_slider(page, 61)
+    page.wait_for_function("typeof refuse === 'function'")
+    move_slider(page, 70)
+    page.evaluate("refuse()")
+    shows(page, "/age/70.png")
+    assert page.is_hidden("#message")
+    move_slider(page, 61)
+    page.evaluate("refuse()")
+    page.wait_for_function("document.getElementById('message').textContent === 'Too much.'")
+
+
 def test_fifty_requests_at_once_lose_none(page):
     page.click("#example")
     shows(page, "/age/40.png")
@@ -195,19 +233,12 @@ def test_fifty_requests_at_once_lose_none(page):
     assert [age for age, status, size in answers if status == 200 and size > 1000] == [*range(50)]
 
 
-def test_a_picture_of_the_webcam_is_aged(address, tmp_path):
-    """The browser is given a film of the portrait in place of a camera."""
-    planes = [np.asarray(plane) for plane in Image.fromarray(PORTRAIT).convert("YCbCr").split()]
-    colours = [plane.reshape(256, 2, 256, 2).mean((1, 3)).astype(np.uint8) for plane in planes[1:]]
-    frame = b"FRAME\n" + b"".join(plane.tobytes() for plane in (planes[0], *colours))
-    film = tmp_path / "camera.y4m"
-    film.write_bytes(b"YUV4MPEG2 W512 H512 F10:1 Ip A1:1 C420jpeg\n" + 5 * frame)
-    fake = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
-    with opened(address, *fake, f"--use-file-for-fake-video-capture={film}") as page:
-        page.click("#webcam")
-        page.click("#shoot")  # possible once the camera shows something
-        shows(page, "/age/40.png")
-        assert page.is_hidden("#camera")
+def test_a_picture_of_the_webcam_is_aged(page):
+    page.click("#webcam")
+    page.click("#shoot")  # possible once the camera shows something
+    shows(page, "/age/40.png")
+    assert page.is_hidden("#camera")
+    assert page.evaluate("document.getElementById('preview').srcObject") is None
 
 
 def test_bad_files_are_explained_and_the_next_photo_works(page, tmp_path):
@@ -284,3 +315,31 @@ def test_another_model_ages_the_same_photo(equipped_page):
     assert page.evaluate("state.session") != before
     old = f"fetch('session/{before}/0/input.png').then(response => response.status)"
     assert page.evaluate(old) == 410
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_one_before(equipped_page):
+    page = equipped_page
+    page.click("#example")
+    shows(page, "/age/40.png")
+    page.select_option("#model", "damaged")
+    page.wait_for_function("document.getElementById('message').textContent.includes('is empty')")
+    assert page.input_value("#model") == "sam_mini"
+    move_slider(page, 50)
+    shows(page, "/age/50.png")
+
+
+def test_a_photo_can_be_dropped_anywhere_on_the_page(page):
+    page.click("#example")
+    shows(page, "/age/40.png")
+    before = page.evaluate("state.session")
+    page.evaluate(
+        """async () => {
+          const photo = await (await fetch(url("photo.jpg"))).blob();
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File([photo], "a.jpg"));
+          const drop = new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true });
+          document.body.dispatchEvent(drop);
+        }"""
+    )
+    page.wait_for_function(f"state.session !== '{before}'")
+    shows(page, "/age/40.png")

@@ -20,8 +20,9 @@ from paddle_sam.data.paste import paste_back
 from paddle_sam.inference.animation import compose, frame_ages, render_between
 from paddle_sam.inference.editing import mix, strengthen
 from paddle_sam.inference.measures import Measures
+from paddle_sam.inference.photos import portrait
 from paddle_sam.inference.pipeline import AgePipeline
-from paddle_sam.inference.sheets import strip
+from paddle_sam.inference.sheets import LARGE_TILE, strip
 from paddle_sam.inference.web.sessions import Session, Sessions, Subject
 from paddle_sam.inference.web.worker import BusyError, Worker
 
@@ -31,7 +32,7 @@ MAX_STRENGTH = 3.0
 MAX_REFERENCES = 8
 
 VIDEO_AGES = tuple(range(0, 101, 10))  # codes between are interpolated
-VIDEO_FPS, VIDEO_SECONDS, SMALLEST_FRAME = 25, 6, 256
+VIDEO_FPS, VIDEO_SECONDS = 25, 6
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class Demo:
         self._video = threading.Lock()
 
     def prepare(self) -> None:
-        """Load the default model now, not when the first photo comes."""
-        self.worker.run(lambda: self._model(next(iter(self.loaders))))
+        """Load the default model and the face detector now, not when the first photo comes."""
+        self.worker.run(lambda: self._subjects(portrait(), next(iter(self.loaders)), "best"))
 
     def open(self, photo: bytes, model: str = "") -> dict:
         """Find the faces of an image file; returns the new session and its faces.
@@ -95,24 +96,13 @@ class Demo:
         model = model or next(iter(self.loaders))
         if model not in self.loaders:
             raise ConfigError(f"There is no model called {model!r}.")
-        pixels = decode_image(photo, "the picture")
-        subjects, quads = self.worker.run(lambda: self._subjects(pixels, model, "all"))
-        sides = np.array(pixels.shape[1::-1])
-        preview = resize(pixels, preview_size(*pixels.shape[:2]))
-        session = Session(model, photo, preview, [quad / sides for quad in quads], subjects)
-        return {"session": self.sessions.add(session), "faces": len(subjects), "model": model}
+        session = self.worker.run(lambda: self._session(photo, model))
+        return {"session": self.sessions.add(session), "faces": len(session.faces), "model": model}
 
     def add_reference(self, token: str, photo: bytes) -> dict:
         """Keep the most confident face of an image file as a reference; returns its number."""
         session = self.sessions.get(token)
-        if len(session.references) >= MAX_REFERENCES:
-            raise ConfigError(
-                f"There are {MAX_REFERENCES} reference faces already; choose one of them."
-            )
-        pixels = decode_image(photo, "the picture")
-        (subject,), _ = self.worker.run(lambda: self._subjects(pixels, session.model, "best"))
-        session.references.append(subject)
-        return {"reference": len(session.references) - 1}
+        return {"reference": self.worker.run(lambda: self._add_reference(session, photo))}
 
     def input_image(self, token: str, face: int) -> bytes:
         """The aligned crop of a face as PNG."""
@@ -201,7 +191,7 @@ class Demo:
             VIDEO_AGES[0], VIDEO_AGES[-1], round(VIDEO_FPS * VIDEO_SECONDS), back=True
         )
         images = render_between(pipeline, together, VIDEO_AGES, ages, batch_size=1)
-        size = max(pipeline.output_size, SMALLEST_FRAME)
+        size = max(pipeline.output_size, LARGE_TILE)
         frames = []
         for age in ages:
             frames.append(compose(run(lambda: next(images)), size, age))
@@ -209,7 +199,25 @@ class Demo:
             session.video_done = len(frames) / len(ages)
         return frames
 
-    # What follows runs in the worker.
+    # What follows runs in the worker, decoding included: large photographs, of which a few bytes
+    # may hold many, are opened one at a time.
+
+    def _session(self, photo: bytes, model: str) -> Session:
+        pixels = decode_image(photo, "the picture")
+        subjects, quads = self._subjects(pixels, model, "all")
+        sides = np.array(pixels.shape[1::-1])
+        preview = resize(pixels, preview_size(*pixels.shape[:2]))
+        return Session(model, photo, preview, [quad / sides for quad in quads], subjects)
+
+    def _add_reference(self, session: Session, photo: bytes) -> int:
+        if len(session.references) >= MAX_REFERENCES:
+            raise ConfigError(
+                f"There are {MAX_REFERENCES} reference faces already; choose one of them."
+            )
+        pixels = decode_image(photo, "the picture")
+        (subject,), _ = self._subjects(pixels, session.model, "best")
+        session.references.append(subject)
+        return len(session.references) - 1
 
     def _subjects(
         self, pixels: np.ndarray, model: str, choice: str

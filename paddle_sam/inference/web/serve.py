@@ -30,16 +30,17 @@ def make_demo_server(config: DemoConfig) -> BaseWSGIServer:
         name: functools.partial(load_model, config, path)
         for name, path in model_names(config.checkpoint_path).items()
     }
-    demo = Demo(
-        loaders, Worker(config.queue_length), Sessions(config.sessions, 60 * config.idle_minutes)
-    )
+    sessions = Sessions(config.sessions, 60 * config.idle_minutes)
+    demo = Demo(loaders, Worker(config.queue_length), sessions)
     app = make_app(demo, config.max_upload_mb, config.host)
     try:
         server = make_server(config.host, config.port, app, threaded=True)
-    except (OSError, SystemExit) as error:  # werkzeug exits where a port is taken
+    except (OSError, SystemExit) as error:  # werkzeug prints the reason and exits
         raise ConfigError(
-            f"--port: {config.host}:{config.port} cannot be used ({error}); choose another"
+            f"--port: {config.host}:{config.port} cannot be used; choose another, or another --host"
         ) from error
+    # Called twice a second: idle photos go although nobody asks for anything any more.
+    server.service_actions = sessions.drop_old
     try:
         demo.prepare()
     except Exception:

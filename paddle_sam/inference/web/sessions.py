@@ -104,7 +104,7 @@ class Sessions:
         token = secrets.token_urlsafe(16)
         with self._lock:
             self._sessions[token] = session
-            self._drop_old()
+        self.drop_old()
         return token
 
     def get(self, token: str) -> Session:
@@ -113,8 +113,8 @@ class Sessions:
         Raises:
             SessionEndedError: there is none (any more).
         """
+        self.drop_old()
         with self._lock:
-            self._drop_old()
             if token not in self._sessions:
                 raise SessionEndedError(
                     "This photo is no longer in memory (photos are forgotten after"
@@ -130,10 +130,12 @@ class Sessions:
         with self._lock:
             self._sessions.pop(token, None)
 
-    def _drop_old(self) -> None:
+    def drop_old(self) -> None:
+        """Drop what is too old or too much; called now and then also while nobody asks."""
         oldest_allowed = time.monotonic() - self.idle_seconds
-        while self._sessions:
-            oldest = next(iter(self._sessions.values()))
-            if len(self._sessions) <= self.limit and oldest.used >= oldest_allowed:
-                return
-            self._sessions.popitem(last=False)
+        with self._lock:
+            while self._sessions:
+                oldest = next(iter(self._sessions.values()))
+                if len(self._sessions) <= self.limit and oldest.used >= oldest_allowed:
+                    return
+                self._sessions.popitem(last=False)

@@ -1,7 +1,9 @@
 """The demo over HTTP, without a browser."""
 
 import io
+import socket
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import av
@@ -11,7 +13,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from paddle_sam.common.checks import CheckpointError
+from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.common.images import to_network, to_uint8
 from paddle_sam.configs.demo import DemoConfig
 from paddle_sam.configs.inference import InferenceConfig
@@ -19,6 +21,7 @@ from paddle_sam.data.paste import paste_back
 from paddle_sam.inference.animation import compose
 from paddle_sam.inference.editing import mix, strengthen
 from paddle_sam.inference.measures import Measures
+from paddle_sam.inference.pipeline import AgePipeline
 from paddle_sam.inference.web.app import make_app
 from paddle_sam.inference.web.demo import Demo, Model
 from paddle_sam.inference.web.serve import make_demo_server, model_names
@@ -320,6 +323,41 @@ def test_a_damaged_model_is_noticed_before_the_first_photo(tmp_path):
     (tmp_path / "a.pdparams").write_bytes(b"")
     with pytest.raises(CheckpointError, match="the file is empty"):
         make_demo_server(DemoConfig(port=0, checkpoint_path=str(tmp_path / "a.pdparams")))
+
+
+def test_idle_photos_go_although_nobody_asks(monkeypatch):
+    sessions = Sessions(idle_seconds=0.2)
+    monkeypatch.setattr("paddle_sam.inference.web.serve.Sessions", lambda *limits: sessions)
+    monkeypatch.setattr(Demo, "prepare", lambda self: None)
+    server = make_demo_server(DemoConfig(port=0, device="cpu"))
+    session, gone = make_session(), threading.Event()
+    weakref.finalize(session, gone.set)
+    sessions.add(session)
+    del session
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    assert gone.wait(60)
+    server.shutdown()
+
+
+def test_addresses_that_cannot_be_used_are_explained(capfd):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port: 127.0.0.1:{port} cannot be used"):
+            make_demo_server(DemoConfig(port=port))
+    assert "in use" in capfd.readouterr().err
+    with pytest.raises(ConfigError, match="--port: expected 0 to 65535, found 70000"):
+        DemoConfig(port=70000)
+
+
+def test_a_missing_face_detector_is_noticed_before_the_first_photo(pipeline, monkeypatch):
+    def missing():
+        raise CheckpointError("the landmark predictor is missing")
+
+    model = Model(AgePipeline(pipeline.network, pipeline.crop))
+    monkeypatch.setattr("paddle_sam.inference.web.serve.load_model", lambda *_: model)
+    monkeypatch.setattr("paddle_sam.inference.faces.FaceLandmarker", missing)
+    with pytest.raises(CheckpointError, match="predictor is missing"):
+        make_demo_server(DemoConfig(port=0, device="cpu"))
 
 
 def make_session():

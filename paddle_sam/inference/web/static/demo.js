@@ -3,7 +3,7 @@
 const AGES = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
 const element = (id) => document.getElementById(id);
 const state = {
-  session: null, source: null, openings: 0, faces: 1, references: 0,
+  session: null, source: null, model: "", openings: 0, faces: 1, references: 0,
   face: 0, age: 40, strength: 1, reference: null, mix: 1, view: "face", all: false,
   loading: null, measuring: 0, filling: 0, maxUpload: Infinity,
 };
@@ -63,23 +63,24 @@ function picture(kind) {
 
 async function open(address, file) {
   const opening = ++state.openings;
+  stopWebcam();
   say("Looking for faces …", true);
   let found;
   try {
     found = await post(address, file, { model: element("model").value });
   } catch (error) {
-    if (opening === state.openings) say(error.message);
-    return;
+    if (opening !== state.openings) return;
+    if (state.session) element("model").value = state.model; // still the one that is shown
+    return say(error.message);
   }
   if (opening !== state.openings) return forget(found.session); // another was chosen meanwhile
   forget(state.session);
   Object.assign(state, {
-    session: found.session, source: [address, file], faces: found.faces, references: 0,
-    reference: null,
+    session: found.session, source: [address, file], model: found.model, faces: found.faces,
+    references: 0, reference: null,
   });
   element("start").hidden = true;
   element("result").hidden = false;
-  element("all-choice").hidden = found.faces < 2;
   say(found.faces > 1 ? `Found ${found.faces} faces: choose one.` : "", true);
   showFaces();
   showReferences();
@@ -91,6 +92,7 @@ function forget(session) {
 }
 
 function close() {
+  state.openings++; // what is being opened is no longer wanted
   forget(state.session);
   state.session = null;
   element("result").hidden = true;
@@ -160,6 +162,7 @@ function show() {
   element("strength-value").textContent = state.strength;
   element("mix-value").textContent = state.mix;
   press(element("strip"), AGES.indexOf(state.age));
+  element("all-choice").hidden = state.faces < 2 || state.view === "face";
   const name = state.view === "face" ? "age" : "photo_age";
   element("save-image").href = picture("png");
   element("save-image").download = `${name}_${state.age}.png`;
@@ -184,7 +187,7 @@ async function load() {
       image.dataset.shows = shown = wanted;
       if (!element("message").classList.contains("busy")) say("");
     } catch (error) {
-      if (!state.session || !wanted.startsWith(url(""))) continue; // of the photo before
+      if (wanted !== picture("jpg")) continue; // another one is wanted by now
       say(error.message);
       return;
     } finally {
@@ -199,17 +202,18 @@ async function load() {
 async function measure() {
   const measuring = ++state.measuring;
   const shown = picture("jpg");
+  const stillShown = () => measuring === state.measuring && shown === picture("jpg");
   await new Promise((resolve) => setTimeout(resolve, 150));
-  if (measuring !== state.measuring || shown !== picture("jpg")) return;
+  if (!stillShown()) return;
   try {
     const found = await (await get(ofFace(`age/${state.age}.json${edits()}`))).json();
-    if (measuring !== state.measuring || shown !== picture("jpg")) return;
+    if (!stillShown()) return;
     const parts = [];
     if ("measured_age" in found) parts.push(`looks ${Math.round(found.measured_age)} years old`);
     if ("identity" in found) parts.push(`identity similarity ${found.identity.toFixed(2)}`);
     element("measured").textContent = parts.join(" · ");
   } catch (error) {
-    if (state.session) say(error.message);
+    if (stillShown()) say(error.message);
   }
 }
 
@@ -225,22 +229,23 @@ function showReferences() {
   const add = document.createElement("label");
   add.className = "button";
   add.innerHTML = `of another face … <input id="reference-file" type="file" accept="image/*">`;
-  add.firstElementChild.onchange = (event) => addReference(event.target.files[0]);
+  chosenFile(add.firstElementChild, addReference);
   element("references").replaceChildren(own, ...others, add);
   press(element("references"), state.reference === null ? 0 : state.reference + 1);
   element("mix-row").hidden = state.reference === null;
 }
 
 async function addReference(file) {
-  if (!file) return;
+  const { session } = state;
   say("Looking for a face …", true);
   try {
     const { reference } = await post(url("reference"), file);
+    if (session !== state.session) return;
     state.references = reference + 1;
     say("");
     chooseReference(reference);
   } catch (error) {
-    say(error.message);
+    if (session === state.session) say(error.message);
   }
 }
 
@@ -253,6 +258,7 @@ function chooseReference(number) {
 // Video
 
 async function saveVideo() {
+  const { session } = state;
   const button = element("save-video");
   const done = url("video_done");
   const progress = setInterval(async () => {
@@ -268,7 +274,7 @@ async function saveVideo() {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   } catch (error) {
-    if (state.session) say(error.message);
+    if (session === state.session) say(error.message);
   } finally {
     clearInterval(progress);
     button.disabled = false;
@@ -279,6 +285,7 @@ async function saveVideo() {
 // The webcam
 
 async function useWebcam() {
+  stopWebcam();
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
     element("preview").srcObject = stream;
@@ -302,11 +309,19 @@ function shoot() {
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
-  stopWebcam();
   canvas.toBlob((file) => open("photo", file), "image/jpeg", 0.95);
 }
 
 // What the controls do
+
+// The same file can be chosen again: after an error, or when it was changed.
+function chosenFile(input, use) {
+  input.onchange = () => {
+    const [file] = input.files;
+    input.value = "";
+    if (file) use(file);
+  };
+}
 
 const number = (id, name, then) => {
   element(id).oninput = (event) => { state[name] = Number(event.target.value); show(); };
@@ -315,10 +330,7 @@ const number = (id, name, then) => {
 number("age", "age", null);
 number("strength", "strength", showStrip); // the strip follows when the slider is let go
 number("mix", "mix", showStrip);
-element("file").onchange = ({ target }) => {
-  if (target.files[0]) open("photo", target.files[0]);
-  target.value = "";
-};
+chosenFile(element("file"), (file) => open("photo", file));
 element("example").onclick = () => open("example");
 element("model").onchange = () => { if (state.session) open(...state.source); };
 element("webcam").onclick = useWebcam;
@@ -334,10 +346,10 @@ for (const choice of document.querySelectorAll("input[name=view]")) {
 element("divider").oninput = ({ target }) =>
   element("compare").style.setProperty("--cut", `${target.value}%`);
 element("input").onload = ({ target }) => {
-  element("compare").style.aspectRatio = `${target.naturalWidth} / ${target.naturalHeight}`;
+  element("compare").style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
 };
 for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
-  element("drop").addEventListener(name, (event) => {
+  document.addEventListener(name, (event) => {
     event.preventDefault();
     element("drop").classList.toggle("over", over);
     if (name === "drop" && event.dataTransfer.files[0]) open("photo", event.dataTransfer.files[0]);
