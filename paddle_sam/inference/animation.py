@@ -19,9 +19,8 @@ from paddle_sam.configs.inference import parse_ages
 from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.photos import OtherFormat, Summary, results_folder
 from paddle_sam.inference.pipeline import AgePipeline
-from paddle_sam.inference.sheets import caption_line
+from paddle_sam.inference.sheets import LARGE_TILE, caption_line
 
-SMALLEST_FRAME = 256
 GIF_FPS = 13
 
 
@@ -30,7 +29,7 @@ def animate(config: AnimationConfig) -> Summary:
     keys = sorted(parse_ages(config.target_age))
     suffixes = config.suffixes
     ageing = Ageing(config)
-    size = config.frame_size or max(ageing.pipeline.output_size, SMALLEST_FRAME)
+    size = config.frame_size or max(ageing.pipeline.output_size, LARGE_TILE)
     ages = frame_ages(keys[0], keys[-1], round(config.fps * config.duration), config.back)
     folder = results_folder(config) / "animations"
     summary, named = Summary(), OtherFormat()

@@ -10,7 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 class InBackground:
     """Does calls one after the other in a thread, while the caller goes on; on leaving, waits.
 
-    An exception of a call is raised in the caller, at its next call or on leaving.
+    An exception of a call is raised in the caller, at its next call or on leaving. Where the caller
+    itself failed or was interrupted, the calls made before are done all the same.
     """
 
     def __init__(self, waiting: int = 8):
@@ -26,7 +27,7 @@ class InBackground:
             self._calls.popleft().result()
 
     def __exit__(self, kind, *_) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
+        self._pool.shutdown()
         if kind is None:
             while self._calls:
                 self._calls.popleft().result()

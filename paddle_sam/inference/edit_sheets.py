@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from tqdm import tqdm
 
-from paddle_sam.common.images import save_image, to_network, to_uint8
+from paddle_sam.common.images import to_network
 from paddle_sam.configs.editing import EditConfig
 from paddle_sam.configs.inference import parse_ages
 from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.directions import save_directions
 from paddle_sam.inference.photos import Summary, results_folder
-from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
+from paddle_sam.inference.sheets import SMALLEST_TILE, save_sheet, stack, strip
 
 
 def edit_sheets(config: EditConfig) -> Summary:
@@ -38,9 +37,7 @@ def edit_sheets(config: EditConfig) -> Summary:
                     _row(ageing, config, codes, direction, amounts, label)
                     for label, direction in directions.items()
                 ]
-                path = root / (name if age is None else Path(f"{age:g}") / name)
-                save_image(path, stack(rows))
-                tqdm.write(str(path))
+                save_sheet(root / (name if age is None else Path(f"{age:g}") / name), stack(rows))
     return summary
 
 
@@ -63,9 +60,6 @@ def _row(
 ) -> np.ndarray:
     """The face moved by each of `amounts` along a direction [L, D], side by side."""
     moved = codes + paddle.to_tensor(np.stack([amount * direction for amount in amounts]))
-    tiles = []
-    for start in range(0, len(amounts), ageing.batch_size):
-        part = moved[start : start + ageing.batch_size]
-        tiles.extend(to_uint8(ageing.pipeline.decode(part).numpy()))
+    tiles = ageing.pipeline.pictures(moved, ageing.batch_size)
     tile = config.tile_size or max(ageing.pipeline.output_size, SMALLEST_TILE)
     return strip(tiles, tile, [f"{label} {amount:+g}" for amount in amounts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.images import LONGEST_SIDES, save_image
+from paddle_sam.common.images import save_image
 from paddle_sam.configs.inference import (
     FolderPerAgeConfig,
     InferenceConfig,
@@ -22,7 +23,7 @@ from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.background import InBackground
 from paddle_sam.inference.measures import Measures, Report, report_lpips, table
 from paddle_sam.inference.photos import OtherFormat, Photo, Summary, results_folder
-from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
+from paddle_sam.inference.sheets import SMALLEST_TILE, save_sheet, stack, strip
 
 SHEET_TILE = 96
 SHEET_ROWS = 40
@@ -52,11 +53,7 @@ def side_by_side(config: SideBySideConfig) -> Summary:
         captions = ["input", *[f"{age:g}" for age in result.ages]]
         tile = config.tile_size or max(result.images.shape[2], SMALLEST_TILE)
         picture = strip(tiles, tile, captions if config.labels else None)
-        path = root / "inference_side_by_side" / result.name
-        if max(picture.shape) > LONGEST_SIDES.get(path.suffix.lower(), max(picture.shape)):
-            path = path.with_name(f"{path.name}.png")
-        save_image(path, picture)
-        tqdm.write(str(path))
+        save_sheet(root / "inference_side_by_side" / result.name, picture)
         if config.contact_sheet:
             sheet.add(strip(tiles, SHEET_TILE, captions if config.labels else None))
 
@@ -96,20 +93,21 @@ def run(
     measures = Measures(config, ageing.pipeline.crop, lpips) if measure else None
     report = Report(ageing.pipeline.source)
     summary, pasted = Summary(), OtherFormat()
-    with InBackground() as in_background:
+    with contextlib.ExitStack() as at_the_end:
+        if config.report:  # also of a run that is cut off
+            at_the_end.callback(report.write, results_folder(config) / "report.json")
+        in_background = at_the_end.enter_context(InBackground())
         for photo, images in ageing.age(ageing.photos(summary), ages, config.resize_outputs):
             for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
                 in_background(write, FaceResult(name, crop, aged, ages))
                 if measures:
                     measured = measures(crop, aged)
                     if measured:
-                        tqdm.write(table(ages, measured))
+                        tqdm.write(f"{name}:\n{table(ages, measured)}")
                     report.add(name, measures.input_age(crop), ages, measured)
             if config.paste_back:
                 name = pasted(photo.name, ".png")
                 in_background(write_pasted, config, photo, images, ages, name)
-    if config.report:
-        report.write(results_folder(config) / "report.json")
     return summary
 
 

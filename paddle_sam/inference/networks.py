@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from paddle_sam.common.checkpoint_file import read_file
 from paddle_sam.common.checks import CheckpointError, ConfigError, EngineError, OutputError
@@ -79,10 +79,7 @@ def read_inverter(path: Path) -> tuple[SAM, CropSettings]:
         CheckpointError: the file is missing, damaged, foreign, or no such network.
     """
     content = read_file(path)
-    try:
-        crop = CropSettings(**(content.get("alignment") or {}))
-    except TypeError as error:
-        raise CheckpointError(f"{path}: its `alignment` cannot be used: {error}") from error
+    crop = stated_crop(content, path)
     network = network_from(content, str(path))
     if not isinstance(network, SAM):
         raise CheckpointError(
@@ -90,6 +87,18 @@ def read_inverter(path: Path) -> tuple[SAM, CropSettings]:
             " expected SAM or pSp"
         )
     return network, crop
+
+
+def stated_crop(content: Mapping[str, Any], path: str | Path, **unstated) -> CropSettings:
+    """How the faces of a weight file's network are cut; by `unstated` where the file is silent.
+
+    Raises:
+        CheckpointError: what it says is of another kind.
+    """
+    try:
+        return CropSettings(**(content.get("alignment") or unstated))
+    except TypeError as error:
+        raise CheckpointError(f"{path}: its `alignment` cannot be used: {error}") from error
 
 
 def read_generator(path: Path) -> Generator:

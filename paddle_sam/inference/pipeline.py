@@ -195,6 +195,11 @@ class AgePipeline:
         with paddle.no_grad():
             return self.network.decode(codes, resize=resize_outputs, randomize_noise=False)[0]
 
+    def pictures(self, codes: paddle.Tensor, batch_size: int = 4) -> np.ndarray:
+        """Images uint8 [N, R, R, 3] of codes [N, L, D]."""
+        parts = (codes[start : start + batch_size] for start in range(0, len(codes), batch_size))
+        return np.concatenate([to_uint8(self.decode(part).numpy()) for part in parts])
+
 
 def measure_ages(regressor: AgeRegressor, images: np.ndarray) -> np.ndarray:
     """Apparent ages [N] in years of uint8 images [N, H, W, 3]."""

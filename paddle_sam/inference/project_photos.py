@@ -24,6 +24,7 @@ from paddle_sam.data.alignment import CropSettings
 from paddle_sam.inference.batches import fitting_batch
 from paddle_sam.inference.faces import FaceCutter
 from paddle_sam.inference.latents import Latent, save_latent
+from paddle_sam.inference.networks import stated_crop
 from paddle_sam.inference.photos import (
     OtherFormat,
     Photo,
@@ -36,14 +37,12 @@ from paddle_sam.inference.photos import (
 )
 from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.inference.projection import Best, ProjectionSettings, project
-from paddle_sam.inference.sheets import strip
+from paddle_sam.inference.sheets import LARGE_TILE, strip
 from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.models.checkpoint import network_from
 from paddle_sam.models.lpips import LPIPS
 from paddle_sam.models.sam import SAM
 from paddle_sam.models.stylegan2 import Generator
-
-SMALLEST_FRAME = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,14 +111,13 @@ def load_inverter(checkpoint_path: str, device: str) -> Inverter:
     path = checkpoint_path or str(find_weight(EMBEDDED_DEFAULT))
     resolve_device(device)
     content = read_file(path)
-    alignment = content.get("alignment")
     network = network_from(content, path)
     if isinstance(network, Generator):
         mean = network.latent_avg
         if mean is None:
             seed_everything(0)
             mean = network.mean_latent()
-        crop = CropSettings(**(alignment or {"size": min(network.size, 256)}))
+        crop = stated_crop(content, path, size=min(network.size, 256))
         return Inverter(network, None, mean.reshape([-1, network.style_dim]), crop)
     if not isinstance(network, SAM):
         raise CheckpointError(
@@ -128,7 +126,7 @@ def load_inverter(checkpoint_path: str, device: str) -> Inverter:
         )
     encode = network.encode if network.encoder.in_channels == 3 else None  # pSp itself, or
     encode = network.invert if network.start == "encoded_w_plus" else encode  # SAM's frozen one
-    return Inverter(network.decoder, encode, network.latent_avg, CropSettings(**(alignment or {})))
+    return Inverter(network.decoder, encode, network.latent_avg, stated_crop(content, path))
 
 
 def targets_of(photo: Photo) -> list[Target]:
@@ -185,7 +183,7 @@ def add_frames(
 ) -> None:
     """Append to each video its target beside the image so far."""
     for video, target, image in zip(videos, batch, images, strict=False):
-        size = max(image.shape[0], SMALLEST_FRAME)
+        size = max(image.shape[0], LARGE_TILE)
         video.add(strip([target.crop, resize(image, size)], size, ["target", caption]))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
-from paddle_sam.common.images import resize
+from paddle_sam.common.images import LONGEST_SIDES, resize, save_image
 
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
 SMALLEST_TILE = 128
-LARGE_TILE = 256  # where small models' images are to be seen in detail
+LARGE_TILE = 256  # where small models' images are to be seen in detail, and in videos
 _CONTACTS_PER_ROW = 10
 _CAPTION_LETTERS = 16
 
@@ -123,3 +125,15 @@ def contact_sheet(tiles: Sequence[tuple[np.ndarray, str]], size: int = SMALLEST_
             for row in rows
         ]
     )
+
+
+def save_sheet(path: Path, picture: np.ndarray) -> None:
+    """Write a sheet and say where it is.
+
+    Where the suffix names a format that holds no picture of this size, `.png` is added to the name.
+    """
+    longest = max(picture.shape)
+    if longest > LONGEST_SIDES.get(path.suffix.lower(), longest):
+        path = path.with_name(f"{path.name}.png")
+    save_image(path, picture)
+    tqdm.write(str(path))

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.images import save_image, to_network, to_uint8
+from paddle_sam.common.images import to_network
 from paddle_sam.configs.editing import (
     MixingConfig,
     ReferenceConfig,
@@ -23,7 +22,7 @@ from paddle_sam.inference.ageing import Ageing
 from paddle_sam.inference.editing import mix
 from paddle_sam.inference.photos import Summary, results_folder
 from paddle_sam.inference.pipeline import AgePipeline
-from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
+from paddle_sam.inference.sheets import SMALLEST_TILE, save_sheet, stack, strip
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +55,14 @@ def style_mixing(config: StyleMixingConfig) -> Summary:
     ageing = Ageing(config)
     pipeline = ageing.pipeline
     codes = random_codes(pipeline, config.n_outputs_to_generate, config.seed, config.truncation)
-    tiles = decode(pipeline, codes, ageing.batch_size)
+    tiles = pipeline.pictures(codes, ageing.batch_size)
     donors = Donors(tiles, lambda age: codes, config.keep_age)
     root = results_folder(config) / "style_mixing"
 
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
         rows = [sheet_row(config, pipeline, crop, donors.tiles, "input")]
         rows += [row_of(config, pipeline, one) for one in mixed]
-        save_image(root / name, stack(rows))
-        tqdm.write(str(root / name))
+        save_sheet(root / name, stack(rows))
 
     return mix_photos(config, ageing, donors, write)
 
@@ -79,9 +77,8 @@ def reference_guided(config: ReferenceConfig) -> Summary:
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
         top = sheet_row(config, ageing.pipeline, crop, donors.tiles, "input")
         for one in mixed:
-            path = root / f"{one.age:g}" / name
-            save_image(path, stack([top, row_of(config, ageing.pipeline, one)]))
-            tqdm.write(str(path))
+            sheet = stack([top, row_of(config, ageing.pipeline, one)])
+            save_sheet(root / f"{one.age:g}" / name, sheet)
 
     return mix_photos(config, ageing, donors, write)
 
@@ -109,7 +106,7 @@ def mix_photos(
                     donated = donated + (aged - start)
                 blend = mix(latent_mask, donated, config.mix_alpha)
                 codes = paddle.concat([aged, blend(aged.expand_as(donated), start)])
-                images = decode(ageing.pipeline, codes, ageing.batch_size)
+                images = ageing.pipeline.pictures(codes, ageing.batch_size)
                 mixed.append(Mixed(age, images[0], images[1:]))
             write(name, crop, mixed)
     return summary
@@ -155,12 +152,6 @@ def read_paths(file: str) -> list[Path]:
     if missing := [path for path in paths if not path.exists()]:
         raise ConfigError(f"{option}: {file} names {missing[0]}: there is no such file")
     return paths
-
-
-def decode(pipeline: AgePipeline, codes: paddle.Tensor, batch_size: int) -> np.ndarray:
-    """Images uint8 [N, R, R, 3] of codes [N, L, D]."""
-    parts = (codes[start : start + batch_size] for start in range(0, len(codes), batch_size))
-    return np.concatenate([to_uint8(pipeline.decode(part).numpy()) for part in parts])
 
 
 def sheet_row(

@@ -56,7 +56,8 @@ def test_the_report_has_every_measure_of_every_result(pipeline, identity, tmp_pa
     arguments += ["--identity_path", str(identity), "--exp_dir", str(tmp_path / "out")]
     assert side_by_side([*arguments, "--target_age", "10,80"]) == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("target age", "measured", "identity", "LPIPS"))
+    assert "a.png:\n  target age " in printed
+    assert all(word in printed for word in ("measured", "identity", "LPIPS"))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     (face,) = report["faces"]
     assert (face["name"], [r["target_age"] for r in face["results"]]) == ("a.png", [10, 80])
@@ -69,6 +70,26 @@ def test_the_report_has_every_measure_of_every_result(pipeline, identity, tmp_pa
         with paddle.no_grad():
             assert result["lpips"] == pytest.approx(lpips(*pair).item(), abs=2e-3)
         assert -1 <= result["identity"] < 0.9999
+
+
+def test_a_run_that_is_cut_off_reports_what_it_did(pipeline, tmp_path, monkeypatch):
+    crop = pipeline.faces(PORTRAIT)[0].image
+    for name in ("a.png", "b.png"):
+        Image.fromarray(crop).save(tmp_path / name)
+    input_age = Measures.input_age
+
+    def interrupted(self, crop):
+        monkeypatch.setattr(Measures, "input_age", stop)
+        return input_age(self, crop)
+
+    def stop(self, crop):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Measures, "input_age", interrupted)
+    arguments = ["--data_path", str(tmp_path), "--no_align", "--exp_dir", str(tmp_path / "out")]
+    assert inference([*arguments, "--target_age", "50", "--report"]) == 130
+    (face,) = json.loads((tmp_path / "out" / "report.json").read_text())["faces"]
+    assert face["name"] == "a.png"
 
 
 def test_identity_of_the_same_face_is_one_and_looks_at_the_face_region(identity):

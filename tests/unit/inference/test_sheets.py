@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from paddle_sam.inference.sheets import PAPER, caption_line, stack, strip
+from paddle_sam.inference.sheets import PAPER, caption_line, save_sheet, stack, strip
 
 
 def tile(value, size=8):
@@ -52,3 +52,9 @@ def test_strips_are_stacked_with_a_gap_and_filled_up():
     assert (sheet[:8, :8] == 10).all() and (sheet[11:] == 20).all()
     assert (sheet[8:11] == PAPER).all() and (sheet[:8, 8:] == PAPER).all()
     assert stack([tile(1)]).shape == (8, 8, 3)
+
+
+def test_a_sheet_too_long_for_its_format_becomes_png(tmp_path):
+    save_sheet(tmp_path / "a.webp", np.zeros((2, 16383, 3), np.uint8))
+    save_sheet(tmp_path / "b.webp", np.zeros((2, 16384, 3), np.uint8))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.webp", "b.webp.png"}

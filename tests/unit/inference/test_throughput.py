@@ -92,8 +92,8 @@ def test_the_caller_gets_the_error_of_a_call():
         raise AssertionError("the third call should have raised")
 
 
-def test_a_callers_own_error_is_not_hidden():
-    raised = threading.Event()
+def test_a_callers_own_error_is_not_hidden_and_its_calls_are_done():
+    raised, done = threading.Event(), []
 
     def fail_later():
         raised.wait(10)
@@ -101,8 +101,10 @@ def test_a_callers_own_error_is_not_hidden():
 
     with pytest.raises(KeyError), InBackground() as in_background:
         in_background(fail_later)
+        in_background(done.append, "after")
         raised.set()
         raise KeyError
+    assert done == ["after"]
 
 
 def test_a_full_disk_ends_the_command(tmp_path, capsys, monkeypatch):
