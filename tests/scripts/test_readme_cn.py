@@ -79,13 +79,5 @@ def test_both_languages_say_the_same(of):
     )
 
 
-def test_places_on_the_same_page_exist():
-    for text in (ENGLISH, CHINESE):
-        headings = re.findall(r"^#+ (.*)$", without_code(text), re.M)
-        places = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
-        missing = set(re.findall(r"\]\(#([^)]+)\)", text)) - places
-        assert not missing, f"no heading is called {missing}; there are {sorted(places)}"
-
-
 def test_each_language_leads_to_the_other():
     assert "(README_cn.md)" in ENGLISH and "(README.md)" in CHINESE

@@ -188,19 +188,6 @@ def test_command_with_the_real_detector(root, capsys):
     assert main(["--root_path", str(root), "--output_path", output]) == 2
 
 
-def test_help_needs_nothing_heavy():
-    code = f"""
-import runpy, sys
-try:
-    runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
-except SystemExit:
-    print("loaded", {{"paddle", "scipy", "dlib", "numpy"}} & set(sys.modules))
-"""
-    run = [sys.executable, "-c", code, "--help"]
-    shown = subprocess.run(run, capture_output=True, text=True, check=True).stdout
-    assert "Exit status" in shown and "loaded set()" in shown
-
-
 def test_ctrl_c_stops_cleanly(root, output):
     save(root, "0.png")
     for index in range(1, 150):

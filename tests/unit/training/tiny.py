@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -112,11 +111,6 @@ def batch(size: int = 2, seed: int = 0) -> Batch:
 
 def state(network) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
-
-
-def with_options(trained: SAMTrainer, **changes) -> None:
-    """Change options of an existing trainer."""
-    trained.config = dataclasses.replace(trained.config, **changes)
 
 
 def _write(path, kind, network, arch, build, name=None, **facts) -> None:
