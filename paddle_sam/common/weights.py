@@ -50,6 +50,19 @@ def weights_dir() -> Path:
     return _REPOSITORY if _REPOSITORY.is_dir() else Path("pretrained_models")
 
 
+def locate(path: str | os.PathLike) -> Path:
+    """The file that an option such as `--lpips_path pretrained_models/lpips_alex.npz` means.
+
+    That is `path` itself; a relative one in `pretrained_models/` that is not below the current
+    folder means the weights folder, and after that the repository's.
+    """
+    path = Path(path)
+    if path.parent != Path("pretrained_models") or path.exists():
+        return path
+    elsewhere = [folder / path.name for folder in (weights_dir(), _REPOSITORY)]
+    return next((file for file in elsewhere if file.exists()), path)
+
+
 @functools.cache
 def manifest() -> dict[str, Weight]:
     """All known weight files by name."""

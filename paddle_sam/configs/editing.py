@@ -13,6 +13,7 @@ from paddle_sam.configs.inference import (
     parse_ages,
     parse_codes,
     parse_numbers,
+    tile_size_option,
 )
 
 # Codes of the published example, which carry hair and skin colour, and how many its model has.
@@ -56,9 +57,7 @@ class MixingConfig(AgeingConfig):
         " the finer half)",
     )
     mix_alpha: float = option(1.0, "share of the other face in these codes", minimum=0)
-    tile_size: int = option(
-        0, "side of each image in a sheet; 0 for the model's own, but at least 128", minimum=0
-    )
+    tile_size: int = tile_size_option()
 
     def __post_init__(self):
         parse_ages(self.target_age)
@@ -126,9 +125,7 @@ class EditConfig(AgeingConfig):
     amounts: str = option("-3,-1.5,0,1.5,3", "how far to move along each, in units of W")
     target_age: str = option("", "also age the face, to these ages (default: as it is)")
     save_directions: str = option("", "write the directions shown to this .npz file")
-    tile_size: int = option(
-        0, "side of each image in a sheet; 0 for the model's own, but at least 128", minimum=0
-    )
+    tile_size: int = tile_size_option()
 
     @property
     def names(self) -> list[str]:

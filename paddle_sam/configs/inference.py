@@ -10,13 +10,18 @@ from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
 
 
-def engine_option() -> str:
-    """The field `engine` of every command that can run exported models."""
+def engine_option(does: str = "runs the network") -> str:
+    """The field `engine` of every command that can run exported models, which do this."""
     return option(
         "auto",
-        "what runs the network: exported models (onednn, onednn-bf16), layer by layer (eager)",
+        f"what {does}: exported models (onednn, onednn-bf16), layer by layer (eager)",
         choices=("auto", "eager", "onednn", "onednn-bf16"),
     )
+
+
+def tile_size_option(of: str = "each image in a sheet") -> int:
+    """The field `tile_size` of every command that lays images out for a person to look at."""
+    return option(0, f"side of {of}; 0 for the model's own, but at least 128", minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +101,7 @@ class SideBySideConfig(InferenceConfig):
     """Options of `scripts/inference_side_by_side.py`."""
 
     labels: bool = option(True, "write the age under each image")
-    tile_size: int = option(
-        0, "side of each image in a strip; 0 for the model's own, but at least 128", minimum=0
-    )
+    tile_size: int = tile_size_option("each image in a strip")
     contact_sheet: bool = option(True, "also write a sheet of all strips")
 
 

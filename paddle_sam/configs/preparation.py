@@ -6,6 +6,7 @@ import dataclasses
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
+from paddle_sam.configs.inference import engine_option
 
 AUGMENTATIONS = ("mirror", "colour", "sharpness", "blur", "contrast", "crop")
 
@@ -122,11 +123,7 @@ class RankConfig:
     batch_size: int = option(16, "images at a time; changes speed and memory only", minimum=1)
     num_threads: int = option(2, "processes that read ahead; 0 reads in this one", minimum=0)
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
-    engine: str = option(
-        "auto",
-        "what renders samples: exported models (onednn, onednn-bf16), layer by layer (eager)",
-        choices=("auto", "eager", "onednn", "onednn-bf16"),
-    )
+    engine: str = engine_option("renders samples")
 
     def __post_init__(self):
         if bool(self.data_path) == bool(self.samples):

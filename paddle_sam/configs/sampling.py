@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
 from paddle_sam.configs.editing import parse_formats
-from paddle_sam.configs.inference import engine_option, parse_codes
+from paddle_sam.configs.inference import engine_option, parse_codes, tile_size_option
 
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 10**6
@@ -59,9 +59,7 @@ class SamplingConfig(GeneratorConfig):
     format: str = option("png", "kind of file", choices=("png", "jpg", "webp"))
     grid: str = option("", "also write sheets of COLUMNSxROWS images, such as 8x4")
     labels: bool = option(True, "write the seed below each image of a sheet")
-    tile_size: int = option(
-        0, "side of each image in a sheet; 0 for the model's own, but at least 128", minimum=0
-    )
+    tile_size: int = tile_size_option()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +84,7 @@ class FiguresConfig(GeneratorConfig):
     component_seeds: str = option("1967,1555", "seeds of `components`")
     truncation_seeds: str = option("91,388-390", "seeds of `truncation`")
     psis: str = option("1,0.7,0.5,0.25,0,-0.25,-0.5,-1", "truncation psi of each column")
-    tile_size: int = option(
-        0, "side of the images; 0 for the model's own, but at least 128", minimum=0
-    )
+    tile_size: int = tile_size_option("the images")
 
     @property
     def names(self) -> list[str]:
@@ -118,9 +114,7 @@ class VideosConfig(GeneratorConfig):
     snapshots: str = option("", "folder of network_KIMG.pdparams files, for `training`")
     fade: bool = option(True, "cross-fade from snapshot to snapshot")
     labels: bool = option(True, "name the parts of the picture; in `training` thousands of images")
-    tile_size: int = option(
-        0, "side of each face; 0 for the model's own, but at least 128", minimum=0
-    )
+    tile_size: int = tile_size_option("each face")
 
     @property
     def names(self) -> list[str]:
@@ -201,9 +195,7 @@ class InspectionConfig(GeneratorConfig):
     video: bool = option(False, "also write the interpolation as a video")
     fps: int = option(25, "frames per second of the video", minimum=1)
     duration: float = option(4.0, "seconds of the video, there and back", minimum=0.1)
-    tile_size: int = option(
-        0, "side of each image in a sheet; 0 for the model's own, but at least 128", minimum=0
-    )
+    tile_size: int = tile_size_option()
 
 
 def parse_seeds(text: str, name: str = "--seeds") -> list[int]:

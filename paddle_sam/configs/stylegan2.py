@@ -8,6 +8,7 @@ from typing import Any
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.configs.base import option
+from paddle_sam.configs.evaluate import INCEPTION, LPIPS
 
 AUGMENTATIONS = ("blit", "geometry", "colour")
 # With at least so many images, discriminators are not known to overfit (Karras et al. 2020b).
@@ -101,13 +102,9 @@ class StyleGAN2Config:
         5000, "most images of each kind in a measurement", minimum=2, resumable=True
     )
     inception_path: str = option(
-        "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams",
-        "converted Inception-v3, for --metric fid",
-        resumable=True,
+        INCEPTION, "converted Inception-v3, for --metric fid", resumable=True
     )
-    lpips_path: str = option(
-        "pretrained_models/lpips_alex.npz", "AlexNet, for --metric kid_alex", resumable=True
-    )
+    lpips_path: str = option(LPIPS, "AlexNet, for --metric kid_alex", resumable=True)
 
     def __post_init__(self):
         if self.resolution & (self.resolution - 1):

@@ -18,7 +18,7 @@ import numpy as np
 from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.files import claim_folder, sha256, write_json
 from paddle_sam.common.images import save_image
-from paddle_sam.common.weights import find_weight
+from paddle_sam.common.weights import find_weight, locate
 from paddle_sam.configs.evaluate import AgeingEvaluationConfig
 from paddle_sam.configs.inference import parse_ages
 from paddle_sam.evaluation.ageing_page import write_page
@@ -92,7 +92,7 @@ class AgeingJudge:
         self.facts = {
             "targets": self.targets,
             **{name: getattr(config, name) for name in _EDITS},
-            **{name: sha256(path) for name, path in files.items() if path},
+            **{name: sha256(locate(path)) for name, path in files.items() if path},
         }
 
     def measure_all(self, summary: Summary, folder: Path) -> list[tuple[str, Path]]:

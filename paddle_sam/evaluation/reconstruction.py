@@ -13,7 +13,7 @@ from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.files import claim_folder, sha256, write_json
 from paddle_sam.common.images import to_network, to_uint8
 from paddle_sam.common.runtime import resolve_device
-from paddle_sam.common.weights import find_weight
+from paddle_sam.common.weights import find_weight, locate
 from paddle_sam.configs.evaluate import ReconstructionConfig
 from paddle_sam.evaluation.faces import AlignedIdentity, face_key, reconstruction
 from paddle_sam.inference.faces import FaceCutter
@@ -44,7 +44,8 @@ def evaluate_reconstruction(config: ReconstructionConfig) -> dict:
     judge = ReconstructionJudge(config, network, crop_settings)
     folder = Path(config.exp_dir)
     files = {"model": path} | {name: getattr(config, name) for name in _FILES}
-    claim_folder(folder, {k: sha256(f) for k, f in files.items() if f}, "exp_dir", "results")
+    facts = {name: sha256(locate(file)) for name, file in files.items() if file}
+    claim_folder(folder, facts, "exp_dir", "results")
     photos, records = Summary(), []
     for photo in read_photos(config, inputs, FaceCutter(crop_settings), photos):
         for name, face in zip(photo.face_names(), photo.faces, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.files import sha256, write_json
+from paddle_sam.common.weights import locate
 from paddle_sam.configs.evaluate import (
     FeatureConfig,
     GeneratorConfig,
@@ -76,7 +77,7 @@ def evaluate_stargan2(config: StarGAN2EvaluationConfig) -> dict:
     config.expect(system.num_domains, system.generator.w_hpf)
     evaluation = TranslationEvaluation(
         system,
-        "".join(sha256(file) for file in (path, config.wing_path) if file),
+        "".join(sha256(locate(file)) for file in (path, config.wing_path) if file),
         Domains(config.train_img_dir, "train_img_dir"),
         Domains(config.val_img_dir, "val_img_dir"),
         Path(config.eval_dir),

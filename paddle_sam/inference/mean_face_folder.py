@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from paddle_sam.common.checks import CheckpointError, ConfigError, ImageError
 from paddle_sam.common.images import list_images, read_image, resize, save_image, to_network
+from paddle_sam.common.weights import locate
 from paddle_sam.configs.translation import AlignConfig
 from paddle_sam.data.mean_face import MEAN_FACE_SIZE, align_to_mean_face
 from paddle_sam.inference.photos import OtherFormat
@@ -54,18 +56,19 @@ def align_for_stargan2(config: AlignConfig) -> int:
     return 2 if not done else int(done < len(inputs))
 
 
-def load_mean_face(path: str) -> np.ndarray:
+def load_mean_face(path: str | os.PathLike) -> np.ndarray:
     """Read the mean face [98, 2] at 256 pixels, converted or as it is published (`.npz`).
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
-    if not Path(path).is_file():
+    path = locate(path)
+    if not path.is_file():
         raise CheckpointError(
             f"--lm_path: {path}: there is no such file. Get the mean face with: python"
             " scripts/download_weights.py celeba_lm_mean"
         )
-    if not path.endswith(".npz"):
+    if path.suffix != ".npz":
         layer = load(path)
         if not isinstance(layer, MeanFace):
             raise CheckpointError(f"{path}: expected celeba_lm_mean, found {type(layer).__name__}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from paddle_sam.common.array_file import read_arrays
 from paddle_sam.common.checkpoint_file import load_strict, read_file
+from paddle_sam.common.weights import locate
 from paddle_sam.models.lpips import LPIPS
 
 
@@ -25,7 +26,7 @@ def load_lpips(path: str | os.PathLike, lin: str | os.PathLike | None = None) ->
     """
     state = {}
     for part in filter(None, (path, lin)):
-        state |= _read(Path(part))
+        state |= _read(locate(part))
     network = LPIPS("vgg" if "features.28.weight" in state else "alex")
     load_strict(network, state, str(path), consume=True)
     network.eval()

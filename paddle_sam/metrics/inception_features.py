@@ -18,6 +18,7 @@ from PIL import Image
 from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.common.files import sha256
 from paddle_sam.common.images import check_image
+from paddle_sam.common.weights import locate
 from paddle_sam.configs.evaluate import CLEAN, RESIZINGS
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.models.checkpoint import load
@@ -64,7 +65,8 @@ class InceptionFeatures:
         Raises:
             CheckpointError: the file is missing, damaged, or holds another network.
         """
-        if not Path(path).is_file():
+        path = locate(path)
+        if not path.is_file():
             raise CheckpointError(
                 f"{path}: FID's Inception-v3 is missing. Get it with: python"
                 " scripts/download_weights.py inception, and convert it with: python"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -13,6 +12,7 @@ from paddle_sam.common.checkpoint_file import read_file
 from paddle_sam.common.checks import CheckpointError, ConfigError
 from paddle_sam.common.images import to_uint8
 from paddle_sam.common.runtime import resolve_device
+from paddle_sam.common.weights import locate
 from paddle_sam.models.checkpoint import load, network_from
 from paddle_sam.models.face_heatmaps import FaceHeatmaps
 from paddle_sam.models.stargan2 import Generator, MappingNetwork, StyleEncoder
@@ -53,7 +53,7 @@ class StarGAN2:
 
         Args:
             path: the weight file.
-            wing_path: converted wing.ckpt, where `path` does not hold that network itself.
+            wing_path: converted wing.ckpt; may be left out where `path` holds that network itself.
             device: `auto`, `cpu`, `gpu` or `gpu:N`.
 
         Raises:
@@ -67,10 +67,10 @@ class StarGAN2:
         parts = ("generator", "mapping_network", "style_encoder")
         networks = [network_from(content, str(path), part) for part in parts]
         fan = None
-        if "fan" in content["networks"]:
-            fan = network_from(content, str(path), "fan")
-        elif wing_path:
+        if wing_path:
             fan = load_fan(wing_path, device)
+        elif "fan" in content["networks"]:
+            fan = network_from(content, str(path), "fan")
         return cls(*networks, fan)
 
     @property
@@ -120,7 +120,8 @@ def load_fan(path: str | os.PathLike, device: str = "auto") -> FaceHeatmaps:
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
-    if not Path(path).is_file():
+    path = locate(path)
+    if not path.is_file():
         raise CheckpointError(
             f"--wing_path: {path}: there is no such file. Get the face alignment network with:"
             " python scripts/download_weights.py wing, and convert it with:"

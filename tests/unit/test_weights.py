@@ -18,7 +18,7 @@ import pytest
 from paddle_sam.common import downloads
 from paddle_sam.common.checks import CheckpointError, ConfigError, OutputError
 from paddle_sam.common.downloads import download, package_file
-from paddle_sam.common.weights import Weight, find_weight, manifest, weights_dir
+from paddle_sam.common.weights import Weight, find_weight, locate, manifest, weights_dir
 from paddle_sam.converters.lpips_package import repack_lpips
 from paddle_sam.converters.obtain_weights import obtain, obtain_all
 from tests.unit.file_server import CONTENT, Server
@@ -303,6 +303,20 @@ def test_weights_folder(monkeypatch, tmp_path):
     assert weights_dir() == REPOSITORY / "pretrained_models"
     monkeypatch.setenv("PADDLE_SAM_WEIGHTS", str(tmp_path))
     assert weights_dir() == tmp_path
+
+
+def test_options_find_the_weights_folder_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    option = "pretrained_models/sam_mini.pdparams"
+    assert locate(option) == REPOSITORY / option
+    monkeypatch.setenv("PADDLE_SAM_WEIGHTS", str(tmp_path / "mine"))
+    assert locate(option) == REPOSITORY / option
+    for folder in ("mine", "pretrained_models"):  # each comes before what was found so far
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sam_mini.pdparams").touch()
+        assert locate(option).resolve() == tmp_path / folder / "sam_mini.pdparams"
+    for elsewhere in ("pretrained_models/absent.npz", "mistyped/sam_mini.pdparams"):
+        assert locate(elsewhere) == Path(elsewhere)
 
 
 def test_find_weight(monkeypatch, tmp_path):
