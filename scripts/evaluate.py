@@ -37,7 +37,8 @@ def main(argv=None):
     if kind not in KINDS:
         raise ConfigError(f"name what to evaluate, one of {', '.join(KINDS)}; found {kind!r}")
     refused = elsewhere(KINDS[kind], "eval") if kind == "stargan2" else None
-    config = parse(KINDS[kind], argv, KINDS[kind].__doc__, refused=refused)
+    prog = f"evaluate.py {kind}"
+    config = parse(KINDS[kind], argv, KINDS[kind].__doc__, refused=refused, prog=prog)
     from paddle_sam.evaluation.run import evaluate
 
     results = evaluate(config)

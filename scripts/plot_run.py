@@ -1,4 +1,7 @@
-"""Draw the curves of a training run as a picture, without a browser."""
+"""Draw the curves of a training run as a picture, without a browser.
+
+    python scripts/plot_run.py log/mini
+"""
 
 import argparse
 from pathlib import Path
@@ -8,9 +11,12 @@ from paddle_sam.common.runtime import command
 
 @command
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="run folder (--exp_dir of the training)")
-    parser.add_argument("--output", type=Path, help="picture (default: curves.png in the run)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("run", type=Path, help="run folder (--exp_dir of the training)")
+    add("--output", metavar="TEXT", type=Path, help="picture (default: curves.png in the run)")
     options = parser.parse_args(argv)
 
     from paddle_sam.training.curves import draw_curves

@@ -1,4 +1,16 @@
-"""Train SAM (`--task sam`) or the pSp encoder it starts from (`--task psp`)."""
+"""Train SAM (`--task sam`) or the pSp encoder it starts from (`--task psp`).
+
+The published command line works as it is; `--preset paper` stands for its values, `--preset mini`
+trains the small networks of this repository on a processor. The same command goes on with a run
+that was stopped, exactly where it was. Checkpoints in EXP_DIR/checkpoints are what
+--checkpoint_path of the inference commands takes.
+
+    python scripts/train.py --preset mini --train_data FACES/train --test_data FACES/test
+    python scripts/train.py --preset paper --train_data FFHQ --test_data CelebA_test
+    python scripts/train.py --preset paper --task psp --train_data FFHQ --test_data CelebA_test
+
+Options ending in _lambda, _aging or _crop are factors of the losses.
+"""
 
 from paddle_sam.common.runtime import command
 

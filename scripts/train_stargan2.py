@@ -1,4 +1,12 @@
-"""Train StarGAN v2 on a folder of domains (`--preset celeba_hq`, `afhq` or `mini`)."""
+"""Train StarGAN v2 on folders of images, one for each domain.
+
+The published command line works as it is; `--preset celeba_hq` and `afhq` stand for its values,
+`mini` trains small networks on a processor. The same command goes on with a run that was stopped.
+Checkpoints in EXP_DIR/checkpoints are what --checkpoint_path of the other commands takes.
+
+    python scripts/train_stargan2.py --preset afhq --train_img_dir AFHQ/train --val_img_dir AFHQ/val
+    python scripts/train_stargan2.py --preset mini --train_img_dir AGES/train --val_img_dir AGES/val
+"""
 
 from paddle_sam.common.runtime import command
 

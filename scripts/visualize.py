@@ -1,4 +1,7 @@
-"""Open VisualDL on a training run (or on a folder of runs)."""
+"""Serve VisualDL with the curves and pictures of a training run, or of all runs in a folder.
+
+    python scripts/visualize.py log/mini
+"""
 
 import argparse
 
@@ -7,10 +10,13 @@ from paddle_sam.common.runtime import command
 
 @command
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", nargs="?", default="log", help="run folder, or a folder of runs")
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
-    parser.add_argument("--port", type=int, default=8040, help="port to serve on")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add, shown = parser.add_argument, "(default: %(default)s)"
+    add("run", nargs="?", default="log", help=f"run folder, or a folder of runs {shown}")
+    add("--host", metavar="TEXT", default="127.0.0.1", help=f"address to serve on {shown}")
+    add("--port", metavar="N", type=int, default=8040, help=f"port to serve on {shown}")
     options = parser.parse_args(argv)
 
     from paddle_sam.training.visualize import serve

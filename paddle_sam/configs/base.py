@@ -52,6 +52,7 @@ def parse(
     preset_names: Sequence[str] = (),
     implied: Callable[[str | None, Mapping[str, Any]], Mapping[str, Any]] | None = None,
     refused: Mapping[str, str] | None = None,
+    prog: str | None = None,
 ) -> Config:
     """Read a command line into a config. `--dry_run` prints the resulting options and exits.
 
@@ -63,11 +64,13 @@ def parse(
         implied: gives, for the preset's name and the options given, values for what the command
             line leaves open. The defaults fill the rest.
         refused: options of the published command that this one does not have: why, by name.
+        prog: what `--help` calls the command; the script's name if None.
 
     Raises:
         ConfigError: a value cannot work, or an option is refused.
     """
     parser = argparse.ArgumentParser(
+        prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

@@ -137,7 +137,8 @@ class EditConfig(AgeingConfig):
         names = []
         for part in filter(None, (part.strip() for part in self.explore.split(","))):
             if found := re.fullmatch(r"sefa(\d+)-(\d+)", part):
-                names += [f"sefa{k}" for k in range(int(found[1]), int(found[2]) + 1)]
+                numbers = range(int(found[1]), int(found[2]) + 1)
+                names += [f"sefa{k}" for k in numbers[:10_000]]  # more than any model has
             else:
                 names.append(part)
         if not names:

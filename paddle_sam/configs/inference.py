@@ -156,17 +156,18 @@ def parse_codes(text: str, codes: int, name: str) -> list[int]:
     Raises:
         ConfigError: a part is no number or range, or there is no such code.
     """
-    numbers = []
+    numbers: dict[int, None] = {}
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if found is None or int(found[2] or found[1]) < int(found[1]):
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+        if last < first:
             raise ConfigError(
                 f"{name}: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
             )
-        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
-    if wrong := [number for number in numbers if number >= codes]:
-        raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {wrong[0]}")
-    return list(dict.fromkeys(numbers))
+        if last >= codes:
+            raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {last}")
+        numbers |= dict.fromkeys(range(first, last + 1))
+    return list(numbers)
 
 
 def parse_numbers(text: str, name: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""Options of `scripts/prepare_dataset.py` and `scripts/rank_images.py`."""
+"""Options of the commands that make data sets: alignment, preparation, ranking."""
 
 from __future__ import annotations
 
@@ -9,6 +9,30 @@ from paddle_sam.configs.base import option
 from paddle_sam.configs.inference import engine_option
 
 AUGMENTATIONS = ("mirror", "colour", "sharpness", "blur", "contrast", "crop")
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignFolderConfig:
+    """Options of `scripts/align_all_parallel.py`."""
+
+    root_path: str = option("", "folder of photographs, at any depth")
+    output_path: str = option("", "folder for the crops (default: ROOT_PATH_aligned)")
+    num_threads: int = option(0, "processes to use; 0 for one a processor", minimum=0)
+    size: int = option(256, "side of the crops in pixels; sam_mini takes 64", minimum=1)
+    scale: float = option(1.0, "size of the square: FFHQ's is 1, sam_mini's 0.6")
+    offset: float = option(0.1, "its centre, from eyes (0) to mouth (1): sam_mini's is 0.5")
+    face: str = option(
+        "best",
+        "which faces of a photograph: the most confident, the largest, or each",
+        choices=("best", "largest", "all"),
+    )
+    format: str = option("png", "of the crops", choices=("png", "jpg"))
+
+    def __post_init__(self):
+        if not self.root_path:
+            raise ConfigError("--root_path: name a folder of photographs")
+        if not self.scale > 0:
+            raise ConfigError(f"--scale: expected more than 0, found {self.scale}")
 
 
 @dataclasses.dataclass(frozen=True)

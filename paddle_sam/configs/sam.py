@@ -86,7 +86,7 @@ class SAMConfig:
     device: str = option("auto", "auto, cpu, gpu or gpu:N", resumable=True)
 
     # Loss factors (the published values)
-    id_lambda: float = option(0.1, "identity", minimum=0)
+    id_lambda: float = option(0.1, "identity loss", minimum=0)
     use_weighted_id_loss: bool = option(False, "identity counts less the more the age changes")
     l2_lambda: float = option(0.25, "pixels", minimum=0)
     l2_lambda_aging: float = option(0.25, "pixels, where the age changes", minimum=0)

@@ -84,7 +84,12 @@ class FiguresConfig(GeneratorConfig):
     component_seeds: str = option("1967,1555", "seeds of `components`")
     truncation_seeds: str = option("91,388-390", "seeds of `truncation`")
     psis: str = option("1,0.7,0.5,0.25,0,-0.25,-0.5,-1", "truncation psi of each column")
-    tile_size: int = tile_size_option("the images")
+    tile_size: int = option(
+        0,
+        "side of the images; 0 for the model's own, but at least 128, or 256 where noise is shown"
+        " and in `uncurated`",
+        minimum=0,
+    )
 
     @property
     def names(self) -> list[str]:
