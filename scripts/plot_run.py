@@ -1,6 +1,6 @@
 """Draw the curves of a training run as a picture, without a browser.
 
-    python scripts/plot_run.py log/mini
+python scripts/plot_run.py log/mini
 """
 
 import argparse

@@ -81,11 +81,14 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+CLAIM = "made_from.json"
+
+
 def claim_folder(folder: Path, facts: Mapping[str, Any], option: str, what: str) -> None:
     """Note in a folder of results what they are made from, so that work can be taken up again.
 
     Args:
-        folder: where the results go; `made_from.json` in it keeps the note.
+        folder: where the results go; the file `CLAIM` in it keeps the note.
         facts: what the results depend on, as plain values by name.
         option: the option that named the folder, and
         what: what the results are, for the message.
@@ -93,20 +96,29 @@ def claim_folder(folder: Path, facts: Mapping[str, Any], option: str, what: str)
     Raises:
         ConfigError: the folder holds results of something else.
     """
-    note = Path(folder) / "made_from.json"
+    note = Path(folder) / CLAIM
     if not note.exists():
         write_json(note, facts)
         return
     try:
-        before = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{note}: is damaged ({error}); delete the folder") from error
-    names = sorted({*facts, *before})
-    if changed := [name for name in names if facts.get(name) != before.get(name)]:
+        before = dict(json.loads(note.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"{note}: cannot be read ({error}); delete the folder") from error
+    changed = [
+        f"{name} was {_shortened(before.get(name))}, is {_shortened(facts.get(name))}"
+        for name in sorted({*facts, *before})
+        if facts.get(name) != before.get(name)
+    ]
+    if changed:
         raise ConfigError(
-            f"{option}: {folder} holds {what} made with another {', '.join(changed)}; delete it or"
-            " name another folder"
+            f"{option}: {folder} holds {what} made in another way ({'; '.join(changed)}). Give the"
+            " same options to go on with them, name another folder, or delete this one."
         )
+
+
+def _shortened(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:16]}..."
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_sam.common.checks import ConfigError, ImageError, PaddleSamError
-from paddle_sam.common.files import atomic_path
+from paddle_sam.common.files import claim_folder
 from paddle_sam.common.images import list_images, read_image, save_image
 from paddle_sam.data.alignment import CropSettings, align_faces
 from paddle_sam.data.processes import in_processes
 
 REPORT = "align_failures.jsonl"
-_SETTINGS = "align_settings.json"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def align_folder(
     if workers < 1:
         raise ConfigError(f"--num_threads: expected at least 1, found {workers}")
     tasks = _plan(root, output, suffix)
-    _claim(output, {**asdict(settings), "face": choice})
+    claim_folder(output, asdict(settings) | {"face": choice}, "--output_path", "crops")
     open_tasks = [task for task in tasks if not _marker(task, choice).exists()]
     report = output / REPORT
     report.unlink(missing_ok=True)
@@ -130,21 +129,6 @@ def _plan(root: Path, output: Path, suffix: str) -> list[_Task]:
         clash = next(target for target, count in names.items() if count > 1)
         raise ConfigError(f"{root}: several photographs would become {clash}. Rename one of them.")
     return tasks
-
-
-def _claim(output: Path, settings: dict) -> None:
-    """Note in the folder how its crops were made; refuse to mix two kinds."""
-    path = output / _SETTINGS
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
-            raise ConfigError(
-                f"--output_path: {output} holds crops made with other settings ({found}, now"
-                f" {settings}). Choose another folder or delete that one."
-            )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _marker(task: _Task, choice: str) -> Path:

@@ -49,7 +49,7 @@ def evaluate_ageing(config: AgeingEvaluationConfig) -> dict:
         )
     folder = Path(config.exp_dir)
     judge = AgeingJudge(config)
-    claim_folder(folder, judge.facts, "exp_dir", "results")
+    claim_folder(folder, judge.facts, "--exp_dir", "results")
     photos = Summary()
     faces = judge.measure_all(photos, folder / "faces")
     if not faces:

@@ -45,7 +45,7 @@ def evaluate_reconstruction(config: ReconstructionConfig) -> dict:
     folder = Path(config.exp_dir)
     files = {"model": path} | {name: getattr(config, name) for name in _FILES}
     facts = {name: sha256(locate(file)) for name, file in files.items() if file}
-    claim_folder(folder, facts, "exp_dir", "results")
+    claim_folder(folder, facts, "--exp_dir", "results")
     photos, records = Summary(), []
     for photo in read_photos(config, inputs, FaceCutter(crop_settings), photos):
         for name, face in zip(photo.face_names(), photo.faces, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,14 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.files import atomic_path, sha256
+from paddle_sam.common.files import CLAIM, claim_folder, sha256
 from paddle_sam.common.images import read_image, save_image
 from paddle_sam.configs.sampling import SamplingConfig, parse_grid, parse_seeds
 from paddle_sam.inference.sheets import SMALLEST_TILE, stack, strip
 from paddle_sam.inference.style_generator import StyleGenerator, checkpoint, seed_noise
 from paddle_sam.models.style_ranges import noise_resolutions
 
-RECORD = "samples.json"
 WRITERS = 4  # threads that compress and write; compression lets Python go on
 
 
@@ -94,31 +92,16 @@ def claim(folder: Path, config: SamplingConfig, weights: Path) -> None:
     Raises:
         ConfigError: the folder holds samples made in another way.
     """
-    wanted = {
+    if not (folder / CLAIM).exists() and any(folder.glob("seed*")):
+        raise ConfigError(
+            f"{folder}: holds samples, but no {CLAIM} that says how they were made; choose another"
+            " --exp_dir, or remove them"
+        )
+    facts = {
         "weights": sha256(weights),
         "truncation": config.truncation,
         "truncation_cutoff": config.truncation_cutoff,
         "mean_samples": config.mean_samples,
         "noise": config.noise,
     }
-    record = folder / RECORD
-    if not record.exists():
-        if folder.is_dir() and any(folder.glob("seed*")):
-            raise ConfigError(
-                f"{folder}: holds samples, but no {RECORD} that says how they were made; choose"
-                " another --exp_dir, or remove them"
-            )
-        with atomic_path(record) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
-        return
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-        changed = [name for name in wanted if found.get(name) != wanted[name]]
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{record}: cannot be read ({error}); remove the folder") from error
-    if changed:
-        what = "; ".join(f"{name} was {found.get(name)}, is {wanted[name]}" for name in changed)
-        raise ConfigError(
-            f"{folder}: holds samples made in another way ({what}). Give the same options to go"
-            " on with them, or another --exp_dir."
-        )
+    claim_folder(folder, facts, "--exp_dir", "samples")

@@ -181,7 +181,7 @@ class TranslationEvaluation:
             "images": [_content_id(paths) for paths in self.sources],
             "references": [_content_id(paths) for paths in self.val.files],
         }
-        claim_folder(self.folder, facts, "eval_dir", "translations")
+        claim_folder(self.folder, facts, "--eval_dir", "translations")
 
 
 def diversity_store(lpips_path: str | os.PathLike, folder: Path | None) -> FeatureStore:

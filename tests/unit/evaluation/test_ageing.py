@@ -186,7 +186,7 @@ def test_an_interrupted_evaluation_goes_on(whole, data, weights, tmp_path, monke
 
 def test_results_of_something_else_are_not_mixed_in(whole, data, weights, capsys):
     assert evaluate([*flags(data, weights, whole), "--target_age", "20"]) == 2
-    assert "holds results made with another" in capsys.readouterr().err
+    assert "targets was [10.0, 50.0, 90.0], is [20.0])" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

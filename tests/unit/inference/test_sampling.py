@@ -64,16 +64,16 @@ def test_samples_made_in_another_way_are_not_mixed_in(command, tmp_path, capsys)
     assert command("--seeds", "1", "--truncation", "-0.5") == 2
     message = capsys.readouterr().err
     assert "samples made in another way (truncation was 0.7, is -0.5)" in message
-    assert "another --exp_dir" in message
+    assert "--exp_dir: " in message and "name another folder" in message
     save_generator(tmp_path / "tiny.pdparams", tiny_generator(seed=1))
     assert command("--seeds", "1") == 2
     assert "(weights was " in capsys.readouterr().err
-    (tmp_path / "out" / "samples" / "samples.json").write_text("{")
+    (tmp_path / "out" / "samples" / "made_from.json").write_text("{")
     assert command("--seeds", "1") == 2
-    assert "samples.json: cannot be read" in capsys.readouterr().err
-    (tmp_path / "out" / "samples" / "samples.json").unlink()
+    assert "made_from.json: cannot be read" in capsys.readouterr().err
+    (tmp_path / "out" / "samples" / "made_from.json").unlink()
     assert command("--seeds", "1") == 2
-    assert "holds samples, but no samples.json" in capsys.readouterr().err
+    assert "holds samples, but no made_from.json" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_explained_and_the_run_goes_on_later(command, tmp_path, capsys, monkeypatch):
@@ -135,6 +135,6 @@ def test_options_that_cannot_work_write_nothing(command, tmp_path, capsys):
 
 def test_the_record_says_how_they_were_made(command, tmp_path):
     assert command("--seeds", "0", "--truncation_cutoff", 3) == 0
-    record = json.loads((tmp_path / "out" / "samples" / "samples.json").read_text())
+    record = json.loads((tmp_path / "out" / "samples" / "made_from.json").read_text())
     assert (record["truncation"], record["truncation_cutoff"]) == (0.7, 3)
     assert len(record["weights"]) == 64
