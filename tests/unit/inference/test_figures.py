@@ -22,11 +22,6 @@ from tests.unit.inference.tiny import save_generator, tiny_generator
 TILE = 32  # the generator's own size, so that tiles are its pixels
 
 
-@pytest.fixture(scope="module")
-def generator():
-    return StyleGenerator(tiny_generator())
-
-
 def tile_at(figure, row, column, gap=0, left=TILE // 2, top=12):
     """The pixels of a tile of a labelled figure."""
     cell = TILE + 2 * gap

@@ -10,17 +10,11 @@ from paddle_sam.common.checks import ImageError
 from paddle_sam.common.images import read_image, save_image
 from paddle_sam.inference.latents import Latent, save_latent
 from paddle_sam.inference.nearest import LpipsDistance, PixelDistance, distances, nearest
-from paddle_sam.inference.style_generator import StyleGenerator
 from paddle_sam.models.lpips import LPIPS
 from scripts.inspect_generator import main
 from tests.unit.inference.tiny import save_generator, tiny_generator
 
 COPIED = 2  # the seed whose sample is planted in the data set
-
-
-@pytest.fixture(scope="module")
-def generator():
-    return StyleGenerator(tiny_generator())
 
 
 @pytest.fixture

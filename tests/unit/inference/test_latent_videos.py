@@ -16,11 +16,6 @@ TILE = 32
 SHORT = {"fps": 8, "duration": 1.5, "smoothing": 0.25, "tile_size": TILE}
 
 
-@pytest.fixture(scope="module")
-def generator():
-    return StyleGenerator(tiny_generator())
-
-
 @pytest.fixture
 def run(tmp_path):
     """A run folder with three snapshots, of which 9 comes before 10."""
