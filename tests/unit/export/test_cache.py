@@ -121,17 +121,17 @@ def _slow_build(folder: Path) -> None:
     (folder / "second").write_text("2" * 1000)
 
 
-def _export_at(start: float, weights: Path, results) -> None:
-    time.sleep(max(0, start - time.time()))
+def _export_together(all_ready, weights: Path, results) -> None:
+    all_ready.wait(60)
     entry = cache.exported(weights, _slow_build)
     results.put((str(entry), cache.is_whole(entry), (entry / "second").read_text() == "2" * 1000))
 
 
 def test_processes_building_at_once_do_each_other_no_harm(weights, cache_folder):
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    start = time.time() + 6
-    workers = [context.Process(target=_export_at, args=(start, weights, results)) for _ in range(3)]
+    results, all_ready = context.Queue(), context.Barrier(3)
+    shared = (all_ready, weights, results)
+    workers = [context.Process(target=_export_together, args=shared) for _ in range(3)]
     for worker in workers:
         worker.start()
     found = [results.get(timeout=60) for _ in workers]
