@@ -7,6 +7,7 @@ import re
 import runpy
 import socket
 import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -370,3 +371,15 @@ def test_download_command(capsys, tmp_path):
     assert "part of the repository" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([])
+
+
+def test_the_output_may_be_piped_to_what_reads_only_its_beginning():
+    script = str(REPOSITORY / "scripts/download_weights.py")
+    listing = subprocess.Popen(
+        [sys.executable, script, "--list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    listing.stdout.close()
+    assert listing.stderr.read() == b"" and listing.wait() == 1
