@@ -267,9 +267,8 @@ def results_folder(config: PhotoConfig) -> Path:
 
 def report(summary: Summary, inputs: int, root: Path) -> None:
     """Print how many inputs gave results and, after a folder, once more why others did not."""
-    print(
-        f"{inputs - len(summary.failures)} of {inputs} photographs, {summary.faces} faces: {root}"
-    )
+    done = inputs - len(summary.failures)
+    print(f"{done} of {inputs} photographs, faces: {summary.faces}, results: {root}")
     if inputs > 1:
         for reason in summary.failures.values():
             print(f"failed: {reason}", file=sys.stderr)
