@@ -110,7 +110,7 @@ class ExportConfig:
     """Options of `scripts/export.py`."""
 
     checkpoint_path: str = option("", "SAM weight file (default: the small embedded model)")
-    exp_dir: str = option("", "folder for the models (default: exported)")
+    exp_dir: str = option("exported", "folder for the models")
     onnx: bool = option(False, "also write ONNX files and compare them in onnxruntime")
 
 

@@ -23,7 +23,7 @@ def export(config: ExportConfig) -> None:
     """
     resolve_device("cpu")
     path = Path(config.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
-    folder = Path(config.exp_dir or "exported")
+    folder = Path(config.exp_dir)
     network, _ = read_sam(path)
     folder.mkdir(parents=True, exist_ok=True)
     export_sam(network, folder)
