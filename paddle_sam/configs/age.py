@@ -14,7 +14,9 @@ SIZES = {"published": ((64, 128, 256, 512, 512), 4096), "mini": ((16, 32, 64, 12
 class AgeConfig:
     """One training run of the age regressor. `opt.json` in the run's folder keeps it."""
 
-    exp_dir: str = option("log/age", "folder of the run; a run found there is resumed")
+    exp_dir: str = option(
+        "log/age", "folder of the run; a run found there is resumed", resumable=True
+    )
     train_data: str = option("", "folder (at any depth) or zip archive of face images")
     test_data: str = option("", "the same of test images; without it, --holdout of the others")
     labels: str = option(

@@ -20,7 +20,9 @@ class SAMConfig:
 
     # What to train, from what
     task: str = option("sam", "sam (ageing) or psp (inversion encoder)", choices=("sam", "psp"))
-    exp_dir: str = option("log/sam", "folder of the run; a run found there is resumed")
+    exp_dir: str = option(
+        "log/sam", "folder of the run; a run found there is resumed", resumable=True
+    )
     checkpoint_path: str = option("", "start from this SAM or pSp weight file")
     pretrained_psp_path: str = option(
         "pretrained_models/psp_ffhq_encode.pdparams", "frozen pSp encoder and its mean latent"

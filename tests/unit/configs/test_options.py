@@ -100,7 +100,7 @@ def test_refuses_a_damaged_file(tmp_path):
 
 def test_a_resumed_run_may_only_change_some_options(tmp_path):
     started = SAMConfig()
-    free = SAMConfig(max_steps=7, workers=0, max_bad_images=500)
+    free = SAMConfig(max_steps=7, workers=0, max_bad_images=500, exp_dir="moved")
     base.check_resumable(started, free, tmp_path)
     with pytest.raises(ConfigError, match="--batch_size was 6, is 4.*another --exp_dir"):
         base.check_resumable(started, SAMConfig(batch_size=4), tmp_path)
