@@ -1,6 +1,6 @@
 """Serve VisualDL with the curves and pictures of a training run, or of all runs in a folder.
 
-    python scripts/visualize.py log/mini
+python scripts/visualize.py log/mini
 """
 
 import argparse
