@@ -19,7 +19,8 @@ from paddle_sam.common.checks import ConfigError, PaddleSamError
 def resolve_device(name: str = "auto") -> str:
     """Choose where networks run: `auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`.
 
-    Sets Paddle's current device and returns its name. On a CPU also `keep_freed_memory`.
+    Sets Paddle's current device and returns its name. Of several processes, started by
+    `paddle.distributed.launch`, each takes the GPU it was given. On a CPU also `keep_freed_memory`.
 
     Raises:
         ConfigError: the name is unknown, or this Paddle or machine has no such device.
@@ -33,6 +34,10 @@ def resolve_device(name: str = "auto") -> str:
     numbered = kind == "gpu" and index.isdigit()
     if name not in ("cpu", "gpu") and not numbered:
         raise ConfigError(f"--device: expected auto, cpu, gpu or gpu:N, found {name!r}")
+    if kind == "gpu":
+        if int(os.environ.get(_PROCESSES, "1")) > 1:
+            index = os.environ.get(_GIVEN_GPUS, "").partition(",")[0]
+        name = f"gpu:{index or 0}"
     if kind == "gpu" and int(index or 0) >= gpus:
         reason = (
             f"this machine shows {gpus} of them"
@@ -44,6 +49,10 @@ def resolve_device(name: str = "auto") -> str:
     if name == "cpu":
         keep_freed_memory()
     return name
+
+
+# Where Paddle's launcher says how many processes there are, and which GPU is this one's.
+_PROCESSES, _GIVEN_GPUS = "PADDLE_TRAINERS_NUM", "FLAGS_selected_gpus"
 
 
 def cpu_threads() -> int:

@@ -54,17 +54,10 @@ def join_world(device: str = "auto") -> World:
     Raises:
         ConfigError: there is no such device.
     """
-    resolve_device(_own_device(device))
+    resolve_device(device)
     if dist.get_world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
     return World(dist.get_rank(), dist.get_world_size())
-
-
-def _own_device(name: str) -> str:
-    alone = dist.get_world_size() == 1
-    if alone or name == "cpu" or not paddle.device.is_compiled_with_cuda():
-        return name
-    return f"gpu:{dist.ParallelEnv().device_id}"
 
 
 def meet(world: World) -> None:

@@ -2,14 +2,12 @@
 
 import threading
 import time
-from types import SimpleNamespace
 
 import paddle
-import paddle.distributed as dist
 import pytest
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.training import distributed
+from paddle_sam.common.runtime import resolve_device
 from paddle_sam.training.distributed import World, join_world, meet
 
 
@@ -27,14 +25,16 @@ def test_alone_the_device_is_the_one_that_was_named():
 
 @pytest.mark.parametrize("name", ["auto", "gpu", "gpu:0"])
 def test_with_several_processes_each_takes_the_gpu_assigned_to_it(monkeypatch, name):
+    """Whenever a device is asked for: networks that judge are loaded after the run has begun."""
     taken = []
-    monkeypatch.setattr(distributed, "resolve_device", taken.append)
-    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 4)
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "ParallelEnv", lambda: SimpleNamespace(device_id=3))
-    join_world(name)
-    assert taken == ["gpu:3"]
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(paddle.device, "set_device", taken.append)
+    assert resolve_device(name) == "gpu:0"
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "4")
+    monkeypatch.setenv("FLAGS_selected_gpus", "3")
+    assert resolve_device(name) == "gpu:3"
+    assert taken == ["gpu:0", "gpu:3"]
 
 
 def test_nobody_leaves_a_meeting_before_the_last_has_come(monkeypatch):
