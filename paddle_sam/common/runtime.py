@@ -156,17 +156,22 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
     """Turn `main(argv=None)` into a command: a `PaddleSamError` becomes one printed line.
 
     So does a full disk, wherever it is noticed. The wrapped function returns the exit status: what
-    `main` returned (None is 0), 2 after an error, 130 after Ctrl-C.
+    `main` returned (None is 0), 2 after an error, 130 after Ctrl-C, 1 where nobody reads on.
     """
 
     @functools.wraps(main)
     def wrapped(argv=None) -> int:
         quiet_paddle()
         try:
-            return main(argv) or 0
+            status = main(argv) or 0
+            sys.stdout.flush()
+            return status
         except PaddleSamError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
