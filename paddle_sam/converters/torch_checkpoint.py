@@ -10,6 +10,7 @@ import argparse
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,21 +44,24 @@ def read_torch(path: str | os.PathLike) -> dict:
     torch = _torch()
     allowed = [argparse.Namespace, *_numpy_scalar_types()]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what concerns the file becomes an error below
             content = torch.load(
                 path,
                 map_location="cpu",
                 weights_only=True,
                 mmap=start.startswith(ZIP_MAGIC),
             )
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused: it holds more than weights ({_what_was_refused(error)})"
-        ) from error
     except Exception as error:  # torch reports damage as RuntimeError, EOFError, ValueError, ...
+        if code := re.search(r"GLOBAL ([\w.]+)|(TorchScript)", str(error)):
+            raise CheckpointError(
+                f"{path}: refused: it holds more than weights ({code[1] or code[2]})"
+            ) from error
+        # What torch says of an unreadable pickle is advice to execute it.
+        what = "pickle" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
         raise CheckpointError(
             f"{path}: a PyTorch file that is truncated or damaged ({path.stat().st_size:,} bytes:"
-            f" {_first_line(error)}); fetch it again"
+            f" {what}); fetch it again"
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(
@@ -109,12 +113,6 @@ def _first_bytes(path: Path) -> bytes:
             " .pth checkpoint"
         )
     return start
-
-
-def _what_was_refused(error: Exception) -> str:
-    """The global that torch would not load, out of its long advice."""
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return found[1] if found else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

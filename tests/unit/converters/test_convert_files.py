@@ -193,6 +193,17 @@ def other_project(path, tmp_path):
     torch.save({"model": {"backbone.weight": torch.zeros(3)}}, path)
 
 
+def unreadable_index(path, tmp_path):
+    """One byte of the pickle in the archive is another."""
+    path.write_bytes(
+        path.read_bytes().replace(b"X\x0a\x00\x00\x00state_dict", b"\xffstate_dict1234", 1)
+    )
+
+
+def torch_script(path, tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+
+
 def a_list(path, tmp_path):
     torch.save([torch.zeros(2)], path)
 
@@ -222,6 +233,8 @@ def missing(path, tmp_path):
         (emptied, "the file is empty"),
         (web_page, "web page saved under a weight file's name"),
         (other_project, "checkpoint of another project.*model"),
+        (unreadable_index, "truncated or damaged .* bytes: pickle"),
+        (torch_script, "refused: it holds more than weights .TorchScript"),
         (a_list, "expected a dict of tensors, found list"),
         (a_photograph, "not a PyTorch file"),
         (a_zip, "truncated or damaged"),
