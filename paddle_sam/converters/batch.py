@@ -37,7 +37,8 @@ def convert_files(
             reports.append((revert_file if reverse else convert_file)(path, target))
         except PaddleSamError as error:
             print(f"error: {error}", file=sys.stderr)
-    print(as_table(reports))
+    if reports:
+        print(as_table(reports))
     return reports
 
 
