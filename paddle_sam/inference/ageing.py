@@ -21,13 +21,14 @@ from paddle_sam.inference.editing import chain, shift, strengthen
 from paddle_sam.inference.latents import read_latent
 from paddle_sam.inference.photos import (
     Photo,
+    Result,
     Summary,
     check_present,
     face_mask,
     find_inputs,
-    read_photos,
-    report,
     results_folder,
+    usable_photos,
+    with_progress,
 )
 from paddle_sam.inference.pipeline import EMBEDDED_NOTE, AgePipeline
 from paddle_sam.inference.projection import Best, ProjectionSettings, project
@@ -50,7 +51,7 @@ class Ageing:
     """
 
     def __init__(self, config: AgeingConfig):
-        self._latents = latent_files(config) if config.latent else []
+        self._latents = latent_files(config)[: config.n_images or None] if config.latent else []
         self._inputs = find_inputs(config) if config.data_path or not config.latent else []
         names = ("checkpoint_path", "directions", "identity_path", "age_regressor_path")
         check_present(config, *names)
@@ -82,13 +83,7 @@ class Ageing:
 
     def photos(self, summary: Summary) -> Iterator[Photo]:
         """The photographs of the run, or the projected faces of `--latent`. See `read_photos`."""
-        config = self.config
-        if self._latents and not config.data_path:
-            return self._projected(summary)
-        cut_faces = self.pipeline.cut_faces
-        if not self._latents:
-            return read_photos(config, self._inputs, cut_faces, summary)
-        return read_photos(config, self._inputs, cut_faces, summary, self._with_codes)
+        return self._watched(self._usable(summary), summary)
 
     def invert(self, photo: Photo) -> paddle.Tensor:
         """The codes [F, L, D] that the faces of a photograph start from."""
@@ -105,12 +100,16 @@ class Ageing:
         codes = self.pipeline.aged_codes(images, inverted, ages)
         return self.edit(codes, inverted) if self.edit else codes
 
-    def age(
-        self, photos: Iterable[Photo], ages: list[float], resize_outputs: bool = False
+    def aged_photos(
+        self, summary: Summary, ages: list[float], resize_outputs: bool = False
     ) -> Iterator[tuple[Photo, np.ndarray]]:
-        """Each photograph, and its faces at every age: uint8 [F, A, R, R, 3]."""
-        for group in self.groups(photos, len(ages)):
-            yield from zip(group, self.age_group(group, ages, resize_outputs), strict=True)
+        """Each of `photos`, and its faces at every age: uint8 [F, A, R, R, 3]."""
+
+        def aged():
+            for group in self.groups(self._usable(summary), len(ages)):
+                yield from zip(group, self.age_group(group, ages, resize_outputs), strict=True)
+
+        return self._watched(aged(), summary)
 
     def age_group(
         self, group: Sequence[Photo], ages: Sequence, resize_outputs: bool = False
@@ -148,6 +147,19 @@ class Ageing:
         if group:
             yield group
 
+    def _usable(self, summary: Summary) -> Iterator[Photo]:
+        config = self.config
+        if self._latents and not config.data_path:
+            return self._projected(summary)
+        cut_faces = self.pipeline.cut_faces
+        if not self._latents:
+            return usable_photos(config, self._inputs, cut_faces, summary)
+        return usable_photos(config, self._inputs, cut_faces, summary, self._with_codes)
+
+    def _watched(self, results: Iterable[Result], summary: Summary) -> Iterator[Result]:
+        inputs = len(self._inputs or self._latents)
+        return with_progress(results, summary, inputs, results_folder(self.config))
+
     def _needs_inversion(self) -> None:
         """Refuse options that need the frozen encoder's code, where the model has none."""
         config, plain = self.config, AgeingConfig()
@@ -183,8 +195,7 @@ class Ageing:
     def _projected(self, summary: Summary) -> Iterator[Photo]:
         """The faces of `--latent`, each as a photograph that shows nothing else."""
         root = Path(self.config.latent)
-        files = self._latents[: self.config.n_images or None]
-        for file in files:
+        for file in self._latents:
             latent = read_latent(file, self.pipeline.n_codes, self.pipeline.style_dim)
             size = self.pipeline.crop.size
             if latent.crop.shape != (size, size, 3):
@@ -197,7 +208,6 @@ class Ageing:
             summary.faces += 1
             name = file.relative_to(root if root.is_dir() else root.parent).with_suffix(".png")
             yield Photo(name, latent.crop, [face], codes=latent.w_plus[None])
-        report(summary, len(files), results_folder(self.config))
 
     def _with_codes(self, photo: Photo) -> Photo:
         """A photograph with the latents of its faces, found by the names of their results."""

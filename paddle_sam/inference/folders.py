@@ -97,7 +97,7 @@ def run(
         if config.report:  # also of a run that is cut off
             at_the_end.callback(report.write, results_folder(config) / "report.json")
         in_background = at_the_end.enter_context(InBackground())
-        for photo, images in ageing.age(ageing.photos(summary), ages, config.resize_outputs):
+        for photo, images in ageing.aged_photos(summary, ages, config.resize_outputs):
             for name, crop, aged in zip(photo.face_names(), photo.crops, images, strict=True):
                 in_background(write, FaceResult(name, crop, aged, ages))
                 if measures:

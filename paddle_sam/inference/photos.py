@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,22 +107,47 @@ def read_photos(
     path is noticed at once. What is given is what `prepare` makes of them; an `ImageError` of it
     is the input's failure.
 
-    Reading and aligning happen in threads, a few inputs ahead of the caller. At the end the
-    summary is printed, after a folder with the reasons once more.
+    Reading and aligning happen in threads, a few inputs ahead of the caller. For who works on one
+    after the other; see `with_progress` for the others.
     """
-    with tqdm(total=len(inputs), unit="photo", disable=len(inputs) == 1) as progress:
-        for name, future in _read_ahead(inputs, cut_faces, config, prepare):
-            try:
-                photo, prepared = future.result()
-            except (ImageError, MemoryError, RuntimeError) as error:  # the last is dlib's
-                reason = str(error) if isinstance(error, ImageError) else f"{name}: {error!r}"
-                summary.failures[str(name)] = reason
-                tqdm.write(f"skipped: {reason}", file=sys.stderr)
-            else:
-                summary.faces += len(photo.faces)
-                yield prepared
-            progress.update()
-    report(summary, len(inputs), results_folder(config))
+    photos = usable_photos(config, inputs, cut_faces, summary, prepare)
+    return with_progress(photos, summary, len(inputs), results_folder(config))
+
+
+def usable_photos(
+    config: PhotoConfig,
+    inputs: Inputs,
+    cut_faces: FaceCutter,
+    summary: Summary,
+    prepare: Callable[[Photo], Result] = lambda photo: photo,
+) -> Iterator[Result]:
+    """`read_photos` without a progress bar and a summary at the end."""
+    for name, future in _read_ahead(inputs, cut_faces, config, prepare):
+        try:
+            photo, prepared = future.result()
+        except (ImageError, MemoryError, RuntimeError) as error:  # the last is dlib's
+            reason = str(error) if isinstance(error, ImageError) else f"{name}: {error!r}"
+            summary.failures[str(name)] = reason
+            tqdm.write(f"skipped: {reason}", file=sys.stderr)
+        else:
+            summary.faces += len(photo.faces)
+            yield prepared
+
+
+def with_progress(
+    results: Iterable[Result], summary: Summary, inputs: int, folder: Path
+) -> Iterator[Result]:
+    """Pass on the results of the inputs that could be used, each when it is asked for.
+
+    A progress bar counts the inputs that are done or failed. After the last the summary is
+    printed, of a folder with the reasons once more.
+    """
+    with tqdm(total=inputs, unit="photo", disable=inputs == 1) as progress:
+        for done, result in enumerate(results, start=1):
+            yield result
+            progress.update(done + len(summary.failures) - progress.n)
+        progress.update(inputs - progress.n)
+    report(summary, inputs, folder)
 
 
 def _read_ahead(

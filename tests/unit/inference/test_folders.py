@@ -49,6 +49,18 @@ def test_both_faces_of_a_photograph_are_pasted_and_the_rest_is_kept(pipeline, tm
     np.testing.assert_array_equal(pasted[around], group[around])
 
 
+def test_the_summary_comes_after_the_last_result(pipeline, tmp_path, capsys):
+    """Also where photographs are read ahead, to be aged together."""
+    for name in ("a", "b", "c"):
+        Image.fromarray(pipeline.faces(PORTRAIT)[0].image).save(tmp_path / f"{name}.png")
+    (tmp_path / "d.png").touch()
+    arguments = ["--data_path", str(tmp_path), "--no_align", "--exp_dir", str(tmp_path / "out")]
+    assert side_by_side([*arguments, "--target_age", "10,80"]) == 1
+    out, err = capsys.readouterr()
+    assert out.index("3 of 4 photographs, 3 faces") > out.rindex("measured")
+    assert "4/4" in err and f"failed: {tmp_path / 'd.png'}" in err
+
+
 def test_the_report_has_every_measure_of_every_result(pipeline, identity, tmp_path, capsys):
     crop = pipeline.faces(PORTRAIT)[0].image
     Image.fromarray(crop).save(tmp_path / "a.png")
