@@ -33,15 +33,9 @@ class RunCheckpoints:
         self.keep = keep
 
     def save(self, step: int, content: Mapping[str, Any]) -> Path:
-        """Write the checkpoint of `step`; older ones go only once it is complete.
-
-        Later ones, of a run that went back to an earlier step, are renamed `*.superseded`.
-        """
+        """Write the checkpoint of `step`; older ones go only once it is complete."""
         path = self.folder / f"iteration_{step}.pdparams"
         save_file(path, content)
-        for number, later in self._numbered().items():
-            if number > step:
-                later.replace(later.with_suffix(".superseded"))
         if self.keep:
             for old in sorted(self._numbered())[: -self.keep]:
                 self._numbered()[old].unlink()

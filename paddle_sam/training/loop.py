@@ -106,7 +106,10 @@ class Run:
         self._values: dict[str, float] = {}  # of the last step: test losses if it was judged
 
     def resume(self, content: Mapping[str, Any] | None) -> None:
-        """Go on from a checkpoint's content (`checkpoints.read_latest()`); None starts afresh."""
+        """Go on from a checkpoint's content (`checkpoints.read_latest()`); None starts afresh.
+
+        Checkpoints of later steps, where the run goes back to an earlier one, are set aside.
+        """
         if content is None:
             return
         self.trainer.restore(content)
@@ -116,6 +119,8 @@ class Run:
         self.elapsed = training["elapsed"]
         self._saved = self.step
         self._recorded = (self.step, self.elapsed)
+        if self.world.rank == 0 and (aside := self.checkpoints.set_aside(self.step)):
+            print(f"going on from step {self.step}; later checkpoints are in {aside}")
 
     def train(
         self,

@@ -63,8 +63,6 @@ def train_stargan2(config: StarGAN2Config) -> Path:
     run.resume(resumed)
     del resumed
     if world.rank == 0:
-        if config.resume_iter and (aside := run.checkpoints.set_aside(run.step)):
-            print(f"going on from step {run.step}; later checkpoints are in {aside}")
         prepare_folder(folder, to_json(config))
     loader = DomainLoader(
         domains,

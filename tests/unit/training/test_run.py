@@ -229,14 +229,17 @@ def test_a_checkpoint_is_read_by_its_step(tmp_path):
         checkpoints.read(3)
 
 
-def test_going_back_sets_later_checkpoints_aside(tmp_path):
-    checkpoints = RunCheckpoints(tmp_path, keep=2)
-    for step in (2, 4, 6, 3):
-        checkpoints.save(step, {"kind": "x", "step": step})
-    assert checkpoints.latest().name == "iteration_3.pdparams"
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["iteration_3.pdparams", "iteration_4.superseded", "iteration_6.superseded"]
-    assert read_file(tmp_path / "iteration_6.superseded")["step"] == 6
+def test_going_back_sets_later_checkpoints_aside(tmp_path, capsys):
+    _train(_run(tmp_path, Counter()))
+    trainer = Counter()
+    again = _run(tmp_path, trainer)
+    again.resume(again.checkpoints.read(4))
+    aside = tmp_path / "checkpoints/after_4"
+    assert f"going on from step 4; later checkpoints are in {aside}" in capsys.readouterr().out
+    assert read_file(aside / "iteration_6.pdparams")["weight"] == 1 + 2 + 3 + 4 + 5 + 6
+    assert again.checkpoints.latest().name == "iteration_4.pdparams"
+    _train(again)
+    assert (trainer.steps, trainer.weight) == ([4, 5], 21)
 
 
 def test_the_latest_checkpoint_is_the_highest_number(tmp_path):
