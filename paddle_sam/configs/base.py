@@ -131,6 +131,23 @@ def read_json(config_type: type[Config], path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read as options ({error})") from error
 
 
+def parse_names(text: str, known: Sequence[str], name: str) -> list[str]:
+    """Names that the option `name` lists by commas, each once.
+
+    >>> parse_names("walk, fine,walk", ("walk", "coarse", "fine"), "--videos")
+    ['walk', 'fine']
+
+    Raises:
+        ConfigError: one is unknown, or there is none.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if unknown := [part for part in names if part not in known]:
+        raise ConfigError(f"{name}: expected some of {', '.join(known)}, found {unknown[0]!r}")
+    if not names:
+        raise ConfigError(f"{name}: expected some of {', '.join(known)}, found none")
+    return list(dict.fromkeys(names))
+
+
 def check_resumable(stored: Any, wanted: Any, where: Path) -> None:
     """Raise `ConfigError` where `wanted` differs from `stored` in an option fixed for a run."""
     changed = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.configs.base import option
+from paddle_sam.configs.base import option, parse_names
 from paddle_sam.configs.inference import engine_option
 
 AUGMENTATIONS = ("mirror", "colour", "sharpness", "blur", "contrast", "crop")
@@ -122,11 +122,7 @@ class PrepareConfig:
             raise ConfigError(f"--face_scale: expected more than 0, found {self.face_scale}")
         if not self.max_aspect >= 1:
             raise ConfigError(f"--max_aspect: expected at least 1, found {self.max_aspect}")
-        for name in self.augmentations.split(","):
-            if name not in AUGMENTATIONS:
-                raise ConfigError(
-                    f"--augmentations: expected some of {','.join(AUGMENTATIONS)}, found {name!r}"
-                )
+        parse_names(self.augmentations, AUGMENTATIONS, "--augmentations")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.configs.base import option
+from paddle_sam.configs.base import option, parse_names
 from paddle_sam.configs.editing import parse_formats
 from paddle_sam.configs.inference import engine_option, parse_codes, tile_size_option
 
@@ -243,16 +243,6 @@ def parse_grid(text: str, name: str = "--grid") -> tuple[int, int]:
             f"{name}: expected COLUMNSxROWS such as 8x4, each from 1 to 100, found {text!r}"
         )
     return int(found[1]), int(found[2])
-
-
-def parse_names(text: str, known: tuple[str, ...] | list[str], name: str) -> list[str]:
-    """Names of a list separated by commas, each once; raises `ConfigError` where one is unknown."""
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if wrong := [part for part in names if part not in known]:
-        raise ConfigError(f"{name}: expected some of {', '.join(known)}, found {wrong[0]!r}")
-    if not names:
-        raise ConfigError(f"{name}: expected some of {', '.join(known)}, found none")
-    return list(dict.fromkeys(names))
 
 
 def parse_levels(text: str, name: str) -> list[int]:

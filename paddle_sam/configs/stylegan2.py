@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.configs.base import option
+from paddle_sam.configs.base import option, parse_names
 from paddle_sam.configs.evaluate import INCEPTION, LPIPS
 
 AUGMENTATIONS = ("blit", "geometry", "colour")
@@ -44,7 +44,11 @@ class StyleGAN2Config:
         "stages of growth as SIZE:KIMG,...; 16:20,32:40 trains 20 kimg at 16 px, 40 at 32",
         resumable=True,
     )
-    init_from: str = option("", "start from the networks of this StyleGAN2 weight file (transfer)")
+    init_from: str = option(
+        "",
+        "start from the networks of this StyleGAN2 weight file (transfer); unless given otherwise"
+        " without --stages, with --ema_rampup 0 and --ada_kimg 100",
+    )
     freeze_d: int = option(
         0, "never update so many discriminator stages, counted from the image (FreezeD)", minimum=0
     )
@@ -117,7 +121,11 @@ class StyleGAN2Config:
         if self.freeze_d and (self.stages or not self.init_from):
             raise ConfigError("freeze_d: expected with --init_from and without --stages")
         parse_stages(self.stages, self.resolution)
-        augmentations(self.augment_ops)
+        parse_names(self.augment_ops, AUGMENTATIONS, "augment_ops")
+        if self.augment == "fixed" and not self.augment_p:
+            raise ConfigError("augment_p: expected more than 0 with --augment fixed, found 0")
+        if self.augment == "none" and self.augment_p:
+            raise ConfigError(f"augment_p: {self.augment_p} has no use with --augment none")
 
     def steps(self, kimg: float) -> int:
         """Steps in which about `kimg` thousand images are trained on; at least 1."""
@@ -156,20 +164,6 @@ def parse_stages(text: str, resolution: int) -> list[tuple[int, float]]:
     return stages
 
 
-def augmentations(text: str) -> tuple[str, ...]:
-    """Groups of augmentations from a list with commas.
-
-    Raises:
-        ConfigError: one is unknown.
-    """
-    names = tuple(filter(None, text.split(",")))
-    if unknown := [name for name in names if name not in AUGMENTATIONS]:
-        raise ConfigError(
-            f"augment_ops: expected some of {', '.join(AUGMENTATIONS)}, found {unknown[0]!r}"
-        )
-    return names
-
-
 def by_resolution(resolution: int, batch_size: int = 0) -> dict[str, Any]:
     """Settings for an image size on one device, and for a batch size where that is given.
 
@@ -190,12 +184,15 @@ def by_resolution(resolution: int, batch_size: int = 0) -> dict[str, Any]:
 
 
 _PAPER = {"mapping_layers": 8, "ema_rampup": 0.0, "mirror": True}
+_PAPER64 = _PAPER | {"batch_size": 64, "mbstd_group": 8, "ema_kimg": 20.0, "g_lr": 0.0025}
+# What is started from is good already: it is averaged from the first step, and at its full size.
+# Its discriminator learns a small set by heart sooner than a new one, so p has to follow sooner.
+_TRANSFER = {"ema_rampup": 0.0, "stages": ""}
+_TRANSFER_ADA_KIMG = 100.0
 _PRESETS = {
     "auto": {},
-    "paper256": _PAPER
-    | {"resolution": 256, "batch_size": 64, "r1_gamma": 1.0, "ema_kimg": 20.0, "g_lr": 0.0025},
-    "paper512": _PAPER
-    | {"resolution": 512, "batch_size": 64, "r1_gamma": 0.5, "ema_kimg": 20.0, "g_lr": 0.0025},
+    "paper256": _PAPER64 | {"resolution": 256, "r1_gamma": 1.0},
+    "paper512": _PAPER64 | {"resolution": 512, "r1_gamma": 0.5},
     "paper1024": _PAPER
     | {"resolution": 1024, "batch_size": 32, "r1_gamma": 2.0, "ema_kimg": 10.0, "g_lr": 0.002},
     # Config F of the StyleGAN2 paper, without augmentation.
@@ -236,8 +233,14 @@ PRESETS = tuple(_PRESETS)
 
 
 def implied(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for what the command line leaves open: the preset's, then those by resolution."""
+    """Values for what the command line leaves open.
+
+    They are those of a transfer, where it is one, then the preset's, then those by resolution.
+    """
     values = dict(_PRESETS[preset or "auto"])
+    if given.get("init_from"):
+        soon = min(_TRANSFER_ADA_KIMG, values.get("ada_kimg", _TRANSFER_ADA_KIMG))
+        values |= _TRANSFER | {"ada_kimg": soon}
     if "g_lr" in values:
         values["d_lr"] = values["g_lr"]
     chosen = values | dict(given)

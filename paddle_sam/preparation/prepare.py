@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.runtime import cpu_threads
-from paddle_sam.configs.preparation import PrepareConfig
+from paddle_sam.configs.base import parse_names
+from paddle_sam.configs.preparation import AUGMENTATIONS, PrepareConfig
 from paddle_sam.data.archive import ArchiveImage, read_source, write_archive
 from paddle_sam.data.processes import in_processes
 from paddle_sam.preparation.augmentation import augment
@@ -142,7 +143,7 @@ def _make_copy(task: _Copy) -> tuple[bytes, list[str]]:
 
 def _add_copies(kept: Sequence[Item], journal: Journal, config: PrepareConfig) -> None:
     """Make altered copies of what is kept, as far as the journal has none of them yet."""
-    names = tuple(config.augmentations.split(","))
+    names = tuple(parse_names(config.augmentations, AUGMENTATIONS, "--augmentations"))
     copies = {
         f"copy {number} of {item.name}": item
         for item in kept

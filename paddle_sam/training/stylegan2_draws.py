@@ -16,7 +16,8 @@ import paddle
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.runtime import seed_of
-from paddle_sam.configs.stylegan2 import StyleGAN2Config, augmentations
+from paddle_sam.configs.base import parse_names
+from paddle_sam.configs.stylegan2 import AUGMENTATIONS, StyleGAN2Config
 from paddle_sam.training import ada
 from paddle_sam.training.distributed import World
 
@@ -72,7 +73,7 @@ class StepDraws:
 
     def __init__(self, config: StyleGAN2Config):
         self.config = config
-        self._groups = augmentations(config.augment_ops)
+        self._groups = parse_names(config.augment_ops, AUGMENTATIONS, "augment_ops")
 
     def latents(self, part: Part, step: int, use: int, length: int) -> np.ndarray:
         """Two z for each image, float32 [N, 2, length]."""
