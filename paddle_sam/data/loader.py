@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
@@ -18,9 +17,11 @@ from paddle_sam.common.checks import ImageError
 from paddle_sam.common.images import to_network
 from paddle_sam.data.archive import ImageSource
 from paddle_sam.data.dataset import ImagePairs, read_sample, shuffled
+from paddle_sam.data.processes import process_pool
 from paddle_sam.data.transforms import flips, mirrored
 
 _BATCHES_AHEAD = 3
+_GRACE = 20.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +182,8 @@ def reading_pool(workers: int) -> Iterator[Executor]:
     if workers == 0:
         yield _SameProcess()
         return
-    # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, context, initializer=_start_reader) as pool:
+        with process_pool(workers, _put_off_sigterm) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise ImageError(
@@ -193,13 +192,16 @@ def reading_pool(workers: int) -> Iterator[Executor]:
         ) from error
 
 
-def _start_reader() -> None:
-    """Leave signals to the training process, which finishes its step, but do not outlive it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _put_off_sigterm() -> None:
+    """Go on reading for a while after SIGTERM, which all processes of a run may get.
 
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
+    The training process finishes its step meanwhile. Not for ever: a pool of which a process was
+    killed ends the others so, and waits for them.
+    """
 
-    threading.Thread(target=watch, daemon=True).start()
+    def end_later(number, frame):
+        timer = threading.Timer(_GRACE, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, end_later)

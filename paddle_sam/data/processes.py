@@ -1,9 +1,11 @@
-"""Work done in several processes, one of which may die over its task without the others' harm."""
+"""Work in other processes, one of which may die over its task without the others' harm."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -59,9 +61,7 @@ def in_processes(
 
 def _pooled(function: Callable, tasks: Sequence[Task], workers: int, start: Sequence):
     """Give every task to a pool and yield it with its future when that is done."""
-    # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, start)
+    pool = process_pool(workers, *start)
     waiting = iter(tasks)
     futures: dict[Future, Task] = {}
     try:
@@ -86,6 +86,26 @@ def _submit(pool: ProcessPoolExecutor, function: Callable, task: Task) -> Future
         return future
 
 
-def _start_worker(start: Callable, *arguments) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    start(*arguments)
+def process_pool(
+    workers: int, start: Callable | None = None, *arguments: Any
+) -> ProcessPoolExecutor:
+    """Processes that leave Ctrl-C to this one, but do not outlive it, however it ends.
+
+    Args:
+        start: importable by name. Each process calls `start(*arguments)` first, if given.
+    """
+    # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, _start_worker, (start, *arguments))
+
+
+def _start_worker(start: Callable | None, *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if start is not None:
+        start(*arguments)
