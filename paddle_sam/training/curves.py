@@ -20,7 +20,7 @@ _SAM = (
     *("loss_l2_cycle", "loss_lpips_real", "loss_id_real"),
 )
 _STYLEGAN2 = (
-    *("fid", "kid_alex", "D/score_real", "D/score_fake", "augment_p"),
+    *("fid", "kid_alex", "D/score_real", "D/score_fake", "augment_p", "D/sign_real"),
     *("G/path_length", "D/r1"),
 )
 _STARGAN2 = ("D/real", "D/fake", "D/reg", "G/adv", "G/sty", "G/ds", "G/cyc", "FID", "LPIPS")

@@ -31,6 +31,7 @@ from paddle_sam.data.loader import Batch
 from paddle_sam.data.transforms import shrunk
 from paddle_sam.losses.gan import logistic, path_lengths, r1_penalty_through
 from paddle_sam.optimizers.ema import averaged_copy, update_average
+from paddle_sam.optimizers.lazy_adam import lazy_adam
 from paddle_sam.optimizers.state import named_state, restore_named_state
 from paddle_sam.training import ada
 from paddle_sam.training.amp import MixedPrecision
@@ -120,9 +121,13 @@ class StyleGAN2Trainer:
             take_over(self.average, entries["g_ema"], source)
             send_from_first(self.average.state_dict().values(), self.world)
         config = self.config
+        lazy = {
+            "g": config.path_interval if config.path_weight else None,
+            "d": config.r1_interval if config.r1_gamma else None,
+        }
         self.optimizers = {
-            "g": _adam(self.generator, config.g_lr, config.path_weight, config.path_interval),
-            "d": _adam(self.discriminator, config.d_lr, config.r1_gamma, config.r1_interval),
+            "g": lazy_adam(_trained(self.generator), config.g_lr, lazy["g"]),
+            "d": lazy_adam(_trained(self.discriminator), config.d_lr, lazy["d"]),
         }
 
     def _entries(self) -> dict[str, dict[str, Any]]:
@@ -374,26 +379,14 @@ def averaging(config: StyleGAN2Config, step: int) -> float:
     return 0.5 ** (config.batch_size / max(half_life, 1e-8))
 
 
-def _adam(network: nn.Layer, rate: float, weight: float, interval: int):
-    """Adam for a loss whose regularisation is computed every `interval` steps only.
-
-    It then makes interval + 1 updates in `interval` steps, and rate and decays are corrected for
-    that (StyleGAN2, appendix B).
-    """
-    ratio = interval / (interval + 1) if weight else 1.0
-    return paddle.optimizer.Adam(
-        rate * ratio,
-        beta1=0.0,
-        beta2=0.99**ratio,
-        epsilon=1e-8,
-        parameters=[p for p in network.parameters() if not p.stop_gradient],
-    )
+def _trained(network: nn.Layer) -> list[paddle.Tensor]:
+    return [parameter for parameter in network.parameters() if not parameter.stop_gradient]
 
 
 @contextlib.contextmanager
 def _held(network: nn.Layer) -> Iterator[None]:
     """Compute no gradients by this network's parameters, inside of this context."""
-    trained = [p for p in network.parameters() if not p.stop_gradient]
+    trained = _trained(network)
     for parameter in trained:
         parameter.stop_gradient = True
     try:

@@ -99,6 +99,12 @@ def slope(network, loss, directions):
     return (found[0] - found[1]) / 2e-6
 
 
+def group_of(name):
+    if name.startswith("style."):
+        return "mapping"
+    return "bias" if name.endswith("bias") else "weight"
+
+
 @pytest.mark.parametrize(
     ("term", "augment_p"),
     [
@@ -124,14 +130,12 @@ def test_losses_and_gradients_equal_differences_in_double_precision(term, augmen
     independent = getattr(double, names.get(term, term))
     assert float(loss) == pytest.approx(independent(), rel=2e-5)
     rng = np.random.default_rng(1)
-    for group in ("weight", "bias"):  # gradients of biases are of another size
+    # Gradients of weights, biases and the mapping network are of different sizes.
+    for group in ("weight", "bias", "mapping")[: 3 if own == "generator" else 2]:
         directions = {
-            name: rng.normal(size=p.shape) * (name.endswith(group) or "input" in name)
+            name: rng.normal(size=p.shape) * (group_of(name) == group)
             for name, p in network.named_parameters()
         }
-        if term == "path_penalty" or own == "generator":
-            # The mapping network is left out: the independent path starts at its codes.
-            directions = {n: d * (not n.startswith("style.")) for n, d in directions.items()}
         expected = slope(getattr(double, own), independent, directions)
         found = sum(
             float((p.grad.astype("float64") * paddle.to_tensor(directions[name])).sum())
@@ -184,6 +188,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(term):
     for name, gradient in whole.items():
         scale = np.abs(gradient).max()
         np.testing.assert_allclose(parts[name], gradient, atol=2e-4 * scale + 1e-9, err_msg=name)
+
+
+def test_a_step_in_parts_is_a_step_of_the_whole_batch():
+    whole, parts = (
+        make_trainer("fixed", batch_size=8, augment_p=0.5, accumulate=count).train_step(batch(8), 0)
+        for count in (1, 4)
+    )
+    assert parts == pytest.approx(whole, rel=1e-2, abs=1e-3)
 
 
 def test_parts_hold_whole_groups_in_the_discriminators_order():

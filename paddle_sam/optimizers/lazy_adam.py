@@ -1,0 +1,29 @@
+"""Adam for losses of which a part is computed every few steps only (lazy regularisation)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+
+_BETA2 = 0.99
+
+
+def lazy_adam(
+    parameters: Sequence[paddle.Tensor], rate: float, interval: int | None
+) -> paddle.optimizer.Adam:
+    """StyleGAN2's Adam: no momentum, beta2 0.99, both per step of the loss.
+
+    With a regularisation every `interval` steps, in an update of its own, there are interval + 1
+    updates in `interval` steps; rate and decays are corrected for that by c = interval /
+    (interval + 1): c rate, beta2^c (Karras et al. 2020, arXiv 1912.04958, appendix B).
+
+    Args:
+        parameters: to be updated.
+        rate: learning rate.
+        interval: None where there is no regularisation.
+    """
+    ratio = 1.0 if interval is None else interval / (interval + 1)
+    return paddle.optimizer.Adam(
+        rate * ratio, beta1=0.0, beta2=_BETA2**ratio, epsilon=1e-8, parameters=list(parameters)
+    )
