@@ -46,6 +46,9 @@ def training_frames(config: VideosConfig) -> Iterator[np.ndarray]:
     columns, rows = parse_grid(config.grid)
     seeds = range(config.seed, config.seed + columns * rows)
     config = dataclasses.replace(config, engine="eager")  # not worth exporting for one batch
+    # Networks that have grown are all shown at the size of the last.
+    last = StyleGenerator.open(snapshots[-1][1], config)
+    config = dataclasses.replace(config, tile_size=last.tile_size(config.tile_size))
 
     @functools.lru_cache(maxsize=2)  # those a frame lies between
     def picture(index: int) -> np.ndarray:

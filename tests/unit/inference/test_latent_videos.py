@@ -106,6 +106,14 @@ def test_training_shows_the_same_seeds_in_every_snapshot(run):
     assert len({frame.tobytes() for frame in cut}) == 3 < len({f.tobytes() for f in frames})
 
 
+def test_snapshots_of_a_network_that_grew_are_shown_at_its_last_size(tmp_path):
+    for kimg, size in ((1, 128), (2, 256)):
+        save_generator(tmp_path / f"network_{kimg}.pdparams", tiny_generator(size))
+    config = VideosConfig(videos="training", snapshots=str(tmp_path), grid="1x1", fps=3, duration=1)
+    shapes = {frame.shape for frame in training_frames(config)}
+    assert shapes == {(256 + 42, 256, 3)}
+
+
 def test_crossfading_rests_at_each_picture():
     pictures = [np.full((1, 1, 3), shade, np.uint8) for shade in (0, 200)]
     values = [crossfade(pictures.__getitem__, k / 4)[0, 0, 0] for k in range(4)]

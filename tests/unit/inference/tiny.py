@@ -14,6 +14,7 @@ from paddle_sam.models.sam import SAM
 from paddle_sam.models.stylegan2 import Generator
 
 SIZE = 32
+CHANNELS = dict.fromkeys((4, 8, 16, 32, 64, 128, 256), 4)
 
 
 def tiny_sam(start="encoded_w_plus", pretrained=True, in_channels=4, output_size=SIZE) -> SAM:
@@ -22,7 +23,7 @@ def tiny_sam(start="encoded_w_plus", pretrained=True, in_channels=4, output_size
     arch |= {"squeeze_excite": False, "n_styles": 2 * output_size.bit_length() - 4}
     network = SAM(
         GradualStyleEncoder(SIZE, in_channels, **arch),
-        Generator(output_size, 16, 1, dict.fromkeys((4, 8, 16, 32, 64), 4)),
+        Generator(output_size, 16, 1, CHANNELS),
         GradualStyleEncoder(SIZE, 3, **arch) if pretrained else None,
         start,
     )
@@ -52,7 +53,7 @@ def tiny_pipeline(**options) -> AgePipeline:
 def tiny_generator(size=SIZE, seed=0) -> Generator:
     """With an average code, and noise that shows."""
     paddle.seed(seed)
-    generator = Generator(size, 16, 2, dict.fromkeys((4, 8, 16, 32, 64), 4))
+    generator = Generator(size, 16, 2, CHANNELS)
     random = np.random.default_rng(seed)
     generator.latent_avg = paddle.to_tensor(random.normal(size=16).astype("float32") / 4)
     for layer in [generator.conv1, *generator.convs]:
@@ -64,7 +65,7 @@ def tiny_generator(size=SIZE, seed=0) -> Generator:
 def save_generator(path, generator: Generator, latent_avg=True) -> None:
     """Write a weight file in the layout of a training run's snapshots."""
     arch = {"size": generator.size, "style_dim": 16, "mapping_layers": 2}
-    arch["channels"] = dict.fromkeys((4, 8, 16, 32, 64), 4)
+    arch["channels"] = CHANNELS
     state = {name: value.numpy() for name, value in generator.state_dict().items()}
     entry = {"network": "stylegan2_generator", "arch": arch, "state": state}
     content = {"kind": "stylegan2", "networks": {"g_ema": entry}}
