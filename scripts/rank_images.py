@@ -6,7 +6,8 @@
 
 Writes to --exp_dir ranking.csv, most real first, and contact sheets of both ends, best.jpg and
 worst.jpg. With --drop_percent it also writes kept.zip, an archive without the worst; your own files
-are only read. --samples ranks generated images, which stay in samples/.
+are only read. --samples ranks generated images, which stay in samples/. The same command goes on
+with a ranking that was stopped.
 
 Exit status: 0 done, 1 some images could not be read, 2 none.
 """

@@ -121,6 +121,15 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:16]}..."
 
 
+def check_outside(option: str, place: Path, source: Path) -> None:
+    """Raise `ConfigError` where `option` names a `place` in the folder that it is made from.
+
+    What is written there would be taken for a part of it the next time.
+    """
+    if source.is_dir() and place.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"{option}: {place} lies in the input {source}; name a place outside")
+
+
 def sha256(path: str | os.PathLike) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()

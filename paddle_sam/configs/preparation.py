@@ -44,7 +44,10 @@ class PrepareConfig:
     size: int = option(256, "height and width of the images, a power of two", minimum=8)
     format: str = option("png", "of the images in the archive", choices=("png", "jpg"))
     labels: str = option(
-        "none", "classes of the images: the folders they are in", choices=("none", "folders")
+        "none",
+        "classes of the images: the folders they are in, or those that each input states in a"
+        " dataset.json",
+        choices=("none", "folders", "inputs"),
     )
 
     crop: str = option(

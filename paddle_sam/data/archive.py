@@ -169,6 +169,14 @@ def content_digest(source: ImageSource) -> str:
     return sha256(source)
 
 
+def stamp(source: ImageSource) -> str:
+    """What changes when an image's file, or the archive it is in, does."""
+    if isinstance(source, ArchiveImage):
+        return f"{source.size}-{source.offset}-{source.crc}-{source.archive.stat().st_mtime_ns}"
+    status = source.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def relative_name(image: ImageSource, root: Path) -> str:
     """Path of an image within the folder or archive `root`, with `/`; a lone file's name."""
     if isinstance(image, ArchiveImage):

@@ -7,7 +7,8 @@ not belong there: bad crops, text, drawings among photographs. Look at both ends
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from paddle_sam.common.checkpoint_file import read_file
 from paddle_sam.common.checks import ConfigError, ImageError
-from paddle_sam.common.files import atomic_path
+from paddle_sam.common.files import atomic_path, check_outside, sha256
 from paddle_sam.common.images import save_image, to_network
 from paddle_sam.common.runtime import resolve_device
 from paddle_sam.common.weights import find_weight
@@ -29,10 +30,12 @@ from paddle_sam.data.archive import (
     open_image_set,
     read_description,
     read_source,
+    stamp,
     write_archive,
 )
 from paddle_sam.data.read_ahead import read_batches
 from paddle_sam.inference.sampling import sample
+from paddle_sam.inference.score_log import ScoreLog
 from paddle_sam.inference.sheets import contact_sheet
 from paddle_sam.inference.style_generator import EMBEDDED_GENERATOR
 from paddle_sam.models.checkpoint import network_from
@@ -53,15 +56,20 @@ class Ranking:
 def rank_images(config: RankConfig) -> Ranking:
     """Score all images, and write the table, the sheets of both ends, and perhaps an archive.
 
+    Scores are kept until all is written: a ranking that was stopped goes on where it was.
+
     Raises:
         PaddleSamError: the images or weights cannot be used.
     """
     folder = Path(config.exp_dir)
+    if config.data_path:
+        check_outside("--exp_dir", folder, Path(config.data_path))
     weights = config.checkpoint_path or find_weight(EMBEDDED_GENERATOR)
     discriminator = read_discriminator(weights, config.discriminator, config.device)
     images = make_samples(config) if config.samples else open_image_set(config.data_path)
+    log = ScoreLog(folder / "scores.jsonl", _facts(config, weights, images))
     scores, problems = score_all(
-        discriminator, images.images, config.batch_size, config.num_threads
+        discriminator, images.images, config.batch_size, config.num_threads, log
     )
     # Best first; of equal scores in the images' order; unreadable ones (NaN) last.
     order = np.argsort(-scores, kind="stable")
@@ -76,7 +84,21 @@ def rank_images(config: RankConfig) -> Ranking:
         write_subset(
             files[-1], config.data_path, images, [i for i in range(len(images)) if i not in drop]
         )
+    log.remove()
     return Ranking(len(images), len(problems), tuple(files))
+
+
+def _facts(config: RankConfig, weights: str | Path, images: ImageSet) -> dict:
+    """What scores, to their last bits, depend on."""
+    digest = hashlib.sha256()
+    for name, image in zip(images.names, images.images, strict=True):
+        digest.update(f"{name} {stamp(image)}\n".encode())
+    return {
+        "weights": sha256(weights),
+        "discriminator": config.discriminator,
+        "images": digest.hexdigest(),
+        "batch_size": config.batch_size,
+    }
 
 
 def read_discriminator(path: str | Path, part: str, device: str) -> Discriminator:
@@ -98,29 +120,49 @@ def read_discriminator(path: str | Path, part: str, device: str) -> Discriminato
 
 
 def score_all(
-    discriminator: Discriminator, images: Sequence[ImageSource], batch_size: int, workers: int
+    discriminator: Discriminator,
+    images: Sequence[ImageSource],
+    batch_size: int,
+    workers: int,
+    log: ScoreLog,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Scores (logits) float64 [N], higher for what looks more real; NaN where unreadable.
 
     Also gives why images are unreadable, by their indices. Every image is its own group of the
-    minibatch deviation, so that its score does not depend on what it is scored beside.
+    minibatch deviation, so that its score does not depend on what it is scored beside. What `log`
+    holds is not scored again, and what is scored is added to it.
 
     Raises:
         ImageError: none of them can be read.
     """
     discriminator.group_size = 1
+    batches = list(log.batches)
+    done = min(len(batches) * batch_size, len(images))
+    with tqdm(total=len(images), initial=done, desc="scoring", unit="img") as bar:
+        for read, failed in read_batches(images[done:], discriminator.size, batch_size, workers):
+            outcomes = _scores(discriminator, read) | failed
+            batches.append({done + place: outcome for place, outcome in outcomes.items()})
+            log.add(batches[-1])
+            bar.update(len(outcomes))
     scores, problems = np.full(len(images), np.nan), {}
-    with tqdm(total=len(images), desc="scoring", unit="img") as bar:
-        for batch, failed in read_batches(images, discriminator.size, batch_size, workers):
-            problems |= failed
-            if batch:
-                with paddle.no_grad():
-                    logits = discriminator(paddle.to_tensor(to_network(list(batch.values()))))
-                scores[list(batch)] = logits.numpy()[:, 0]
-            bar.update(len(batch) + len(failed))
+    for place, outcome in (item for batch in batches for item in batch.items()):
+        if isinstance(outcome, str):
+            problems[place] = outcome
+        else:
+            scores[place] = outcome
     if len(problems) == len(images):
+        log.remove()
         raise ImageError(f"none of {len(images)} images can be read, the first: {problems[0]}")
     return scores, problems
+
+
+def _scores(discriminator: Discriminator, images: Mapping[int, np.ndarray]) -> dict[int, float]:
+    """Logits of uint8 images [S, S, 3], under their keys."""
+    if not images:
+        return {}
+    with paddle.no_grad():
+        logits = discriminator(paddle.to_tensor(to_network(list(images.values()))))
+    return dict(zip(images, logits.numpy()[:, 0].tolist(), strict=True))
 
 
 def make_samples(config: RankConfig) -> ImageSet:

@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import lzma
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,11 +19,15 @@ from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.files import atomic_path
 from paddle_sam.common.images import list_images, natural_key
 from paddle_sam.data.archive import (
+    DESCRIPTION,
     ArchiveImage,
     ImageSource,
     is_archive,
     is_image_name,
+    open_image_set,
+    read_description,
     relative_name,
+    stamp,
     zip_members,
 )
 
@@ -59,10 +63,17 @@ class Task:
 
 
 def input_paths(data_path: str) -> list[Path]:
-    """The folders, archives or images that `--data_path` names, separated by commas."""
+    """The folders, archives or images that `--data_path` names, separated by commas.
+
+    Raises:
+        ConfigError: it names none.
+    """
     if Path(data_path).exists():
         return [Path(data_path)]
-    return [Path(part.strip()).expanduser() for part in data_path.split(",")]
+    parts = [part.strip() for part in data_path.split(",") if part.strip()]
+    if not parts:
+        raise ConfigError(f"--data_path: expected folders or archives, found {data_path!r}")
+    return [Path(part).expanduser() for part in parts]
 
 
 def list_tasks(paths: Sequence[Path], unpacked: Path) -> list[Task]:
@@ -76,11 +87,57 @@ def list_tasks(paths: Sequence[Path], unpacked: Path) -> list[Task]:
         ImageError, ConfigError: an input is missing, holds no images, or is damaged as a whole.
     """
     tasks = []
-    for label, path in zip(_labels(paths), paths, strict=True):
+    for start, path in zip(_names(paths), paths, strict=True):
         images = _images(path, unpacked)
-        tasks += [Task(f"{label}/{name}", image, _stamp(image)) for name, image in images]
+        tasks += [Task(f"{start}/{name}", image, stamp(image)) for name, image in images]
     _check_unique(tasks)
     return tasks
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The class of each image, 0, 1, ..., by its task's name; and what the classes are called.
+
+    names: one for each class, or None where they have none.
+    """
+
+    of: Mapping[str, int]
+    names: list[str] | None
+
+
+def folder_classes(tasks: Sequence[str]) -> Classes:
+    """Each folder is a class, named by its path; `tasks` are the names of some."""
+    folders = {task: str(PurePosixPath(task).parent) for task in tasks}
+    names = sorted(set(folders.values()))
+    return Classes({task: names.index(folder) for task, folder in folders.items()}, names)
+
+
+def input_classes(paths: Sequence[Path]) -> Classes:
+    """The classes that the inputs state in their `dataset.json`, as they are numbered there.
+
+    Raises:
+        ConfigError: an input states none, or two of them call their classes differently.
+    """
+    of: dict[str, int] = {}
+    called = {}
+    for start, path in zip(_names(paths), paths, strict=True):
+        description = read_description(path)
+        if not description.get("labels"):
+            raise ConfigError(
+                f"--labels inputs: {path} states no labels; expected a folder or zip with a"
+                f" {DESCRIPTION} that does"
+            )
+        images = open_image_set(path)
+        of |= {f"{start}/{n}": c for n, c in zip(images.names, images.labels, strict=True)}
+        called[path] = description.get("classes")
+    first, *others = paths
+    for other in others:
+        if called[other] != called[first]:
+            raise ConfigError(
+                f"--labels inputs: {first} and {other} name their classes differently"
+                f" ({called[first]}, {called[other]}); prepare them one by one"
+            )
+    return Classes(of, called[first])
 
 
 def _images(path: Path, unpacked: Path) -> list[tuple[str, ImageSource]]:
@@ -141,24 +198,17 @@ def _plain_tar(path: Path, opener, folder: Path) -> Path:
     return unpacked
 
 
-def _stamp(source: ImageSource) -> str:
-    if isinstance(source, ArchiveImage):
-        return f"{source.size}-{source.offset}-{source.crc}-{source.archive.stat().st_mtime_ns}"
-    status = source.stat()
-    return f"{status.st_size}-{status.st_mtime_ns}"
-
-
-def _labels(paths: Sequence[Path]) -> list[str]:
+def _names(paths: Sequence[Path]) -> list[str]:
     """A name for each input: the last part of its path, numbered where two share it."""
-    labels: list[str] = []
+    names: list[str] = []
     for path in paths:
-        name = path.resolve().name.split(".tar")[0].removesuffix(".zip")
+        last = path.resolve().name.split(".tar")[0].removesuffix(".zip")
         number = 2
-        label = name
-        while label in labels:
-            label, number = f"{name}-{number}", number + 1
-        labels.append(label)
-    return labels
+        name = last
+        while name in names:
+            name, number = f"{last}-{number}", number + 1
+        names.append(name)
+    return names
 
 
 def _check_unique(tasks: list[Task]) -> None:

@@ -7,11 +7,12 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError, ImageError
+from paddle_sam.common.files import check_outside
 from paddle_sam.common.runtime import cpu_threads
 from paddle_sam.configs.base import parse_names
 from paddle_sam.configs.preparation import AUGMENTATIONS, PrepareConfig
@@ -20,7 +21,14 @@ from paddle_sam.data.processes import in_processes
 from paddle_sam.preparation.augmentation import augment
 from paddle_sam.preparation.duplicates import Candidate, find_duplicates, look_the_same, reduced
 from paddle_sam.preparation.examine import Found, encode, examine, start_worker
-from paddle_sam.preparation.inputs import Task, input_paths, list_tasks
+from paddle_sam.preparation.inputs import (
+    Classes,
+    Task,
+    folder_classes,
+    input_classes,
+    input_paths,
+    list_tasks,
+)
 from paddle_sam.preparation.journal import Journal
 from paddle_sam.preparation.report import Copy, Item, counts, write_report
 
@@ -63,23 +71,25 @@ def prepare_dataset(config: PrepareConfig) -> Summary:
         raise ConfigError(f"--output: {output} is there already; name another or move it")
     inputs = input_paths(config.data_path)
     for path in inputs:
-        if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
-            raise ConfigError(f"--output: {output} lies in the input {path}; name a place outside")
+        check_outside("--output", output, path)
     settings = {
         name: value for name, value in asdict(config).items() if name not in _NOT_OF_THE_RESULT
     }
     report = output.with_name(f"{output.stem}_report")
     with Journal(output.with_name(f"{output.stem}_work"), settings) as journal:
         tasks = list_tasks(inputs, journal.unpacked)
+        classes = input_classes(inputs) if config.labels == "inputs" else None
         items = _examine_all(tasks, journal, config)
         items = _without_duplicates(items, config.duplicate_bits)
         kept = [item for item in items if item.kept]
         for index, item in enumerate(kept):
             item.target = f"{index // _PER_FOLDER:05d}/img{index:08d}.{config.format}"
+        if config.labels == "folders":
+            classes = folder_classes([item.task for item in kept])
         _add_copies(kept, journal, config)
         write_report(report, items, config.sheet_images)
         if kept:
-            _write(output, kept, config, settings)
+            _write(output, kept, classes, settings)
         journal.finish()
     return Summary(output if kept else None, report, counts(items))
 
@@ -98,7 +108,7 @@ def _examine_all(tasks: Sequence[Task], journal: Journal, config: PrepareConfig)
         found = journal.records[task.name]["found"]
         for index, values in enumerate(found):
             name = task.name if len(found) == 1 else f"{task.name}#{index}"
-            items.append(Item(name, Found(**values), journal.image(task.name, index)))
+            items.append(Item(name, task.name, Found(**values), journal.image(task.name, index)))
     return items
 
 
@@ -173,10 +183,8 @@ def _run(function: Callable, tasks: Sequence, config: PrepareConfig, died, title
         yield from tqdm(run, title, len(tasks), unit="img", disable=not tasks)
 
 
-def _write(output: Path, kept: Sequence[Item], config: PrepareConfig, settings: dict) -> None:
+def _write(output: Path, kept: Sequence[Item], classes: Classes | None, settings: dict) -> None:
     """Write the archive: every image followed by its copies, and where each comes from."""
-    labels = {item.name: str(PurePosixPath(item.name).parent) for item in kept}
-    classes = sorted(set(labels.values()))
 
     def files() -> Iterator[tuple[str, Item, str, ArchiveImage]]:
         """Name in the archive, image, what was done to it if it is a copy, where it lies."""
@@ -186,12 +194,9 @@ def _write(output: Path, kept: Sequence[Item], config: PrepareConfig, settings: 
             for number, copy in enumerate(item.copies, 1):
                 yield f"{stem}_{number}.{suffix}", item, copy.done, copy.picture
 
-    labelled = config.labels == "folders"
     description = {
-        "labels": [[name, classes.index(labels[item.name])] for name, item, _, _ in files()]
-        if labelled
-        else None,
-        "classes": classes if labelled else None,
+        "labels": classes and [[name, classes.of[item.task]] for name, item, _, _ in files()],
+        "classes": classes and classes.names,
         "settings": settings,
         "images": [_provenance(name, item, done) for name, item, done, _ in files()],
     }

@@ -38,10 +38,12 @@ class Copy:
 class Item:
     """An examined image: its name, what was found, and where the square or a small picture is.
 
+    task: the file it is from, of which several faces share the name's beginning.
     instead: of a duplicate, the one that is kept. target: its name in the archive, if kept.
     """
 
     name: str
+    task: str
     found: Found
     picture: ArchiveImage
     instead: Item | None = None

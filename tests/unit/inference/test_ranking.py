@@ -16,6 +16,7 @@ from paddle_sam.configs.base import from_dict
 from paddle_sam.configs.preparation import RankConfig
 from paddle_sam.data.archive import open_image_set, read_description, write_archive
 from paddle_sam.inference.ranking import rank_images, score_all
+from paddle_sam.inference.score_log import ScoreLog
 from paddle_sam.models.checkpoint import load
 from paddle_sam.models.stylegan2 import Generator
 from paddle_sam.models.stylegan2_discriminator import Discriminator
@@ -111,11 +112,49 @@ def test_unreadable_images_are_listed_last_and_not_kept(weights, folder, tmp_pat
         assert len(archive.namelist()) == 8 + 1  # one of nine dropped; and dataset.json
 
 
-def test_nothing_readable(weights, folder):
+def test_nothing_readable(weights, folder, tmp_path):
     for path in folder.iterdir():
         path.write_bytes(b"no")
     with pytest.raises(ImageError, match="none of 10 images can be read"):
-        score_all(load(weights, "d"), open_image_set(folder).images, 4, 0)
+        rank_images(config(weights, tmp_path, data_path=str(folder)))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_ranking_that_was_stopped_goes_on_where_it_was(weights, folder, tmp_path, monkeypatch):
+    options = {"data_path": str(folder), "batch_size": 3}
+    (folder / "4.png").write_bytes(b"no")
+    rank_images(config(weights, tmp_path, **options, exp_dir=str(tmp_path / "straight/out")))
+    scored = []
+    forward = Discriminator.forward
+
+    def stopped(network, images):
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        scored.append(len(images))
+        return forward(network, images)
+
+    monkeypatch.setattr(Discriminator, "forward", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        rank_images(config(weights, tmp_path, **options))
+    log = tmp_path / "out/scores.jsonl"
+    with log.open("a") as stream:
+        stream.write('{"6": 1.')  # what a kill in the middle of writing leaves behind
+    monkeypatch.setattr(
+        Discriminator, "forward", lambda d, x: scored.append(len(x)) or forward(d, x)
+    )
+    rank_images(config(weights, tmp_path, **options))
+    assert scored == [3, 2, 3, 1]
+    assert table(tmp_path) == table(tmp_path / "straight")
+    assert not log.exists()
+
+
+def test_scores_of_other_images_are_not_taken_over(weights, folder, tmp_path):
+    images = open_image_set(folder)
+    for facts in ({"images": "these"}, {"images": "others"}):
+        log = ScoreLog(tmp_path / "scores.jsonl", facts)
+        assert log.batches == []
+        score_all(load(weights, "d"), images.images, 4, 0, log)
+    assert len(ScoreLog(tmp_path / "scores.jsonl", facts).batches) == 3
 
 
 def test_samples_of_seeds_are_ranked(weights, tmp_path):
@@ -143,7 +182,8 @@ def test_the_embedded_discriminator_knows_noise_from_what_its_generator_makes(tm
         Image.fromarray(noise).save(tmp_path / f"out/samples/noise{index}.png")
     discriminator = load(find_weight("stylegan2_mini"), "d")
     images = open_image_set(tmp_path / "out/samples")
-    scores, _ = score_all(discriminator, images.images, 12, 0)
+    log = ScoreLog(tmp_path / "scores.jsonl", {})
+    scores, _ = score_all(discriminator, images.images, 12, 0, log)
     noisy = [name.startswith("noise") for name in images.names]
     assert scores[noisy].max() < scores[np.logical_not(noisy)].min()
 
@@ -160,6 +200,12 @@ def test_the_embedded_discriminator_knows_noise_from_what_its_generator_makes(tm
 def test_options_that_cannot_work(options, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(RankConfig, options)
+
+
+def test_results_among_the_images(weights, folder, tmp_path):
+    options = {"data_path": str(folder), "exp_dir": str(folder / "out")}
+    with pytest.raises(ConfigError, match="--exp_dir: .*out lies in the input .*images"):
+        rank_images(config(weights, tmp_path, **options))
 
 
 def test_a_file_without_a_discriminator(weights, folder, tmp_path):

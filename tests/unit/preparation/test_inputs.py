@@ -58,13 +58,18 @@ def test_several_inputs_and_names_with_commas(tmp_path):
     for folder in ("one/set", "two/set", "a,b"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "1.png").write_bytes(CONTENT)
-    both = f"{tmp_path}/one/set, {tmp_path}/two/set"
+    both = f"{tmp_path}/one/set, {tmp_path}/two/set,"
     assert [task.name for task in tasks_of(both, tmp_path)] == [
         "set/1.png",
         "set-2/1.png",
     ]
     assert [task.name for task in tasks_of(f"{tmp_path}/a,b", tmp_path)] == ["a,b/1.png"]
     assert [task.name for task in tasks_of(f"{tmp_path}/a,b/1.png", tmp_path)] == ["1.png/1.png"]
+
+
+def test_no_input():
+    with pytest.raises(ConfigError, match="--data_path: expected folders or archives, found ' , '"):
+        input_paths(" , ")
 
 
 def test_a_changed_file_is_another_task(tmp_path):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import skimage.data
 from PIL import Image
@@ -18,7 +19,12 @@ from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.images import decode_image, read_image
 from paddle_sam.configs.base import from_dict
 from paddle_sam.configs.preparation import AUGMENTATIONS, PrepareConfig
-from paddle_sam.data.archive import open_image_set, read_description, read_source
+from paddle_sam.data.archive import (
+    open_image_set,
+    read_description,
+    read_source,
+    write_archive,
+)
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import BatchLoader
 from paddle_sam.preparation.augmentation import augment
@@ -152,8 +158,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(dirty, prepared, tmp_
         deadline = time.monotonic() + 300
         while not (journal.is_file() and journal.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.005)
+        workers = psutil.Process(process.pid).children()
         process.send_signal(signal.SIGKILL)
     assert not output.exists()
+    assert workers and not psutil.wait_procs(workers, timeout=60)[1]  # they went, too
     done = journal.read_bytes().count(b"\n")
     assert done > 0
     # What a kill in the middle of writing leaves behind.
@@ -200,6 +208,39 @@ def test_copies_and_labels_of_a_tiny_set(tmp_path):
     remade, done = augment(first, AUGMENTATIONS, "copy 1 of in/a/0.png", 5)
     assert altered[0] == ", ".join(done)
     assert encode(remade, "jpg") == images.images[1].read_bytes() and copy.shape == first.shape
+
+
+def labelled(path, labels, classes=None, first=0):
+    """An archive with a picture for each label."""
+    images = pictures(first + len(labels))[first:]
+    names = [f"{index}.png" for index in range(len(labels))]
+    contents = ((name, encoded(i, "PNG")) for name, i in zip(names, images, strict=True))
+    description = {"labels": [list(pair) for pair in zip(names, labels, strict=True)]}
+    write_archive(path, contents, description | ({"classes": classes} if classes else {}))
+
+
+def test_labels_of_the_inputs_are_carried_over(tmp_path):
+    labelled(tmp_path / "a.zip", [2, 0, 1], ["cat", "dog", "hen"])
+    labelled(tmp_path / "b.zip", [1, 2], ["cat", "dog", "hen"], first=3)
+    files = [tmp_path / name for name in ("a.zip", "b.zip", "set.zip")]
+    options = {"output": str(files[2]), "labels": "inputs", "augment": 1}
+    prepare_dataset(config(data_path=f"{files[0]},{files[1]}", **options))
+    assert open_image_set(files[2]).labels == (2, 2, 0, 0, 1, 1, 1, 1, 2, 2)
+    assert read_description(files[2])["classes"] == ["cat", "dog", "hen"]
+
+
+def test_labels_that_cannot_be_carried_over(tmp_path):
+    labelled(tmp_path / "a.zip", [2, 0, 1], ["cat", "dog", "hen"])
+    labelled(tmp_path / "b.zip", [0, 0], ["hen"])
+    write_archive(tmp_path / "c.zip", [("0.png", encoded(pictures(1)[0], "PNG"))], {})
+    for names, message in (
+        (("a.zip", "b.zip"), "name their classes differently"),
+        (("a.zip", "c.zip"), "c.zip states no labels; expected a folder or zip"),
+    ):
+        data = ",".join(str(tmp_path / name) for name in names)
+        with pytest.raises(ConfigError, match=f"--labels inputs: .*{message}"):
+            prepare_dataset(config(data_path=data, output=str(tmp_path / "o.zip"), labels="inputs"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.zip", "c.zip"]
 
 
 def test_faces_of_photographs_and_pictures_without(tmp_path):
