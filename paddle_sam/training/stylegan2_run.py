@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.common.checkpoint_file import save_file
-from paddle_sam.common.checks import ConfigError
+from paddle_sam.common.checks import ConfigError, ImageError
 from paddle_sam.common.images import save_image, to_uint8
 from paddle_sam.common.runtime import seed_everything
 from paddle_sam.configs.base import to_json
 from paddle_sam.configs.stylegan2 import PLENTY_OF_IMAGES, StyleGAN2Config
-from paddle_sam.data.archive import read_source
+from paddle_sam.data.archive import ImageSource, read_source
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.data.loader import Batch, BatchLoader
 from paddle_sam.metrics.generated import GeneratedQuality
@@ -27,6 +28,7 @@ from paddle_sam.training.stylegan2_networks import Archs, read_start
 from paddle_sam.training.stylegan2_trainer import StyleGAN2Trainer
 
 _REALS_AT_ONCE = 32
+_CHECKED = 16
 
 
 def train_stylegan2(config: StyleGAN2Config) -> Path:
@@ -103,15 +105,22 @@ def _intervals(config: StyleGAN2Config) -> Intervals:
 
 
 def _images(config: StyleGAN2Config) -> ImagePairs:
+    """The training images, of which some from all over are checked to be large enough squares."""
     data = ImagePairs(config.train_data)
-    height, width = read_source(data.sources[0]).shape[:2]
-    if height != width or height < config.resolution:
-        raise ConfigError(
-            f"train_data: {data.sources[0]} has {width} x {height} pixels, expected squares of at"
-            f" least {config.resolution} (--resolution). Prepare the data set first: "
-            "python scripts/prepare_dataset.py --help"
-        )
+    for source in spread(data, _CHECKED).sources:
+        with contextlib.suppress(ImageError):  # the loader says which cannot be read
+            _check_square(source, config.resolution)
     return data
+
+
+def _check_square(source: ImageSource, resolution: int) -> None:
+    height, width = read_source(source).shape[:2]
+    if height != width or height < resolution:
+        raise ConfigError(
+            f"train_data: {source} has {width} x {height} pixels, expected squares of at least"
+            f" {resolution} (--resolution). Prepare the data set first: python"
+            " scripts/prepare_dataset.py --help"
+        )
 
 
 def _loader(data: ImagePairs, config: StyleGAN2Config, cache: bool = False) -> BatchLoader:

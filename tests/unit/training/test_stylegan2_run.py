@@ -13,10 +13,11 @@ import pytest
 
 import paddle_sam
 from paddle_sam.common.checkpoint_file import read_file
+from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.images import read_image, save_image
 from paddle_sam.data.dataset import ImagePairs
 from paddle_sam.models.lpips import LPIPS
-from paddle_sam.training.stylegan2_run import _judge, augmentation, spread
+from paddle_sam.training.stylegan2_run import _images, _judge, augmentation, spread
 from scripts.train_stylegan2 import main
 from tests.unit.training.comparing import assert_equal, records
 from tests.unit.training.stylegan2_tiny import TINY, make_trainer
@@ -183,6 +184,17 @@ def test_two_processes_equal_one(data, straight, tmp_path):
         for name in ("G/loss", "D/loss", "D/r1", "G/path_length", "augment_p"):
             if name in one:
                 assert two[name] == pytest.approx(one[name], rel=5e-3, abs=1e-3), name
+
+
+def test_images_that_are_no_squares_are_found(tmp_path):
+    config = dataclasses.replace(TINY, train_data=str(tmp_path))
+    for index in range(8):
+        save_image(tmp_path / f"{index}.png", np.zeros((16, 16, 3), np.uint8))
+    (tmp_path / "0.png").write_bytes(b"no")  # is for the loader to report
+    assert len(_images(config)) == 8
+    save_image(tmp_path / "6.png", np.zeros((16, 24, 3), np.uint8))
+    with pytest.raises(ConfigError, match="6.png has 24 x 16 pixels, expected squares of at least"):
+        _images(config)
 
 
 def test_small_sets_are_augmented():
