@@ -20,7 +20,8 @@ def resolve_device(name: str = "auto") -> str:
     """Choose where networks run: `auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`.
 
     Sets Paddle's current device and returns its name. Of several processes, started by
-    `paddle.distributed.launch`, each takes the GPU it was given. On a CPU also `keep_freed_memory`.
+    `paddle.distributed.launch`, each takes the GPU it was given. On a CPU also `keep_freed_memory`
+    and `use_all_processors`.
 
     Raises:
         ConfigError: the name is unknown, or this Paddle or machine has no such device.
@@ -48,6 +49,7 @@ def resolve_device(name: str = "auto") -> str:
     paddle.device.set_device(name)
     if name == "cpu":
         keep_freed_memory()
+        use_all_processors()
     return name
 
 
@@ -60,6 +62,21 @@ def cpu_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def use_all_processors() -> None:
+    """Have Paddle's layers compute in `cpu_threads` threads, unless OMP_NUM_THREADS says how many.
+
+    Paddle gives them one thread, and writes that into the variable when it is imported: a program
+    that imports Paddle before this package, and what `paddle.distributed.launch` starts, keep one.
+    """
+    if _ASKED_THREADS is None:
+        from paddle.base import core
+
+        core.set_num_threads(cpu_threads())
+
+
+_ASKED_THREADS = os.environ.get("OMP_NUM_THREADS")
 
 
 def free_memory() -> int:

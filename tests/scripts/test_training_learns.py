@@ -48,7 +48,8 @@ def command(faces: Path, run: Path) -> tuple[list[str], dict]:
     options = {"train_data": faces / "train", "test_data": faces / "test", "exp_dir": run}
     options |= {"max_steps": STEPS, "board_interval": 1, **intervals}
     flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("OMP_NUM_THREADS", None)  # which Paddle sets at its import: all processors
     script = [sys.executable, str(ROOT / "scripts" / "train.py"), "--preset", "mini", *flags]
     return script, {"env": environment, "cwd": ROOT}
 
