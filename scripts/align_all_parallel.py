@@ -13,7 +13,7 @@ Exit status: 0 all aligned, 1 some failed, 2 none could be aligned.
 
 from pathlib import Path
 
-from paddle_sam.common.runtime import command
+from paddle_sam.common.runtime import command, exit_status
 
 
 @command
@@ -40,8 +40,7 @@ def main(argv=None):
         workers=config.num_threads or cpu_threads(),
     )
     print(f"{output}: {summary}")
-    usable = summary.aligned + summary.skipped
-    return 0 if not summary.failed else 1 if usable else 2
+    return exit_status(summary.aligned + summary.skipped, summary.failed)
 
 
 if __name__ == "__main__":

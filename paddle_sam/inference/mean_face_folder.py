@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from paddle_sam.common.checks import CheckpointError, ConfigError, ImageError
 from paddle_sam.common.images import list_images, read_image, resize, save_image, to_network
+from paddle_sam.common.runtime import exit_status
 from paddle_sam.common.weights import locate
 from paddle_sam.configs.translation import AlignConfig
 from paddle_sam.data.mean_face import MEAN_FACE_SIZE, align_to_mean_face
@@ -53,7 +54,7 @@ def align_for_stargan2(config: AlignConfig) -> int:
         save_image(Path(config.out_dir) / name, crop)
         done += 1
     print(f"{done} of {len(inputs)} aligned: {config.out_dir}")
-    return 2 if not done else int(done < len(inputs))
+    return exit_status(done, len(inputs) - done)
 
 
 def load_mean_face(path: str | os.PathLike) -> np.ndarray:
