@@ -1,8 +1,13 @@
-"""Measure parity at full size and write docs/parity.md: python -m tests.parity.write_table"""
+"""Measure parity at full size and write docs/parity.md: python -m tests.parity.write_table
 
+It takes up to 18 GB; named cases (`python -m tests.parity.write_table training_step`) are measured
+alone, and the page's other rows stay.
+"""
+
+import argparse
+import contextlib
 import platform
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "parity.md"
 TEXT = Path(__file__).with_name("parity_page.md")
 
 
-def alignment() -> list[Comparison]:
+def alignment(folder: Path) -> list[Comparison]:
     """The FFHQ crop of the public-domain portrait, in grey levels."""
     from skimage import data
 
@@ -36,28 +41,34 @@ def alignment() -> list[Comparison]:
     ]
 
 
-def main() -> None:
-    rows = alignment()
-    with tempfile.TemporaryDirectory() as folder:
-        with paddle.no_grad():
-            for case in CASES:
-                rows += _shown(case(Path(folder)))
-        rows += _shown(training_step(Path(folder)))
-    lines = ["| network | quantity | largest error | tolerance |", "| --- | --- | --- | --- |"]
-    lines += [f"| {r.network} | {r.quantity} | {r.error:.1e} | {r.tolerance:.0e} |" for r in rows]
+def main(argv=None) -> None:
+    measures = {"alignment": alignment, **{case.__name__: case for case in CASES}}
+    measures["training_step"] = training_step  # the one with gradients
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", help=f"only these of {', '.join(measures)}")
+    chosen = parser.parse_args(argv).cases or list(measures)
+    rows = []
+    for name in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            gradients = contextlib.nullcontext() if name == "training_step" else paddle.no_grad()
+            with gradients:
+                for comparison in measures[name](Path(folder)):
+                    rows.append(comparison)
+                    print(comparison, flush=True)
+    lines = [f"| {r.network} | {r.quantity} | {r.error:.1e} | {r.tolerance:.0e} |" for r in rows]
+    if len(chosen) < len(measures):
+        lines = _other_rows({row.network for row in rows}) + lines
+    header = ["| network | quantity | largest error | tolerance |", "| --- | --- | --- | --- |"]
     machine = f"Paddle {paddle.__version__}, float32, CPU ({platform.machine()})"
-    page = TEXT.read_text().replace("{table}", "\n".join(lines)).replace("{machine}", machine)
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page)
+    page = TEXT.read_text().replace("{table}", "\n".join(header + lines))
+    PAGE.write_text(page.replace("{machine}", machine))
     print(f"written: {PAGE}")
 
 
-def _shown(comparisons: Iterable[Comparison]) -> list[Comparison]:
-    found = []
-    for comparison in comparisons:
-        found.append(comparison)
-        print(comparison, flush=True)
-    return found
+def _other_rows(networks: set[str]) -> list[str]:
+    """The page's present rows of other networks."""
+    table = PAGE.read_text().partition("| --- | --- | --- | --- |\n")[2].partition("\n\n")[0]
+    return [line for line in table.splitlines() if line.split(" | ")[0][2:] not in networks]
 
 
 if __name__ == "__main__":
