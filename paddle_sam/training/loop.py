@@ -128,7 +128,7 @@ class Run:
         test_batches: Callable[[], Iterable],
         say: Callable[[str], None] = tqdm.write,
     ) -> None:
-        """Train up to the last step. A first SIGTERM or Ctrl-C ends the run with a checkpoint.
+        """Train up to the last step. SIGTERM or Ctrl-C ends the run with a checkpoint.
 
         Args:
             batches_from: gives the endless batches from a step on.
@@ -150,7 +150,7 @@ class Run:
         )
         batches = batches_from(self.step)
         try:
-            with progress, stop_signals() as stop:
+            with progress, stop_signals(interrupt=self.world.size == 1) as stop:
                 while self.step < self.intervals.max_steps:
                     self._one_step(batches, test_batches, progress)
                     if anywhere(stop.is_set(), self.world):
@@ -266,30 +266,38 @@ def _not_finite(content: Mapping[str, Any]) -> str | None:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Give an event that the first SIGTERM or Ctrl-C sets; a second one acts as usual."""
+def stop_signals(interrupt: bool = True) -> Iterator[threading.Event]:
+    """Give an event that SIGTERM or Ctrl-C sets; a second Ctrl-C acts as usual.
+
+    A second SIGTERM does not: Paddle's launcher sends three within a second.
+
+    Args:
+        interrupt: whether a signal interrupts what waits for the system. What Paddle's processes
+            say to each other does not outlive that.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread hears signals
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def request(number, frame) -> None:
+        if stop.is_set():
+            return
         stop.set()
-        restore()
-        # Not print, which may be at work already.
-        os.write(2, b"\nstopping after this step; once more, and it stops at once\n")
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        with contextlib.suppress(OSError):  # not print, which may be at work already
+            os.write(2, b"\nstopping after this step; another Ctrl-C stops at once\n")
 
     for number in before:
         signal.signal(number, request)
+        if not interrupt:
+            signal.siginterrupt(number, False)
     try:
         yield stop
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def peak_memory() -> int:

@@ -187,15 +187,18 @@ def test_a_first_signal_ends_the_run_with_a_checkpoint(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_second_signal_acts_as_usual():
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_a_second_ctrl_c_acts_as_usual_but_not_a_second_sigterm(interrupt, capfd):
     before = signal.getsignal(signal.SIGINT)
-    with stop_signals() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.wait(1)
+    with stop_signals(interrupt) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.wait(1)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             stop.wait(0)
     assert signal.getsignal(signal.SIGINT) is before
+    assert capfd.readouterr().err.count("stopping after this step") == 1
 
 
 def test_snapshots_are_taken_with_the_panels(tmp_path):
