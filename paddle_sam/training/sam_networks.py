@@ -135,7 +135,7 @@ def _way_to(file: Path) -> str:
 
 def _load(config: SAMConfig, option: str, kind: type) -> paddle.nn.Layer:
     path = weight_path(config, option)
-    network = load(path, device=paddle.device.get_device())  # this process's own
+    network = load(path, device=config.device)
     if not isinstance(network, kind):
         raise CheckpointError(
             f"--{option}: {path} holds a {type(network).__name__}, expected {kind.__name__}"

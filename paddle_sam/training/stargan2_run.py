@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import paddle
 from tqdm import tqdm
 
 from paddle_sam.common.checks import ConfigError
@@ -47,8 +46,7 @@ def train_stargan2(config: StarGAN2Config) -> Path:
 
     checkpoints, step = RunCheckpoints(folder / "checkpoints"), config.resume_iter
     resumed = checkpoints.read(step) if step else checkpoints.read_latest()
-    here = paddle.device.get_device()
-    fan = load_fan(config.wing_path, here) if config.w_hpf > 0 else None
+    fan = load_fan(config.wing_path, config.device) if config.w_hpf > 0 else None
     trainer = StarGAN2Trainer(build_networks(config), config, fan, validation, world, judge)
     intervals = Intervals(
         max_steps=config.total_iters,
@@ -112,7 +110,7 @@ class TranslationJudge:
                     " and recall; give --no_fid"
                 )
             folder = Path(config.exp_dir) / "features"
-            self._features = open_store(config.inception_path, folder, paddle.device.get_device())
+            self._features = open_store(config.inception_path, folder, config.device)
 
     def __call__(self, system: StarGAN2) -> dict[str, float]:
         """Means over all pairs of domains: `latent/FID`, `reference/LPIPS` and so on."""

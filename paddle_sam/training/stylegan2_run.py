@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import paddle
 from tqdm import tqdm
 
 from paddle_sam.common.checkpoint_file import save_file
@@ -149,8 +148,7 @@ def _judge(config: StyleGAN2Config, data: ImagePairs) -> GeneratedQuality | None
             yield to_uint8(batch.source)
 
     if config.metric == "fid":
-        device = paddle.device.get_device()
-        return GeneratedQuality.fid(config.inception_path, device, reals, len(chosen))
+        return GeneratedQuality.fid(config.inception_path, config.device, reals, len(chosen))
     if config.metric == "kid_alex":
         return GeneratedQuality.kid_alex(config.lpips_path, reals, len(chosen))
     return None
