@@ -4,6 +4,7 @@ With PADDLE_SAM_SCREENSHOTS=docs/pictures it also renews the documentation's scr
 """
 
 import contextlib
+import io
 import os
 import shutil
 import threading
@@ -111,7 +112,8 @@ def _local(url: str, address: str) -> bool:
 
 def screenshot(page, name: str) -> None:
     if folder := os.environ.get("PADDLE_SAM_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        picture.quantize(256).save(Path(folder) / f"{name}.png", optimize=True)
 
 
 def strip_is_complete(page) -> None:
