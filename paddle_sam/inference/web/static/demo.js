@@ -79,6 +79,8 @@ async function open(address, file) {
     session: found.session, source: [address, file], model: found.model, faces: found.faces,
     references: 0, reference: null,
   });
+  URL.revokeObjectURL(element("aged").src);
+  element("aged").removeAttribute("src"); // of the photo before
   element("start").hidden = true;
   element("result").hidden = false;
   say(found.faces > 1 ? `Found ${found.faces} faces: choose one.` : "", true);
