@@ -7,6 +7,8 @@ listed with the reason in align_failures.jsonl beside the crops.
 
     python scripts/download_weights.py landmarks
     python scripts/align_all_parallel.py --root_path photos --num_threads 4
+    python scripts/align_all_parallel.py --root_path photos --size 64 --scale 0.6 --offset 0.5 \\
+        --oversample 4 --output_path for_sam_mini
 
 Exit status: 0 all aligned, 1 some failed, 2 none could be aligned.
 """
@@ -29,7 +31,7 @@ def main(argv=None):
 
     root = Path(config.root_path).resolve()
     output = Path(config.output_path or root.with_name(f"{root.name}_aligned"))
-    crop = CropSettings(config.size, config.scale, config.offset)
+    crop = CropSettings(config.size, config.scale, config.offset, config.oversample)
     summary = align_folder(
         root,
         output,

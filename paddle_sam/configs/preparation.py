@@ -21,6 +21,9 @@ class AlignFolderConfig:
     size: int = option(256, "side of the crops in pixels; sam_mini takes 64", minimum=1)
     scale: float = option(1.0, "size of the square: FFHQ's is 1, sam_mini's 0.6")
     offset: float = option(0.1, "its centre, from eyes (0) to mouth (1): sam_mini's is 0.5")
+    oversample: int = option(
+        1, "cut the crop out so many times larger, then reduce it; sam_mini takes 4", minimum=1
+    )
     face: str = option(
         "best",
         "which faces of a photograph: the most confident, the largest, or each",

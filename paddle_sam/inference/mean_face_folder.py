@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_sam.common.array_file import read_arrays
 from paddle_sam.common.checks import CheckpointError, ConfigError, ImageError
 from paddle_sam.common.images import list_images, read_image, resize, save_image, to_network
 from paddle_sam.common.runtime import exit_status
@@ -74,8 +75,7 @@ def load_mean_face(path: str | os.PathLike) -> np.ndarray:
         if not isinstance(layer, MeanFace):
             raise CheckpointError(f"{path}: expected celeba_lm_mean, found {type(layer).__name__}")
         return layer.mean.numpy().astype(np.float64)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive["mean"].astype(np.float64)
-    except Exception as error:  # zip, header and array readers raise their own kinds
-        raise CheckpointError(f"{path}: cannot be read as celeba_lm_mean.npz ({error})") from error
+    arrays = read_arrays(path, "fetch it again")
+    if "mean" not in arrays:
+        raise CheckpointError(f"{path}: holds no array `mean`, as celeba_lm_mean.npz does")
+    return arrays["mean"].astype(np.float64)

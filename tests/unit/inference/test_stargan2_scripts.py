@@ -218,7 +218,10 @@ def test_the_mean_face_may_be_converted_or_not(files, tmp_path):
     with pytest.raises(CheckpointError, match="expected celeba_lm_mean, found FaceHeatmaps"):
         load_mean_face(str(files / "wing.pdparams"))
     (tmp_path / "bad.npz").write_bytes(b"no archive")
-    with pytest.raises(CheckpointError, match="cannot be read as celeba_lm_mean.npz"):
+    with pytest.raises(CheckpointError, match="no NumPy archive, or one that is damaged"):
         load_mean_face(str(tmp_path / "bad.npz"))
+    np.savez(tmp_path / "other.npz", x=mean_face())
+    with pytest.raises(CheckpointError, match="holds no array `mean`, as celeba_lm_mean.npz does"):
+        load_mean_face(str(tmp_path / "other.npz"))
     with pytest.raises(CheckpointError, match="--lm_path: .*download_weights.py celeba_lm_mean"):
         load_mean_face(str(tmp_path / "missing.npz"))
