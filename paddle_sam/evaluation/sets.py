@@ -40,8 +40,9 @@ def evaluate_sets(config: SetsConfig) -> dict:
         PaddleSamError: an option is missing, or a file cannot be used.
     """
     _required(config, "real", "made")
-    store = _store(config)
+    # Before weights are read, so that a mistyped path is noticed at once.
     real, made = (list_sources(place) for place in (config.real, config.made))
+    store = _store(config)
     measures = set_measures(store.of_files(real, "real"), store.of_files(made, "made"))
     return _report(config, measures | {"real": len(real), "made": len(made)})
 
@@ -53,12 +54,12 @@ def evaluate_stylegan2(config: GeneratorConfig) -> dict:
         PaddleSamError: an option is missing, or a file cannot be used.
     """
     _required(config, "real")
+    real = list_sources(config.real)
     names = ("checkpoint_path", "truncation", "noise", "batch_size", "device")
     sampling = SamplingConfig(**{name: getattr(config, name) for name in names})
     path = checkpoint(sampling)
     generator = StyleGenerator.open(path, sampling, any_noise=config.noise != "stored")
     store = _store(config)
-    real = list_sources(config.real)
     facts = f"{sha256(path)} {config.truncation} {config.noise}"
     keys = [f"{facts} {seed}" for seed in range(config.num_images)]
     made = store.of_made(keys, image_maker(generator, sampling), "made")
@@ -73,13 +74,15 @@ def evaluate_stargan2(config: StarGAN2EvaluationConfig) -> dict:
         PaddleSamError: an option is missing, or a file cannot be used.
     """
     path = config.weight_file()
+    train = Domains(config.train_img_dir, "train_img_dir")
+    val = Domains(config.val_img_dir, "val_img_dir")
     system = StarGAN2.from_file(path, config.wing_path, config.device)
     config.expect(system.num_domains, system.generator.w_hpf)
     evaluation = TranslationEvaluation(
         system,
         "".join(sha256(locate(file)) for file in (path, config.wing_path) if file),
-        Domains(config.train_img_dir, "train_img_dir"),
-        Domains(config.val_img_dir, "val_img_dir"),
+        train,
+        val,
         Path(config.eval_dir),
         diversity_store(config.lpips_path, Path(config.cache_dir)),
         None if config.no_fid else _store(config),
