@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from paddle_sam.common.files import claim_folder, sha256
 from paddle_sam.common.images import read_image, save_image, to_network, to_uint8
+from paddle_sam.common.weights import locate
 from paddle_sam.data.archive import ImageSource, content_digest
 from paddle_sam.data.domains import Domains, read_all
 from paddle_sam.losses.lpips import load_lpips
@@ -195,7 +196,7 @@ def diversity_store(lpips_path: str | os.PathLike, folder: Path | None) -> Featu
     def measure(groups: Sequence[np.ndarray]) -> np.ndarray:
         return np.array([[diversity(lpips, to_network(group))] for group in groups])
 
-    settings = {"measure": "LPIPS diversity", "weights": sha256(lpips_path)}
+    settings = {"measure": "LPIPS diversity", "weights": sha256(locate(lpips_path))}
     return FeatureStore(folder, measure, settings)
 
 
