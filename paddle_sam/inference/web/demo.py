@@ -81,7 +81,7 @@ class Demo:
         self.worker = worker
         self.sessions = sessions
         self._models: dict[str, Model] = {}
-        self._video = threading.Lock()
+        self._video, self._full_size = threading.Lock(), threading.Lock()
 
     def prepare(self) -> None:
         """Load the default model and the face detector now, not when the first photo comes."""
@@ -150,10 +150,15 @@ class Demo:
         """
         session = self.sessions.get(token)
         aged = [decode_png(self.aged_image(token, face, look)) for face in faces]
-        photo = decode_image(session.photo, "the picture") if full else session.preview
-        quads = [session.quads[face] * photo.shape[1::-1] for face in faces]
-        changed = paste_back(photo, aged, quads)
-        return png(changed) if full else jpeg(changed)
+
+        def changed(photo: np.ndarray) -> np.ndarray:
+            quads = [session.quads[face] * photo.shape[1::-1] for face in faces]
+            return paste_back(photo, aged, quads)
+
+        if not full:
+            return jpeg(changed(session.preview))
+        with self._full_size:  # one at a time, as when they are opened
+            return png(changed(decode_image(session.photo, "the picture")))
 
     def video(self, token: str, face: int, look: Look) -> bytes:
         """The face growing old and young again as MP4; `look` says everything but the age.
