@@ -16,10 +16,10 @@ from paddle_sam.common.checks import ConfigError, check_shape
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Mean [D] and covariance [D, D], float64."""
+    """Mean [D], and a factor F [K, D], of any K, of the covariance F^T F; float64."""
 
     mean: np.ndarray
-    covariance: np.ndarray
+    factor: np.ndarray
 
     @classmethod
     def of(cls, features: np.ndarray) -> Gaussian:
@@ -34,21 +34,24 @@ class Gaussian:
         features = np.asarray(features, np.float64)
         mean = features.mean(axis=0)
         # Centred first, so that no digits are lost however large the mean is.
-        centred = features - mean
-        return cls(mean, centred.T @ centred / (len(features) - 1))
+        factor = (features - mean) / np.sqrt(len(features) - 1)
+        return cls(mean, np.linalg.qr(factor, mode="r") if len(features) > len(mean) else factor)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """C = F^T F, [D, D]."""
+        return self.factor.T @ self.factor
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
 
-    The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2),
-    which is symmetric: exact for singular covariances too, which few images have.
+    The trace of the root is the sum of the singular values of F_a F_b^T, whose squares are the
+    eigenvalues of C_a C_b: exact for the singular covariances of few images too, and quick then.
     """
     check_shape("mean", b.mean, a.mean.shape)
-    root = _symmetric_root(a.covariance)
-    eigenvalues = np.linalg.eigvalsh(root @ b.covariance @ root)
-    trace_of_root = np.sqrt(eigenvalues.clip(0)).sum()
-    traces = np.trace(a.covariance) + np.trace(b.covariance)
+    trace_of_root = np.linalg.svd(a.factor @ b.factor.T, compute_uv=False).sum()
+    traces = np.square(a.factor).sum() + np.square(b.factor).sum()
     return float(np.square(a.mean - b.mean).sum() + traces - 2 * trace_of_root)
 
 
@@ -90,8 +93,3 @@ def _squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x @ y.T / x.shape[1] + 1) ** 3
-
-
-def _symmetric_root(matrix: np.ndarray) -> np.ndarray:
-    eigenvalues, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(eigenvalues.clip(0))) @ vectors.T

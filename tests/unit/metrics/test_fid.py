@@ -15,14 +15,14 @@ def by_definition(a: Gaussian, b: Gaussian) -> float:
 
 
 def random_gaussian(rng, dimensions, rank=None):
-    factor = rng.normal(size=(dimensions, rank or dimensions))
-    return Gaussian(rng.normal(size=dimensions), factor @ factor.T)
+    factor = rng.normal(size=(rank or dimensions, dimensions))
+    return Gaussian(rng.normal(size=dimensions), factor)
 
 
 def test_equal_covariances_leave_the_distance_of_the_means():
     rng = np.random.default_rng(0)
     a = random_gaussian(rng, 8)
-    b = Gaussian(a.mean + 3.0, a.covariance)
+    b = Gaussian(a.mean + 3.0, a.factor)
     assert frechet_distance(a, b) == pytest.approx(9 * 8, rel=1e-9)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
@@ -30,8 +30,8 @@ def test_equal_covariances_leave_the_distance_of_the_means():
 def test_diagonal_covariances_have_a_closed_form():
     rng = np.random.default_rng(1)
     left, right = rng.uniform(0.1, 4, 6), rng.uniform(0.1, 4, 6)
-    a = Gaussian(np.zeros(6), np.diag(left))
-    b = Gaussian(np.full(6, 0.5), np.diag(right))
+    a = Gaussian(np.zeros(6), np.diag(np.sqrt(left)))
+    b = Gaussian(np.full(6, 0.5), np.diag(np.sqrt(right)))
     expected = 6 * 0.25 + np.square(np.sqrt(left) - np.sqrt(right)).sum()
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
@@ -47,9 +47,20 @@ def test_any_covariance_equals_the_definition(rank):
 
 def test_two_singular_covariances():
     """Fewer images than features: SciPy's root may fail there, the closed form does not."""
-    a = Gaussian(np.zeros(4), np.diag([4.0, 1.0, 0.0, 0.0]))
-    b = Gaussian(np.zeros(4), np.diag([1.0, 0.0, 9.0, 0.0]))
+    a = Gaussian(np.zeros(4), np.diag([2.0, 1.0, 0.0, 0.0]))
+    b = Gaussian(np.zeros(4), np.diag([1.0, 0.0, 3.0, 0.0]))
     assert frechet_distance(a, b) == pytest.approx(1 + 1 + 9, rel=1e-12)
+
+
+def test_few_images_and_many_features():
+    rng = np.random.default_rng(6)
+    left, right = rng.normal(size=(7, 40)), rng.normal(0.5, 2, size=(9, 40))
+    padded = [
+        Gaussian(g.mean, scipy.linalg.sqrtm(g.covariance + 1e-12 * np.eye(40)).real)
+        for g in (Gaussian.of(left), Gaussian.of(right))
+    ]
+    assert fid(left, right) == pytest.approx(frechet_distance(*padded), rel=1e-4)
+    assert fid(left, left) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_large_sample_of_known_gaussians_has_their_distance():
