@@ -287,7 +287,8 @@ def _result_names(paths: list[Path]) -> list[Path]:
 
 def results_folder(config: PhotoConfig) -> Path:
     """`--exp_dir`, or where results go without it."""
-    return Path(config.exp_dir or ("results" if config.data_path else "examples"))
+    own = config.data_path or getattr(config, "latent", "")
+    return Path(config.exp_dir or ("results" if own else "examples"))
 
 
 def report(summary: Summary, inputs: int, root: Path) -> None:

@@ -5,9 +5,16 @@ import pytest
 from PIL import Image
 
 from paddle_sam.common.checks import ImageError
-from paddle_sam.configs.inference import PhotoConfig
+from paddle_sam.configs.inference import AgeingConfig, PhotoConfig
 from paddle_sam.data.alignment import AlignedFace
-from paddle_sam.inference.photos import OtherFormat, Photo, face_mask, find_inputs, mask_of
+from paddle_sam.inference.photos import (
+    OtherFormat,
+    Photo,
+    face_mask,
+    find_inputs,
+    mask_of,
+    results_folder,
+)
 
 SQUARE = np.array([[0, 0], [0, 8], [8, 8], [8, 0]], np.float64)
 
@@ -25,6 +32,16 @@ def test_results_of_every_command_are_no_photographs(tmp_path):
     write(tmp_path / "contact_sheet_1.jpg")
     config = PhotoConfig(data_path=str(tmp_path), exp_dir=str(tmp_path))
     assert [name.as_posix() for name, _ in find_inputs(config)] == ["a.png", "holiday/a.png"]
+
+
+def test_only_the_portrait_s_results_are_examples():
+    for options, folder in (
+        ({}, "examples"),
+        ({"data_path": "a.jpg"}, "results"),
+        ({"latent": "a.npz"}, "results"),  # somebody's face, too
+        ({"latent": "a.npz", "exp_dir": "mine"}, "mine"),
+    ):
+        assert results_folder(AgeingConfig(**options)) == Path(folder)
 
 
 def test_masks_are_no_photographs_but_belong_to_them(tmp_path):
