@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_sam.common.checkpoint_file import read_file, save_file
-from paddle_sam.common.checks import ConfigError
+from paddle_sam.common.checks import CheckpointError, ConfigError
 
 TRAINING = "training"
 _NUMBERED = re.compile(r"iteration_(\d+)\.pdparams")
@@ -53,9 +53,18 @@ class RunCheckpoints:
         return numbered[max(numbered)] if numbered else None
 
     def read_latest(self) -> dict | None:
-        """Contents of the latest checkpoint, or None where there is none yet."""
+        """Contents of the latest checkpoint, or None where there is none yet.
+
+        Raises:
+            CheckpointError: it is damaged. It is not passed over: that would be a silent step back.
+        """
         path = self.latest()
-        return None if path is None else read_file(path)
+        try:
+            return None if path is None else read_file(path)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}. Moved away, it leaves the run to go on from the checkpoint before it."
+            ) from error
 
     def read(self, step: int) -> dict:
         """Contents of the checkpoint of `step`.
