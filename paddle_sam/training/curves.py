@@ -85,7 +85,7 @@ def _draw(axes, label: str, points: np.ndarray, colour: str) -> None:
 def _read(run: Path) -> _Curves:
     records = read_records(run)
     if not records:
-        raise ConfigError(f"{run}: holds no records; name the --exp_dir of a training")
+        raise ConfigError(f"{run}: holds no records yet; name the --exp_dir of a training")
     curves: _Curves = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record["split"] in ("train", "test"):
