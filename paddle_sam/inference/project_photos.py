@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,8 +32,9 @@ from paddle_sam.inference.photos import (
     check_present,
     face_mask,
     find_inputs,
-    read_photos,
     results_folder,
+    usable_photos,
+    with_progress,
 )
 from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.inference.projection import Best, ProjectionSettings, project
@@ -61,11 +62,15 @@ class Inverter:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A face to project. mask: float32 [S, S] in [0, 1], what of the crop counts."""
+    """A face to project.
+
+    mask: float32 [S, S] in [0, 1], what of the crop counts. last: of its photograph's faces.
+    """
 
     name: Path
     crop: np.ndarray
     mask: np.ndarray
+    last: bool
 
 
 def project_photos(config: ProjectConfig) -> Summary:
@@ -91,12 +96,18 @@ def project_photos(config: ProjectConfig) -> Summary:
         noise_weight=config.noise_regularize,
     )
     summary = Summary()
-    photos = read_photos(config, inputs, FaceCutter(inverter.crop), summary, targets_of)
+    photos = usable_photos(config, inputs, FaceCutter(inverter.crop), summary, targets_of)
     targets = (target for photo in photos for target in photo)
     named = OtherFormat()
     together = config.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)
-    while batch := list(islice(targets, together)):
-        project_batch(config, inverter, lpips, settings, batch, named)
+
+    def done_photos() -> Iterator[Target]:
+        while batch := list(islice(targets, together)):
+            project_batch(config, inverter, lpips, settings, batch, named)
+            yield from (target for target in batch if target.last)
+
+    for _ in with_progress(done_photos(), summary, len(inputs), results_folder(config)):
+        pass
     return summary
 
 
@@ -131,8 +142,10 @@ def load_inverter(checkpoint_path: str, device: str) -> Inverter:
 
 def targets_of(photo: Photo) -> list[Target]:
     """The faces of a photograph with their masks; raises `ImageError` where one cannot be used."""
-    named = zip(photo.face_names(), photo.faces, strict=True)
-    return [Target(name, face.image, face_mask(photo, face)) for name, face in named]
+    return [
+        Target(name, face.image, face_mask(photo, face), last=face is photo.faces[-1])
+        for name, face in zip(photo.face_names(), photo.faces, strict=True)
+    ]
 
 
 def project_batch(

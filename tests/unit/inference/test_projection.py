@@ -233,11 +233,13 @@ def test_a_latent_of_another_face_is_refused(projected, crops, tmp_path, capsys)
     assert "a.npz was projected from another face" in capsys.readouterr().err
 
 
-def test_photographs_that_differ_by_their_format_keep_their_own_latents(crops, tmp_path):
+def test_photographs_that_differ_by_their_format_keep_their_own_latents(crops, tmp_path, capsys):
     Image.open(crops / "a.png").save(tmp_path / "a.png")
     Image.open(crops / "b.png").save(tmp_path / "a.bmp")
     arguments = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out"), "--no_align"]
     assert project_command([*arguments, "--step", "1", "--lpips", "alex", "--no-save_mp4"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("2 of 2 photographs, faces: 2") > printed.rindex("times closer")
     latents = sorted((tmp_path / "out" / "projection").glob("*.npz"))
     assert len(latents) == 2
     one, other = (read_latent(path, 10, 128).crop for path in latents)
