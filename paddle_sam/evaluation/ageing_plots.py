@@ -64,7 +64,8 @@ def plot_identity(records: Sequence[FaceRecord], judge: str, by_gap: Sequence[Ma
     """Similarity to the input over the distance of the target from the input's age."""
     gaps, similarities = gaps_and_similarities(records, judge)
     figure, axes = _figure("age gap in years", "cosine similarity")
-    axes.plot(gaps, similarities, ".", color=_GREY, markersize=3, label="results")
+    # As pixels: as shapes, the results of thousands of faces would make the page huge.
+    axes.plot(gaps, similarities, ".", color=_GREY, markersize=3, label="results", rasterized=True)
     middles = [(step["from"] + step["to"]) / 2 for step in by_gap]
     axes.plot(middles, [step["mean"] for step in by_gap], "o-", color=_BLUE, label="mean")
     axes.set_ylim(top=1)
@@ -98,5 +99,5 @@ def _figure(x: str, y: str, width: float = 5):
 def _data_uri(figure: Figure) -> str:
     stream = io.BytesIO()
     with rc_context(_STYLE):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
+        figure.savefig(stream, format="svg", metadata={"Date": None}, dpi=200)
     return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode()
