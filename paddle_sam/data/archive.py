@@ -163,10 +163,17 @@ def read_source(source: ImageSource) -> np.ndarray:
 
 
 def content_digest(source: ImageSource) -> str:
-    """SHA-256 of an image file's content, in hexadecimal; the same in a folder and an archive."""
+    """SHA-256 of an image file's content, in hexadecimal; the same in a folder and an archive.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
     if isinstance(source, ArchiveImage):
         return hashlib.sha256(source.read_bytes()).hexdigest()
-    return sha256(source)
+    try:
+        return sha256(source)
+    except OSError as error:
+        raise ImageError(f"{source}: could not be read ({error.strerror or error}).") from error
 
 
 def stamp(source: ImageSource) -> str:

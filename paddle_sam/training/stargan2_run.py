@@ -90,7 +90,8 @@ class TranslationJudge:
         train, val: its domains.
 
     Raises:
-        PaddleSamError: weights are missing, or a domain is too small for a measure.
+        PaddleSamError: weights are missing, a domain is too small for a measure, or a training
+            image cannot be read.
     """
 
     def __init__(self, config: StarGAN2Config, train: Domains, val: Domains):
@@ -100,7 +101,7 @@ class TranslationJudge:
             config.num_outs_per_domain, config.val_batch_size, config.seed, config.max_val_images
         )
         self._features = None
-        if not config.no_fid:
+        if not config.no_fid and len(val) > 1:
             shown = min(len(files[: config.max_val_images or None]) for files in val.files)
             real, made = min(map(len, train.files)), config.num_outs_per_domain * shown
             if min(real, made) <= NEIGHBOURS:
@@ -111,6 +112,9 @@ class TranslationJudge:
                 )
             folder = Path(config.exp_dir) / "features"
             self._features = open_store(config.inception_path, folder, config.device)
+            # Now, not at the first validation, so that an unreadable image is known at once.
+            for name, files in zip(train.names, train.files, strict=True):
+                self._features.of_files(files, f"{name}: real")
 
     def __call__(self, system: StarGAN2) -> dict[str, float]:
         """Means over all pairs of domains: `latent/FID`, `reference/LPIPS` and so on."""

@@ -174,6 +174,12 @@ def test_an_interrupted_run_goes_on(files, tmp_path, monkeypatch):
     )
 
 
+def test_a_file_that_is_gone_is_named(files):
+    (link := files[0].with_name("link.png")).symlink_to("nowhere.png")
+    with pytest.raises(ImageError, match="link.png: could not be read"):
+        FeatureStore(None, Extractor(), {}).of_files([link])
+
+
 def test_what_is_not_to_be_kept_is_not(files, tmp_path):
     extractor = Extractor()
     store = FeatureStore(tmp_path / "cache", extractor, {})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 import paddle_sam
 from paddle_sam.common.checkpoint_file import read_file
-from paddle_sam.common.checks import ConfigError, TrainingError
+from paddle_sam.common.checks import ConfigError, ImageError, TrainingError
 from paddle_sam.common.images import read_image, save_image
 from paddle_sam.configs import stargan2 as options
 from paddle_sam.configs.base import parse
@@ -277,6 +278,11 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
     # Of the folder's features only those of real images are kept, for the next validation.
     kept = [np.load(path)["digests"] for path in tmp_path.rglob("part_*.npz")]
     assert sum(map(len, kept)) == 6
+    shutil.copytree(data / "train", tmp_path / "train")
+    bad = tmp_path / "train" / "adults" / "1.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(ImageError, match=re.escape(str(bad))):  # before the first step
+        stargan2_run.TranslationJudge(config, Domains(tmp_path / "train"), domains[1])
     without = dataclasses.replace(config, no_fid=True)
     assert stargan2_run.TranslationJudge(without, *domains)(system) == {}
 
