@@ -24,6 +24,10 @@ FORMAT_VERSION = 1
 # Protocol 5 writes arrays from their own memory; older ones copy every array first.
 PICKLE_PROTOCOL = 5
 
+# How PyTorch's files begin: an archive, or before version 1.6 a pickle with this number.
+TORCH_ZIP = b"PK\x03\x04"
+TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+
 
 def save_file(path: str | os.PathLike, content: Mapping) -> None:
     """Write `content` (plain values and NumPy arrays) to `path`, atomically.
@@ -76,7 +80,7 @@ def _diagnosis(path: Path, damaged: bool = True) -> str:
     if start.lstrip()[:1] == b"<":
         return "this is a web page, not a weight file; the download failed, fetch it again"
     convert = f"convert it first: python convert/convert_weights.py {path}"
-    if start[:4] == b"PK\x03\x04" or b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in start:
+    if start.startswith(TORCH_ZIP) or TORCH_LEGACY in start:
         return f"this is a PyTorch file; {convert}"
     if damaged:
         return "the file is truncated or damaged; fetch or convert it again"

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.common.array_pickle import ARRAY_GLOBALS
-from paddle_sam.common.checkpoint_file import FORMAT
+from paddle_sam.common.checkpoint_file import FORMAT, TORCH_LEGACY
 from paddle_sam.common.checks import CheckpointError
 
 PERSISTENCE = ("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -151,7 +151,7 @@ def is_pickle(path: str | os.PathLike) -> bool:
             start = stream.read(32)
     except OSError:  # whoever reads the file will say why
         return False
-    return start[:1] == b"\x80" and start[2:3] in (b"}", b"\x95") and b"l\xfc\x9cF" not in start
+    return start[:1] == b"\x80" and start[2:3] in (b"}", b"\x95") and TORCH_LEGACY not in start
 
 
 def read_nvidia_pickle(path: str | os.PathLike) -> dict:

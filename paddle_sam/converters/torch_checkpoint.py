@@ -16,11 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.common.checkpoint_file import TORCH_LEGACY, TORCH_ZIP
 from paddle_sam.common.checks import CheckpointError
 from paddle_sam.common.files import atomic_path
-
-LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-ZIP_MAGIC = b"PK\x03\x04"
 
 
 def _torch():
@@ -50,7 +48,7 @@ def read_torch(path: str | os.PathLike) -> dict:
                 path,
                 map_location="cpu",
                 weights_only=True,
-                mmap=start.startswith(ZIP_MAGIC),
+                mmap=start.startswith(TORCH_ZIP),
             )
     except Exception as error:  # torch reports damage as RuntimeError, EOFError, ValueError, ...
         if code := re.search(r"GLOBAL ([\w.]+)|(TorchScript)", str(error)):
@@ -107,7 +105,7 @@ def _first_bytes(path: Path) -> bytes:
             f"{path}: this is a web page saved under a weight file's name, what a failed download"
             " leaves (Google Drive does this when a file is too popular); fetch it by hand"
         )
-    if not start.startswith(ZIP_MAGIC) and LEGACY_MAGIC not in start:
+    if not start.startswith(TORCH_ZIP) and TORCH_LEGACY not in start:
         raise CheckpointError(
             f"{path}: not a PyTorch file (it begins with {start[:8].hex(' ')}); expected a .pt or"
             " .pth checkpoint"
