@@ -102,12 +102,8 @@ def align_folder(
                 _append(report, {"file": str(task.source.relative_to(root)), "error": problem})
                 bar.set_postfix(failed=failed)
             bar.update()
-    return FolderSummary(
-        aligned=len(open_tasks) - failed,
-        skipped=len(tasks) - len(open_tasks),
-        failed=failed,
-        report=report if failed else None,
-    )
+    aligned, skipped = len(open_tasks) - failed, len(tasks) - len(open_tasks)
+    return FolderSummary(aligned, skipped, failed, report if failed else None)
 
 
 def _plan(root: Path, output: Path, suffix: str) -> list[_Task]:
