@@ -28,6 +28,7 @@ from paddle_sam.training.amp import MixedPrecision
 from paddle_sam.training.distributed import (
     World,
     average_gradients,
+    meet,
     send_from_first,
     synchronise_batch_norm,
 )
@@ -178,6 +179,7 @@ class SAMTrainer:
                 self.amp.scale(judgement.total.sum() * (share / size)).backward()
             outcome.add(output, judgement)
         if share is not None:
+            meet(self.world)  # rendering may take longer elsewhere
             codes.backward(leaf.grad)
         return outcome
 
