@@ -93,6 +93,7 @@ class StyleGAN2Trainer:
         self.augment_p = 0.0 if augmentation == "none" else config.augment_p
         self.path_mean = 0.0
         self._signs: list[float] = []
+        self._penalties: dict[str, float] = {}  # the last, for records at any interval
         self.draws = StepDraws(config)
         self._amp = {name: MixedPrecision(config.amp) for name in ("g", "d")}
         group = archs.discriminator.get("group_size", 4)
@@ -121,13 +122,11 @@ class StyleGAN2Trainer:
             take_over(self.average, entries["g_ema"], source)
             send_from_first(self.average.state_dict().values(), self.world)
         config = self.config
-        lazy = {
-            "g": config.path_interval if config.path_weight else None,
-            "d": config.r1_interval if config.r1_gamma else None,
-        }
+        path = config.path_interval if config.path_weight else None
+        r1 = config.r1_interval if config.r1_gamma else None
         self.optimizers = {
-            "g": lazy_adam(_trained(self.generator), config.g_lr, lazy["g"]),
-            "d": lazy_adam(_trained(self.discriminator), config.d_lr, lazy["d"]),
+            "g": lazy_adam(_trained(self.generator), config.g_lr, path),
+            "d": lazy_adam(_trained(self.discriminator), config.d_lr, r1),
         }
 
     def _entries(self) -> dict[str, dict[str, Any]]:
@@ -143,7 +142,7 @@ class StyleGAN2Trainer:
         """Do step number `step` (0 is the first) on this process's share of its batch.
 
         Returns:
-            losses and scores by name, averaged over the share.
+            losses, scores and the last penalties by name, averaged over the share.
 
         Raises:
             TrainingError: a loss is not a finite number. The update that it belongs to was left.
@@ -158,15 +157,17 @@ class StyleGAN2Trainer:
             found = self._update("g", step, lambda part: self._path_penalty(part, step), plain=True)
             mean = average_values({"": found["G/path_length"]}, self.world)[""]
             self.path_mean += _PATH_DECAY * (mean - self.path_mean)
-            logged |= found
+            self._penalties |= found
         logged |= self._update("d", step, lambda part: self._discriminator_loss(part, step, reals))
         if config.r1_gamma and step % config.r1_interval == 0:
-            logged |= self._update("d", step, lambda part: self._r1(part, step, reals), plain=True)
+            found = self._update("d", step, lambda part: self._r1(part, step, reals), plain=True)
+            self._penalties |= found
         update_average(self.average, self.generator, averaging(config, step))
         self._adapt(step, logged["D/sign_real"])
         state = {"augment_p": self.augment_p, "size": float(size)}
         kimg = (step + 1) * config.batch_size / 1000
-        return logged | state | {"kimg": kimg, "loss": logged["G/loss"] + logged["D/loss"]}
+        state |= {"kimg": kimg, "loss": logged["G/loss"] + logged["D/loss"]}
+        return logged | self._penalties | state
 
     def _update(
         self, name: str, step: int, loss_of: Callable, plain: bool = False
@@ -347,6 +348,7 @@ class StyleGAN2Trainer:
             "path_mean": self.path_mean,
             "augment_p": self.augment_p,
             "signs": list(self._signs),
+            "penalties": dict(self._penalties),
             "loss_scale": {name: amp.state() for name, amp in self._amp.items()},
         }
 
@@ -360,6 +362,7 @@ class StyleGAN2Trainer:
         self.path_mean = training["path_mean"]
         self.augment_p = training["augment_p"]
         self._signs = list(training["signs"])
+        self._penalties = dict(training.get("penalties", {}))  # older checkpoints have none
         for name, amp in self._amp.items():
             amp.restore(training["loss_scale"][name])
 
