@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 from paddle_sam.common.checks import ConfigError
@@ -35,7 +37,7 @@ def serve(folder: str | Path, host: str, port: int) -> None:
     print(f"http://{host}:{port}/  (Ctrl-C ends it)")
     # Without a language VisualDL 2.5.3 fails on requests that state none; its pages would also
     # report to a counting service.
-    app.run(
+    server = app.run(
         logdir=[str(path) for path in logs],
         host=host,
         port=port,
@@ -43,3 +45,5 @@ def serve(folder: str | Path, host: str, port: int) -> None:
         language="en",
         telemetry=False,
     )
+    # It is a process of its own, which would outlive this one and hold the port.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(server, signal.SIGTERM))

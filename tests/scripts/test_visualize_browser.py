@@ -39,6 +39,8 @@ def address(tmp_path):
     finally:
         server.terminate()
         server.wait(30)
+        with pytest.raises(OSError):  # nothing is left behind
+            urlopen(url, timeout=5)
 
 
 def _wait(url, server):
