@@ -47,6 +47,7 @@ def resolve_device(name: str = "auto") -> str:
         )
         raise ConfigError(f"--device: {name} is not there: {reason}. Use --device cpu.")
     paddle.device.set_device(name)
+    paddle.disable_signal_handler()  # which answers SIGTERM with a page about Paddle's insides
     if name == "cpu":
         keep_freed_memory()
         use_all_processors()

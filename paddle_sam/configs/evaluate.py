@@ -12,6 +12,7 @@ from paddle_sam.configs.translation import WeightsConfig, check_mode, mode_optio
 INCEPTION = "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams"
 LPIPS = "pretrained_models/lpips_alex.npz"
 CLEAN, LEGACY = RESIZINGS = ("clean", "legacy")
+INCEPTION_V3, ALEXNET = FEATURES = ("inception", "alexnet")
 _IDENTITY = "face recognition weights that judge the crop's face region, such as IR-SE50"
 _ALIGNED_IDENTITY = (
     "face recognition weights that judge faces aligned by five points, such as CurricularFace"
@@ -22,7 +23,14 @@ _ALIGNED_IDENTITY = (
 class FeatureConfig:
     """What FID, KID, precision and recall are computed with."""
 
+    features: str = option(
+        INCEPTION_V3,
+        "what images are compared by: inception, as everywhere, or alexnet, whose weights are"
+        " easier to get and whose figures compare with each other only",
+        choices=FEATURES,
+    )
     inception_path: str = option(INCEPTION, "converted Inception-v3 of FID")
+    lpips_path: str = option(LPIPS, "LPIPS weights, which hold AlexNet")
     resizing: str = option(
         CLEAN,
         "how images get to 299 pixels: clean (antialiased), or legacy to compare with old figures",
@@ -32,6 +40,10 @@ class FeatureConfig:
     batch_size: int = option(32, "images at a time; changes speed and memory only", minimum=1)
     output: str = option("", "JSON file for the results (default: printed only)")
     device: str = option("auto", "auto, cpu, gpu or gpu:N")
+
+    def __post_init__(self):
+        if self.features == ALEXNET and self.resizing == LEGACY:
+            raise ConfigError(f"--resizing {LEGACY}: is for --features {INCEPTION_V3} only")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +82,11 @@ class StarGAN2EvaluationConfig(WeightsConfig, FeatureConfig):
     num_outs_per_domain: int = option(10, "translations of each image", minimum=2)
     max_images: int = option(0, "validation images of each domain; 0 for all", minimum=0)
     val_batch_size: int = option(32, "images translated at a time", minimum=1)
-    lpips_path: str = option(LPIPS, "LPIPS weights")
-    no_fid: bool = option(False, "leave out what needs Inception features")
+    no_fid: bool = option(False, "leave out FID, KID, precision and recall")
     seed: int = option(0, "seed of latents and references", minimum=0)
 
     def __post_init__(self):
+        super().__post_init__()
         check_mode(self.mode, "eval")
 
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.files import sha256, write_json
+from paddle_sam.common.runtime import resolve_device
 from paddle_sam.common.weights import locate
 from paddle_sam.configs.evaluate import (
+    ALEXNET,
     FeatureConfig,
     GeneratorConfig,
     SetsConfig,
@@ -22,6 +24,7 @@ from paddle_sam.data.archive import list_sources
 from paddle_sam.data.domains import Domains
 from paddle_sam.inference.sampling import render_seeds
 from paddle_sam.inference.style_generator import StyleGenerator, checkpoint
+from paddle_sam.metrics.alex_features import open_alex_store
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.inception_features import open_store
 from paddle_sam.metrics.translation import (
@@ -105,6 +108,9 @@ def image_maker(
 
 
 def _store(config: FeatureConfig) -> FeatureStore:
+    if config.features == ALEXNET:
+        resolve_device(config.device)
+        return open_alex_store(config.lpips_path, config.cache_dir, config.batch_size)
     return open_store(
         config.inception_path,
         config.cache_dir,
@@ -123,7 +129,7 @@ def _required(config: FeatureConfig, *names: str) -> None:
 
 def _report(config: FeatureConfig, results: Mapping) -> dict:
     """Add how the results were made, and write them if asked."""
-    report = {"resizing": config.resizing, **results}
+    report = {"features": config.features, "resizing": config.resizing, **results}
     if config.output:
         write_json(config.output, report)
     return report

@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-import paddle
 
-from paddle_sam.common.images import resize, to_network
 from paddle_sam.losses.lpips import load_lpips
+from paddle_sam.metrics.alex_features import AlexFeatures
 from paddle_sam.metrics.fid import fid, kid
 from paddle_sam.metrics.inception_features import InceptionFeatures
-from paddle_sam.models.lpips import LPIPS
 
-_SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
 Extract = Callable[[Sequence[np.ndarray]], np.ndarray]
-
-
-class AlexFeatures:
-    """AlexNet's features of images, for where Inception's weights cannot be had.
-
-    The activations that LPIPS compares, averaged over the image: what is in it, not where.
-    Distances in them are comparable with each other only, not with published FID or KID.
-
-    Args:
-        network: LPIPS with AlexNet.
-    """
-
-    def __init__(self, network: LPIPS):
-        self.network = network
-
-    @paddle.no_grad()
-    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Features [N, 1152] of uint8 RGB images [H, W, 3] of one size, about 1 in the square."""
-        if min(images[0].shape[:2]) < _SMALLEST:
-            images = [resize(image, _SMALLEST) for image in images]
-        taps = self.network.extract(paddle.to_tensor(to_network(images)))
-        # Activations have norm 1 at each pixel; the factor makes layers of all widths alike.
-        means = [tap.mean(axis=3).mean(axis=2) * math.sqrt(tap.shape[1]) for tap in taps]
-        return paddle.concat(means, axis=1).numpy()
 
 
 class GeneratedQuality:

@@ -1,6 +1,7 @@
 """Where networks run: devices, threads."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -41,3 +42,11 @@ def test_what_the_user_says_is_read_before_paddle_overwrites_it():
     command = [sys.executable, "-c", lines]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "None 1"
+
+
+def test_a_kill_needs_no_explanation():
+    lines = "import os, signal; from paddle_sam.common.runtime import resolve_device;"
+    lines += "resolve_device('cpu'); os.kill(os.getpid(), signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGTERM
+    assert "FatalError" not in done.stderr

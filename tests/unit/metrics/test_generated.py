@@ -4,8 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
+from paddle_sam.metrics.alex_features import AlexFeatures
 from paddle_sam.metrics.fid import kid
-from paddle_sam.metrics.generated import AlexFeatures, GeneratedQuality
+from paddle_sam.metrics.generated import GeneratedQuality
 from paddle_sam.models.lpips import LPIPS
 
 

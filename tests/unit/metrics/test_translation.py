@@ -8,10 +8,11 @@ import pytest
 
 from paddle_sam.common.checkpoint_file import save_file
 from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.images import read_image, save_image, to_network
+from paddle_sam.common.images import read_image, resize, save_image, to_network
 from paddle_sam.data.domains import Domains
 from paddle_sam.data.transforms import fit
 from paddle_sam.metrics import translation
+from paddle_sam.metrics.alex_features import AlexFeatures
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.fid import fid
 from paddle_sam.metrics.pair_scores import diversity
@@ -241,6 +242,22 @@ def test_the_command_compares_two_folders(root, weights, tmp_path, capsys):
     assert len(features) == 10
     assert evaluate(["sets", *flags, "--resizing", "legacy"]) == 0
     assert json.loads(capsys.readouterr().out)["FID"] != printed["FID"]
+
+
+def test_alexnet_stands_in_for_inception(root, weights, lpips, tmp_path, capsys):
+    folders = [root / split / "cat" for split in ("train", "val")]
+    flags = ["--real", str(folders[0]), "--made", str(folders[1]), "--features", "alexnet"]
+    flags += ["--lpips_path", str(weights / "lpips.npz"), "--cache_dir", str(tmp_path / "cache")]
+    flags += ["--batch_size", "2", "--device", "cpu"]
+    assert evaluate(["sets", *flags]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["features"] == "alexnet"
+    paths = [sorted(folder.iterdir()) for folder in folders]
+    images = [[resize(read_image(path), 224) for path in some] for some in paths]
+    expected = set_measures(*map(AlexFeatures(lpips), images))
+    assert {name: printed[name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert evaluate(["sets", *flags, "--resizing", "legacy"]) == 2
+    assert "--resizing legacy: is for --features inception only" in capsys.readouterr().err
 
 
 def test_the_command_runs_the_protocol(root, weights, tmp_path, capsys):
