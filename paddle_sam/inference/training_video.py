@@ -18,7 +18,7 @@ from paddle_sam.inference.sheets import caption_line, matrix
 from paddle_sam.inference.style_generator import StyleGenerator
 
 
-def find_snapshots(folder: Path) -> list[tuple[int, Path]]:
+def find_snapshots(folder: Path) -> list[tuple[float, Path]]:
     """The files `network_KIMG.pdparams` of a run folder or its `snapshots`: by rising KIMG.
 
     KIMG is how many thousand images the network had been trained on.
@@ -29,9 +29,10 @@ def find_snapshots(folder: Path) -> list[tuple[int, Path]]:
     if (folder / "snapshots").is_dir():
         folder = folder / "snapshots"
     named = [
-        (re.fullmatch(r"network[_-](\d+)", path.stem), path) for path in folder.glob("*.pdparams")
+        (re.fullmatch(r"network[_-](\d+(\.\d+)?)", path.stem), path)
+        for path in folder.glob("*.pdparams")
     ]
-    found = sorted((int(match[1]), path) for match, path in named if match)
+    found = sorted((float(match[1]), path) for match, path in named if match)
     if len(found) < 2:
         raise ConfigError(
             f"--snapshots: expected at least two files network_KIMG.pdparams in {folder}, found"
@@ -58,7 +59,7 @@ def training_frames(config: VideosConfig) -> Iterator[np.ndarray]:
         nearest = round(position)
         frame = crossfade(picture, position) if config.fade else picture(nearest)
         if config.labels:
-            captions = [f"{snapshots[nearest][0]:,} kimg", *[""] * (columns - 1)]
+            captions = [f"{snapshots[nearest][0]:,g} kimg", *[""] * (columns - 1)]
             frame = np.concatenate([frame, caption_line(captions, frame.shape[1] // columns)])
         yield frame
 

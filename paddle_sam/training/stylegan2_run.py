@@ -156,9 +156,11 @@ def _judge(config: StyleGAN2Config, data: ImagePairs) -> GeneratedQuality | None
 
 def _save_snapshot(folder: Path, trainer: StyleGAN2Trainer, step: int, panel: np.ndarray) -> None:
     """The averaged generator alone, and what it makes of the same latents every time."""
-    kimg = step * trainer.config.batch_size // 1000
-    save_file(folder / "snapshots" / f"network_{kimg:06d}.pdparams", trainer.snapshot())
-    save_image(folder / "samples" / f"fakes_{kimg:06d}.png", panel)
+    images = step * trainer.config.batch_size
+    close = trainer.config.snapshot_kimg < 1  # closer than whole thousands can tell apart
+    kimg = f"{images / 1000:010.3f}" if close else f"{images // 1000:06d}"
+    save_file(folder / "snapshots" / f"network_{kimg}.pdparams", trainer.snapshot())
+    save_image(folder / "samples" / f"fakes_{kimg}.png", panel)
 
 
 def _save_reals(folder: Path, data: ImagePairs, config: StyleGAN2Config) -> None:

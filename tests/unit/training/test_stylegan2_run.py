@@ -16,6 +16,7 @@ from paddle_sam.common.checkpoint_file import read_file
 from paddle_sam.common.checks import ConfigError
 from paddle_sam.common.images import read_image, save_image
 from paddle_sam.data.dataset import ImagePairs
+from paddle_sam.inference.training_video import find_snapshots
 from paddle_sam.models.lpips import LPIPS
 from paddle_sam.training.stylegan2_run import _images, _judge, augmentation, spread
 from scripts.train_stylegan2 import main
@@ -121,10 +122,10 @@ def test_a_signal_stops_a_run_with_a_checkpoint(data, straight, tmp_path):
 
 
 def test_what_a_run_leaves(straight):
-    # Fewer than a thousand images: every snapshot replaces the one before.
-    network = paddle_sam.load(straight / "snapshots" / "network_000000.pdparams", device="cpu")
-    assert network.size == 16
-    grid = read_image(straight / "samples" / "fakes_000000.png")
+    snapshots = find_snapshots(straight)
+    assert [kimg for kimg, _ in snapshots] == [0.004, 0.008, 0.016, 0.024]
+    assert paddle_sam.load(snapshots[-1][1], device="cpu").size == 16
+    grid = read_image(straight / "samples" / "fakes_000000.024.png")
     assert grid.shape == (8 * 16, 8 * 16, 3)
     assert (straight / "checkpoints" / "iteration_3.pdparams").exists()
     assert not (straight / "checkpoints" / "best_model.pdparams").exists()
