@@ -19,7 +19,13 @@ from paddle_sam.evaluation.faces import AlignedIdentity, face_key, reconstructio
 from paddle_sam.inference.faces import FaceCutter
 from paddle_sam.inference.measures import RegionIdentity
 from paddle_sam.inference.networks import read_inverter
-from paddle_sam.inference.photos import Summary, find_inputs, read_photos
+from paddle_sam.inference.photos import (
+    Summary,
+    find_inputs,
+    read_photos,
+    results_folder,
+    with_progress,
+)
 from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT
 from paddle_sam.losses.lpips import load_lpips
 from paddle_sam.models.sam import SAM
@@ -46,8 +52,9 @@ def evaluate_reconstruction(config: ReconstructionConfig) -> dict:
     files = {"model": path} | {name: getattr(config, name) for name in _FILES}
     facts = {name: sha256(locate(file)) for name, file in files.items() if file}
     claim_folder(folder, facts, "--exp_dir", "results")
-    photos, records = Summary(), []
-    for photo in read_photos(config, inputs, FaceCutter(crop_settings), photos):
+    summary, records = Summary(), []
+    photos = read_photos(config, inputs, FaceCutter(crop_settings), summary)
+    for photo in with_progress(photos, summary, len(inputs), results_folder(config)):
         for name, face in zip(photo.face_names(), photo.faces, strict=True):
             file = folder / "faces" / f"{face_key(face.image)}.json"
             if not file.is_file():
@@ -61,7 +68,7 @@ def evaluate_reconstruction(config: ReconstructionConfig) -> dict:
         "settings": dataclasses.asdict(config),
         "number_of_faces": len(records),
         **{name: _summary([record[name] for record in records]) for name in measures},
-        "failed": photos.failures,
+        "failed": summary.failures,
     }
     write_json(folder / "report.json", report | {"faces": records})
     return report

@@ -26,8 +26,8 @@ from paddle_sam.inference.photos import (
     check_present,
     face_mask,
     find_inputs,
+    read_photos,
     results_folder,
-    usable_photos,
     with_progress,
 )
 from paddle_sam.inference.pipeline import EMBEDDED_NOTE, AgePipeline
@@ -153,8 +153,8 @@ class Ageing:
             return self._projected(summary)
         cut_faces = self.pipeline.cut_faces
         if not self._latents:
-            return usable_photos(config, self._inputs, cut_faces, summary)
-        return usable_photos(config, self._inputs, cut_faces, summary, self._with_codes)
+            return read_photos(config, self._inputs, cut_faces, summary)
+        return read_photos(config, self._inputs, cut_faces, summary, self._with_codes)
 
     def _watched(self, results: Iterable[Result], summary: Summary) -> Iterator[Result]:
         inputs = len(self._inputs or self._latents)

@@ -107,21 +107,9 @@ def read_photos(
     path is noticed at once. What is given is what `prepare` makes of them; an `ImageError` of it
     is the input's failure.
 
-    Reading and aligning happen in threads, a few inputs ahead of the caller. For who works on one
-    after the other; see `with_progress` for the others.
+    Reading and aligning happen in threads, a few inputs ahead of the caller; `with_progress` shows
+    how far its results are.
     """
-    photos = usable_photos(config, inputs, cut_faces, summary, prepare)
-    return with_progress(photos, summary, len(inputs), results_folder(config))
-
-
-def usable_photos(
-    config: PhotoConfig,
-    inputs: Inputs,
-    cut_faces: FaceCutter,
-    summary: Summary,
-    prepare: Callable[[Photo], Result] = lambda photo: photo,
-) -> Iterator[Result]:
-    """`read_photos` without a progress bar and a summary at the end."""
     for name, future in _read_ahead(inputs, cut_faces, config, prepare):
         try:
             photo, prepared = future.result()

@@ -32,8 +32,8 @@ from paddle_sam.inference.photos import (
     check_present,
     face_mask,
     find_inputs,
+    read_photos,
     results_folder,
-    usable_photos,
     with_progress,
 )
 from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
@@ -96,7 +96,7 @@ def project_photos(config: ProjectConfig) -> Summary:
         noise_weight=config.noise_regularize,
     )
     summary = Summary()
-    photos = usable_photos(config, inputs, FaceCutter(inverter.crop), summary, targets_of)
+    photos = read_photos(config, inputs, FaceCutter(inverter.crop), summary, targets_of)
     targets = (target for photo in photos for target in photo)
     named = OtherFormat()
     together = config.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)

@@ -14,12 +14,13 @@ import paddle
 
 from paddle_sam.common.checks import CheckpointError
 
-_SCHEDULER = "lr_scheduler"
 _MASTER = "master_weight"
 
 
 def named_state(optimizer, parameters: Mapping[str, paddle.Tensor]) -> dict:
-    """Everything `optimizer` remembers, as {name: tensor}; schedulers under `lr_scheduler`.
+    """Everything `optimizer` remembers of its parameters, as {name: tensor}.
+
+    A learning-rate schedule is not among it: it has its own `state_dict`.
 
     Args:
         optimizer: any `paddle.optimizer.Optimizer`.
@@ -34,8 +35,6 @@ def named_state(optimizer, parameters: Mapping[str, paddle.Tensor]) -> dict:
     for kind, tensors in optimizer._accumulators.items():
         for parameter_name, tensor in tensors.items():
             state[f"{names[parameter_name]}/{kind}"] = tensor
-    if isinstance(optimizer._learning_rate, paddle.optimizer.lr.LRScheduler):
-        state[_SCHEDULER] = optimizer._learning_rate.state_dict()
     return state
 
 
@@ -48,15 +47,6 @@ def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], stat
     Raises:
         CheckpointError: the state belongs to another network or another kind of optimizer.
     """
-    state = dict(state)
-    if isinstance(optimizer._learning_rate, paddle.optimizer.lr.LRScheduler):
-        if _SCHEDULER not in state:
-            raise CheckpointError(
-                "optimizer state: holds no learning rate schedule; it was saved from a run with a"
-                " constant rate."
-            )
-        # A schedule's method, unlike a layer's, raises where a key is missing.
-        optimizer._learning_rate.set_state_dict(state.pop(_SCHEDULER))
     updated = {key.rpartition("/")[0] for key in state}
     strangers = sorted(updated - set(parameters))
     if strangers:
@@ -69,7 +59,6 @@ def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], stat
         block, [parameters[name] for name in parameters if name in updated]
     )
     targets = named_state(optimizer, parameters)
-    targets.pop(_SCHEDULER, None)
     if targets.keys() != state.keys():
         key = min(targets.keys() ^ state.keys())
         raise CheckpointError(

@@ -61,30 +61,6 @@ def test_names_are_structured():
     assert sorted(state) == [f"{layer}/{kind}" for layer in layers for kind in kinds]
 
 
-def test_carries_the_scheduler():
-    network = _network()
-    scheduler = paddle.optimizer.lr.StepDecay(0.1, step_size=2)
-    optimizer = Ranger(scheduler, network.parameters())
-    for _ in range(3):
-        scheduler.step()
-    state = named_state(optimizer, dict(network.named_parameters()))
-    fresh = paddle.optimizer.lr.StepDecay(0.1, step_size=2)
-    restore_named_state(
-        Ranger(fresh, network.parameters()), dict(network.named_parameters()), state
-    )
-    assert fresh.last_epoch == 3
-    assert fresh() == scheduler()
-
-
-def test_a_missing_schedule_is_named():
-    network = _network()
-    parameters = dict(network.named_parameters())
-    scheduled = Ranger(paddle.optimizer.lr.StepDecay(0.1, step_size=2), network.parameters())
-    constant = named_state(Ranger(0.1, network.parameters()), parameters)
-    with pytest.raises(CheckpointError, match="holds no learning rate schedule"):
-        restore_named_state(scheduled, parameters, constant)
-
-
 def test_carries_master_weights():
     def low_precision(name):
         tensor = paddle.ones([2], "bfloat16")
