@@ -15,10 +15,10 @@ import paddle
 
 from benchmarks import timing
 from benchmarks.published import published_sam
-from paddle_sam.common.images import to_network, to_uint8
-from paddle_sam.data.alignment import CropSettings
-from paddle_sam.inference.pipeline import AgePipeline
-from paddle_sam.models.sam import add_age_plane
+from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.core.images import to_network, to_uint8
+from paddle_sam.faces.alignment import CropSettings
+from paddle_sam.networks.sam import add_age_plane
 
 
 def naive(network, crop: np.ndarray, ages: list[int]) -> np.ndarray:

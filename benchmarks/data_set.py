@@ -15,13 +15,13 @@ import numpy as np
 import skimage.data
 
 from benchmarks import timing
-from paddle_sam.common.images import resize, save_image
-from paddle_sam.configs.preparation import PrepareConfig
-from paddle_sam.data.archive import open_image_set, write_archive
-from paddle_sam.data.dataset import read_sample
-from paddle_sam.preparation.duplicates import near_pairs
-from paddle_sam.preparation.examine import Examiner
-from paddle_sam.preparation.inputs import list_tasks
+from paddle_sam.core.images import resize, save_image
+from paddle_sam.imagesets.archive import open_image_set, write_archive
+from paddle_sam.imagesets.dataset import read_sample
+from paddle_sam.imagesets.prepare.duplicates import near_pairs
+from paddle_sam.imagesets.prepare.examine import Examiner
+from paddle_sam.imagesets.prepare.inputs import list_tasks
+from paddle_sam.imagesets.prepare.options import PrepareConfig
 
 IMAGES, SIZE = 256, 128
 

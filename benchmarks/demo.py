@@ -16,8 +16,8 @@ import threading
 import time
 
 from benchmarks import timing
-from paddle_sam.configs.demo import DemoConfig
-from paddle_sam.inference.web.serve import make_demo_server
+from paddle_sam.demo.options import DemoConfig
+from paddle_sam.demo.serve import make_demo_server
 
 
 def main(argv=None) -> None:

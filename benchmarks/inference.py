@@ -65,7 +65,7 @@ def in_own_process(name: str, args, folder: Path) -> dict:
 
 def measured(args) -> dict:
     """The row of the subject `args.child`, or why it cannot run here, which is a result, too."""
-    from paddle_sam.common.checks import ConfigError
+    from paddle_sam.errors import ConfigError
 
     try:
         row, image = measure(args)
@@ -79,8 +79,8 @@ def measure(args) -> tuple[dict, np.ndarray]:
     """The times of the subject `args.child`, and its image [1, 3, R, R] at `CHECKED_AGE`."""
     import paddle
 
-    from paddle_sam.common.weights import find_weight
-    from paddle_sam.inference.pipeline import EMBEDDED_DEFAULT
+    from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
+    from paddle_sam.core.weights import find_weight
 
     paddle.set_device("cpu")
     path = Path(args.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
@@ -98,8 +98,8 @@ def measure(args) -> tuple[dict, np.ndarray]:
 def naive(name: str, path: Path, _ages: int):
     """The reference's arithmetic, in Paddle or torch, for one age."""
     from benchmarks.naive import NaiveSAM, paddle_ops, torch_ops
-    from paddle_sam.common.images import to_network
-    from paddle_sam.inference.networks import read_sam
+    from paddle_sam.ageing.engines import read_sam
+    from paddle_sam.core.images import to_network
 
     network, crop = read_sam(path)
     torch = name.endswith("torch")
@@ -118,9 +118,9 @@ def by_pipeline(name: str, path: Path, ages: int):
     """The pipeline by one engine, for one age and for the whole strip."""
     import paddle
 
-    from paddle_sam.common.images import to_network
-    from paddle_sam.inference.networks import ageing_network
-    from paddle_sam.inference.pipeline import AgePipeline
+    from paddle_sam.ageing.engines import ageing_network
+    from paddle_sam.ageing.pipeline import AgePipeline
+    from paddle_sam.core.images import to_network
 
     pipeline = AgePipeline(*ageing_network(path, "cpu", name))
     crops = photograph(pipeline.crop.size)

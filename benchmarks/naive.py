@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-from paddle_sam.models.sam import SAM
+from paddle_sam.networks.sam import SAM
 
 GAIN = 2**0.5
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.common.checkpoint_file import load_strict
-from paddle_sam.converters.recognise import TABLES, recognise
-from paddle_sam.converters.rules import to_paddle
-from paddle_sam.models.checkpoint import build_empty
-from paddle_sam.models.sam import SAM
+from paddle_sam.convert.recognise import TABLES, recognise
+from paddle_sam.convert.rules import to_paddle
+from paddle_sam.core.weight_file import load_strict
+from paddle_sam.networks.load import build_empty
+from paddle_sam.networks.sam import SAM
 from tests.parity import recipe
 
 NAME = "sam_ffhq_aging"

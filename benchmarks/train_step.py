@@ -59,9 +59,9 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
     import numpy as np
     import paddle
 
-    from paddle_sam.common.runtime import resolve_device
-    from paddle_sam.data.loader import Batch
-    from paddle_sam.training.sam_trainer import Task
+    from paddle_sam.ageing.train.trainer import Task
+    from paddle_sam.core.runtime import resolve_device
+    from paddle_sam.imagesets.loader import Batch
 
     resolve_device("cpu")
     paddle.seed(0)
@@ -119,8 +119,8 @@ def torch_step(network, batch_size: int):
 
 def build_networks(size: str):
     """A SAM network with random weights, and its description."""
-    from paddle_sam.models.checkpoint import build_sam
-    from paddle_sam.training.sam_networks import new_encoder
+    from paddle_sam.ageing.train.networks import new_encoder
+    from paddle_sam.networks.load import build_sam
 
     decoder = {"size": 1024, "style_dim": 512}
     if size == "mini":
@@ -138,14 +138,14 @@ def build_networks(size: str):
 
 def build_trainer(size: str, batch_size: int, decoder_batch: int):
     """A trainer with random weights, in the published configuration or the mini one."""
-    from paddle_sam.configs.age import SIZES as AGE_SIZES
-    from paddle_sam.configs.sam import SAMConfig
-    from paddle_sam.losses.sam import LossWeights, SAMLoss
-    from paddle_sam.models.age_regressor import AgeRegressor
-    from paddle_sam.models.face_recognition import FaceEmbedder
-    from paddle_sam.models.lpips import LPIPS
-    from paddle_sam.training.sam_networks import Assembled
-    from paddle_sam.training.sam_trainer import SAMTrainer
+    from paddle_sam.ageing.losses import LossWeights, SAMLoss
+    from paddle_sam.ageing.train.age_options import SIZES as AGE_SIZES
+    from paddle_sam.ageing.train.networks import Assembled
+    from paddle_sam.ageing.train.options import SAMConfig
+    from paddle_sam.ageing.train.trainer import SAMTrainer
+    from paddle_sam.networks.age_regressor import AgeRegressor
+    from paddle_sam.networks.face_recognition import FaceEmbedder
+    from paddle_sam.networks.lpips import LPIPS
 
     network, arch = build_networks(size)
     for part in (network.decoder, network.pretrained_encoder):

@@ -9,11 +9,11 @@ __all__ = ["AgePipeline", "load"]
 
 def __getattr__(name: str):
     if name == "load":
-        from paddle_sam.models.checkpoint import load
+        from paddle_sam.networks.load import load
 
         return load
     if name == "AgePipeline":
-        from paddle_sam.inference.pipeline import AgePipeline
+        from paddle_sam.ageing.pipeline import AgePipeline
 
         return AgePipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,19 +15,19 @@ Exit status: 0 all aligned, 1 some failed, 2 none could be aligned.
 
 from pathlib import Path
 
-from paddle_sam.common.runtime import command, exit_status
+from paddle_sam.core.runtime import command, exit_status
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.preparation import AlignFolderConfig
+    from paddle_sam.imagesets.prepare.options import AlignFolderConfig
+    from paddle_sam.options import parse
 
     config = parse(AlignFolderConfig, argv, __doc__)
-    from paddle_sam.common.runtime import cpu_threads
-    from paddle_sam.data.align_folder import align_folder
-    from paddle_sam.data.alignment import CropSettings
-    from paddle_sam.models.face_landmarks import FaceLandmarker
+    from paddle_sam.core.runtime import cpu_threads
+    from paddle_sam.faces.align_folder import align_folder
+    from paddle_sam.faces.alignment import CropSettings
+    from paddle_sam.faces.landmarks import FaceLandmarker
 
     root = Path(config.root_path).resolve()
     output = Path(config.output_path or root.with_name(f"{root.name}_aligned"))

@@ -5,16 +5,16 @@
 Exit status: 0 all done, 1 some failed, 2 none.
 """
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.translation import AlignConfig, elsewhere
+    from paddle_sam.options import parse
+    from paddle_sam.stargan2.translate_options import AlignConfig, elsewhere
 
     config = parse(AlignConfig, argv, __doc__, refused=elsewhere(AlignConfig, "align"))
-    from paddle_sam.inference.mean_face_folder import align_for_stargan2
+    from paddle_sam.stargan2.align import align_for_stargan2
 
     return align_for_stargan2(config)
 

@@ -10,16 +10,16 @@ written on request.
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.editing import AnimationConfig
+    from paddle_sam.ageing.editing_options import AnimationConfig
+    from paddle_sam.options import parse
 
     config = parse(AnimationConfig, argv, __doc__)
-    from paddle_sam.inference.animation import animate
+    from paddle_sam.ageing.animate import animate
 
     return animate(config).status()
 

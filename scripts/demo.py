@@ -11,16 +11,16 @@ memory only, while they are used.
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.demo import DemoConfig
+    from paddle_sam.demo.options import DemoConfig
+    from paddle_sam.options import parse
 
     config = parse(DemoConfig, argv, __doc__)
-    from paddle_sam.inference.web.serve import serve
+    from paddle_sam.demo.serve import serve
 
     serve(config)
 

@@ -12,7 +12,7 @@ Exit status: 0 all there, 1 some failed, 2 none.
 import argparse
 from pathlib import Path
 
-from paddle_sam.common.runtime import command, exit_status
+from paddle_sam.core.runtime import command, exit_status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,8 +41,8 @@ def main(argv=None):
     args = options.parse_args(argv)
     if not (args.names or args.list):
         options.error("name what to download, or give --list")
-    from paddle_sam.common.weights import weights_dir
-    from paddle_sam.converters.obtain_weights import obtain_all, table
+    from paddle_sam.convert.obtain_weights import obtain_all, table
+    from paddle_sam.core.weights import weights_dir
 
     folder = args.output or weights_dir()
     ready = obtain_all(args.names, folder)

@@ -12,16 +12,16 @@ kept by name in an .npz file and applied, while ageing, by the other commands: -
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.editing import EditConfig
+    from paddle_sam.ageing.editing_options import EditConfig
+    from paddle_sam.options import parse
 
     config = parse(EditConfig, argv, __doc__)
-    from paddle_sam.inference.edit_sheets import edit_sheets
+    from paddle_sam.ageing.edit_sheets import edit_sheets
 
     return edit_sheets(config).status()
 

@@ -19,15 +19,15 @@ interrupted. Exit status: 0 all done, 1 some photographs failed, 2 nothing was e
 import json
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.common.checks import ConfigError
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.evaluate import KINDS
-    from paddle_sam.configs.translation import elsewhere
+    from paddle_sam.errors import ConfigError
+    from paddle_sam.metrics.options import KINDS
+    from paddle_sam.options import parse
+    from paddle_sam.stargan2.translate_options import elsewhere
 
     argv = list(sys.argv[1:] if argv is None else argv)
     kind = argv.pop(0) if argv else ""
@@ -39,7 +39,7 @@ def main(argv=None):
     refused = elsewhere(KINDS[kind], "eval") if kind == "stargan2" else None
     prog = f"evaluate.py {kind}"
     config = parse(KINDS[kind], argv, KINDS[kind].__doc__, refused=refused, prog=prog)
-    from paddle_sam.evaluation.run import evaluate
+    from paddle_sam.metrics.evaluate_run import evaluate
 
     results = evaluate(config)
     print(json.dumps(results, indent=2))

@@ -12,16 +12,16 @@ and fails if one of its models differs from Paddle's.
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.inference import ExportConfig
+    from paddle_sam.ageing.options import ExportConfig
+    from paddle_sam.options import parse
 
     config = parse(ExportConfig, argv, __doc__)
-    from paddle_sam.inference.exporting import export
+    from paddle_sam.ageing.exporting import export
 
     export(config)
 

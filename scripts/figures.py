@@ -16,16 +16,16 @@ Which layers are coarse, middle and fine follows from the resolution. At 1024 px
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.sampling import FiguresConfig
+    from paddle_sam.options import parse
+    from paddle_sam.stylegan2.options import FiguresConfig
 
     config = parse(FiguresConfig, argv, __doc__)
-    from paddle_sam.inference.figures import figures
+    from paddle_sam.stylegan2.figures import figures
 
     for path in figures(config):
         print(path)

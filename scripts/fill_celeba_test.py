@@ -10,7 +10,7 @@ Example: python scripts/fill_celeba_test.py --data_path datasets/CelebAMask-HQ
 import argparse
 from pathlib import Path
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv=None):
     args = parser().parse_args(argv)
-    from paddle_sam.data.celeba_test import fill_celeba_test
+    from paddle_sam.imagesets.celeba_test import fill_celeba_test
 
     copied, missing = fill_celeba_test(args.data_path, args.output_path)
     print(f"copied to {args.output_path}: {', '.join(path.name for path in copied)}")

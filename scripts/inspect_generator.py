@@ -13,16 +13,16 @@ A_to_B.png, .mp4   with --latents: between two images that scripts/project.py ha
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.sampling import InspectionConfig
+    from paddle_sam.options import parse
+    from paddle_sam.stylegan2.options import InspectionConfig
 
     config = parse(InspectionConfig, argv, __doc__)
-    from paddle_sam.inference.inspection import inspect_generator
+    from paddle_sam.stylegan2.inspection import inspect_generator
 
     for path in inspect_generator(config):
         print(path)

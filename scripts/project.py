@@ -11,16 +11,16 @@ the photograph's edge. The .npz file is the face for the other commands: --laten
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.editing import ProjectConfig
+    from paddle_sam.ageing.editing_options import ProjectConfig
+    from paddle_sam.options import parse
 
     config = parse(ProjectConfig, argv, __doc__)
-    from paddle_sam.inference.project_photos import project_photos
+    from paddle_sam.ageing.project import project_photos
 
     return project_photos(config).status()
 

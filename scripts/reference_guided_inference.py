@@ -10,16 +10,16 @@ the same age. They stand on top of each sheet, above the results.
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.editing import ReferenceConfig
+    from paddle_sam.ageing.editing_options import ReferenceConfig
+    from paddle_sam.options import parse
 
     config = parse(ReferenceConfig, argv, __doc__)
-    from paddle_sam.inference.style_mixing import reference_guided
+    from paddle_sam.ageing.mixing import reference_guided
 
     return reference_guided(config).status()
 

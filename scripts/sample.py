@@ -12,16 +12,16 @@ sheets of many, EXP_DIR/sample_sheets/sheet_N.png.
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.sampling import SamplingConfig
+    from paddle_sam.options import parse
+    from paddle_sam.stylegan2.options import SamplingConfig
 
     config = parse(SamplingConfig, argv, __doc__)
-    from paddle_sam.inference.sampling import sample
+    from paddle_sam.stylegan2.sampling import sample
 
     for sheet in sample(config):
         print(sheet)

@@ -7,16 +7,16 @@ side), a grid `latent_DOMAIN.jpg` for each domain (a row for each latent), and `
 which the sources take on the style of one reference after the other.
 """
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.translation import SampleConfig, elsewhere
+    from paddle_sam.options import parse
+    from paddle_sam.stargan2.translate_options import SampleConfig, elsewhere
 
     config = parse(SampleConfig, argv, __doc__, refused=elsewhere(SampleConfig, "sample"))
-    from paddle_sam.inference.translation import sample
+    from paddle_sam.stargan2.translate import sample
 
     for path in sample(config):
         print(path)

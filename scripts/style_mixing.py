@@ -9,16 +9,16 @@ them is a row for each age, beginning with the face itself at that age.
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.editing import StyleMixingConfig
+    from paddle_sam.ageing.editing_options import StyleMixingConfig
+    from paddle_sam.options import parse
 
     config = parse(StyleMixingConfig, argv, __doc__)
-    from paddle_sam.inference.style_mixing import style_mixing
+    from paddle_sam.ageing.mixing import style_mixing
 
     return style_mixing(config).status()
 

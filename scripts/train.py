@@ -12,16 +12,16 @@ that was stopped, exactly where it was. Checkpoints in EXP_DIR/checkpoints are w
 Options ending in _lambda, _aging or _crop are factors of the losses.
 """
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs import sam
-    from paddle_sam.configs.base import parse
+    from paddle_sam.ageing.train import options as sam
+    from paddle_sam.options import parse
 
     config = parse(sam.SAMConfig, argv, __doc__, sam.PRESETS, sam.implied)
-    from paddle_sam.training.sam_run import train_sam
+    from paddle_sam.ageing.train.run import train_sam
 
     folder = train_sam(config)
     print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")

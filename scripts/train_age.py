@@ -7,16 +7,16 @@ JSON. The same command goes on with a run that was stopped.
     python scripts/train_age.py --train_data FACES --labels ages.csv --network mini --input_size 64
 """
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.age import AgeConfig
-    from paddle_sam.configs.base import parse
+    from paddle_sam.ageing.train.age_options import AgeConfig
+    from paddle_sam.options import parse
 
     config = parse(AgeConfig, argv, __doc__)
-    from paddle_sam.training.age_run import train_age
+    from paddle_sam.ageing.train.age_run import train_age
 
     folder = train_age(config)
     print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")

@@ -8,19 +8,19 @@ Checkpoints in EXP_DIR/checkpoints are what --checkpoint_path of the other comma
     python scripts/train_stargan2.py --preset mini --train_img_dir AGES/train --val_img_dir AGES/val
 """
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs import stargan2
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.translation import elsewhere
+    from paddle_sam.options import parse
+    from paddle_sam.stargan2 import options as stargan2
+    from paddle_sam.stargan2.translate_options import elsewhere
 
     config_type = stargan2.StarGAN2Config
     refused = elsewhere(config_type, "train")
     config = parse(config_type, argv, __doc__, stargan2.PRESETS, stargan2.implied, refused)
-    from paddle_sam.training.stargan2_run import train_stargan2
+    from paddle_sam.stargan2.run import train_stargan2
 
     folder = train_stargan2(config)
     print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")

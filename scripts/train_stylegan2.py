@@ -9,16 +9,16 @@ From a model:   python scripts/train_stylegan2.py --train_data FACES --init_from
 On a processor: python scripts/train_stylegan2.py --train_data FACES --preset mini
 """
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs import stylegan2
-    from paddle_sam.configs.base import parse
+    from paddle_sam.options import parse
+    from paddle_sam.stylegan2.train import options as stylegan2
 
     config = parse(stylegan2.StyleGAN2Config, argv, __doc__, stylegan2.PRESETS, stylegan2.implied)
-    from paddle_sam.training.stylegan2_run import train_stylegan2
+    from paddle_sam.stylegan2.train.run import train_stylegan2
 
     folder = train_stylegan2(config)
     print(

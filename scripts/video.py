@@ -16,16 +16,16 @@ All but the last loop without a seam. MP4 files are H.264 in yuv420p, which ever
 
 import sys
 
-from paddle_sam.common.runtime import command
+from paddle_sam.core.runtime import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.configs.base import parse
-    from paddle_sam.configs.sampling import VideosConfig
+    from paddle_sam.options import parse
+    from paddle_sam.stylegan2.options import VideosConfig
 
     config = parse(VideosConfig, argv, __doc__)
-    from paddle_sam.inference.latent_videos import videos
+    from paddle_sam.stylegan2.videos import videos
 
     for path in videos(config):
         print(path)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.common.checks import ConfigError, EngineError
-from paddle_sam.common.runtime import keep_freed_memory, return_freed_memory
+from paddle_sam.core.runtime import keep_freed_memory, return_freed_memory
+from paddle_sam.errors import ConfigError, EngineError
 from paddle_sam.export.predictor import Predictor
 from paddle_sam.export.static_model import DESCRIPTION, LATENT_AVG
-from paddle_sam.models.sam import pool
+from paddle_sam.networks.sam import pool
 
 ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
 # Above this size of weights (bytes) memory rules: models that are not needed are let go, and

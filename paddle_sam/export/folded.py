@@ -12,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddle_sam.models.stylegan2_ops import EqualLinear
+from paddle_sam.networks.stylegan2_ops import EqualLinear
 
 
 def constant(values: np.ndarray) -> paddle.Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.common.checks import ConfigError, EngineError
+from paddle_sam.errors import ConfigError, EngineError
 from paddle_sam.export.predictor import Predictor
 
 TOLERANCE = 1e-3

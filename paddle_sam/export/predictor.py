@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.common.checks import EngineError
-from paddle_sam.common.runtime import cpu_threads
+from paddle_sam.core.runtime import cpu_threads
+from paddle_sam.errors import EngineError
 
 
 class Predictor:

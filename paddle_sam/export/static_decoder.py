@@ -1,6 +1,6 @@
 """The generator as it runs at inference: W+ codes in, image out, everything else constant.
 
-What differs from `paddle_sam.models.stylegan2.Generator`, none of it in the values:
+What differs from `paddle_sam.networks.stylegan2.Generator`, none of it in the values:
 
 - weight and learning rate gains, the squared weights of the demodulation, noise strength times
   stored noise: constants;
@@ -19,8 +19,8 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.export.folded import FoldedLinear, constant, doubles
-from paddle_sam.models.stylegan2 import Generator, ModulatedConv2D, StyledConv, ToRGB
-from paddle_sam.models.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
+from paddle_sam.networks.stylegan2 import Generator, ModulatedConv2D, StyledConv, ToRGB
+from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
 
 
 class StaticDecoder(nn.Layer):

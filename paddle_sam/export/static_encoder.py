@@ -1,6 +1,6 @@
 """The pSp encoder as it runs at inference: image in, W+ offsets out, everything else constant.
 
-What differs from `paddle_sam.models.psp_encoder.GradualStyleEncoder`, none of it in the values:
+What differs from `paddle_sam.networks.psp_encoder.GradualStyleEncoder`, none of it in the values:
 
 - batch norm behind a convolution is folded into it (that before one is not: at the border its
   shift does not commute with the zero padding);
@@ -18,8 +18,8 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.export.folded import FoldedConv, FoldedLinear, constant, doubles
-from paddle_sam.models.psp_encoder import GradualStyleEncoder, MapToStyle
-from paddle_sam.models.residual_body import ResidualUnit, SqueezeExcite
+from paddle_sam.networks.psp_encoder import GradualStyleEncoder, MapToStyle
+from paddle_sam.networks.residual_body import ResidualUnit, SqueezeExcite
 
 
 class StaticEncoder(nn.Layer):

@@ -19,8 +19,8 @@ from paddle.static import InputSpec
 
 from paddle_sam.export.static_decoder import StaticDecoder, StaticMapping
 from paddle_sam.export.static_encoder import StaticEncoder
-from paddle_sam.models.sam import SAM
-from paddle_sam.models.stylegan2 import Generator
+from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.stylegan2 import Generator
 
 DESCRIPTION = "network.json"
 LATENT_AVG = "latent_avg.npy"

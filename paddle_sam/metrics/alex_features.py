@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.common.files import sha256
-from paddle_sam.common.images import resize, to_network
-from paddle_sam.common.weights import locate
-from paddle_sam.losses.lpips import load_lpips
+from paddle_sam.core.files import sha256
+from paddle_sam.core.images import resize, to_network
+from paddle_sam.core.weights import locate
 from paddle_sam.metrics.feature_store import FeatureStore
-from paddle_sam.models.lpips import LPIPS
+from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.lpips_weights import load_lpips
 
 _SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
 _SIZE = 224  # of the images that AlexNet was trained on

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.files import atomic_path
-from paddle_sam.data.archive import ImageSource, content_digest, read_source
+from paddle_sam.core.files import atomic_path
+from paddle_sam.errors import ConfigError
+from paddle_sam.imagesets.archive import ImageSource, content_digest, read_source
 
 FORMAT = 1
 _PART_SIZE = 64  # images in memory together, and lost at most when a run is killed

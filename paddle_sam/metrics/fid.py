@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from paddle_sam.common.checks import ConfigError, check_shape
+from paddle_sam.errors import ConfigError, check_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,14 +15,14 @@ import paddle
 import paddle.nn.functional as F
 from PIL import Image
 
-from paddle_sam.common.checks import CheckpointError, ConfigError
-from paddle_sam.common.files import sha256
-from paddle_sam.common.images import check_image
-from paddle_sam.common.weights import locate
-from paddle_sam.configs.evaluate import CLEAN, RESIZINGS
+from paddle_sam.core.files import sha256
+from paddle_sam.core.images import check_image
+from paddle_sam.core.weights import locate
+from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.metrics.feature_store import FeatureStore
-from paddle_sam.models.checkpoint import load
-from paddle_sam.models.inception import FEATURES, INPUT_SIZE, InceptionV3
+from paddle_sam.metrics.options import CLEAN, RESIZINGS
+from paddle_sam.networks.inception import FEATURES, INPUT_SIZE, InceptionV3
+from paddle_sam.networks.load import load
 
 
 class InceptionFeatures:

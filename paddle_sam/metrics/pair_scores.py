@@ -12,10 +12,10 @@ import paddle
 import paddle.nn.functional as F
 from skimage.metrics import structural_similarity
 
-from paddle_sam.common.checks import ConfigError, check_shape
-from paddle_sam.common.images import to_network
-from paddle_sam.models.face_recognition import FaceEmbedder
-from paddle_sam.models.lpips import LPIPS
+from paddle_sam.core.images import to_network
+from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.lpips import LPIPS
 
 _SSIM_SIGMA = 1.5
 _SSIM_WINDOW = 11

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from paddle_sam.common.checks import ConfigError, check_shape
+from paddle_sam.errors import ConfigError, check_shape
 
 NEIGHBOURS = 3  # the published k
 _BLOCK = 1024

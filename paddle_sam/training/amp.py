@@ -6,7 +6,7 @@ import contextlib
 
 import paddle
 
-from paddle_sam.common.checks import ConfigError
+from paddle_sam.errors import ConfigError
 
 
 class MixedPrecision:

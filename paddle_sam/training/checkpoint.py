@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paddle_sam.common.checkpoint_file import read_file, save_file
-from paddle_sam.common.checks import CheckpointError, ConfigError
+from paddle_sam.core.weight_file import read_file, save_file
+from paddle_sam.errors import CheckpointError, ConfigError
 
 TRAINING = "training"
 _NUMBERED = re.compile(r"iteration_(\d+)\.pdparams")

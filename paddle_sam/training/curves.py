@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.files import atomic_path
+from paddle_sam.core.files import atomic_path
+from paddle_sam.errors import ConfigError
 from paddle_sam.training.run_logger import read_records
 
 # What runs of each kind are watched by, in this order; other runs show their first values. Values

@@ -15,8 +15,8 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
-from paddle_sam.common.checks import ConfigError
-from paddle_sam.common.runtime import resolve_device
+from paddle_sam.core.runtime import resolve_device
+from paddle_sam.errors import ConfigError
 
 # Gradients travel in pieces of about this many values.
 _BUCKET = 1 << 24

@@ -21,9 +21,9 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.common.checks import ConfigError, ImageError, OutputError, TrainingError
-from paddle_sam.common.files import atomic_path, remove_leftovers
-from paddle_sam.configs.base import check_resumable, read_json
+from paddle_sam.core.files import atomic_path, remove_leftovers
+from paddle_sam.errors import ConfigError, ImageError, OutputError, TrainingError
+from paddle_sam.options import check_resumable, read_json
 from paddle_sam.training.checkpoint import TRAINING, RunCheckpoints
 from paddle_sam.training.distributed import World, anywhere, average_values, meet
 from paddle_sam.training.run_logger import RunLogger

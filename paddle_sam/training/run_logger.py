@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.common.files import append_text, atomic_path
-from paddle_sam.common.images import read_image, save_image
+from paddle_sam.core.files import append_text, atomic_path
+from paddle_sam.core.images import read_image, save_image
 
 _VISUALDL_FILE = "vdlrecords.run.log"
 

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from paddle_sam.common.checks import ConfigError
+from paddle_sam.errors import ConfigError
 
 
 def run_logs(folder: str | Path) -> list[Path]:

@@ -17,11 +17,11 @@ import paddle
 import paddle.nn.functional as F
 
 import paddle_sam
-from paddle_sam.configs.evaluate import RESIZINGS
-from paddle_sam.converters.convert import convert_file
+from paddle_sam.convert.convert import convert_file
 from paddle_sam.metrics.inception_features import InceptionFeatures, clean_input
-from paddle_sam.models.face_heatmaps import masks_from_heatmaps
-from paddle_sam.models.sam import add_age_plane, mix_latents
+from paddle_sam.metrics.options import RESIZINGS
+from paddle_sam.networks.face_heatmaps import masks_from_heatmaps
+from paddle_sam.networks.sam import add_age_plane, mix_latents
 from tests.parity import recipe
 
 HERE = Path(__file__).resolve().parent

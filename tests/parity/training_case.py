@@ -14,11 +14,11 @@ import numpy as np
 import paddle
 import torch
 
-from paddle_sam.configs.sam import SAMConfig
-from paddle_sam.converters.convert import convert_file
-from paddle_sam.data.loader import Batch
-from paddle_sam.training.sam_networks import assemble, build_loss
-from paddle_sam.training.sam_trainer import SAMTrainer, Task
+from paddle_sam.ageing.train.networks import assemble, build_loss
+from paddle_sam.ageing.train.options import SAMConfig
+from paddle_sam.ageing.train.trainer import SAMTrainer, Task
+from paddle_sam.convert.convert import convert_file
+from paddle_sam.imagesets.loader import Batch
 from tests.parity import recipe
 from tests.parity.cases import FULL, Comparison, compare, expected
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from tests import ROOT
 from tests.parity.cases import CASES, Comparison, expected
 from tests.parity.training_case import training_step
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "parity.md"
+PAGE = ROOT / "docs" / "parity.md"
 TEXT = Path(__file__).with_name("parity_page.md")
 
 
@@ -24,8 +25,8 @@ def alignment(folder: Path) -> list[Comparison]:
     """The FFHQ crop of the public-domain portrait, in grey levels."""
     from skimage import data
 
-    from paddle_sam.data.alignment import CropSettings, align_faces
-    from paddle_sam.models.face_landmarks import FaceLandmarker
+    from paddle_sam.faces.alignment import CropSettings, align_faces
+    from paddle_sam.faces.landmarks import FaceLandmarker
 
     want = expected("alignment_astronaut")
     landmarker = FaceLandmarker()

@@ -15,8 +15,8 @@ import skimage.data
 import torch
 from PIL import Image
 
-from paddle_sam.common.checkpoint_file import read_file, save_file
-from paddle_sam.common.weights import find_weight
+from paddle_sam.core.weight_file import read_file, save_file
+from paddle_sam.core.weights import find_weight
 from scripts.animate import main as animate
 from scripts.edit import main as edit
 from scripts.inference import main as inference

@@ -16,10 +16,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from paddle_sam.common.weights import find_weight
-from paddle_sam.configs.demo import DemoConfig
-from paddle_sam.inference.web.serve import make_demo_server
-from tests.unit.inference.tiny import save_recognition
+from paddle_sam.core.weights import find_weight
+from paddle_sam.demo.options import DemoConfig
+from paddle_sam.demo.serve import make_demo_server
+from tests.unit.ageing.tiny import save_recognition
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

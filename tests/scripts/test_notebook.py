@@ -1,12 +1,13 @@
 """The notebook in examples/ is executed, cell by cell, and shows what its text says."""
 
 import json
-from pathlib import Path
 
 import av
 import numpy as np
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "age_a_face.ipynb"
+from tests import ROOT
+
+NOTEBOOK = ROOT / "examples" / "age_a_face.ipynb"
 
 
 def test_the_notebook_runs(tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 PAGES = [
     path
     for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]

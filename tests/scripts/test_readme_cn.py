@@ -3,11 +3,11 @@
 import ast
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README_cn.md").read_text(encoding="utf-8")
 LANGUAGES = {"README.md", "README_cn.md"}

@@ -16,14 +16,14 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.common.checkpoint_file import read_file
-from paddle_sam.common.images import save_image, to_uint8
-from paddle_sam.common.weights import find_weight
-from paddle_sam.models.checkpoint import load
+from paddle_sam.core.images import save_image, to_uint8
+from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weights import find_weight
+from paddle_sam.networks.load import load
+from tests import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 30
 SPLITS = {"train": 48, "test": 16}
 

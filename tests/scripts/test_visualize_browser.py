@@ -5,18 +5,17 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
 
 from paddle_sam.training.run_logger import RunLogger
+from tests import ROOT
 
 pytest.importorskip("visualdl")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from paddle_sam.common.checkpoint_file import save_file
+from paddle_sam.core.weight_file import save_file
 from tests.unit.export.tiny import ARCH, tiny_sam
 
 

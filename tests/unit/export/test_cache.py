@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_sam.common.files import sha256
+from paddle_sam.core.files import sha256
 from paddle_sam.export import cache
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import paddle
 
-from paddle_sam.models.checkpoint import build_sam
-from paddle_sam.models.sam import SAM
+from paddle_sam.networks.load import build_sam
+from paddle_sam.networks.sam import SAM
 
 SIZE = 32
 ENCODER = {

@@ -1,25 +1,25 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 import torch
 
-from paddle_sam.common.checkpoint_file import save_file
-from paddle_sam.common.checks import CheckpointError, ConfigError, ImageError
-from paddle_sam.common.images import read_image, save_image
-from paddle_sam.configs.evaluate import RESIZINGS
-from paddle_sam.converters.convert import convert_file, revert_file
+from paddle_sam.convert.convert import convert_file, revert_file
+from paddle_sam.core.images import read_image, save_image
+from paddle_sam.core.weight_file import save_file
+from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.inception_features import (
     InceptionFeatures,
     clean_input,
     legacy_input,
 )
-from paddle_sam.models.inception import InceptionV3
+from paddle_sam.metrics.options import RESIZINGS
+from paddle_sam.networks.inception import InceptionV3
+from tests import PARITY
 
-MANIFEST = Path(__file__).parents[2] / "parity" / "manifests" / "pt_inception-2015-12-05.json"
+MANIFEST = PARITY / "manifests" / "pt_inception-2015-12-05.json"
 
 
 @pytest.fixture(scope="module")

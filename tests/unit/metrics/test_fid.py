@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from paddle_sam.common.checks import ConfigError
+from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.fid import Gaussian, fid, frechet_distance, kid
 from paddle_sam.metrics.precision_recall import precision_recall
 

@@ -5,9 +5,9 @@ import paddle
 import pytest
 from PIL import Image
 
-from paddle_sam.common.checks import ConfigError, ImageError
-from paddle_sam.common.images import to_network
-from paddle_sam.data.five_points import TEMPLATE, align_five_points, five_points
+from paddle_sam.core.images import to_network
+from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.faces.five_points import TEMPLATE, align_five_points, five_points
 from paddle_sam.metrics.pair_scores import (
     diversity,
     embeddings,
@@ -16,8 +16,8 @@ from paddle_sam.metrics.pair_scores import (
     squared_error,
     ssim,
 )
-from paddle_sam.models.face_recognition import FaceEmbedder
-from paddle_sam.models.lpips import LPIPS
+from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.lpips import LPIPS
 
 
 def noise(count, size=48, seed=0):

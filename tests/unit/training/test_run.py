@@ -13,14 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.common.checkpoint_file import read_file
-from paddle_sam.common.checks import (
-    CheckpointError,
-    ConfigError,
-    ImageError,
-    OutputError,
-    TrainingError,
-)
+from paddle_sam.core.weight_file import read_file
+from paddle_sam.errors import CheckpointError, ConfigError, ImageError, OutputError, TrainingError
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.curves import draw_curves
 from paddle_sam.training.loop import Intervals, Run, prepare_folder, stop_signals
@@ -300,7 +294,7 @@ def _no_space(handle):
 KILLED = """
     import os, pickle, signal, sys
     sys.path.insert(0, {tests!r})
-    from paddle_sam.common import checkpoint_file
+    from paddle_sam.core import weight_file
     from tests.unit.training.test_run import Counter, _run, _train
 
     dump = pickle.dump
@@ -313,7 +307,7 @@ KILLED = """
             os.kill(os.getpid(), signal.SIGKILL)
         dump(content, stream, protocol=protocol)
 
-    checkpoint_file.pickle.dump = killed
+    weight_file.pickle.dump = killed
     _train(_run({folder!r}, Counter()))
 """
 

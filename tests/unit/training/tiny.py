@@ -8,16 +8,16 @@ import numpy as np
 import paddle
 from PIL import Image
 
-from paddle_sam.common.checkpoint_file import save_file
-from paddle_sam.configs.sam import SAMConfig
-from paddle_sam.data.loader import Batch
-from paddle_sam.models.age_regressor import AgeRegressor
-from paddle_sam.models.checkpoint import build_sam
-from paddle_sam.models.face_recognition import FaceEmbedder
-from paddle_sam.models.lpips import LPIPS
-from paddle_sam.models.stylegan2 import Generator
-from paddle_sam.training.sam_networks import assemble, build_loss
-from paddle_sam.training.sam_trainer import SAMTrainer
+from paddle_sam.ageing.train.networks import assemble, build_loss
+from paddle_sam.ageing.train.options import SAMConfig
+from paddle_sam.ageing.train.trainer import SAMTrainer
+from paddle_sam.core.weight_file import save_file
+from paddle_sam.imagesets.loader import Batch
+from paddle_sam.networks.age_regressor import AgeRegressor
+from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.load import build_sam
+from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.stylegan2 import Generator
 
 SIZE = 64
 ENCODER = {

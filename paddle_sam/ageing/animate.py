@@ -1,0 +1,152 @@
+"""A face that grows old, and young again: codes interpolated in W+ between a few ages."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.ageing.ageing import Ageing
+from paddle_sam.ageing.editing_options import AnimationConfig
+from paddle_sam.ageing.options import parse_ages
+from paddle_sam.ageing.photos import OtherFormat, Summary, results_folder
+from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.core.images import resize, to_network, to_uint8
+from paddle_sam.core.sheets import LARGE_TILE, caption_line
+from paddle_sam.core.video import open_video
+
+GIF_FPS = 13
+
+
+def animate(config: AnimationConfig) -> Summary:
+    """A video of every face under `exp_dir/animations/`."""
+    keys = sorted(parse_ages(config.target_age))
+    suffixes = config.suffixes
+    ageing = Ageing(config)
+    size = config.frame_size or max(ageing.pipeline.output_size, LARGE_TILE)
+    ages = frame_ages(keys[0], keys[-1], round(config.fps * config.duration), config.back)
+    folder = results_folder(config) / "animations"
+    summary, named = Summary(), OtherFormat()
+    for photo in ageing.photos(summary):
+        inverted = ageing.invert(photo)
+        for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
+            codes = key_codes(ageing, crop, inverted[index], keys)
+            images = render_between(ageing.pipeline, codes, keys, ages, ageing.batch_size)
+            beside = crop if config.couple_outputs else None
+            frames = (
+                compose(image, size, age if config.labels else None, beside)
+                for image, age in zip(images, ages, strict=True)
+            )
+            if config.back:
+                frames = there_and_back(frames, len(ages))
+            paths = [folder / named(name, suffix) for suffix in suffixes]
+            write_all(paths, frames, config.fps)
+            tqdm.write("\n".join(map(str, paths)))
+    return summary
+
+
+def write_all(
+    paths: Sequence[Path],
+    frames: Iterable[np.ndarray],
+    fps: int,
+    codec: str = "h264",
+    bitrate: int | None = None,
+) -> None:
+    """Write the same frames to several files; a GIF, of large frames, gets fewer of them.
+
+    For the codec and its bit rate see `open_video`.
+    """
+    with contextlib.ExitStack() as stack:
+        videos = []
+        for path in paths:
+            every = math.ceil(fps / GIF_FPS) if path.suffix == ".gif" else 1
+            video = stack.enter_context(open_video(path, fps / every, codec, bitrate))
+            videos.append((every, video))
+        for number, frame in enumerate(frames):
+            for every, video in videos:
+                if number % every == 0:
+                    video.add(frame)
+
+
+def frame_ages(first: float, last: float, frames: int, back: bool) -> list[float]:
+    """Age of each frame up to the turning point, along half a cosine.
+
+    The movement comes to rest at both ends. With `back` the frames there, mirrored for the way
+    back (`there_and_back`), are `frames` together, up to one because their number is even.
+    """
+    count = max(frames // 2 + 1 if back else frames, 2)
+    phases = (index / (count - 1) for index in range(count))
+    return [first + (last - first) * (1 - math.cos(math.pi * phase)) / 2 for phase in phases]
+
+
+def key_codes(
+    ageing: Ageing, crop: np.ndarray, inverted: paddle.Tensor, ages: Sequence[float]
+) -> paddle.Tensor:
+    """Codes [A, L, D] of one face, uint8 [S, S, 3] with code [L, D], at each of `ages`."""
+    image = paddle.to_tensor(to_network(crop))
+    start = inverted.unsqueeze(0)
+    return paddle.concat([ageing.codes(image, start, age) for age in ages])
+
+
+def render_between(
+    pipeline: AgePipeline,
+    codes: paddle.Tensor,
+    keys: Sequence[float],
+    ages: Sequence[float],
+    batch_size: int,
+) -> Iterator[np.ndarray]:
+    """Images uint8 [R, R, 3] at `ages`, their codes interpolated between those at `keys`.
+
+    Args:
+        pipeline: renders.
+        codes: [K, L, D], at the K rising ages `keys`.
+        ages: within the keys' range.
+        batch_size: images rendered together.
+    """
+    for start in range(0, len(ages), batch_size):
+        between = paddle.stack(
+            [interpolate(codes, keys, age) for age in ages[start : start + batch_size]]
+        )
+        yield from to_uint8(pipeline.decode(between).numpy())
+
+
+def interpolate(codes: paddle.Tensor, keys: Sequence[float], age: float) -> paddle.Tensor:
+    """Code [L, D] at `age`, linear between the codes [K, L, D] at the rising `keys`."""
+    if len(keys) == 1:
+        return codes[0]
+    right = min(max(int(np.searchsorted(keys, age)), 1), len(keys) - 1)
+    share = (age - keys[right - 1]) / (keys[right] - keys[right - 1])
+    return codes[right - 1] * (1 - share) + codes[right] * share
+
+
+def compose(
+    image: np.ndarray, size: int, age: float | None = None, beside: np.ndarray | None = None
+) -> np.ndarray:
+    """A frame: the face [*, *, 3] as a square of `size`, right of `beside`, above its age."""
+    tiles = [tile for tile in (beside, image) if tile is not None]
+    frame = np.concatenate([resize(tile, size) for tile in tiles], axis=1)
+    if age is None:
+        return frame
+    captions = ["input", f"{age:.0f}"][-len(tiles) :]
+    return np.concatenate([frame, caption_line(captions, size)])
+
+
+def there_and_back(frames: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """All `count` frames, then all but the last and the first backwards: a seamless loop.
+
+    What was shown waits on disk, not in memory.
+    """
+    with tempfile.TemporaryFile() as spool:
+        frame = None
+        for frame in frames:
+            yield frame
+            spool.write(frame.tobytes())
+        for index in range(count - 2, 0, -1):
+            spool.seek(index * frame.nbytes)
+            yield np.frombuffer(spool.read(frame.nbytes), np.uint8).reshape(frame.shape)

@@ -1,0 +1,164 @@
+"""How well a network ages faces: `scripts/evaluate.py ageing`.
+
+Every face is rendered at every target age and judged: by an age regressor, by face recognition
+and, rendered at the age it is read as, by how well it comes back. Several faces are rendered
+together. The results of each are kept as soon as it is judged, so an evaluation that was
+interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from paddle_sam.ageing.ageing import Ageing
+from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
+from paddle_sam.ageing.measures import Measures
+from paddle_sam.ageing.options import parse_ages
+from paddle_sam.ageing.photos import Photo, Summary, face_mask
+from paddle_sam.ageing.report_page import write_page
+from paddle_sam.core.files import claim_folder, sha256, write_json
+from paddle_sam.core.images import save_image
+from paddle_sam.core.weights import find_weight, locate
+from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.metrics.face_scores import AlignedIdentity, at_one_size, face_key, reconstruction
+from paddle_sam.metrics.options import AgeingEvaluationConfig
+from paddle_sam.networks.lpips_weights import load_lpips
+
+_FILES = ("age_regressor_path", "identity_path", "aligned_identity_path", "lpips_path")
+_EDITS = ("strength", "refine", "edit", "edit_level", "engine")
+
+
+def evaluate_ageing(config: AgeingEvaluationConfig) -> dict:
+    """Judge a network on photographs; writes `report.json` and `report.html` to `exp_dir`.
+
+    Returns:
+        what `report.json` holds, less the single faces.
+
+    Raises:
+        PaddleSamError: an option is missing, a file cannot be used, or no face was found.
+    """
+    if not config.age_regressor_path and config.checkpoint_path:
+        raise ConfigError(
+            "--age_regressor_path: name the age regressor that fits this model; for the published"
+            " one that is the converted dex_age_classifier.pth"
+        )
+    folder = Path(config.exp_dir)
+    judge = AgeingJudge(config)
+    claim_folder(folder, judge.facts, "--exp_dir", "results")
+    photos = Summary()
+    faces = judge.measure_all(photos, folder / "faces")
+    if not faces:
+        raise ImageError(f"{config.data_path}: found no face to evaluate on")
+    records = [
+        FaceRecord(name, **json.loads(file.read_text(encoding="utf-8"))) for name, file in faces
+    ]
+    strips = [None if config.no_pictures else file.with_suffix(".png") for _, file in faces]
+    report = {
+        "settings": dataclasses.asdict(config),
+        "made_from": judge.facts,
+        **summarise(records),
+        "failed": photos.failures,
+    }
+    write_json(folder / "report.json", report | {"faces": list(map(dataclasses.asdict, records))})
+    write_page(folder / "report.html", report, records, strips)
+    print(f"report: {folder / 'report.html'}")
+    return report
+
+
+class AgeingJudge:
+    """Ages faces and measures the results.
+
+    Raises:
+        PaddleSamError: the model, a judge or an option cannot be used.
+    """
+
+    def __init__(self, config: AgeingEvaluationConfig):
+        self.config = config
+        self.targets = parse_ages(config.target_age)
+        self.ageing = Ageing(config)
+        self._measures = Measures(config, self.ageing.pipeline.crop)
+        self._lpips = load_lpips(config.lpips_path)
+        path = config.aligned_identity_path
+        self._aligned_identity = AlignedIdentity(path, config.device) if path else None
+        # Everything but the faces that the results depend on.
+        files = {name: getattr(config, name) for name in (*_FILES, "directions")}
+        files["model"] = self.ageing.pipeline.source
+        files["age_regressor_path"] = config.age_regressor_path or find_weight("age_mini")
+        self.facts = {
+            "targets": self.targets,
+            **{name: getattr(config, name) for name in _EDITS},
+            **{name: sha256(locate(path)) for name, path in files.items() if path},
+        }
+
+    def measure_all(self, summary: Summary, folder: Path) -> list[tuple[str, Path]]:
+        """Measure the faces of all photographs, as far as that was not done before.
+
+        Args:
+            summary: counts the photographs, and why others failed.
+            folder: where the results are kept.
+
+        Returns:
+            of every face its name and the JSON file of its measures: `FaceRecord` without the name.
+            Beside it, unless `--no_pictures` is given, a PNG shows input, results and
+            reconstruction in a row.
+        """
+        named: list[tuple[str, Path]] = []
+
+        def unmeasured() -> Iterator[Photo]:
+            """Each face that is to be measured, as a photograph that has no other."""
+            for photo in self.ageing.photos(summary):
+                names = photo.face_names()
+                for number, face in enumerate(photo.faces):
+                    codes = None if photo.codes is None else photo.codes[number : number + 1]
+                    alone = dataclasses.replace(photo, faces=[face], codes=codes)
+                    file = self._file(alone, folder)
+                    named.append((names[number].as_posix(), file))
+                    if not self._is_done(file):
+                        yield alone
+
+        for group in self.ageing.groups(unmeasured(), len(self.targets) + 1):
+            self._measure(group, folder)
+        return named
+
+    def _file(self, face: Photo, folder: Path) -> Path:
+        mask = face_mask(face, face.faces[0]) if self.config.refine else None
+        return folder / f"{face_key(face.faces[0].image, face.codes, mask)}.json"
+
+    def _is_done(self, file: Path) -> bool:
+        return file.is_file() and (self.config.no_pictures or file.with_suffix(".png").is_file())
+
+    def _measure(self, faces: Sequence[Photo], folder: Path) -> None:
+        """Render faces together, and measure and keep each."""
+        own = [self._measures.input_age(face.crops[0]) for face in faces]
+        ages = [[*self.targets, age] for age in own]
+        rendered = self.ageing.age_group(faces, ages, resize_outputs=True)
+        for face, age, (images,) in zip(faces, own, rendered, strict=True):
+            file, crop, recovered = self._file(face, folder), face.crops[0], images[-1]
+            if not self.config.no_pictures:
+                row = np.concatenate([at_one_size(crop, recovered)[0], *images], axis=1)
+                save_image(file.with_suffix(".png"), row)
+            # Last: what is there is complete.
+            write_json(file, self._numbers(crop, age, images[:-1], recovered))
+
+    def _numbers(
+        self, crop: np.ndarray, age: float, results: np.ndarray, recovered: np.ndarray
+    ) -> dict:
+        """What `FaceRecord` holds of a face beside its name."""
+        measured = self._measures(crop, results)
+        identity = {}
+        if "identity" in measured:
+            identity["face region"] = measured["identity"].tolist()
+        if self._aligned_identity:
+            identity["five points"] = self._aligned_identity(crop, results)
+        return {
+            "input_age": age,
+            "targets": self.targets,
+            "measured": measured["measured_age"].tolist(),
+            "identity": identity,
+            "reconstruction": reconstruction(self._lpips, crop, recovered),
+        }

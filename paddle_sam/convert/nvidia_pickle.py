@@ -1,0 +1,313 @@
+"""Read NVIDIA's StyleGAN2 pickles (stylegan2-ada-pytorch, stylegan3 repository) as NumPy arrays.
+
+Such a file references classes and carries their source code, which the original loader executes.
+Here an unpickler admits tensors and plain containers, turns every network object into the dict of
+its attributes, and refuses anything else by name. Nothing is executed and torch is not needed.
+
+The keys are then given the names of the rosinality layout, so that one table converts both.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from paddle_sam.core.array_pickle import ARRAY_GLOBALS
+from paddle_sam.core.weight_file import FORMAT, TORCH_LEGACY
+from paddle_sam.errors import CheckpointError
+
+PERSISTENCE = ("torch_utils.persistence", "_reconstruct_persistent_obj")
+_STORAGE_TYPES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "?",
+}
+
+
+class _Refused(Exception):
+    """The pickle names something that is not data."""
+
+
+class _EasyDict(dict):
+    """Stands for `dnnlib.EasyDict`, a plain dict with attribute access."""
+
+    def __setstate__(self, state):
+        self.update(state)
+
+
+class _Opaque:
+    """Stands for values the networks do not need, such as `torch.device`."""
+
+    def __init__(self, *args):
+        self.args = args
+
+
+def _rebuild_tensor(storage, offset, size, stride, *_):
+    if not isinstance(storage, np.ndarray):
+        raise _Refused("a tensor without a storage")
+    storage = np.ravel(storage)  # a pickle may give rows, or one number repeated without memory
+    item = storage.itemsize
+    return np.lib.stride_tricks.as_strided(
+        _checked_window(storage, offset, size, stride), size, [s * item for s in stride]
+    )
+
+
+def _checked_window(storage, offset, size, stride):
+    """The part of `storage` from `offset`, once the strides are known to stay inside it."""
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if min([offset, *stride, *size], default=0) < 0 or (0 not in size and last >= storage.size):
+        raise _Refused("a tensor that reaches outside its storage")
+    return storage[offset:]
+
+
+class _BlobUnpickler(pickle.Unpickler):
+    """One legacy torch.save blob that holds a single storage."""
+
+    def find_class(self, module, name):
+        if module in ("torch", "torch.storage") and name in _STORAGE_TYPES:
+            return name
+        raise _Refused(f"{module}.{name}")
+
+    def persistent_load(self, pid):
+        kind, storage_type, key, _, count, *_ = pid
+        if kind != "storage":
+            raise _Refused(f"persistent id {kind!r}")
+        return storage_type, key, count
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How pickles of protocol 2 spell bytes."""
+    if encoding != "latin1":
+        raise _Refused(f"_codecs.encode to {encoding}")
+    return text.encode("latin1")
+
+
+def _load_from_bytes(blob: bytes) -> np.ndarray:
+    """The storage in a nested torch.save blob (magic, version, system, object, keys, data)."""
+    stream = io.BytesIO(blob)
+    for _ in range(3):
+        _BlobUnpickler(stream).load()
+    storage_type, key, count = _BlobUnpickler(stream).load()
+    keys = _BlobUnpickler(stream).load()
+    if keys != [key]:
+        raise _Refused("a storage blob with several storages")
+    (stored,) = struct.unpack("<q", stream.read(8))
+    dtype = np.dtype(_STORAGE_TYPES[storage_type])
+    data = stream.read(stored * dtype.itemsize)
+    if stored != count or len(data) != stored * dtype.itemsize:
+        raise EOFError("a storage is cut short")
+    return np.frombuffer(data, dtype)
+
+
+_ADMITTED = {
+    PERSISTENCE: lambda meta: _network_object(meta),
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch.storage", "_load_from_bytes"): _load_from_bytes,
+    ("_codecs", "encode"): _latin1,
+    ("torch", "device"): _Opaque,
+    ("torch", "Size"): tuple,
+    ("dnnlib.util", "EasyDict"): _EasyDict,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("builtins", "set"): set,
+    **ARRAY_GLOBALS,
+}
+
+
+class _NetworkUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        # Pickles of protocol 2 spell the builtins' module as Python 2 did.
+        module = {"__builtin__": "builtins"}.get(module, module)
+        if (module, name) in _ADMITTED:
+            return _ADMITTED[module, name]
+        if module == "torch" and name in ("float16", "float32", "float64", "int64", "bool"):
+            return name
+        raise _Refused(f"{module}.{name}")
+
+
+def _network_object(meta: Mapping) -> dict:
+    """What a persistent object stands for: its class name and attributes, its source unread."""
+    state = meta["state"]
+    return {"class_name": meta["class_name"], **(state if isinstance(state, dict) else {})}
+
+
+def is_pickle(path: str | os.PathLike) -> bool:
+    """Whether a file begins as NVIDIA's snapshots do: a pickle of a dict, not a torch archive."""
+    try:
+        with Path(path).open("rb") as stream:
+            start = stream.read(32)
+    except OSError:  # whoever reads the file will say why
+        return False
+    return start[:1] == b"\x80" and start[2:3] in (b"}", b"\x95") and TORCH_LEGACY not in start
+
+
+def read_nvidia_pickle(path: str | os.PathLike) -> dict:
+    """Networks of an NVIDIA StyleGAN2 pickle in the rosinality layout.
+
+    Returns:
+        `g_ema`, `g`, `d`: torch-layout state dicts, those that the file holds; `latent_avg` [D].
+
+    Raises:
+        CheckpointError: damaged, refers to code, conditional, or not a StyleGAN2 network.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            content = _NetworkUnpickler(stream).load()
+    except _Refused as error:
+        raise CheckpointError(
+            f"{path}: refused: it refers to {error}, which is neither a tensor nor a plain"
+            " container; loading it would execute code"
+        ) from None
+    except Exception as error:  # damaged pickles raise nearly every exception there is
+        raise CheckpointError(
+            f"{path}: truncated or damaged, or not an NVIDIA network pickle"
+            f" ({type(error).__name__}: {str(error)[:120]}); fetch it again"
+        ) from error
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        raise CheckpointError(
+            f"{path}: a weight file of this package, which needs no conversion; --reverse turns it"
+            " into a PyTorch file"
+        )
+    if not isinstance(content, dict) or not isinstance(content.get("G_ema"), dict):
+        raise CheckpointError(
+            f"{path}: a pickle, but none of NVIDIA's networks, which have an entry G_ema: a"
+            " checkpoint of another project"
+        )
+    result = {}
+    for key, name in (("G_ema", "g_ema"), ("G", "g")):
+        if isinstance(content.get(key), dict):
+            tensors = _flatten(content[key])
+            result[name] = _generator_names(tensors, f"{path}: {key}")
+            if "mapping.w_avg" in tensors:
+                result.setdefault("latent_avg", np.array(tensors["mapping.w_avg"]))
+    if isinstance(content.get("D"), dict):
+        result["d"] = _discriminator_names(_flatten(content["D"]), f"{path}: D")
+    return result
+
+
+def _flatten(network: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
+    """Parameters and buffers of a pickled module tree by dotted name."""
+    tensors = {}
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (network.get(kind) or {}).items():
+            if isinstance(value, np.ndarray):
+                tensors[prefix + name] = value
+    for name, child in (network.get("_modules") or {}).items():
+        if isinstance(child, dict):
+            tensors |= _flatten(child, f"{prefix}{name}.")
+    return tensors
+
+
+def _generator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    """stylegan2-ada-pytorch generator names to the rosinality layout."""
+    _refuse_conditional(tensors, "mapping.embed.weight", where)
+    take, result = _Taker(tensors, where), {}
+    for layer in range(sum(n.startswith("mapping.fc") and n.endswith("weight") for n in tensors)):
+        for leaf in ("weight", "bias"):
+            result[f"style.{layer + 1}.{leaf}"] = take(f"mapping.fc{layer}.{leaf}")
+    result["input.input"] = take("synthesis.b4.const")[None]
+    resolutions = take.resolutions("synthesis.b")
+    fir = take(f"synthesis.b{resolutions[-1]}.resample_filter")
+    styled = [("synthesis.b4.conv1", "conv1")]
+    rgbs = [("synthesis.b4.torgb", "to_rgb1")]
+    for level, resolution in enumerate(resolutions[1:]):
+        block = f"synthesis.b{resolution}"
+        styled += [(f"{block}.conv{i}", f"convs.{2 * level + i}") for i in (0, 1)]
+        rgbs.append((f"{block}.torgb", f"to_rgbs.{level}"))
+        result[f"convs.{2 * level}.conv.blur.kernel"] = 4 * fir
+        result[f"to_rgbs.{level}.upsample.kernel"] = 4 * fir
+    for index, (old, new) in enumerate(styled):
+        result |= _modulated(take, old, new)
+        result[f"{new}.noise.weight"] = take(f"{old}.noise_strength").reshape(1)
+        result[f"{new}.activate.bias"] = take(f"{old}.bias")
+        result[f"noises.noise_{index}"] = take(f"{old}.noise_const")[None, None]
+    for old, new in rgbs:
+        result |= _modulated(take, old, new)
+        result[f"{new}.bias"] = take(f"{old}.bias").reshape(1, 3, 1, 1)
+    take.finish(allowed=("mapping.w_avg",), filters=fir)
+    return result
+
+
+def _modulated(take: _Taker, old: str, new: str) -> dict[str, np.ndarray]:
+    return {
+        f"{new}.conv.weight": take(f"{old}.weight")[None],
+        f"{new}.conv.modulation.weight": take(f"{old}.affine.weight"),
+        f"{new}.conv.modulation.bias": take(f"{old}.affine.bias"),
+    }
+
+
+def _discriminator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    """stylegan2-ada-pytorch residual discriminator names to the rosinality layout."""
+    _refuse_conditional(tensors, "mapping.embed.weight", where)
+    take, result = _Taker(tensors, where), {}
+    resolutions = take.resolutions("b")[::-1]
+    fir = take(f"b{resolutions[0]}.resample_filter")
+    names = {f"b{resolutions[0]}.fromrgb": ("convs.0.0", "convs.0.1")}
+    for block, resolution in enumerate(resolutions[:-1], start=1):
+        old, new = f"b{resolution}", f"convs.{block}"
+        names[f"{old}.conv0"] = (f"{new}.conv1.0", f"{new}.conv1.1")
+        names[f"{old}.conv1"] = (f"{new}.conv2.1", f"{new}.conv2.2")
+        result[f"{new}.skip.1.weight"] = take(f"{old}.skip.weight")
+        result[f"{new}.conv2.0.kernel"] = fir
+        result[f"{new}.skip.0.kernel"] = fir
+    names["b4.conv"] = ("final_conv.0", "final_conv.1")
+    names["b4.fc"] = ("final_linear.0", "final_linear.0")
+    names["b4.out"] = ("final_linear.1", "final_linear.1")
+    for old, (weight, bias) in names.items():
+        result[f"{weight}.weight"] = take(f"{old}.weight")
+        result[f"{bias}.bias"] = take(f"{old}.bias")
+    take.finish(filters=fir)
+    return result
+
+
+def _refuse_conditional(tensors: Mapping, name: str, where: str) -> None:
+    if name in tensors:
+        raise CheckpointError(
+            f"{where}: a class-conditional network ({name}); only unconditional ones are supported"
+        )
+
+
+class _Taker:
+    """Hands out tensors by name and knows at the end which nobody took."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], where: str):
+        self.tensors, self.where, self.taken = tensors, where, set()
+
+    def __call__(self, name: str) -> np.ndarray:
+        if name not in self.tensors:
+            raise CheckpointError(
+                f"{self.where}: tensor {name} is missing; only StyleGAN2 networks with a skip"
+                " generator and a residual discriminator are supported (not StyleGAN3)"
+            )
+        self.taken.add(name)
+        return self.tensors[name]
+
+    def resolutions(self, prefix: str) -> list[int]:
+        found = {n[len(prefix) :].split(".")[0] for n in self.tensors if n.startswith(prefix)}
+        sizes = sorted(int(text) for text in found if text.isdigit())
+        if len(sizes) < 2 or sizes != [4 << level for level in range(len(sizes))]:
+            raise CheckpointError(
+                f"{self.where}: expected blocks {prefix}4, {prefix}8, ...; found"
+                f" {sorted(self.tensors)[:3]}: not a StyleGAN2 network"
+            )
+        return sizes
+
+    def finish(self, filters: np.ndarray, allowed: tuple[str, ...] = ()) -> None:
+        """Raise unless what is left is `allowed` or a copy of the resampling filter."""
+        for name in self.tensors.keys() - self.taken - set(allowed):
+            if name.endswith("resample_filter") and np.array_equal(self.tensors[name], filters):
+                continue
+            raise CheckpointError(f"{self.where}: tensor {name} has no place in StyleGAN2")

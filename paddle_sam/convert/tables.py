@@ -1,0 +1,232 @@
+"""The rule table of every published network, and its architecture read from its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from paddle_sam.convert.rules import DISCARD, DROP, TRANSPOSE, UNBATCH, Rule, under
+from paddle_sam.errors import CheckpointError
+from paddle_sam.networks.residual_body import PUBLISHED_UNITS
+from paddle_sam.networks.stylegan2_ops import fir_kernel
+
+State = Mapping[str, np.ndarray]
+
+RESIDUAL_BODY = [
+    Rule("*.num_batches_tracked", action=DROP),
+    Rule("*.running_mean", "*._mean"),
+    Rule("*.running_var", "*._variance"),
+    Rule("input_layer.2.weight", "input_layer.2._weight"),
+    Rule("*.res_layer.2.weight", "*.res_layer.2._weight"),
+]
+
+PSP_ENCODER = [
+    *RESIDUAL_BODY,
+    Rule("styles.*.linear.weight", action=TRANSPOSE),
+    Rule("input_layer.*"),
+    Rule("body.*"),
+    Rule("styles.*"),
+    Rule("latlayer*"),
+]
+
+GENERATOR = [
+    Rule("*.kernel", action=DROP),
+    Rule("style.*.weight", action=TRANSPOSE),
+    Rule("*.modulation.weight", action=TRANSPOSE),
+    Rule("*.conv.weight", action=UNBATCH),
+    Rule("style.*.bias"),
+    Rule("input.input"),
+    Rule("conv1.*"),
+    Rule("to_rgb1.*"),
+    Rule("convs.*"),
+    Rule("to_rgbs.*"),
+    Rule("noises.noise_*"),
+]
+
+DISCRIMINATOR = [
+    Rule("*.kernel", action=DROP),
+    Rule("convs.0.0.weight", "convs.0.conv.weight"),
+    Rule("convs.0.1.bias", "convs.0.activate.bias"),
+    Rule("convs.*.conv1.0.weight", "convs.*.conv1.conv.weight"),
+    Rule("convs.*.conv1.1.bias", "convs.*.conv1.activate.bias"),
+    Rule("convs.*.conv2.1.weight", "convs.*.conv2.conv.weight"),
+    Rule("convs.*.conv2.2.bias", "convs.*.conv2.activate.bias"),
+    Rule("convs.*.skip.1.weight", "convs.*.skip.conv.weight"),
+    Rule("final_conv.0.weight", "final_conv.conv.weight"),
+    Rule("final_conv.1.bias", "final_conv.activate.bias"),
+    Rule("final_linear.*.weight", action=TRANSPOSE),
+    Rule("final_linear.*.bias"),
+]
+
+FACE_EMBEDDER = [
+    *RESIDUAL_BODY,
+    Rule("output_layer.3.weight", action=TRANSPOSE),
+    Rule("input_layer.*"),
+    Rule("body.*"),
+    Rule("output_layer.*"),
+]
+
+AGE_REGRESSOR = [
+    Rule("fc8-101.weight", "fc8_101.weight", TRANSPOSE),
+    Rule("fc8-101.bias", "fc8_101.bias"),
+    Rule("fc6.weight", action=TRANSPOSE),
+    Rule("fc7.weight", action=TRANSPOSE),
+    Rule("fc*.bias"),
+    Rule("conv*"),
+]
+
+# The classifier of a torchvision file is not part of LPIPS.
+LPIPS_FEATURES = [Rule("classifier.*", action=DISCARD), Rule("features.*")]
+LPIPS_BARE_FEATURES = [Rule("*", "features.*")]
+LPIPS_LIN = [Rule("lin*.model.1.weight")]
+
+# The classifier plays no part in FID, but the way back needs it.
+INCEPTION = [
+    Rule("fc.*", action=DROP),
+    Rule("*.num_batches_tracked", action=DROP),
+    Rule("*.bn.running_mean", "*.bn._mean"),
+    Rule("*.bn.running_var", "*.bn._variance"),
+    Rule("Conv2d_*"),
+    Rule("Mixed_*"),
+]
+
+SAM = [
+    *under("encoder.", PSP_ENCODER),
+    *under("pretrained_encoder.", PSP_ENCODER),
+    *under("decoder.", GENERATOR),
+    Rule("latent_avg"),
+]
+
+
+def encoder_arch(state: State, given: Mapping | None = None) -> dict:
+    """Constructor arguments of the `GradualStyleEncoder` that a torch state dict fits.
+
+    `given` is the `arch["encoder"]` entry that checkpoints of unpublished sizes carry; without it
+    the number of residual units names the published body.
+    """
+    stem = state["input_layer.0.weight"]
+    units = (given or {}).get("units") or _published_units(state)
+    last_units = np.cumsum(units) - 1
+    widths = [int(state[f"body.{unit}.res_layer.3.weight"].shape[0]) for unit in last_units]
+    halvings = _count(state, r"styles\.0\.convs\.(\d+)\.weight")
+    return {
+        "input_size": 16 * 2**halvings,
+        "in_channels": int(stem.shape[1]),
+        "n_styles": _count(state, r"styles\.(\d+)\.linear\.weight"),
+        "style_dim": int(state["styles.0.linear.weight"].shape[0]),
+        "stem": int(stem.shape[0]),
+        "widths": widths,
+        "units": list(units),
+        "squeeze_excite": _has_squeeze_excite(state),
+    }
+
+
+def generator_arch(state: State) -> dict:
+    """Constructor arguments of the `Generator` that a rosinality-layout state dict fits."""
+    levels = _count(state, r"to_rgbs\.(\d+)\.bias")
+    channels = {4: int(state["input.input"].shape[1])}
+    for level in range(levels):
+        channels[8 << level] = int(state[f"convs.{2 * level + 1}.conv.weight"].shape[1])
+    return {
+        "size": 4 << levels,
+        "style_dim": int(state["style.1.weight"].shape[1]),
+        "mapping_layers": _count(state, r"style\.(\d+)\.weight"),
+        "channels": channels,
+        "fir": _fir(state),
+    }
+
+
+def discriminator_arch(state: State) -> dict:
+    """Constructor arguments of the `Discriminator` that a rosinality-layout state dict fits."""
+    blocks = _count(state, r"convs\.(\d+)\.skip\.1\.weight")
+    size = 4 << blocks
+    channels = {size: int(state["convs.0.0.weight"].shape[0])}
+    for block in range(1, blocks + 1):
+        channels[size >> block] = int(state[f"convs.{block}.skip.1.weight"].shape[0])
+    return {"size": size, "channels": channels, "fir": _fir(state)}
+
+
+def face_embedder_arch(state: State) -> dict:
+    """Constructor arguments of the `FaceEmbedder` that a torch state dict fits."""
+    linear = state["output_layer.3.weight"]
+    squeeze_excite = _has_squeeze_excite(state)
+    return {
+        "input_size": 16 * int((linear.shape[1] // 512) ** 0.5),
+        "units": list(_published_units(state)),
+        "squeeze_excite": squeeze_excite,
+        "head_affine": "output_layer.4.weight" in state,
+        "dropout": 0.6 if squeeze_excite else 0.4,
+        "embedding_dim": int(linear.shape[0]),
+    }
+
+
+def age_regressor_arch(state: State) -> dict:
+    """Constructor arguments of the `AgeRegressor` that a torch state dict fits."""
+    widths = [int(state[f"conv{stage}_1.weight"].shape[0]) for stage in range(1, 6)]
+    fc6 = state["fc6.weight"]
+    return {
+        "input_size": 32 * int((fc6.shape[1] // widths[-1]) ** 0.5),
+        "widths": widths,
+        "fc": int(fc6.shape[0]),
+    }
+
+
+def lpips_features_arch(state: State) -> dict:
+    """Constructor arguments of the `LpipsFeatures` that torchvision's state dict fits."""
+    first = state["features.0.weight" if "features.0.weight" in state else "0.weight"]
+    return {"backbone": "alex" if first.shape[-1] == 11 else "vgg"}
+
+
+def lpips_lin_arch(state: State) -> dict:
+    """Constructor arguments of the `LpipsWeights` that the published file fits."""
+    return {"backbone": "alex" if state["lin1.model.1.weight"].shape[1] == 192 else "vgg"}
+
+
+def no_arch(state: State) -> dict:
+    """Of a network that is published in one size only."""
+    return {}
+
+
+def _fir(state: State) -> list[float]:
+    """Taps of the FIR filter that every `kernel` tensor holds; raises where they differ."""
+    kernels = {name: np.asarray(a, np.float32) for name, a in state.items() if "kernel" in name}
+    if not kernels:
+        return [1.0, 3.0, 3.0, 1.0]
+    first = next(iter(kernels.values()))
+    rows = first.sum(axis=1)
+    taps = [float(tap) for tap in rows / rows.min()]
+    for name, kernel in kernels.items():
+        gain = 4.0 if _doubles(name) else 1.0
+        if not np.array_equal(fir_kernel(taps, gain), kernel):
+            raise CheckpointError(
+                f"tensor {name}: expected the separable filter of taps {taps} with sum {gain:g},"
+                f" found {kernel.tolist()}"
+            )
+    return taps
+
+
+def _doubles(name: str) -> bool:
+    """Whether the FIR tensor `name` belongs to an up-sampling layer (whose filter sums to 4)."""
+    return name.endswith(("upsample.kernel", "conv.blur.kernel"))
+
+
+def _published_units(state: State) -> tuple[int, ...]:
+    count = _count(state, r"body\.(\d+)\.res_layer\.1\.weight")
+    for units in PUBLISHED_UNITS.values():
+        if sum(units) == count:
+            return units
+    raise CheckpointError(
+        f"a body of {count} residual units is none of the published ones"
+        f" ({', '.join(str(sum(u)) for u in PUBLISHED_UNITS.values())}); a checkpoint of another"
+        " size needs an `arch` entry"
+    )
+
+
+def _has_squeeze_excite(state: State) -> bool:
+    return "body.0.res_layer.5.fc1.weight" in state
+
+
+def _count(state: State, pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in state)

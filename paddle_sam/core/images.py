@@ -1,0 +1,275 @@
+"""Photographs in and out: every file becomes uint8 sRGB `[H, W, 3]`, or an `ImageError` says why.
+
+The two layouts used everywhere: *images* are uint8 RGB, height x width x 3, as a viewer shows
+them; *network input* is float32 `[N, 3, H, W]` in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from paddle_sam.core.files import atomic_path
+from paddle_sam.errors import ConfigError, ImageError, check_shape
+
+# HEIC is listed although it cannot be read: such a file should be reported, not passed over.
+# fmt: off
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm",
+    ".jp2", ".avif", ".heic", ".heif",
+)
+# fmt: on
+LONGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_CONVERT = "Convert it to JPEG or PNG first."
+
+# What a file that is no image usually is: (pattern at its start, name, what to do).
+_FOREIGN = (
+    (
+        rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)",
+        "a HEIC photograph, which Pillow cannot read",
+        _CONVERT,
+    ),
+    (
+        rb"....ftypavi[fs]",
+        "an AVIF image, which this Pillow cannot read",
+        f"Upgrade Pillow. {_CONVERT}",
+    ),
+    (
+        rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)",
+        "an HTML page",
+        "Download the image itself; what was saved is the page around it.",
+    ),
+    (rb"\s*<(\?xml.*<)?svg", "an SVG drawing", _CONVERT),
+    (rb"%PDF", "a PDF document", _CONVERT),
+    (rb"version https://git-lfs", "a Git LFS pointer", "Fetch the real file with `git lfs pull`."),
+    (rb"PK\x03\x04", "a ZIP archive", "Unpack it first."),
+)
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file as a viewer shows it: uint8 sRGB `[H, W, 3]`.
+
+    EXIF orientation and embedded colour profiles are applied, transparency is laid on white, of
+    an animation the first frame counts.
+
+    Raises:
+        ImageError: there is no such file, or it cannot be read as an image.
+    """
+    return decode_image(_file_bytes(Path(path)), str(path))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Read the bytes of an image file, as `read_image` does; `name` is for messages."""
+    if not data:
+        raise ImageError(f"{name}: the file is empty. Copy or download it again.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                return np.array(_flatten(_upright(image), image.format))
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: the image declares an absurd size ({error}). If it is genuine, reduce it to"
+            f" below {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: {_describe_foreign(data)}") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
+        raise ImageError(
+            f"{name}: found a damaged or truncated image ({str(error) or type(error).__name__})."
+            " Copy or download it again."
+        ) from error
+
+
+def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write a uint8 RGB `[H, W, 3]` image; the suffix chooses the format (JPEG quality 95).
+
+    Raises:
+        ConfigError: the suffix names no format that can be written.
+        OutputError: the system refused to write.
+    """
+    path = Path(path)
+    check_image("image to save", image)
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise ConfigError(
+            f"{path}: cannot write images as {path.suffix or 'a file without suffix'!r};"
+            f" use one of {', '.join(WRITABLE_SUFFIXES)}"
+        )
+    longest = LONGEST_SIDES.get(path.suffix.lower(), max(image.shape))
+    if max(image.shape) > longest:
+        raise ConfigError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} pixels are more than this format holds"
+            f" ({longest}); use .png"
+        )
+    lossy = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
+    with atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary, **({"quality": 95} if lossy else {}))
+
+
+def list_images(path: str | os.PathLike) -> list[Path]:
+    """Give the image files at `path`: a file itself, a folder's images at any depth.
+
+    Sorted as people count (`2.jpg` before `10.jpg`); hidden files and folders are left out.
+
+    Raises:
+        ImageError: there is nothing at `path`, or no image in the folder.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ImageError(f"{path}: there is no such file or folder. Check the spelling.")
+    found = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(folder, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    if not found:
+        raise ImageError(
+            f"{path}: found no image in this folder; expected files ending in"
+            f" {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return sorted(found, key=lambda file: natural_key(file.relative_to(path)))
+
+
+def natural_key(path: PurePath) -> tuple:
+    """Sorts paths as people count: `2.jpg` before `10.jpg`."""
+    parts = [re.split(r"([0-9]+)", part.lower()) for part in path.parts]
+    return [[int(t) if t.isdecimal() else t for t in part] for part in parts], str(path)
+
+
+def to_network(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Turn one uint8 `[H, W, 3]` image, or several of one size, into float32 `[N, 3, H, W]`.
+
+    >>> to_network(np.full((1, 1, 3), 255, np.uint8)).tolist()
+    [[[[1.0]], [[1.0]], [[1.0]]]]
+    """
+    batch = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else list(images)
+    if not batch:
+        raise ConfigError("to_network: expected at least one image, found none")
+    for image in batch:
+        check_image("image", image)
+        check_shape("images of one batch", image, batch[0].shape)
+    return np.stack(batch).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+
+
+def to_uint8(array: np.ndarray) -> np.ndarray:
+    """Turn float `[N, 3, H, W]` or `[3, H, W]` in [-1, 1] into uint8 `[N, H, W, 3]` or `[H, W, 3]`.
+
+    Values beyond the range are clamped, the rest rounded to the nearest level.
+
+    >>> to_uint8(np.array([-1.0, 0.3, 7.0]).reshape(3, 1, 1)).ravel()
+    array([  0, 166, 255], dtype=uint8)
+    """
+    array = np.asarray(array)
+    check_shape("network image", array, (None, 3, None, None)[4 - array.ndim :])
+    if not np.isfinite(array).all():
+        raise ImageError("a network produced values that are not numbers; its weights are damaged")
+    return np.rint((np.moveaxis(array, -3, -1).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Resize a uint8 `[H, W, 3]` image to a square, or to (height, width); Lanczos, antialiased."""
+    check_image("image to resize", image)
+    height, width = (size, size) if isinstance(size, int) else size
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def check_image(name: str, image: np.ndarray) -> None:
+    """Raise `ConfigError` unless `image` is uint8 `[H, W, 3]`; `name` begins the message."""
+    check_shape(name, image, (None, None, 3))
+    if image.dtype != np.uint8:
+        raise ConfigError(f"{name}: expected uint8 in 0..255, found {image.dtype}")
+
+
+def _file_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise ImageError(f"{path}: found a folder, expected an image file. Name a file in it.")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file. Check the spelling.") from error
+    except OSError as error:
+        raise ImageError(f"{path}: could not be read ({error.strerror or error}).") from error
+    return data
+
+
+def _describe_foreign(data: bytes) -> str:
+    for pattern, name, advice in _FOREIGN:
+        if re.match(pattern, data[:1024], re.DOTALL):
+            return f"found {name}, expected an image. {advice}"
+    return f"found no image in it (it begins {data[:12]!r}). {_CONVERT}"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # an unreadable EXIF block says nothing about orientation
+        return image
+
+
+def _flatten(image: Image.Image, file_format: str | None) -> Image.Image:
+    """Bring any Pillow mode to RGB in sRGB, transparency on white."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        sixteen = "16" in image.mode or file_format == "PNG"  # Pillow 10 reads 16-bit PNG as "I"
+        grey = Image.fromarray(_eight_bits(np.asarray(image), sixteen))
+        return _to_srgb(grey, image.info.get("icc_profile"))
+    if not image.has_transparency_data:
+        return _to_srgb(image, image.info.get("icc_profile"))
+    rgba = image.convert("RGBA")
+    colours = image.convert("L") if image.mode in ("L", "LA") else rgba.convert("RGB")
+    white = Image.new("RGB", rgba.size, "white")
+    colours = _to_srgb(colours, image.info.get("icc_profile"))
+    return Image.composite(colours, white, rgba.getchannel("A"))
+
+
+def _eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
+    """Scale deep grey values to 0..255: 16-bit over its full range, others by what they reach.
+
+    Floating point and 32-bit files do not say what white is; 1, 255 and 65535 are in use.
+    """
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("found pixels that are not finite numbers. Export the image again.")
+    if values.max() <= 0:
+        white = 1.0
+    elif sixteen:
+        white = 65535.0
+    else:
+        white = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), values.max())
+    return np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)
+
+
+def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """Convert to RGB through the embedded colour profile if it is sound and fits the mode."""
+    spaces = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+    if image.mode not in spaces:
+        image = image.convert("RGB")
+    try:
+        if image.mode == "LAB" and not icc:
+            profile = ImageCms.createProfile("LAB")
+        else:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
+            if profile.profile.xcolor_space.strip() != spaces[image.mode]:
+                return image.convert("RGB")
+        return ImageCms.profileToProfile(
+            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):  # without a usable profile the numbers are taken as sRGB
+        return image.convert("RGB")

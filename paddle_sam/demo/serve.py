@@ -1,0 +1,90 @@
+"""Start the web demo."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from paddle_sam.ageing.measures import Measures
+from paddle_sam.ageing.options import InferenceConfig
+from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE, AgePipeline
+from paddle_sam.demo.app import make_app
+from paddle_sam.demo.options import DemoConfig
+from paddle_sam.demo.sessions import Sessions
+from paddle_sam.demo.state import Demo, Model
+from paddle_sam.demo.worker import Worker
+from paddle_sam.errors import CheckpointError, ConfigError
+
+
+def make_demo_server(config: DemoConfig) -> BaseWSGIServer:
+    """A server that is bound and ready for `serve_forever`, the first model loaded.
+
+    Raises:
+        CheckpointError: a weight file is missing, or the first cannot be used.
+        ConfigError: the address is taken or not of this machine.
+    """
+    loaders = {
+        name: functools.partial(load_model, config, path)
+        for name, path in model_names(config.checkpoint_path).items()
+    }
+    sessions = Sessions(config.sessions, 60 * config.idle_minutes)
+    demo = Demo(loaders, Worker(config.queue_length), sessions)
+    app = make_app(demo, config.max_upload_mb, config.host)
+    try:
+        server = make_server(config.host, config.port, app, threaded=True)
+    except (OSError, SystemExit) as error:  # werkzeug prints the reason and exits
+        raise ConfigError(
+            f"--port: {config.host}:{config.port} cannot be used; choose another, or another --host"
+        ) from error
+    # Called twice a second: idle photos go although nobody asks for anything any more.
+    server.service_actions = sessions.drop_old
+    try:
+        demo.prepare()
+    except Exception:
+        server.server_close()
+        raise
+    return server
+
+
+def model_names(checkpoint_path: str) -> dict[str, str]:
+    """A name for each weight file of `--checkpoint_path`, and its path; empty for the embedded one.
+
+    Files of one name in several folders are called by their paths.
+
+    Raises:
+        CheckpointError: a file is missing.
+    """
+    paths = [part.strip() for part in checkpoint_path.split(",") if part.strip()]
+    if missing := [path for path in paths if not Path(path).is_file()]:
+        raise CheckpointError(f"--checkpoint_path: {missing[0]}: there is no such file")
+    stems = [Path(path).stem for path in paths]
+    names = {
+        stem if stems.count(stem) == 1 else path: path
+        for stem, path in zip(stems, paths, strict=True)
+    }
+    return names or {EMBEDDED_DEFAULT: ""}
+
+
+def load_model(config: DemoConfig, path: str) -> Model:
+    """The pipeline of a weight file, and what measures its results."""
+    pipeline = AgePipeline.from_checkpoint(path or None, config.device)
+    options = InferenceConfig(
+        checkpoint_path=path,
+        device=config.device,
+        identity_path=config.identity_path,
+        age_regressor_path=config.age_regressor_path,
+    )
+    return Model(pipeline, Measures(options, pipeline.crop))
+
+
+def serve(config: DemoConfig) -> None:
+    """Serve until interrupted."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per picture
+    if not config.checkpoint_path:
+        print(EMBEDDED_NOTE)
+    server = make_demo_server(config)
+    print(f"The demo is at http://{config.host}:{server.port}/ (Ctrl-C ends it)", flush=True)
+    server.serve_forever()

@@ -1,0 +1,60 @@
+"""The errors a user can mend, and the shape check every network uses.
+
+A message of these errors names the option or file, what was found, what was expected and what
+to do next; the scripts print it without a traceback (`paddle_sam.core.runtime.command`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PaddleSamError(Exception):
+    """Base of every error that the user, not the programmer, can mend."""
+
+
+class ConfigError(PaddleSamError):
+    """An option or argument has a value that cannot work."""
+
+
+class CheckpointError(PaddleSamError):
+    """A weight file is missing, damaged, foreign, or does not fit the network."""
+
+
+class ImageError(PaddleSamError):
+    """An image file cannot be read or used."""
+
+
+class FaceNotFoundError(ImageError):
+    """No face was detected where one is needed."""
+
+
+class TrainingError(PaddleSamError):
+    """Training cannot go on, for example because a loss is no longer a number."""
+
+
+class EngineError(PaddleSamError):
+    """The exported models cannot be built, loaded or run here."""
+
+
+class OutputError(PaddleSamError):
+    """A result cannot be written (full disk, no permission)."""
+
+
+def check_shape(name: str, tensor, expected: Sequence[int | None]) -> None:
+    """Raise `ConfigError` unless `tensor.shape` equals `expected`; `None` matches any length.
+
+    >>> import numpy
+    >>> check_shape("w_plus", numpy.zeros((2, 18, 512)), (None, 18, 512))
+    >>> check_shape("w_plus", numpy.zeros((2, 14, 512)), (None, 18, 512))
+    Traceback (most recent call last):
+    ...
+    paddle_sam.errors.ConfigError: w_plus: expected shape [*, 18, 512], found [2, 14, 512]
+    """
+    found = tuple(tensor.shape)
+    fits = len(found) == len(expected) and all(
+        want is None or want == have for want, have in zip(expected, found, strict=True)
+    )
+    if not fits:
+        want = ", ".join("*" if size is None else str(size) for size in expected)
+        raise ConfigError(f"{name}: expected shape [{want}], found [{', '.join(map(str, found))}]")

@@ -1,0 +1,183 @@
+"""Aligning every photograph of a folder tree, in several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from paddle_sam.core.files import claim_folder
+from paddle_sam.core.images import list_images, read_image, save_image
+from paddle_sam.core.processes import in_processes
+from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
+from paddle_sam.faces.alignment import CropSettings, align_faces
+
+REPORT = "align_failures.jsonl"
+
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """How many photographs were aligned, were there already, failed; and where it says why."""
+
+    aligned: int
+    skipped: int
+    failed: int
+    report: Path | None
+
+    def __str__(self):
+        counts = f"{self.aligned} aligned, {self.skipped} already there, {self.failed} failed"
+        return f"{counts} (why: {self.report})" if self.failed else counts
+
+
+@dataclass(frozen=True)
+class _Task:
+    source: Path
+    target: Path  # of the crop; of several faces, the pattern their names follow
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every worker process needs to know."""
+
+    make_landmarker: Callable
+    settings: CropSettings
+    choice: str
+
+
+def align_folder(
+    root: Path,
+    output: Path,
+    make_landmarker: Callable,
+    settings: CropSettings,
+    *,
+    choice: str = "best",
+    suffix: str = ".png",
+    workers: int = 1,
+) -> FolderSummary:
+    """Align all images under `root` into the same folders under `output`.
+
+    `holiday/a.jpg` becomes `holiday/a.png`, or `holiday/a_0.png`, `a_1.png`, ... with
+    `choice="all"`; inputs that differ in their suffix only keep it (`a.jpg.png`, `a.webp.png`).
+    Crops that are there are not made again. An image that fails is written to the report, with
+    the reason, and the others go on.
+
+    Args:
+        make_landmarker: makes the face finder in each process, such as `FaceLandmarker`; it has
+            to be importable by name.
+        settings: the crop; a folder holds crops of one kind only.
+        choice: which faces, see `align_faces`.
+        workers: number of processes.
+
+    Raises:
+        ConfigError, ImageError: there is nothing to align, or the folders do not fit.
+        CheckpointError, OutputError: no image could be aligned or written for the same reason.
+    """
+    if workers < 1:
+        raise ConfigError(f"--num_threads: expected at least 1, found {workers}")
+    tasks = _plan(root, output, suffix)
+    claim_folder(output, asdict(settings) | {"face": choice}, "--output_path", "crops")
+    open_tasks = [task for task in tasks if not _marker(task, choice).exists()]
+    report = output / REPORT
+    report.unlink(missing_ok=True)
+    failed = 0
+    with (
+        contextlib.closing(
+            in_processes(
+                _align_one,
+                open_tasks,
+                workers,
+                start=_start_worker,
+                arguments=(_Job(make_landmarker, settings, choice),),
+                died="the process that aligned it died (out of memory?)",
+            )
+        ) as run,
+        _progress_bar(len(open_tasks)) as bar,
+    ):
+        for task, problem in run:
+            if problem is not None:
+                failed += 1
+                _append(report, {"file": str(task.source.relative_to(root)), "error": problem})
+                bar.set_postfix(failed=failed)
+            bar.update()
+    aligned, skipped = len(open_tasks) - failed, len(tasks) - len(open_tasks)
+    return FolderSummary(aligned, skipped, failed, report if failed else None)
+
+
+def _plan(root: Path, output: Path, suffix: str) -> list[_Task]:
+    """Pair every image with the file it becomes; no two become the same."""
+    if not root.is_dir():
+        raise ConfigError(f"--root_path: expected a folder of photographs, found {root}")
+    if output.resolve() == root.resolve():
+        raise ConfigError(f"--output_path: expected a folder other than the photographs', {root}")
+    sources = [path for path in list_images(root) if output.resolve() not in path.resolve().parents]
+    plain = {source: source.relative_to(root).with_suffix(suffix) for source in sources}
+    shared = Counter(plain.values())
+    tasks = []
+    for source, target in plain.items():
+        if shared[target] > 1:
+            target = target.with_name(source.name + suffix)
+        tasks.append(_Task(source, output / target))
+    if len({task.target for task in tasks}) < len(tasks):
+        names = Counter(task.target for task in tasks)
+        clash = next(target for target, count in names.items() if count > 1)
+        raise ConfigError(f"{root}: several photographs would become {clash}. Rename one of them.")
+    return tasks
+
+
+def _marker(task: _Task, choice: str) -> Path:
+    """The file whose presence says that a photograph is done."""
+    return _face_path(task.target, 0) if choice == "all" else task.target
+
+
+def _face_path(target: Path, index: int) -> Path:
+    return target.with_name(f"{target.stem}_{index}{target.suffix}")
+
+
+_job: _Job | None = None  # of a worker process
+_find_faces: Callable | None = None
+
+
+def _start_worker(job: _Job) -> None:
+    global _job
+    _job = job
+
+
+def _align_one(task: _Task) -> str | None:
+    """Align one photograph; give the reason if it cannot be, raise if none could be."""
+    global _find_faces
+    if _find_faces is None:
+        _find_faces = _job.make_landmarker().find
+    try:
+        faces = align_faces(
+            read_image(task.source),
+            _find_faces,
+            _job.settings,
+            choice=_job.choice,
+            source=str(task.source),
+        )
+        if _job.choice != "all":
+            save_image(task.target, faces[0].image)
+            return None
+        for index in reversed(range(len(faces))):  # the first one last: it marks the task as done
+            save_image(_face_path(task.target, index), faces[index].image)
+    except ImageError as error:
+        return str(error)
+    except PaddleSamError:  # missing weights, full disk: the same for every image
+        raise
+    except Exception as error:  # whatever else an image provokes concerns that image alone
+        return f"{task.source}: {type(error).__name__}: {error}"
+    return None
+
+
+def _append(report: Path, record: dict) -> None:
+    with report.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _progress_bar(total: int):
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="img", desc="aligning", disable=not total)

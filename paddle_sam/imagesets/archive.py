@@ -1,0 +1,319 @@
+"""A data set in one file: a zip of images, stored as they are, with a `dataset.json`.
+
+Images are read at random, straight from where they lie in the file, by any number of threads and
+processes at once: an `ArchiveImage` is a few numbers and holds nothing open. The layout is the one
+StyleGAN2-ADA's tools write and read, so archives go both ways. `dataset.json` holds
+
+- `labels`: pairs of an image's name and its class, a whole number; or null;
+- whatever else the writer knew about the images (`scripts/prepare_dataset.py`: where each is from).
+
+A folder, with or without such a file in it, opens the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from paddle_sam.core.files import atomic_path, sha256
+from paddle_sam.core.images import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    list_images,
+    natural_key,
+    read_image,
+)
+from paddle_sam.errors import ConfigError, ImageError
+
+DESCRIPTION = "dataset.json"
+# What a stored image may come to when it is unpacked: more is taken for an attack on memory.
+LARGEST_IMAGE_FILE = 1 << 29
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # every member's time, so that equal content is equal bytes
+_LOCAL_HEADER = struct.Struct("<26xHH")  # ends with the lengths of the name and of the extras
+
+
+@dataclass(frozen=True)
+class ArchiveImage:
+    """An image file within an archive. As light as a path: to be kept, sent and read anywhere.
+
+    archive, path: the archive, and the name within it.
+    offset, stored: where its bytes begin in the archive, and how many they are.
+    size: how many they are when inflated; `stored` where they are not compressed.
+    crc: CRC-32 of the content, None where the archive has none.
+    """
+
+    archive: Path
+    path: str
+    offset: int
+    stored: int
+    size: int
+    deflated: bool = False
+    crc: int | None = None
+
+    def __str__(self):
+        return f"{self.archive}/{self.path}"
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def stem(self) -> str:
+        """The last part of its path without the suffix."""
+        return PurePosixPath(self.path).stem
+
+    def read_bytes(self) -> bytes:
+        """The image file's content, checked against its CRC.
+
+        Raises:
+            ImageError: the archive is gone, or damaged at this place.
+        """
+        if max(self.size, self.stored) > LARGEST_IMAGE_FILE:
+            raise ImageError(
+                f"{self}: declares {self.size:,} bytes, expected at most {LARGEST_IMAGE_FILE:,}"
+            )
+        try:
+            with self.archive.open("rb") as stream:
+                stream.seek(self.offset)
+                data = stream.read(self.stored)
+            if self.deflated:
+                # Never more than was declared, whatever the data would inflate to.
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
+        except OSError as error:
+            raise ImageError(f"{self}: could not be read ({error.strerror or error}).") from error
+        except zlib.error as error:
+            raise ImageError(f"{self}: found damaged data ({error}). {_AGAIN}") from error
+        if len(data) != self.size or (self.crc is not None and zlib.crc32(data) != self.crc):
+            raise ImageError(
+                f"{self}: found content that its checksum in the archive does not fit. {_AGAIN}"
+            )
+        return data
+
+
+_AGAIN = "Copy or make the archive again."
+ImageSource = Path | ArchiveImage
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of a folder or an archive, in the order in which people count.
+
+    images: to be read with `read_source`, here or in another process.
+    names: their paths within the folder or archive, with `/`.
+    labels: the class of each, or None.
+    """
+
+    images: tuple[ImageSource, ...]
+    names: tuple[str, ...]
+    labels: tuple[int, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def open_image_set(path: str | Path) -> ImageSet:
+    """List a folder (at any depth) or an archive of images, with labels if it has any.
+
+    Raises:
+        ImageError: there is no such folder or archive, or no image in it.
+        ConfigError: its `dataset.json` is damaged, or leaves out an image.
+    """
+    path = Path(path)
+    images = list_sources(path)
+    names = tuple(relative_name(image, path) for image in images)
+    return ImageSet(tuple(images), names, _labels(read_description(path), names, path))
+
+
+def list_sources(path: str | Path) -> list[ImageSource]:
+    """Give the images of a folder, an archive, or the one image file that `path` is.
+
+    Raises:
+        ImageError: there is nothing at `path`, or no image in it.
+    """
+    path = Path(path)
+    if not is_archive(path):
+        return list_images(path)
+    found = [image for image in zip_members(path) if is_image_name(image.path)]
+    if not found:
+        raise ImageError(
+            f"{path}: found no image in this archive; expected files ending in"
+            f" {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return sorted(found, key=lambda image: natural_key(PurePosixPath(image.path)))
+
+
+def read_source(source: ImageSource) -> np.ndarray:
+    """Read an image of a folder or an archive: uint8 sRGB [H, W, 3], see `read_image`.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    if isinstance(source, ArchiveImage):
+        return decode_image(source.read_bytes(), str(source))
+    return read_image(source)
+
+
+def content_digest(source: ImageSource) -> str:
+    """SHA-256 of an image file's content, in hexadecimal; the same in a folder and an archive.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    if isinstance(source, ArchiveImage):
+        return hashlib.sha256(source.read_bytes()).hexdigest()
+    try:
+        return sha256(source)
+    except OSError as error:
+        raise ImageError(f"{source}: could not be read ({error.strerror or error}).") from error
+
+
+def stamp(source: ImageSource) -> str:
+    """What changes when an image's file, or the archive it is in, does."""
+    if isinstance(source, ArchiveImage):
+        return f"{source.size}-{source.offset}-{source.crc}-{source.archive.stat().st_mtime_ns}"
+    status = source.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def relative_name(image: ImageSource, root: Path) -> str:
+    """Path of an image within the folder or archive `root`, with `/`; a lone file's name."""
+    if isinstance(image, ArchiveImage):
+        return image.path
+    return image.name if image == root else image.relative_to(root).as_posix()
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `path` is a zip, or a file named like one."""
+    return path.is_file() and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path))
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a member of an archive is named like an image, and neither hidden nor a folder's."""
+    parts = PurePosixPath(path).parts
+    hidden = any(part == "__MACOSX" or (part[0] == "." and part != "..") for part in parts)
+    return not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def zip_members(path: Path) -> list[ArchiveImage]:
+    """All files of a zip in its order, whatever they are.
+
+    Raises:
+        ImageError: it is none, is cut off, or needs a password or a rare compression.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
+            return [
+                _zip_member(path, stream, info) for info in archive.infolist() if not info.is_dir()
+            ]
+    except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: found no whole zip archive ({reason}). {_AGAIN}") from error
+
+
+def _zip_member(path: Path, stream, info: zipfile.ZipInfo) -> ArchiveImage:
+    if info.flag_bits & 1:
+        raise ImageError(f"{path}: {info.filename} is encrypted. Unpack it with its password.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ImageError(
+            f"{path}: {info.filename} is packed by method {info.compress_type}, expected stored or"
+            " deflated. Unpack the archive."
+        )
+    stream.seek(info.header_offset)
+    name, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+    return ArchiveImage(
+        path,
+        info.filename,
+        info.header_offset + _LOCAL_HEADER.size + name + extra,
+        info.compress_size,
+        info.file_size,
+        info.compress_type == zipfile.ZIP_DEFLATED,
+        info.CRC,
+    )
+
+
+def read_description(path: str | Path) -> dict:
+    """What `dataset.json` in a folder or archive says; empty where there is none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = Path(path)
+    try:
+        if is_archive(path):
+            with zipfile.ZipFile(path) as archive:
+                if DESCRIPTION not in archive.namelist():
+                    return {}
+                text = archive.read(DESCRIPTION)
+        elif (path / DESCRIPTION).is_file():
+            text = (path / DESCRIPTION).read_bytes()
+        else:
+            return {}
+        content = json.loads(text)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path}: its {DESCRIPTION} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: its {DESCRIPTION} holds no JSON object")
+    return content
+
+
+def _labels(description: Mapping, names: Iterable[str], path: Path) -> tuple[int, ...] | None:
+    if not description.get("labels"):
+        return None
+    try:
+        by_name = dict(description["labels"])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: labels of its {DESCRIPTION}: expected pairs of a name and a class"
+        ) from error
+    labels = tuple(by_name.get(name) for name in names)
+    for name, label in zip(names, labels, strict=True):
+        if type(label) is not int or label < 0:
+            raise ConfigError(
+                f"{path}: {DESCRIPTION}: expected a class 0, 1, ... of {name}, found {label!r}"
+            )
+    return labels
+
+
+def write_archive(
+    path: str | Path, images: Iterable[tuple[str, bytes]], description: Mapping
+) -> None:
+    """Write an archive; it appears under its name when it is whole.
+
+    The same images and description make the same bytes, whenever and wherever.
+
+    Args:
+        images: names within the archive, and contents of PNG or JPEG files; taken one at a time.
+        description: what `dataset.json` will hold.
+
+    Raises:
+        OutputError: the system refused to write.
+        ConfigError: two images have one name.
+    """
+    names = set()
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for name, content in images:
+            if name in names:
+                raise ConfigError(f"{path}: two images are called {name}")
+            names.add(name)
+            archive.writestr(_entry(name), content)
+        text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+        archive.writestr(_entry(DESCRIPTION), text.encode("utf-8"))
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _EARLIEST)
+    entry.create_system = 3  # Unix, wherever it is written
+    entry.external_attr = 0o644 << 16
+    return entry

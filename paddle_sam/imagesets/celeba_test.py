@@ -1,0 +1,98 @@
+"""The photographs of the published comparison, picked out of a copy of CelebA or CelebA-HQ.
+
+Two collections number their images independently: 866 of CelebA-HQ is another person than 866 of
+CelebA. Copies also name them differently (866.jpg, 00866.jpg, 000866.jpg), so the name alone does
+not tell which is meant; the shape of the image does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from paddle_sam.core.files import atomic_path
+from paddle_sam.errors import ImageError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+CELEBA_SIZE = (178, 218)  # of img_align_celeba; CelebA-HQ is square
+
+
+@dataclass(frozen=True)
+class WantedImage:
+    """An image of the comparison: the name it is published under, number and collection."""
+
+    name: str
+    number: int
+    collection: str
+
+    def fits(self, size: tuple[int, int]) -> bool:
+        if self.collection == "CelebA":
+            return size == CELEBA_SIZE
+        return size[0] == size[1]
+
+    def __str__(self):
+        return f"{self.name} (number {self.number} of {self.collection})"
+
+
+PUBLISHED = (
+    *(WantedImage(f"{number}.jpg", number, "CelebA-HQ") for number in (866, 1287, 2468)),
+    *(WantedImage(f"{number:06}.jpg", number, "CelebA") for number in (431, 1092, 198650)),
+)
+
+
+def fill_celeba_test(source: Path, target: Path) -> tuple[list[Path], list[WantedImage]]:
+    """Copy the published comparison's images from `source`, at any depth, into `target`.
+
+    Gives the files now in `target`, and the images that `source` does not hold.
+
+    Raises:
+        ImageError: `source` is no folder or holds none of them.
+    """
+    if not source.is_dir():
+        raise ImageError(f"--data_path: expected a folder of CelebA images, found {source}")
+    candidates = _candidates(source, {wanted.number for wanted in PUBLISHED})
+    copied, missing = [], []
+    for wanted in PUBLISHED:
+        fitting = [path for path, size in candidates.get(wanted.number, []) if wanted.fits(size)]
+        if not fitting:
+            missing.append(wanted)
+            continue
+        path = target / Path(wanted.name).with_suffix(fitting[0].suffix.lower())
+        with atomic_path(path) as temporary:
+            shutil.copyfile(fitting[0], temporary)
+        copied.append(path)
+    if not copied:
+        raise ImageError(
+            f"{source}: found none of the images; expected"
+            f" {', '.join(map(str, missing))}. Give the folder of img_align_celeba"
+            " (178 x 218 pixels) or of CelebA-HQ (square)."
+        )
+    return copied, missing
+
+
+def _candidates(source: Path, numbers: set[int]) -> dict[int, list[tuple[Path, tuple[int, int]]]]:
+    """Colour images named by one of the numbers, with their sizes, the largest first."""
+    found: dict[int, list] = {}
+    for folder, _, names in os.walk(source):
+        for name in names:
+            path = Path(folder, name)
+            if not (path.stem.isdecimal() and path.suffix.lower() in _SUFFIXES):
+                continue
+            if (number := int(path.stem)) in numbers and (size := _colour_size(path)):
+                found.setdefault(number, []).append((path, size))
+    for paths in found.values():
+        paths.sort(key=lambda entry: (-entry[1][0], str(entry[0])))
+    return found
+
+
+def _colour_size(path: Path) -> tuple[int, int] | None:
+    """Width and height; None for what is no colour image, such as the masks of CelebAMask-HQ."""
+    try:
+        with Image.open(path) as image:
+            return image.size if image.mode == "RGB" else None
+    except OSError:
+        return None

@@ -1,0 +1,78 @@
+"""Folders or archives of training images, and the order in which a run sees them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from paddle_sam.errors import ConfigError
+from paddle_sam.imagesets.archive import ImageSource, list_sources, read_source, relative_name
+from paddle_sam.imagesets.transforms import fit
+
+
+class ImagePairs:
+    """Source images and, where they differ, the target images they should become.
+
+    Args:
+        source: folder (at any depth) or archive of images, or the images themselves.
+        target: folder or archive with an image for each source, under the same relative path
+            whatever the suffix; the sources are their own targets when empty.
+        limit: use only the first so many; 0 for all.
+
+    Raises:
+        ImageError: a folder or archive is missing or holds no image.
+        ConfigError: a source has no target.
+    """
+
+    def __init__(self, source: str | Sequence[ImageSource], target: str = "", limit: int = 0):
+        files = list_sources(source) if isinstance(source, str | Path) else list(source)
+        self.sources = files[: limit or None]
+        self.targets: list[ImageSource] | None = None
+        if target:
+            by_name = {_key(image, target): image for image in list_sources(target)}
+            names = [_key(image, source) for image in self.sources]
+            if missing := [name for name in names if name not in by_name]:
+                raise ConfigError(
+                    f"{target}: has no image for {missing[0]} of {source}"
+                    f" ({len(missing)} of {len(names)} are missing)."
+                )
+            self.targets = [by_name[name] for name in names]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def paths(self, index: int) -> tuple[ImageSource, ...]:
+        """The source file, and the target file where there are targets."""
+        if self.targets is None:
+            return (self.sources[index],)
+        return self.sources[index], self.targets[index]
+
+
+def read_sample(paths: Sequence[ImageSource], size: int) -> tuple[np.ndarray, ...]:
+    """Read images and resize them to `size`: uint8 RGB [size, size, 3] each.
+
+    Raises:
+        ImageError: one of them cannot be read.
+    """
+    return tuple(fit(read_source(path), size) for path in paths)
+
+
+def shuffled(position: int, length: int, seed: int) -> int:
+    """Index of the sample at `position` of a run: every pass shows each sample once, reshuffled.
+
+    A function of its arguments alone, so that a resumed run goes on exactly where it was.
+    """
+    epoch, place = divmod(position, length)
+    return int(_permutation(length, seed, epoch)[place])
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, 0, epoch)).permutation(length)
+
+
+def _key(image: ImageSource, root: str) -> str:
+    return str(PurePosixPath(relative_name(image, Path(root))).with_suffix(""))

@@ -1,0 +1,174 @@
+"""What is wrong, or unusual, with an image: in its file, and in its pixels."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from PIL import Image
+
+from paddle_sam.errors import ImageError
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 0x0112  # EXIF tag
+_UNWRITTEN = 128  # libjpeg's grey where a JPEG's data end early
+_PLAIN = 1.0  # deviation of the brightness, in levels, up to which a picture shows nothing
+_BACKGROUND_LEVELS = 8
+_BACKGROUND_SHARE = 0.97
+_HASH_SIDE, _HASHED_SIDE = 8, 32
+
+
+def check_file(data: bytes, name: str) -> None:
+    """Check what decoders pass over: each chunk of a PNG by its CRC, the end of a JPEG.
+
+    Raises:
+        ImageError: the file is damaged or cut off.
+    """
+    problem = None
+    if data.startswith(_PNG):
+        problem = _png_damage(data)
+    elif data.startswith(b"\xff\xd8\xff"):
+        problem = _jpeg_damage(data)
+    if problem:
+        raise ImageError(f"{name}: {problem}. Copy or download it again.")
+
+
+def _png_damage(data: bytes) -> str | None:
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return f"CRC error in the PNG's {kind.decode('latin-1')} at byte {at}"
+        if kind == b"IEND":
+            return None
+        at = end
+    return f"the PNG is truncated at byte {len(data)}"
+
+
+def _jpeg_damage(data: bytes) -> str | None:
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        kind = data[at + 1 : at + 2]
+        if kind == b"\xda":  # start of scan: what follows is the picture, to the end marker
+            return None if data.rfind(b"\xff\xd9") > at else "the JPEG is truncated: it has no end"
+        if kind == b"\xff":
+            at += 1
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None  # no sequence of segments: the decoder will say
+
+
+def check_pixels(image: np.ndarray, name: str) -> None:
+    """Check a decoded JPEG for the even grey that stands for data that could not be decoded.
+
+    Raises:
+        ImageError: a side of the image uint8 [H, W, 3] is that grey, the rest is not.
+    """
+    sides = (image[:8], image[-8:], image[:, :8], image[:, -8:])
+    unwritten = any((side == _UNWRITTEN).all() for side in sides)
+    if unwritten and not (image == _UNWRITTEN).all():
+        raise ImageError(f"{name}: the JPEG is damaged: part of it is grey. Copy it again.")
+
+
+def peculiarities(data: bytes) -> list[str]:
+    """How the file of a readable image differs from a plain sRGB one: `CMYK`, `16 bit`, ..."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data)) as image:
+            deep = image.mode[0] in "IF" or (data.startswith(_PNG) and data[24] == 16)
+            frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+            found = {
+                image.mode: image.mode in ("CMYK", "LAB", "HSV", "YCbCr"),
+                "16 bit": deep,
+                "grey scale": image.mode in ("1", "L", "LA") or image.mode[0] in "IF",
+                "palette": image.mode in ("P", "PA"),
+                "transparency": image.has_transparency_data,
+                f"animation of {frames} images": frames > 1,
+                "turned by EXIF": _orientation(image) not in (None, 1),
+                "colour profile": bool(image.info.get("icc_profile")),
+            }
+    return [name for name, present in found.items() if present]
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:  # an unreadable EXIF block says nothing about orientation
+        return None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Numbers of an image's content, in levels of 0..255.
+
+    contrast: standard deviation of the brightness.
+    background: share of the pixels that nearly have the most frequent brightness.
+    colour: deviation of the colours from the line they lie on best: 0 for greys and single tints.
+    tint: mean distance from grey.
+    sharpness: variance of the Laplacian of the brightness.
+    """
+
+    contrast: float
+    background: float
+    colour: float
+    tint: float
+    sharpness: float
+
+
+def measure(image: np.ndarray) -> Measures:
+    """Measure a uint8 [H, W, 3] image."""
+    grey = brightness(image)
+    counts = np.bincount(np.rint(grey).astype(np.int64).ravel(), minlength=256)
+    near = np.convolve(counts, np.ones(2 * _BACKGROUND_LEVELS + 1), "same")
+    channels = np.moveaxis(image, 2, 0).reshape(3, -1).astype(np.float64)
+    spread = np.linalg.eigvalsh(np.cov(channels))  # rising
+    laplacian = (
+        grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    )
+    return Measures(
+        contrast=float(grey.std()),
+        background=float(near.max() / grey.size),
+        colour=float(np.sqrt(max(spread[0] + spread[1], 0.0))),
+        tint=float(np.ptp(channels, axis=0).mean()),
+        sharpness=float(laplacian.var()),
+    )
+
+
+def emptiness(measures: Measures, min_contrast: float, min_colour: float) -> tuple[str, str] | None:
+    """Why an image shows too little, as (reason, explanation); None if it is good."""
+    if measures.contrast < _PLAIN and min_contrast > 0:
+        return "blank", f"it is of one colour (contrast {measures.contrast:.2f})"
+    if measures.contrast < min_contrast:
+        return "near_monochrome", f"contrast {measures.contrast:.1f}, below {min_contrast:g}"
+    if measures.background > _BACKGROUND_SHARE and min_contrast > 0:
+        return "near_monochrome", f"{measures.background:.1%} of it are of one colour"
+    if measures.colour < min_colour:
+        kind = "shades of grey" if measures.tint < 2 * min_colour else "shades of one colour"
+        return "grey", f"{kind} only (colour {measures.colour:.1f}, below {min_colour:g})"
+    return None
+
+
+def brightness(image: np.ndarray) -> np.ndarray:
+    """Luma of a uint8 [H, W, 3] image: float64 [H, W], 0 to 255 (ITU-R BT.601)."""
+    return image @ np.array([0.299, 0.587, 0.114])
+
+
+def perceptual_hash(image: np.ndarray) -> int:
+    """64 bits that near duplicates mostly share: the signs of low frequencies.
+
+    The image is reduced to 32 x 32 levels of grey; of their cosine transform each of the 8 x 8
+    lowest frequencies gives a bit, whether it is above the median of them.
+    """
+    small = Image.fromarray(image).convert("L")
+    small = small.resize((_HASHED_SIDE, _HASHED_SIDE), Image.Resampling.LANCZOS)
+    waves = scipy.fft.dctn(np.asarray(small, np.float64), norm="ortho")[:_HASH_SIDE, :_HASH_SIDE]
+    bits = (waves > np.median(waves)).ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")

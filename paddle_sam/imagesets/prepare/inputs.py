@@ -1,0 +1,219 @@
+"""The images of folders and archives, as tasks that any process can read. Nothing is extracted.
+
+A member of an archive is only ever read, never written under the name it brings, so no name can
+lead outside; and never more of it than it declares, which has a limit.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from paddle_sam.core.files import atomic_path
+from paddle_sam.core.images import list_images, natural_key
+from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.imagesets.archive import (
+    DESCRIPTION,
+    ArchiveImage,
+    ImageSource,
+    is_archive,
+    is_image_name,
+    open_image_set,
+    read_description,
+    relative_name,
+    stamp,
+    zip_members,
+)
+
+# A compressed tar becomes a plain one, to be read at random. Pictures hardly compress, so much
+# more than this is taken for an attack on the disk.
+_LARGEST_GROWTH = 100
+_LARGEST_START = 1 << 30
+_PIECE = 1 << 20
+_COMPRESSED = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to examine: its unique name, `INPUT/path/in/it`, and where it is.
+
+    stamp: changes when the file does.
+    """
+
+    name: str
+    source: ImageSource
+    stamp: str
+
+    def read_bytes(self) -> bytes:
+        """The file's content.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        try:
+            return self.source.read_bytes()
+        except OSError as error:
+            raise ImageError(f"could not be read ({error.strerror or error})") from error
+
+
+def input_paths(data_path: str) -> list[Path]:
+    """The folders, archives or images that `--data_path` names, separated by commas.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if Path(data_path).exists():
+        return [Path(data_path)]
+    parts = [part.strip() for part in data_path.split(",") if part.strip()]
+    if not parts:
+        raise ConfigError(f"--data_path: expected folders or archives, found {data_path!r}")
+    return [Path(part).expanduser() for part in parts]
+
+
+def list_tasks(paths: Sequence[Path], unpacked: Path) -> list[Task]:
+    """List the images of all inputs, in the order given, each input's as people count.
+
+    Args:
+        paths: folders, archives or images.
+        unpacked: folder for the plain versions of compressed tars.
+
+    Raises:
+        ImageError, ConfigError: an input is missing, holds no images, or is damaged as a whole.
+    """
+    tasks = []
+    for start, path in zip(_names(paths), paths, strict=True):
+        images = _images(path, unpacked)
+        tasks += [Task(f"{start}/{name}", image, stamp(image)) for name, image in images]
+    _check_unique(tasks)
+    return tasks
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The class of each image, 0, 1, ..., by its task's name; and what the classes are called.
+
+    names: one for each class, or None where they have none.
+    """
+
+    of: Mapping[str, int]
+    names: list[str] | None
+
+
+def folder_classes(tasks: Sequence[str]) -> Classes:
+    """Each folder is a class, named by its path; `tasks` are the names of some."""
+    folders = {task: str(PurePosixPath(task).parent) for task in tasks}
+    names = sorted(set(folders.values()))
+    return Classes({task: names.index(folder) for task, folder in folders.items()}, names)
+
+
+def input_classes(paths: Sequence[Path]) -> Classes:
+    """The classes that the inputs state in their `dataset.json`, as they are numbered there.
+
+    Raises:
+        ConfigError: an input states none, or two of them call their classes differently.
+    """
+    of: dict[str, int] = {}
+    called = {}
+    for start, path in zip(_names(paths), paths, strict=True):
+        description = read_description(path)
+        if not description.get("labels"):
+            raise ConfigError(
+                f"--labels inputs: {path} states no labels; expected a folder or zip with a"
+                f" {DESCRIPTION} that does"
+            )
+        images = open_image_set(path)
+        of |= {f"{start}/{n}": c for n, c in zip(images.names, images.labels, strict=True)}
+        called[path] = description.get("classes")
+    first, *others = paths
+    for other in others:
+        if called[other] != called[first]:
+            raise ConfigError(
+                f"--labels inputs: {first} and {other} name their classes differently"
+                f" ({called[first]}, {called[other]}); prepare them one by one"
+            )
+    return Classes(of, called[first])
+
+
+def _images(path: Path, unpacked: Path) -> list[tuple[str, ImageSource]]:
+    if path.is_file() and not is_archive(path) and (opener := _compression(path)):
+        path = _plain_tar(path, opener, unpacked)
+    if path.is_file() and (is_archive(path) or tarfile.is_tarfile(path)):
+        members = zip_members(path) if is_archive(path) else list(_tar_members(path))
+        images = [member for member in members if is_image_name(member.path)]
+        if not images:
+            raise ImageError(f"{path}: found no image in this archive")
+        images.sort(key=lambda image: natural_key(PurePosixPath(image.path)))
+    else:
+        images = list_images(path)
+    return [(relative_name(image, path), image) for image in images]
+
+
+def _tar_members(path: Path) -> Iterator[ArchiveImage]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if member.isreg() and not member.issparse():
+                    yield ArchiveImage(
+                        path, member.name, member.offset_data, member.size, member.size
+                    )
+    except (OSError, tarfile.TarError) as error:
+        raise ImageError(f"{path}: found no whole tar archive ({error}).") from error
+
+
+def _compression(path: Path):
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    return next((opener for magic, opener in _COMPRESSED if start.startswith(magic)), None)
+
+
+def _plain_tar(path: Path, opener, folder: Path) -> Path:
+    """Decompress a tar; what was done before a kill is found again."""
+    status = path.stat()
+    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    unpacked = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.tar"
+    if unpacked.is_file():
+        return unpacked
+    limit = max(status.st_size * _LARGEST_GROWTH, _LARGEST_START)
+    with atomic_path(unpacked) as temporary, temporary.open("wb") as target:
+        try:
+            with opener(path, "rb") as source:
+                while piece := source.read(_PIECE):
+                    target.write(piece)
+                    if target.tell() > limit:
+                        raise ImageError(
+                            f"{path}: unpacks to more than {limit:,} bytes, which pictures do not."
+                            " Unpack it yourself and name the folder."
+                        )
+        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, ValueError) as error:
+            raise ImageError(f"{path}: found a damaged or truncated archive ({error}).") from error
+    if not tarfile.is_tarfile(unpacked):
+        unpacked.unlink()
+        raise ImageError(f"{path}: found a compressed file that is no tar. Unpack it.")
+    return unpacked
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each input: the last part of its path, numbered where two share it."""
+    names: list[str] = []
+    for path in paths:
+        last = path.resolve().name.split(".tar")[0].removesuffix(".zip")
+        number = 2
+        name = last
+        while name in names:
+            name, number = f"{last}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _check_unique(tasks: list[Task]) -> None:
+    seen = set()
+    for task in tasks:
+        if task.name in seen:
+            raise ConfigError(f"{task.name} is there twice; repair the archive")
+        seen.add(task.name)

@@ -1,0 +1,145 @@
+"""What a preparation has done so far, kept so that a killed one goes on where it was.
+
+The folder holds `settings.json`, `images.bin` (contents of image files, one after the other) and
+`journal.jsonl` (a line for each task that is done, written after its images). A line that was cut
+off by a kill, and images that no line speaks of, count for nothing and are made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from paddle_sam.core.files import atomic_path
+from paddle_sam.errors import ConfigError, OutputError
+from paddle_sam.imagesets.archive import ArchiveImage
+
+_FILES = ("journal.jsonl", "images.bin", "settings.json")
+
+
+class Journal:
+    """Results of tasks by their keys, with images.
+
+    Args:
+        folder: made if it is not there.
+        settings: what the results depend on.
+
+    Raises:
+        ConfigError: the folder holds results of other settings.
+        OutputError: the system refused to write.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping):
+        self.folder = folder
+        self.unpacked = folder / "unpacked"  # for archives that cannot be read at random
+        self.records: dict[str, dict] = {}
+        self._finished = False
+        self._claim(settings)
+        try:
+            self._lines = (folder / "journal.jsonl").open("a+b")
+            self._images = (folder / "images.bin").open("a+b")
+            self._read()
+        except OSError as error:
+            raise _refused(folder, error) from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._lines.close()
+        self._images.close()
+        if self._finished or not self.records:
+            self._remove()
+
+    def finish(self) -> None:
+        """What it was kept for is done: the folder goes when the journal is closed."""
+        self._finished = True
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.unpacked, ignore_errors=True)
+        for name in _FILES:
+            (self.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else is in it
+            self.folder.rmdir()
+
+    def has(self, key: str, stamp: str) -> bool:
+        """Whether the task is done, for what its record has as `stamp`."""
+        return self.records.get(key, {}).get("stamp") == stamp
+
+    def add(self, key: str, record: Mapping, images: Sequence[bytes] = ()) -> None:
+        """Note that a task is done, its result (plain values) and its images."""
+        try:
+            places = []
+            for content in images:
+                places.append([self._end, len(content), zlib.crc32(content)])
+                self._images.write(content)
+                self._end += len(content)
+            self._images.flush()
+            record = {**record, "key": key, "images": places}
+            self._lines.write(json.dumps(record).encode("ascii") + b"\n")
+            self._lines.flush()
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+        self.records[key] = record
+
+    def image(self, key: str, index: int) -> ArchiveImage:
+        """An image that was added, to be read here or in any other process."""
+        offset, length, crc = self.records[key]["images"][index]
+        name = f"{key} {index}"
+        return ArchiveImage(self.folder / "images.bin", name, offset, length, length, crc=crc)
+
+    def _claim(self, settings: Mapping) -> None:
+        path = self.folder / "settings.json"
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not path.is_file():
+            raise ConfigError(
+                f"{self.folder}: this folder is needed for the work, but holds something else."
+                " Move it, or choose another --output."
+            )
+        text = json.dumps(settings, indent=1) + "\n"
+        if path.is_file():
+            if path.read_text(encoding="utf-8") != text:
+                raise ConfigError(
+                    f"{self.folder} holds a preparation begun with other options. Give the same to"
+                    " go on with it, or delete that folder to begin again."
+                )
+            return
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def _read(self) -> None:
+        """Take up the whole lines whose images are whole, and cut off what follows them."""
+        self._lines.seek(0)
+        self._end = read = 0
+        for line in self._lines:
+            record = _parsed(line)
+            if record is None or not all(self._is_whole(*place) for place in record["images"]):
+                break
+            self.records[record["key"]] = record
+            read += len(line)
+            self._end = max([self._end, *(offset + n for offset, n, _ in record["images"])])
+        self._lines.truncate(read)
+        self._images.truncate(self._end)
+
+    def _is_whole(self, offset: int, length: int, crc: int) -> bool:
+        self._images.seek(offset)
+        return zlib.crc32(self._images.read(length)) == crc
+
+
+def _parsed(line: bytes) -> dict | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _refused(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{folder}: could not be written ({error.strerror or error}). Free some space and give the"
+        " same command again; it goes on where it was."
+    )

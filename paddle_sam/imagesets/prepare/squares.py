@@ -1,0 +1,177 @@
+"""The squares to cut out of a picture: its middle, its faces, or what a cascade finds.
+
+A square is given by its corners [4, 2] as `AlignedFace.quad` gives them: top left, bottom left,
+bottom right, top right, x and y, the picture's first pixel covering 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from paddle_sam.core.images import resize
+from paddle_sam.errors import ConfigError, FaceNotFoundError
+from paddle_sam.faces.alignment import FAINT, CropSettings, crop_quad, cut_out
+from paddle_sam.faces.landmarks import FaceLandmarker
+from paddle_sam.imagesets.prepare.options import PrepareConfig
+
+OPENCV = "pip install 'opencv-contrib-python-headless<5'"
+_OVERSAMPLE = 4  # FFHQ's
+_CLIPPED = 0.5  # a face that lies less than half in the picture is none
+
+FindSquares = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def square_finder(config: PrepareConfig) -> FindSquares:
+    """Give the function that finds the squares of a uint8 RGB image [H, W, 3].
+
+    It gives at least one, or raises `FaceNotFoundError`.
+
+    Raises:
+        ConfigError, CheckpointError: what finds faces is missing or cannot be used.
+    """
+    if config.crop == "centre":
+        return lambda image: [middle(*image.shape[:2])]
+    if config.crop == "cascade":
+        return CascadeSquares(config)
+    return FaceSquares(config)
+
+
+def cut_square(image: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
+    """Cut a square out at `size` pixels, or at its own size where that is smaller."""
+    side = int(min(size, round(side_of(corners))))
+    height, width = image.shape[:2]
+    left, top, right, bottom = (int(value) for value in (*corners[0], *corners[2]))
+    whole = np.array_equal(corners, box_corners(left, top, right, bottom))
+    if whole and left >= 0 and top >= 0 and right <= width and bottom <= height:
+        cut = image[top:bottom, left:right]
+        return np.ascontiguousarray(resize(cut, side))
+    # `cut_out` counts from the centre of the first pixel.
+    return cut_out(image, corners - 0.5, side, _OVERSAMPLE).image
+
+
+def side_of(corners: np.ndarray) -> float:
+    """Length of a square's sides, in pixels of the picture."""
+    return float(np.hypot(*(corners[3] - corners[0])))
+
+
+def middle(height: int, width: int) -> np.ndarray:
+    """The largest square in the middle of a picture."""
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return box_corners(left, top, left + side, top + side)
+
+
+def box_corners(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """Corners [4, 2] of an upright box."""
+    return np.array([[left, top], [left, bottom], [right, bottom], [right, top]], np.float64)
+
+
+class FaceSquares:
+    """The oriented squares around the faces that dlib finds, as FFHQ was cut."""
+
+    def __init__(self, config: PrepareConfig):
+        self._find = FaceLandmarker().find
+        self._settings = CropSettings(config.size, config.face_scale, config.face_offset)
+        self._choice = config.face
+
+    def __call__(self, image: np.ndarray) -> list[np.ndarray]:
+        faces = self._find(image)
+        if self._choice == "all":
+            faces = [face for face in faces if face.confidence >= FAINT] or faces[:1]
+        squares = [crop_quad(face.landmarks, self._settings) + 0.5 for face in faces]
+        return _chosen(_inside(squares, image), self._choice)
+
+
+class CascadeSquares:
+    """Upright squares around what an OpenCV cascade (Haar or LBP) finds, largest first.
+
+    Raises:
+        ConfigError: OpenCV or the cascade cannot be used.
+    """
+
+    def __init__(self, config: PrepareConfig):
+        self._cv2 = import_cv2("CascadeClassifier")
+        path = find_cascade(config.cascade)
+        self._cascade = self._cv2.CascadeClassifier()
+        try:
+            readable = self._cascade.load(str(path))
+        except (self._cv2.error, SystemError):  # the latter for XML of another kind
+            readable = False
+        if not readable:
+            raise ConfigError(f"--cascade: {path} is not a cascade that OpenCV can read (XML)")
+        self._config = config
+
+    def __call__(self, image: np.ndarray) -> list[np.ndarray]:
+        smallest = self._config.cascade_min_size
+        grey = self._cv2.equalizeHist(self._cv2.cvtColor(image, self._cv2.COLOR_RGB2GRAY))
+        boxes = self._cascade.detectMultiScale(
+            grey,
+            scaleFactor=self._config.cascade_scale_factor,
+            minNeighbors=self._config.cascade_neighbours,
+            minSize=(smallest, smallest),
+        )
+        boxes = sorted(np.asarray(boxes).reshape(-1, 4).tolist(), key=lambda b: (-b[2], b))
+        squares = []
+        for left, top, width, height in boxes:
+            centre = left + width / 2, top + height / 2
+            half = max(width, height) * self._config.face_scale / 2
+            squares.append(
+                np.rint(box_corners(*(c - half for c in centre), *(c + half for c in centre)))
+            )
+        return _chosen(_inside(squares, image), self._config.face)
+
+
+def find_cascade(name: str) -> Path:
+    """The file of a cascade: `name` itself, or one of that name among OpenCV's.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = Path(import_cv2("CascadeClassifier").data.haarcascades)
+    if (shipped / name).is_file():
+        return shipped / name
+    known = ", ".join(sorted(path.name for path in shipped.glob("*.xml")))
+    raise ConfigError(f"--cascade: there is no file {name}; OpenCV brings {known}")
+
+
+def import_cv2(needed: str):
+    """The module `cv2`, which has to have `needed`.
+
+    Raises:
+        ConfigError: OpenCV is not installed, or is a version without it.
+    """
+    try:
+        import cv2
+        import cv2.data  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"this needs OpenCV, which cannot be imported: {OPENCV}") from error
+    if not hasattr(cv2, needed):
+        raise ConfigError(f"this OpenCV, {cv2.__version__}, has no {needed}: {OPENCV}")
+    return cv2
+
+
+def _inside(squares: Sequence[np.ndarray], image: np.ndarray) -> list[np.ndarray]:
+    """Those of which at least half lies in the picture, along each axis."""
+    height, width = image.shape[:2]
+
+    def share(low: float, high: float, length: int) -> float:
+        return (min(high, length) - max(low, 0)) / max(high - low, 1e-6)
+
+    def lies_in(corners: np.ndarray) -> bool:
+        (left, top), (right, bottom) = corners.min(0), corners.max(0)
+        return min(share(left, right, width), share(top, bottom, height)) >= _CLIPPED
+
+    return [corners for corners in squares if lies_in(corners)]
+
+
+def _chosen(squares: list[np.ndarray], choice: str) -> list[np.ndarray]:
+    if not squares:
+        raise FaceNotFoundError("no face was found in it")
+    if choice == "all":
+        return squares
+    return [max(squares, key=side_of) if choice == "largest" else squares[0]]

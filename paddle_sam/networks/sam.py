@@ -1,0 +1,194 @@
+"""SAM: a face and a target age to a W+ code, and the code to an image.
+
+Alaluf et al., "Only a Matter of Style: Age Transformation Using a Style-Based Regression Model"
+(2021), section 3.1: w_plus = E_age(image, age) + E_pSp(image) + w_avg, image' = G(w_plus).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.networks.psp_encoder import GradualStyleEncoder
+from paddle_sam.networks.stylegan2 import Generator
+
+STARTS = ("encoded_w_plus", "latent_avg", "zero")
+
+
+class SAM(nn.Layer):
+    """Encoder, generator and, for ageing, the frozen pSp encoder whose code is the start.
+
+    With `start="latent_avg"` and no pretrained encoder this is pSp itself.
+
+    Args:
+        encoder: predicts an offset in W+.
+        decoder: renders W+.
+        pretrained_encoder: the frozen pSp encoder; needed for `start="encoded_w_plus"`.
+        start: what the encoder's offset is added to: `encoded_w_plus` (the frozen encoder's code
+            plus `latent_avg`), `latent_avg`, or `zero`.
+
+    Shapes: x [N, C, S, S] with S the encoder's input size; C is 4, RGB in [-1, 1] and one plane of
+    age / 100, or 3 for pSp. W+ codes are [N, L, D].
+    """
+
+    def __init__(
+        self,
+        encoder: GradualStyleEncoder,
+        decoder: Generator,
+        pretrained_encoder: GradualStyleEncoder | None = None,
+        start: str = "encoded_w_plus",
+    ):
+        super().__init__()
+        if start not in STARTS:
+            raise ConfigError(f"start: expected one of {', '.join(STARTS)}, found {start!r}")
+        if start == "encoded_w_plus" and pretrained_encoder is None:
+            raise ConfigError("start: encoded_w_plus needs a pretrained_encoder")
+        if encoder.n_styles != decoder.n_latent:
+            raise ConfigError(
+                f"encoder: gives {encoder.n_styles} codes where the decoder of size {decoder.size}"
+                f" takes {decoder.n_latent}"
+            )
+        self.encoder = encoder
+        self.pretrained_encoder = pretrained_encoder
+        self.decoder = decoder
+        self.start = start
+        self.input_size = encoder.input_size
+        self.register_buffer("latent_avg", paddle.zeros([decoder.n_latent, decoder.style_dim]))
+
+    @property
+    def output_size(self) -> int:
+        """Height and width of the images that the decoder renders."""
+        return self.decoder.size
+
+    @property
+    def n_styles(self) -> int:
+        """Number of W+ codes, L, that make up an image."""
+        return self.decoder.n_latent
+
+    @property
+    def style_dim(self) -> int:
+        """Size of one code, D."""
+        return self.decoder.style_dim
+
+    def map_latents(self, z: paddle.Tensor) -> paddle.Tensor:
+        """Codes w [N, D] of random z [N, D], by the decoder's mapping network."""
+        return self.decoder.style(z)
+
+    def invert(self, images: paddle.Tensor) -> paddle.Tensor:
+        """What the encoder's offset is added to, for images [N, 3, S, S]: [N, L, D], no gradient.
+
+        That is the frozen pSp code plus `latent_avg`, or what else `start` says. It does not depend
+        on the age, so a caller with many ages for one face needs it once.
+        """
+        with paddle.no_grad():
+            if self.start == "encoded_w_plus":
+                return self.pretrained_encoder(images) + self.latent_avg
+            average = self.start == "latent_avg"
+            start = self.latent_avg if average else paddle.zeros_like(self.latent_avg)
+            return start.expand([images.shape[0], -1, -1])
+
+    def encode(self, x: paddle.Tensor, inverted: paddle.Tensor | None = None) -> paddle.Tensor:
+        """W+ code [N, L, D] of x, before any latent is masked.
+
+        Args:
+            x: [N, C, S, S].
+            inverted: `invert(x[:, :3])` where it is known already.
+        """
+        return self.encoder(x) + (self.invert(x[:, :3]) if inverted is None else inverted)
+
+    def decode(
+        self,
+        codes: paddle.Tensor,
+        input_is_latent: bool = True,
+        resize: bool = True,
+        randomize_noise: bool = True,
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Render codes: (images [N, 3, R, R], w_plus [N, L, D]).
+
+        `resize` average-pools the image to the encoder's input size, S, which is the size the
+        losses are computed at; otherwise R is the decoder's size.
+        """
+        images, w_plus = self.decoder(
+            [codes],
+            input_is_latent=input_is_latent,
+            randomize_noise=randomize_noise,
+            return_latents=True,
+        )
+        return pool(images, self.input_size) if resize else images, w_plus
+
+    def forward(
+        self,
+        x: paddle.Tensor,
+        resize: bool = True,
+        latent_mask: Sequence[int] | None = None,
+        input_code: bool = False,
+        randomize_noise: bool = True,
+        inject_latent: paddle.Tensor | None = None,
+        return_latents: bool = False,
+        alpha: float | None = None,
+    ):
+        """Transform x.
+
+        Args:
+            x: [N, C, S, S]; with `input_code` a latent z [N, D] that is rendered as it is.
+            resize: pool the result to S (see `decode`).
+            latent_mask: indices of W+ codes to replace.
+            input_code: x is a latent.
+            randomize_noise: fresh noise instead of the generator's stored buffers.
+            inject_latent: [N or 1, L, D], what masked codes become; zero when None.
+            return_latents: also return the final W+ code.
+            alpha: blend: code = alpha * injected + (1 - alpha) * code; None replaces entirely.
+
+        Returns:
+            images [N, 3, R, R], or (images, w_plus [N, L, D]).
+        """
+        codes = x if input_code else self.encode(x)
+        if latent_mask is not None:
+            codes = mix_latents(codes, latent_mask, inject_latent, alpha)
+        images, w_plus = self.decode(codes, not input_code, resize, randomize_noise)
+        return (images, w_plus) if return_latents else images
+
+
+def pool(images: paddle.Tensor, size: int) -> paddle.Tensor:
+    """Average-pool images [N, 3, R, R] to [N, 3, size, size]."""
+    return images if images.shape[-1] == size else F.adaptive_avg_pool2d(images, size)
+
+
+def mix_latents(
+    codes: paddle.Tensor,
+    latent_mask: Sequence[int],
+    inject_latent: paddle.Tensor | None = None,
+    alpha: float | None = None,
+) -> paddle.Tensor:
+    """Replace, or blend by `alpha`, the codes [N, L, D] whose indices `latent_mask` names.
+
+    Returns a new tensor; see `SAM.forward` for the arguments.
+
+    Raises:
+        ConfigError: an index is outside 0..L-1, or a shape does not fit.
+    """
+    check_shape("codes", codes, (None, None, None))
+    n_styles = codes.shape[1]
+    if wrong := [index for index in latent_mask if not 0 <= index < n_styles]:
+        raise ConfigError(
+            f"latent_mask: this model has codes 0 to {n_styles - 1}, found {wrong[0]}"
+        )
+    if inject_latent is None:
+        alpha = None  # there is nothing to blend with: masked codes become zero
+        inject_latent = paddle.zeros_like(codes)
+    check_shape("inject_latent", inject_latent, (None, n_styles, codes.shape[2]))
+    share = 1.0 if alpha is None else alpha
+    shares = [share if index in latent_mask else 0.0 for index in range(n_styles)]
+    weight = paddle.to_tensor(shares, dtype=codes.dtype).reshape([1, n_styles, 1])
+    return weight * inject_latent + (1.0 - weight) * codes
+
+
+def add_age_plane(images: paddle.Tensor, ages: paddle.Tensor) -> paddle.Tensor:
+    """Images [N, 3, S, S] and ages [N] in years -> encoder input [N, 4, S, S]."""
+    n, _, height, width = images.shape
+    plane = (ages.astype(images.dtype) / 100.0).reshape([n, 1, 1, 1])
+    return paddle.concat([images, plane.expand([n, 1, height, width])], axis=1)

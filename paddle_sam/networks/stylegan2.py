@@ -1,0 +1,330 @@
+"""StyleGAN2 generator (Karras et al. 2020, config F), of any power-of-two size.
+
+Shapes: z [N, D] and w [N, D] (D the style dimension), w_plus [N, L, D] with L = 2*log2(size) - 2
+codes, images [N, 3, size, size] in about [-1, 1]. Parameter names follow the published PyTorch
+checkpoints where they can, so that a key of one can be read in the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.networks.stylegan2_ops import (
+    BiasedLeakyReLU,
+    EqualLinear,
+    conv_upsample2d,
+    fir_kernel,
+    upsample2d,
+)
+
+DEFAULT_FIR = (1.0, 3.0, 3.0, 1.0)
+
+
+def published_channels(size: int, channel_multiplier: int = 2) -> dict[int, int]:
+    """Channels at each resolution up to `size` of the published networks (config F: 2)."""
+    full = {4: 512, 8: 512, 16: 512, 32: 512}
+    full |= {64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
+    return {
+        resolution: channels * (channel_multiplier if resolution > 32 else 1)
+        for resolution, channels in full.items()
+        if resolution <= size
+    }
+
+
+def style_count(size: int) -> int:
+    """Number of W+ codes of a generator of `size` pixels: 2 log2(size) - 2 (18 at 1024)."""
+    return 2 * _log2(size) - 2
+
+
+def _log2(size: int) -> int:
+    exponent = int(size).bit_length() - 1
+    if size < 8 or 1 << exponent != size:
+        raise ConfigError(f"size: expected a power of two of at least 8, found {size}")
+    return exponent
+
+
+def resolution_levels(size: int, channels: Mapping[int, int]) -> list[int]:
+    """Every resolution 4, 8, ..., size of a network with these channels at each.
+
+    Raises:
+        ConfigError: the size is no power of two of at least 8, or `channels` lacks a resolution.
+    """
+    resolutions = [1 << exponent for exponent in range(2, _log2(size) + 1)]
+    if missing := [r for r in resolutions if r not in channels]:
+        raise ConfigError(f"channels: no entry for resolution {missing[0]} of size {size}")
+    return resolutions
+
+
+class PixelNorm(nn.Layer):
+    """Scale each row of [N, D] to unit mean square."""
+
+    def forward(self, x):
+        return x * paddle.rsqrt((x * x).mean(axis=1, keepdim=True) + 1e-8)
+
+
+class ModulatedConv2D(nn.Layer):
+    """Convolution whose weights are modulated, and demodulated, by a style (section 2.2).
+
+    Modulation scales the input channels by s = A(w) and demodulation scales the output channels
+    by 1 / sqrt(sum (s W)^2 + 1e-8). Both are applied to the activations, which is the same
+    arithmetic, so that the whole batch shares one convolution with constant weights.
+
+    Args:
+        in_channels, out_channels, kernel_size: of the convolution, which keeps H and W.
+        style_dim: D.
+        demodulate: normalise the output's scale (off in the RGB layers).
+        fir: taps of the low-pass filter; when given, the layer doubles the resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        style_dim: int,
+        demodulate: bool = True,
+        fir: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.weight = self.create_parameter(
+            [out_channels, in_channels, kernel_size, kernel_size],
+            default_initializer=nn.initializer.Normal(0.0, 1.0),
+        )
+        self.weight_gain = 1.0 / math.sqrt(in_channels * kernel_size**2)
+        self.modulation = EqualLinear(style_dim, in_channels, bias_init=1.0)
+        self.demodulate = demodulate
+        self.padding = kernel_size // 2
+        self.upsample = fir is not None
+        self.upsample_impl = "fast"
+        if self.upsample:
+            kernel = paddle.to_tensor(fir_kernel(fir, gain=4.0))
+            self.register_buffer("kernel", kernel, persistable=False)
+
+    def forward(self, x, w):
+        """x [N, I, H, W], w [N, D] -> [N, O, H, W], or twice the size when up-sampling."""
+        style = self.modulation(w)
+        weight = self.weight * self.weight_gain
+        x = x * style.unsqueeze([2, 3])
+        if self.upsample:
+            x = conv_upsample2d(x, weight, self.kernel, self.upsample_impl)
+        else:
+            x = F.conv2d(x, weight, padding=self.padding)
+        if self.demodulate:
+            power = paddle.matmul(style**2, (weight**2).sum(axis=[2, 3]), transpose_y=True)
+            x = x * paddle.rsqrt(power + 1e-8).unsqueeze([2, 3])
+        return x
+
+
+class NoiseInjection(nn.Layer):
+    """Add noise [N or 1, 1, H, W], scaled by one learned weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.0))
+
+    def forward(self, x, noise=None):
+        if noise is None:
+            noise = paddle.randn([x.shape[0], 1, *x.shape[2:]], dtype=x.dtype)
+        return x + self.weight * noise
+
+
+class StyledConv(nn.Layer):
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU."""
+
+    def __init__(self, in_channels, out_channels, style_dim, fir=None):
+        super().__init__()
+        self.conv = ModulatedConv2D(in_channels, out_channels, 3, style_dim, fir=fir)
+        self.noise = NoiseInjection()
+        self.activate = BiasedLeakyReLU(out_channels)
+
+    def forward(self, x, w, noise=None):
+        return self.activate(self.noise(self.conv(x, w), noise))
+
+
+class ToRGB(nn.Layer):
+    """Features to an RGB image, added to the up-sampled image of the resolution below."""
+
+    def __init__(self, in_channels, style_dim, fir=None):
+        super().__init__()
+        self.conv = ModulatedConv2D(in_channels, 3, 1, style_dim, demodulate=False)
+        self.bias = self.create_parameter(
+            [1, 3, 1, 1], default_initializer=nn.initializer.Constant(0.0)
+        )
+        if fir is not None:
+            kernel = paddle.to_tensor(fir_kernel(fir, gain=4.0))
+            self.register_buffer("kernel", kernel, persistable=False)
+
+    def forward(self, x, w, skip=None):
+        rgb = self.conv(x, w) + self.bias
+        return rgb if skip is None else rgb + upsample2d(skip, self.kernel)
+
+
+class ConstantInput(nn.Layer):
+    """The learned 4x4 start of the synthesis network."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.input = self.create_parameter(
+            [1, channels, 4, 4], default_initializer=nn.initializer.Normal(0.0, 1.0)
+        )
+
+    def forward(self, batch: int):
+        return self.input.expand([batch, -1, -1, -1])
+
+
+class NoiseBuffers(nn.Layer):
+    """One fixed noise image [1, 1, R, R] for each layer, so that a code always gives one image."""
+
+    def __init__(self, resolutions: Sequence[int]):
+        super().__init__()
+        for index, resolution in enumerate(resolutions):
+            self.register_buffer(f"noise_{index}", paddle.randn([1, 1, resolution, resolution]))
+
+    def as_list(self) -> list[paddle.Tensor]:
+        return [getattr(self, f"noise_{index}") for index in range(len(self._buffers))]
+
+
+class Generator(nn.Layer):
+    """StyleGAN2 generator with skip connections: mapping network f and synthesis network g.
+
+    Args:
+        size: image height and width, a power of two of at least 8.
+        style_dim: D, the size of z and w.
+        mapping_layers: fully connected layers of the mapping network.
+        channels: feature channels at each resolution; None takes the published ones (config F).
+        fir: taps of the low-pass filter of the up-sampling.
+        lr_mlp: learning rate multiplier of the mapping network.
+
+    `latent_avg` is the mean of w over the training distribution ([D] tensor) where the weight
+    file knows it, else None; `mean_latent` estimates it.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        style_dim: int = 512,
+        mapping_layers: int = 8,
+        channels: Mapping[int, int] | None = None,
+        fir: Sequence[float] = DEFAULT_FIR,
+        lr_mlp: float = 0.01,
+    ):
+        super().__init__()
+        channels = channels or published_channels(size)
+        resolutions = resolution_levels(size, channels)
+        self.size = size
+        self.style_dim = style_dim
+        self.n_latent = style_count(size)
+        self.latent_avg = None
+        self.style = nn.Sequential(
+            PixelNorm(),
+            *[
+                EqualLinear(style_dim, style_dim, lr_mul=lr_mlp, activate=True)
+                for _ in range(mapping_layers)
+            ],
+        )
+        self.input = ConstantInput(channels[4])
+        self.conv1 = StyledConv(channels[4], channels[4], style_dim)
+        self.to_rgb1 = ToRGB(channels[4], style_dim)
+        self.convs = nn.LayerList()
+        self.to_rgbs = nn.LayerList()
+        for low, high in zip(resolutions[:-1], resolutions[1:], strict=True):
+            self.convs.append(StyledConv(channels[low], channels[high], style_dim, fir))
+            self.convs.append(StyledConv(channels[high], channels[high], style_dim))
+            self.to_rgbs.append(ToRGB(channels[high], style_dim, fir))
+        self.noises = NoiseBuffers([4, *[r for r in resolutions[1:] for _ in range(2)]])
+
+    def mean_latent(self, samples: int = 4096) -> paddle.Tensor:
+        """Mean [1, D] of w over `samples` random z."""
+        with paddle.no_grad():
+            return self.style(paddle.randn([samples, self.style_dim])).mean(axis=0, keepdim=True)
+
+    @contextlib.contextmanager
+    def second_derivatives(self) -> Iterator[None]:
+        """Render, inside of this context, with operators that can be derived twice (slower)."""
+        layers = [layer for layer in self.sublayers() if getattr(layer, "upsample", False)]
+        for layer in layers:
+            phases = layer.weight.shape[-1] == 3 and layer.kernel.shape[0] == 4
+            layer.upsample_impl = "phases" if phases else "reference"
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.upsample_impl = "fast"
+
+    def forward(
+        self,
+        styles: Sequence[paddle.Tensor],
+        input_is_latent: bool = False,
+        inject_index: int | None = None,
+        truncation: float = 1.0,
+        truncation_latent: paddle.Tensor | None = None,
+        noise: Sequence[paddle.Tensor | None] | None = None,
+        randomize_noise: bool = True,
+        return_latents: bool = False,
+        return_features: bool = False,
+    ):
+        """Render styles.
+
+        Args:
+            styles: one tensor, or two to mix: z [N, D]; with `input_is_latent` w [N, D] or
+                w_plus [N, L, D].
+            input_is_latent: skip the mapping network.
+            inject_index: with two styles, the first code taken from the second; None draws it
+                uniformly from 1..L-1.
+            truncation: psi; w' = w_avg + psi (w - w_avg).
+            truncation_latent: w_avg [D] or [1, D]; needed when psi is not 1.
+            noise: one image or None (random) per layer; overrides `randomize_noise`.
+            randomize_noise: fresh noise, else the stored buffers.
+            return_latents: also return w_plus [N, L, D].
+            return_features: also return the last feature map [N, C, size, size].
+
+        Returns:
+            images [N, 3, size, size], or a tuple beginning with them.
+        """
+        latents = list(styles) if input_is_latent else [self.style(z) for z in styles]
+        if truncation != 1.0:
+            if truncation_latent is None:
+                raise ConfigError("truncation_latent: needed when truncation psi is not 1")
+            latents = [truncation_latent + truncation * (w - truncation_latent) for w in latents]
+        w_plus = self._mix(latents, inject_index)
+        if noise is None:
+            noise = [None] * (self.n_latent - 1) if randomize_noise else self.noises.as_list()
+        image, features = self.synthesis(w_plus, noise)
+        extras = [w_plus] * return_latents + [features] * return_features
+        return (image, *extras) if extras else image
+
+    def synthesis(self, w_plus: paddle.Tensor, noise: Sequence[paddle.Tensor | None]):
+        """w_plus [N, L, D] and L-1 noise images (None: random) -> (images, last features)."""
+        check_shape("w_plus", w_plus, (None, self.n_latent, self.style_dim))
+        if len(noise) != self.n_latent - 1:
+            raise ConfigError(
+                f"noise: expected {self.n_latent - 1} images, one a layer, found {len(noise)}"
+            )
+        w = w_plus.unbind(axis=1)
+        x = self.conv1(self.input(w_plus.shape[0]), w[0], noise[0])
+        rgb = self.to_rgb1(x, w[1])
+        for level, to_rgb in enumerate(self.to_rgbs):
+            layer = 2 * level + 1
+            x = self.convs[layer - 1](x, w[layer], noise[layer])
+            x = self.convs[layer](x, w[layer + 1], noise[layer + 1])
+            rgb = to_rgb(x, w[layer + 2], rgb)
+        return rgb, x
+
+    def _mix(self, latents: list[paddle.Tensor], inject_index: int | None) -> paddle.Tensor:
+        if len(latents) not in (1, 2):
+            raise ConfigError(f"styles: expected one or two tensors, found {len(latents)}")
+        tiled = [
+            w.unsqueeze(1).expand([-1, self.n_latent, -1]) if w.ndim == 2 else w for w in latents
+        ]
+        if len(tiled) == 1:
+            return tiled[0]
+        if inject_index is None:
+            inject_index = paddle.randint(1, self.n_latent, [1]).item()
+        return paddle.concat([tiled[0][:, :inject_index], tiled[1][:, inject_index:]], axis=1)

@@ -1,0 +1,100 @@
+"""StyleGAN2 discriminator (Karras et al. 2020, config F), of any power-of-two size.
+
+Parameter names follow the published PyTorch checkpoints where they can, like the generator's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import paddle
+from paddle import nn
+
+from paddle_sam.errors import check_shape
+from paddle_sam.networks.stylegan2 import DEFAULT_FIR, published_channels, resolution_levels
+from paddle_sam.networks.stylegan2_ops import BiasedLeakyReLU, EqualConv2D, EqualLinear
+
+
+class ConvLayer(nn.Layer):
+    """Equalised convolution with bias and leaky ReLU; `fir` halves the resolution."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, fir=None, activate=True):
+        super().__init__()
+        self.conv = EqualConv2D(in_channels, out_channels, kernel_size, fir)
+        self.activate = BiasedLeakyReLU(out_channels) if activate else nn.Identity()
+
+    def forward(self, x):
+        return self.activate(self.conv(x))
+
+
+class ResidualBlock(nn.Layer):
+    """Two 3x3 convolutions beside a 1x1 skip, both halving the resolution, summed / sqrt(2)."""
+
+    def __init__(self, in_channels, out_channels, fir):
+        super().__init__()
+        self.conv1 = ConvLayer(in_channels, in_channels, 3)
+        self.conv2 = ConvLayer(in_channels, out_channels, 3, fir)
+        self.skip = ConvLayer(in_channels, out_channels, 1, fir, activate=False)
+
+    def forward(self, x):
+        return (self.conv2(self.conv1(x)) + self.skip(x)) / math.sqrt(2.0)
+
+
+def minibatch_stddev(x: paddle.Tensor, group_size: int = 4) -> paddle.Tensor:
+    """Append one channel: the deviation over a group of samples, averaged over C, H and W.
+
+    [N, C, H, W] -> [N, C+1, H, W]. Sample i belongs to the group of all i modulo N/G, where G is
+    the largest divisor of N that is not above `group_size` ("Progressive Growing", section 3).
+    """
+    n, channels, height, width = x.shape
+    group = next(size for size in range(min(n, group_size), 0, -1) if n % size == 0)
+    y = x.reshape([group, n // group, channels, height, width])
+    y = y - y.mean(axis=0, keepdim=True)
+    deviation = paddle.sqrt((y * y).mean(axis=0) + 1e-8).mean(axis=[1, 2, 3])
+    feature = deviation.tile([group]).reshape([n, 1, 1, 1]).expand([n, 1, height, width])
+    return paddle.concat([x, feature], axis=1)
+
+
+class Discriminator(nn.Layer):
+    """StyleGAN2 discriminator: residual blocks, minibatch deviation, two linear layers.
+
+    Args:
+        size: image height and width, a power of two of at least 8.
+        channels: feature channels at each resolution; None takes the published ones (config F).
+        fir: taps of the low-pass filter of the down-sampling.
+        group_size: samples in a minibatch deviation group.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        channels: Mapping[int, int] | None = None,
+        fir: Sequence[float] = DEFAULT_FIR,
+        group_size: int = 4,
+    ):
+        super().__init__()
+        channels = channels or published_channels(size)
+        resolutions = resolution_levels(size, channels)[::-1]
+        self.size = size
+        self.group_size = group_size
+        self.convs = nn.Sequential(
+            ConvLayer(3, channels[size], 1),
+            *[
+                ResidualBlock(channels[high], channels[low], fir)
+                for high, low in zip(resolutions[:-1], resolutions[1:], strict=True)
+            ],
+        )
+        self.final_conv = ConvLayer(channels[4] + 1, channels[4], 3)
+        self.final_linear = nn.Sequential(
+            EqualLinear(channels[4] * 16, channels[4], activate=True),
+            EqualLinear(channels[4], 1),
+        )
+
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        """images [N, 3, size, size] in [-1, 1] -> scores (logits) [N, 1]."""
+        check_shape("images", images, (None, 3, self.size, self.size))
+        x = minibatch_stddev(self.convs(images), self.group_size)
+        x = self.final_conv(x)
+        # Not flatten(), which has no second derivative; R1 needs it.
+        return self.final_linear(x.reshape([x.shape[0], -1]))

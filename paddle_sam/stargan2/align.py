@@ -1,0 +1,81 @@
+"""Aligning photographs for StarGAN v2 (`scripts/align_stargan2.py`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.ageing.photos import OtherFormat
+from paddle_sam.core.array_file import read_arrays
+from paddle_sam.core.images import list_images, read_image, resize, save_image, to_network
+from paddle_sam.core.runtime import exit_status
+from paddle_sam.core.weights import locate
+from paddle_sam.errors import CheckpointError, ConfigError, ImageError
+from paddle_sam.faces.mean_face import MEAN_FACE_SIZE, align_to_mean_face
+from paddle_sam.networks.face_heatmaps import MeanFace
+from paddle_sam.networks.load import load
+from paddle_sam.stargan2.system import load_fan
+from paddle_sam.stargan2.translate_options import AlignConfig
+
+
+def align_for_stargan2(config: AlignConfig) -> int:
+    """Align every photograph of `inp_dir` into `out_dir`, as PNG, under names of `OtherFormat`.
+
+    Files that cannot be used are reported on stderr and the others go on.
+
+    Returns:
+        the exit status: 0 all done, 1 some failed, 2 none was done.
+    """
+    if not config.inp_dir:
+        raise ConfigError("--inp_dir: name a photograph or a folder of them")
+    fan = load_fan(config.wing_path, config.device)
+    mean_face = load_mean_face(config.lm_path)
+
+    def find_landmarks(square: np.ndarray) -> np.ndarray:
+        small = to_network(resize(square, MEAN_FACE_SIZE))
+        return fan.landmarks(paddle.to_tensor(small))[0] * (len(square) / MEAN_FACE_SIZE)
+
+    inputs = list_images(config.inp_dir)
+    root = Path(config.inp_dir)
+    named, done = OtherFormat(), 0
+    for path in tqdm(inputs, unit="photo", disable=None):
+        name = named(path.relative_to(root) if root.is_dir() else Path(path.name), ".png")
+        try:
+            photograph = read_image(path)
+            crop = align_to_mean_face(photograph, find_landmarks, mean_face, config.img_size)
+        except ImageError as error:
+            where = "" if str(path) in str(error) else f"{path}: "
+            tqdm.write(f"error: {where}{error}", file=sys.stderr)
+            continue
+        save_image(Path(config.out_dir) / name, crop)
+        done += 1
+    print(f"{done} of {len(inputs)} aligned: {config.out_dir}")
+    return exit_status(done, len(inputs) - done)
+
+
+def load_mean_face(path: str | os.PathLike) -> np.ndarray:
+    """Read the mean face [98, 2] at 256 pixels, converted or as it is published (`.npz`).
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    path = locate(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"--lm_path: {path}: there is no such file. Get the mean face with: python"
+            " scripts/download_weights.py celeba_lm_mean"
+        )
+    if path.suffix != ".npz":
+        layer = load(path)
+        if not isinstance(layer, MeanFace):
+            raise CheckpointError(f"{path}: expected celeba_lm_mean, found {type(layer).__name__}")
+        return layer.mean.numpy().astype(np.float64)
+    arrays = read_arrays(path, "fetch it again")
+    if "mean" not in arrays:
+        raise CheckpointError(f"{path}: holds no array `mean`, as celeba_lm_mean.npz does")
+    return arrays["mean"].astype(np.float64)

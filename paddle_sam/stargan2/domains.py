@@ -1,0 +1,301 @@
+"""Domains of images, in folders or archives, and batches drawn from them for StarGAN v2.
+
+Everything drawn is a function of the run's seed and the sample's position, so that a resumed run
+sees exactly what an unbroken one would.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from paddle_sam.core.images import to_network
+from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.imagesets.archive import (
+    ImageSource,
+    is_archive,
+    list_sources,
+    open_image_set,
+    read_description,
+    read_source,
+)
+from paddle_sam.imagesets.loader import reading_pool
+from paddle_sam.imagesets.transforms import fit
+
+# The published crop: shares of the area, ratios of width to height, and attempts to place one.
+CROP_AREA = (0.8, 1.0)
+CROP_RATIO = (0.9, 1.1)
+_CROP_ATTEMPTS = 10
+_BATCHES_AHEAD = 2
+# Independent streams of random numbers: what is drawn for the same position in each differs.
+_SOURCE, _REFERENCE, _AUGMENTATION = 10, 11, 12
+
+
+class Domains:
+    """The images of every domain; domains are numbered in order of their names.
+
+    Args:
+        root: folder with a folder or a zip archive of images for each domain, or one archive whose
+            images have classes (`scripts/prepare_dataset.py --labels folders`).
+        option: the option that named it, for messages.
+
+    Raises:
+        ConfigError: there are no domains, or two of one name.
+        ImageError: a domain has no images.
+    """
+
+    def __init__(self, root: str | Path, option: str = "folder"):
+        self.root = Path(root)
+        self.option = option
+        found = self._classes() if is_archive(self.root) else self._folders()
+        self.names, self.files = zip(*sorted(found.items()), strict=True)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def expect(self, number: int) -> None:
+        """Raise `ConfigError` unless there are `number` domains."""
+        if len(self) != number:
+            raise ConfigError(
+                f"{self.option}: {self.root} has {len(self)} domains ({', '.join(self.names)}),"
+                f" expected {number}, as --num_domains or the weights say"
+            )
+
+    def expect_names_of(self, other: Domains) -> None:
+        """Raise `ConfigError` unless `other` has domains of the same names."""
+        if self.names != other.names:
+            raise ConfigError(
+                f"{self.option}: {self.root} has the domains {', '.join(self.names)}, but"
+                f" {other.option} has {', '.join(other.names)}"
+            )
+
+    def _folders(self) -> dict[str, Sequence[ImageSource]]:
+        """The folders and archives in the root, by name."""
+        found: dict[str, Sequence[ImageSource]] = {}
+        for entry in self.root.iterdir() if self.root.is_dir() else ():
+            zipped = entry.is_file() and entry.suffix.lower() == ".zip"
+            if entry.name.startswith(".") or not (entry.is_dir() or zipped):
+                continue
+            name = entry.stem if zipped else entry.name
+            if name in found:
+                raise ConfigError(f"{self.option}: {self.root} has two domains called {name}")
+            found[name] = list_sources(entry)
+        if not found:
+            raise ConfigError(
+                f"{self.option}: {self.root} has no folders in it, expected one with images for"
+                " each domain (such as female and male)"
+            )
+        return found
+
+    def _classes(self) -> dict[str, Sequence[ImageSource]]:
+        """The images of the archive by the last part of their classes' names."""
+        images = open_image_set(self.root)
+        if images.labels is None:
+            raise ConfigError(
+                f"{self.option}: {self.root} says no classes of its images; make it with"
+                " scripts/prepare_dataset.py --labels folders, or name a folder with an archive"
+                " for each domain"
+            )
+        classes = read_description(self.root).get("classes") or []
+        labels = sorted(set(images.labels))
+        known = [PurePosixPath(classes[n]).name if n < len(classes) else str(n) for n in labels]
+        if len(set(known)) < len(known):
+            raise ConfigError(f"{self.option}: {self.root} has two classes of one name: {known}")
+        names = dict(zip(labels, known, strict=True))
+        found: dict[str, list[ImageSource]] = {name: [] for name in known}
+        for image, label in zip(images.images, images.labels, strict=True):
+            found[names[label]].append(image)
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainBatch:
+    """One step's images, float32 [N, 3, S, S] in [-1, 1], with their domains, int64 [N].
+
+    `reference` and `other_reference` are two images of the target domain.
+    """
+
+    source: np.ndarray
+    source_domain: np.ndarray
+    reference: np.ndarray
+    other_reference: np.ndarray
+    target_domain: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+class DomainLoader:
+    """Draws training batches in which every domain is as frequent as any other.
+
+    Unreadable images are reported once each and replaced by the next readable one.
+
+    Args:
+        domains: the images.
+        size: S.
+        crop_probability: how often an image is cropped at random before it is resized.
+        workers: reading processes; 0 reads in this one.
+        max_bad: unreadable images to put up with.
+        report: called with a message for each unreadable image.
+    """
+
+    def __init__(
+        self,
+        domains: Domains,
+        size: int,
+        crop_probability: float = 0.5,
+        workers: int = 0,
+        max_bad: int = 0,
+        report: Callable[[str], None] = print,
+    ):
+        self.domains = domains
+        self.size = size
+        self.crop_probability = crop_probability
+        self.workers = workers
+        self.max_bad = max_bad
+        self.bad: set[ImageSource] = set()
+        self._report = report
+
+    def training(
+        self, batch_size: int, seed: int, start: int, part: slice
+    ) -> Iterator[DomainBatch]:
+        """Endless batches from step `start` (0 is the first).
+
+        Args:
+            batch_size: samples per step in the whole run.
+            seed: the run's seed.
+            start: first step to give.
+            part: which samples of each step to read (those of this process).
+        """
+        with reading_pool(self.workers) as pool:
+            ahead = []
+            step = start
+            while True:
+                places = range(step * batch_size, (step + 1) * batch_size)[part]
+                draws = [draw(self.domains, seed, place) for place in places]
+                jobs = [[self._submit(pool, image) for image in one.images] for one in draws]
+                ahead.append((draws, jobs))
+                step += 1
+                if len(ahead) > (_BATCHES_AHEAD if self.workers else 0):
+                    yield self._collect(pool, *ahead.pop(0))
+
+    def _submit(self, pool, image: Drawn):
+        path = self.domains.files[image.domain][image.index]
+        return pool.submit(read_augmented, path, self.size, self.crop_probability, image.key)
+
+    def _collect(self, pool, draws: Sequence[Draw], jobs: Sequence[Sequence]) -> DomainBatch:
+        images = [
+            [self._result(pool, image, job) for image, job in zip(one.images, row, strict=True)]
+            for one, row in zip(draws, jobs, strict=True)
+        ]
+        source, reference, other = (to_network(list(side)) for side in zip(*images, strict=True))
+        return DomainBatch(
+            source,
+            np.array([one.source.domain for one in draws]),
+            reference,
+            other,
+            np.array([one.reference.domain for one in draws]),
+        )
+
+    def _result(self, pool, image: Drawn, job) -> np.ndarray:
+        files = self.domains.files[image.domain]
+        while True:
+            try:
+                return job.result()
+            except ImageError as error:
+                self._note_bad(files[image.index], str(error))
+            image = dataclasses.replace(image, index=(image.index + 1) % len(files))
+            job = self._submit(pool, image)
+
+    def _note_bad(self, path: ImageSource, message: str) -> None:
+        if path not in self.bad:
+            self.bad.add(path)
+            self._report(f"skipped an unreadable image: {message}")
+        domain = next(files for files in self.domains.files if path in files)
+        if len(self.bad) > self.max_bad or self.bad.issuperset(domain):
+            raise ImageError(
+                f"{len(self.bad)} training images cannot be read, the last: {message} Repair or"
+                " remove them, or allow more with --max_bad_images."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """An image of a domain, and the key that its augmentation is drawn from."""
+
+    domain: int
+    index: int
+    key: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """What one sample of a step is made of."""
+
+    source: Drawn
+    reference: Drawn
+    other_reference: Drawn
+
+    @property
+    def images(self) -> tuple[Drawn, ...]:
+        return self.source, self.reference, self.other_reference
+
+
+def draw(domains: Domains, seed: int, position: int) -> Draw:
+    """Draw the sample at `position` of a run: first a domain, then an image of it.
+
+    The target domain is drawn apart from the source's, and may be the same.
+    """
+
+    def image(rng: np.random.Generator, domain: int, place: int) -> Drawn:
+        key = (seed, _AUGMENTATION, place, position)
+        return Drawn(domain, int(rng.integers(len(domains.files[domain]))), key)
+
+    source, target = (np.random.default_rng((seed, s, position)) for s in (_SOURCE, _REFERENCE))
+    from_domain, to_domain = (int(rng.integers(len(domains))) for rng in (source, target))
+    return Draw(
+        image(source, from_domain, 0), image(target, to_domain, 1), image(target, to_domain, 2)
+    )
+
+
+def read_augmented(
+    path: ImageSource, size: int, crop_probability: float, key: tuple[int, ...]
+) -> np.ndarray:
+    """Read an image, crop it at random or not, resize and perhaps mirror it: uint8 [S, S, 3]."""
+    image = read_source(path)
+    rng = np.random.default_rng(key)
+    if rng.random() < crop_probability:
+        top, left, height, width = crop_box(*image.shape[:2], rng)
+        image = image[top : top + height, left : left + width]
+    image = fit(np.ascontiguousarray(image), size)
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw a crop: top, left, height, width. Of random area and ratio; whole if none fits."""
+    for _ in range(_CROP_ATTEMPTS):
+        area = height * width * rng.uniform(*CROP_AREA)
+        ratio = math.exp(rng.uniform(*np.log(CROP_RATIO)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    return 0, 0, height, width
+
+
+def read_all(paths: Sequence[ImageSource], size: int) -> np.ndarray:
+    """Read images as they are and resize them: float32 [N, 3, size, size] in [-1, 1]."""
+    return to_network([fit(read_source(path), size) for path in paths])
+
+
+def read_domains(domains: Domains, size: int, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The first `limit` images of every domain (0: all), and their domains, int64 [N].
+
+    Images as `read_all` reads them, [N, 3, size, size].
+    """
+    files = [paths[: limit or None] for paths in domains.files]
+    images = np.concatenate([read_all(paths, size) for paths in files])
+    return images, np.repeat(np.arange(len(files)), [len(paths) for paths in files])

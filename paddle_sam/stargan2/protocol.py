@@ -1,0 +1,229 @@
+"""StarGAN v2's protocol (Choi et al. 2020, section 4): how real and how varied translations are.
+
+Every validation image of every domain is translated into every other domain several times, with
+styles of random latents and of random references. FID compares all translations into a domain
+with the training images of that domain; diversity is the mean LPIPS between the translations of
+one image. Both are given for each pair of domains and as the mean over pairs.
+
+What has been made is kept: a run that was interrupted goes on, and nothing depends on the sizes
+of batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.core.files import claim_folder, sha256
+from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
+from paddle_sam.core.weights import locate
+from paddle_sam.imagesets.archive import ImageSource, content_digest
+from paddle_sam.metrics.feature_store import FeatureStore
+from paddle_sam.metrics.fid import fid, kid
+from paddle_sam.metrics.pair_scores import diversity
+from paddle_sam.metrics.precision_recall import precision_recall
+from paddle_sam.networks.lpips_weights import load_lpips
+from paddle_sam.stargan2.domains import Domains, read_all
+from paddle_sam.stargan2.system import StarGAN2
+
+GUIDES = ("latent", "reference")
+_LATENTS, _REFERENCES = 20, 21  # streams of random numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What is made of each validation image.
+
+    outputs: translations of each image into each domain.
+    batch_size: images at a time; changes speed and memory only.
+    seed: of latents and of the choice of references.
+    max_images: validation images of each domain; 0 for all.
+    """
+
+    outputs: int = 10
+    batch_size: int = 32
+    seed: int = 0
+    max_images: int = 0
+
+
+class TranslationEvaluation:
+    """Judges one network on one data set.
+
+    Args:
+        system: the network.
+        model_id: what tells its weights from others.
+        train, val: the domains, of the same names.
+        folder: where translations and results are kept.
+        diversities: of translations of one image, from `diversity_store`; None leaves LPIPS out.
+        features: of FID, KID, precision and recall; None leaves them out.
+        protocol: what is made.
+        keep_features: also keep what is measured of translations, for an evaluation that goes on.
+
+    Raises:
+        ConfigError: the domains do not fit each other or the network, or the folder holds the
+            results of something else.
+    """
+
+    def __init__(
+        self,
+        system: StarGAN2,
+        model_id: str,
+        train: Domains,
+        val: Domains,
+        folder: Path,
+        diversities: FeatureStore | None,
+        features: FeatureStore | None,
+        protocol: Protocol | None = None,
+        keep_features: bool = True,
+    ):
+        val.expect_names_of(train)
+        val.expect(system.num_domains)
+        self.system = system
+        self.train = train
+        self.val = val
+        self.folder = Path(folder)
+        self.diversities = diversities
+        self.features = features
+        self.protocol = protocol or Protocol()
+        self.keep_features = keep_features
+        limit = self.protocol.max_images or None
+        self.sources = [files[:limit] for files in val.files]
+        self._claim_folder(model_id)
+
+    def run(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Translate and judge: {guide: {measure: {`cat2dog`: value, ..., `mean`: value}}}."""
+        results = {}
+        for guide in GUIDES:
+            tasks = {}
+            for target in range(len(self.val)):
+                for source in range(len(self.val)):
+                    if source != target:
+                        name = f"{self.val.names[source]}2{self.val.names[target]}"
+                        tasks[name] = self._task(guide, name, source, target)
+            results[guide] = _by_measure(tasks)
+        return results
+
+    def _task(self, guide: str, name: str, source: int, target: int) -> dict[str, float]:
+        """Every measure of one pair of domains."""
+        folder = self.folder / guide / name
+        groups = self._outputs(folder, guide, source, target)
+        found = {}
+        if self.diversities is not None:
+            keys = [_content_id(paths) for paths in groups]
+            values = self.diversities.of_made(
+                keys,
+                lambda chosen: [np.stack([read_image(p) for p in groups[i]]) for i in chosen],
+                f"{guide} {name}: LPIPS",
+                self.keep_features,
+            )
+            found["LPIPS"] = float(values.mean())
+        if self.features is not None:
+            made = [path for paths in groups for path in paths]
+            real = self.features.of_files(self.train.files[target], f"{name}: real")
+            what = f"{guide} {name}: made"
+            fake = self.features.of_files(made, what, self.keep_features)
+            found |= set_measures(real, fake)
+        return found
+
+    def _outputs(self, folder: Path, guide: str, source: int, target: int) -> list[list[Path]]:
+        """Make the translations that are missing; give the files, a list for each source image."""
+        outputs = self.protocol.outputs
+        files = [
+            [folder / f"{index:04d}_{output:02d}.png" for output in range(1, outputs + 1)]
+            for index in range(1, len(self.sources[source]) + 1)
+        ]
+        missing = [
+            index for index, paths in enumerate(files) if not all(path.exists() for path in paths)
+        ]
+        with tqdm(total=len(missing), desc=f"{guide} {folder.name}", disable=None) as progress:
+            for chosen in _batches(missing, self.protocol.batch_size):
+                self._translate(guide, source, target, chosen, files)
+                progress.update(len(chosen))
+        return files
+
+    @paddle.no_grad()
+    def _translate(self, guide, source, target, chosen: Sequence[int], files) -> None:
+        size = self.system.img_size
+        paths = [self.sources[source][index] for index in chosen]
+        images = paddle.to_tensor(read_all(paths, size))
+        masks = self.system.masks(images)
+        for output in range(self.protocol.outputs):
+            keys = [(source, target, index, output) for index in chosen]
+            if guide == "latent":
+                latent_dim = self.system.mapping_network.latent_dim
+                z = np.stack([self._rng(_LATENTS, k).standard_normal(latent_dim) for k in keys])
+                styles = self.system.latent_styles(z.astype(np.float32), target)
+            else:
+                references = self.val.files[target]
+                drawn = [int(self._rng(_REFERENCES, k).integers(len(references))) for k in keys]
+                domains = np.full(len(keys), target)
+                pictures = read_all([references[index] for index in drawn], size)
+                styles = self.system.reference_styles(pictures, domains)
+            made = to_uint8(self.system.generator(images, styles, masks).numpy())
+            for index, picture in zip(chosen, made, strict=True):
+                save_image(files[index][output], picture)
+
+    def _rng(self, stream: int, key: tuple[int, ...]) -> np.random.Generator:
+        return np.random.default_rng((self.protocol.seed, stream, *key))
+
+    def _claim_folder(self, model_id: str) -> None:
+        """Note what the folder's images were made from; refuse one made from something else."""
+        facts = {
+            "model": model_id,
+            "outputs": self.protocol.outputs,
+            "seed": self.protocol.seed,
+            "images": [_content_id(paths) for paths in self.sources],
+            "references": [_content_id(paths) for paths in self.val.files],
+        }
+        claim_folder(self.folder, facts, "--eval_dir", "translations")
+
+
+def diversity_store(lpips_path: str | os.PathLike, folder: Path | None) -> FeatureStore:
+    """What measures LPIPS diversities, [N, 1] of N groups of images, and keeps them in `folder`.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged, or no LPIPS.
+    """
+    lpips = load_lpips(lpips_path)
+
+    def measure(groups: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([[diversity(lpips, to_network(group))] for group in groups])
+
+    settings = {"measure": "LPIPS diversity", "weights": sha256(locate(lpips_path))}
+    return FeatureStore(folder, measure, settings)
+
+
+def set_measures(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
+    """FID, KID, precision and recall of features [M, D] `made` against [N, D] `real`."""
+    precision, recall = precision_recall(real, made)
+    return {
+        "FID": fid(real, made),
+        "KID": kid(real, made)[0],
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def _by_measure(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Turn {task: {measure: value}} into {measure: {task: value}}, with the means."""
+    measures = next(iter(tasks.values()))
+    found = {m: {name: values[m] for name, values in tasks.items()} for m in measures}
+    return {
+        m: values | {"mean": float(np.mean(list(values.values())))} for m, values in found.items()
+    }
+
+
+def _content_id(images: Sequence[ImageSource]) -> str:
+    """What tells the contents of these images, in their order, from others."""
+    return hashlib.sha256("".join(map(content_digest, images)).encode()).hexdigest()
+
+
+def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

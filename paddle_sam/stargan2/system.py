@@ -1,0 +1,166 @@
+"""The networks of a trained StarGAN v2 together: styles from latents or references, translation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import paddle
+
+from paddle_sam.core.images import to_uint8
+from paddle_sam.core.runtime import resolve_device
+from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weights import locate
+from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.networks.face_heatmaps import FaceHeatmaps
+from paddle_sam.networks.load import load, network_from
+from paddle_sam.networks.stargan2 import Generator, MappingNetwork, StyleEncoder
+
+_TOGETHER = 32  # images, however many there are
+
+
+class StarGAN2:
+    """Translates images into the style of a latent or of a reference image.
+
+    Args:
+        generator, mapping_network, style_encoder: as trained together.
+        fan: finds what of the source is kept; needed where the generator has a high-pass skip.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        mapping_network: MappingNetwork,
+        style_encoder: StyleEncoder,
+        fan: FaceHeatmaps | None = None,
+    ):
+        if hasattr(generator, "hpf") and fan is None:
+            raise ConfigError(
+                "--wing_path: this generator has a high-pass skip (w_hpf > 0), which needs the face"
+                " alignment network; name the converted wing.ckpt"
+            )
+        self.generator = generator
+        self.mapping_network = mapping_network
+        self.style_encoder = style_encoder
+        self.fan = fan if hasattr(generator, "hpf") else None
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike, wing_path: str | os.PathLike = "", device: str = "auto"
+    ) -> StarGAN2:
+        """Load a converted `nets_ema` file or a checkpoint of training.
+
+        Args:
+            path: the weight file.
+            wing_path: converted wing.ckpt; may be left out where `path` holds that network itself.
+            device: `auto`, `cpu`, `gpu` or `gpu:N`.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or holds something else.
+            ConfigError: the face alignment network is needed, but not given.
+        """
+        resolve_device(device)
+        content = read_file(path)
+        if content["kind"] != "stargan2":
+            raise CheckpointError(f"{path}: expected a StarGAN v2 file, found {content['kind']}")
+        parts = ("generator", "mapping_network", "style_encoder")
+        networks = [network_from(content, str(path), part) for part in parts]
+        fan = None
+        if wing_path:
+            fan = load_fan(wing_path, device)
+        elif "fan" in content["networks"]:
+            fan = network_from(content, str(path), "fan")
+        return cls(*networks, fan)
+
+    @property
+    def img_size(self) -> int:
+        return self.generator.img_size
+
+    @property
+    def num_domains(self) -> int:
+        return len(self.mapping_network.unshared)
+
+    def masks(self, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor] | None:
+        """What the generator is to keep of images [N, 3, S, S]; None where it has no skip."""
+        return None if self.fan is None else self.fan.masks(images)
+
+    def translate(self, images: paddle.Tensor, s: paddle.Tensor) -> paddle.Tensor:
+        """images [N, 3, S, S] in [-1, 1] and styles [N, D] -> images."""
+        return self.generator(images, s, self.masks(images))
+
+    def latent_styles(self, z: np.ndarray, domain: int) -> paddle.Tensor:
+        """Latents [N, Z] -> styles [N, D] of one domain."""
+        y = paddle.full([len(z)], domain, "int64")
+        return self.mapping_network(paddle.to_tensor(z), y)
+
+    def reference_styles(self, images: np.ndarray, domains: np.ndarray) -> paddle.Tensor:
+        """References [N, 3, S, S] in [-1, 1] and their domains [N] -> styles [N, D]."""
+        pairs = zip(_parts(images), _parts(domains), strict=True)
+        return paddle.concat([self.style_encoder(image, domain) for image, domain in pairs])
+
+    @paddle.no_grad()
+    def in_styles(
+        self, images: np.ndarray, styles: Iterable[paddle.Tensor]
+    ) -> Iterator[np.ndarray]:
+        """For each of styles [D]: all images [N, 3, S, S] in it, uint8 [N, S, S, 3]."""
+        sources = _parts(images)
+        masks = [self.masks(part) for part in sources]
+        for style in styles:
+            made = [
+                self.generator(part, style.unsqueeze(0).expand([len(part), -1]), mask)
+                for part, mask in zip(sources, masks, strict=True)
+            ]
+            yield to_uint8(paddle.concat(made).numpy())
+
+
+def load_fan(path: str | os.PathLike, device: str = "auto") -> FaceHeatmaps:
+    """Load the face alignment network from a converted wing.ckpt.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    path = locate(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"--wing_path: {path}: there is no such file. Get the face alignment network with:"
+            " python scripts/download_weights.py wing, and convert it with:"
+            " python convert/convert_weights.py pretrained_models/wing.ckpt"
+        )
+    fan = load(path, device=device)
+    if not isinstance(fan, FaceHeatmaps):
+        raise CheckpointError(f"{path}: expected wing.ckpt, found {type(fan).__name__}")
+    return fan
+
+
+def matrix(
+    system: StarGAN2,
+    sources: np.ndarray,
+    references: np.ndarray,
+    domains: np.ndarray,
+    shown: Callable[[paddle.Tensor], Iterable[paddle.Tensor]] = iter,
+) -> np.ndarray:
+    """Every source in the style of every reference, as one uint8 picture.
+
+    Sources [N, 3, S, S] lie along the top, references [M, 3, S, S], of `domains` [M], down the
+    left side. `shown` may watch the styles go by, as a progress bar does.
+    """
+    with paddle.no_grad():
+        styles = system.reference_styles(references, domains)
+    rows = [np.concatenate([np.full_like(to_uint8(sources[:1]), 255), to_uint8(sources)])]
+    translated = system.in_styles(sources, shown(styles))
+    for reference, images in zip(references, translated, strict=True):
+        rows.append(np.concatenate([to_uint8(reference[None]), images]))
+    return tiled(rows)
+
+
+def tiled(rows: list[np.ndarray]) -> np.ndarray:
+    """Rows of tiles, uint8 [N, S, S, 3] each, as one picture."""
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+
+
+def _parts(array: np.ndarray) -> list[paddle.Tensor]:
+    return [
+        paddle.to_tensor(array[start : start + _TOGETHER])
+        for start in range(0, len(array), _TOGETHER)
+    ]

@@ -1,0 +1,317 @@
+"""StarGAN v2's training step: discriminator and generator, each guided by latents and references.
+
+Choi et al. 2020 (arXiv 1912.01865), section 3 and appendix B. A step makes four updates, in the
+published order: discriminator with latents, discriminator with references, then generator,
+mapping network and style encoder with latents, and the generator alone with references.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from paddle_sam.core.weight_file import load_strict
+from paddle_sam.errors import TrainingError
+from paddle_sam.networks import stargan2
+from paddle_sam.networks.face_heatmaps import FaceHeatmaps
+from paddle_sam.stargan2.domains import DomainBatch
+from paddle_sam.stargan2.options import StarGAN2Config
+from paddle_sam.stargan2.system import StarGAN2, matrix
+from paddle_sam.training.distributed import World, average_gradients, send_from_first
+from paddle_sam.training.ema import averaged_copy, update_average
+from paddle_sam.training.gan_losses import distance, diversity_weight, logistic, r1_penalty
+from paddle_sam.training.optimizer_state import named_state, restore_named_state
+
+AVERAGED = ("generator", "mapping_network", "style_encoder")
+TRAINED = (*AVERAGED, "discriminator")
+GUIDES = ("latent", "ref")
+# What each guide's generator half updates.
+_UPDATED = {"latent": AVERAGED, "ref": ("generator",)}
+_LATENTS, _TEST_LATENTS = 13, 14  # streams of random numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationSet:
+    """Held-out images [N, 3, S, S] with their domains [N], and which of them the panels show."""
+
+    images: np.ndarray
+    domains: np.ndarray
+    shown: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    """A step's tensors; `latents` and `references` are pairs, the second for diversity."""
+
+    images: paddle.Tensor
+    domain: paddle.Tensor
+    target: paddle.Tensor
+    latents: tuple[paddle.Tensor, paddle.Tensor]
+    references: tuple[paddle.Tensor, paddle.Tensor]
+    masks: tuple[paddle.Tensor, paddle.Tensor] | None
+
+
+def network_archs(config: StarGAN2Config) -> dict[str, dict]:
+    """Constructor arguments of the trained networks."""
+    size = {
+        "img_size": config.img_size,
+        "max_conv_dim": config.max_conv_dim,
+        "base_dim": config.base_dim or stargan2.published_width(config.img_size),
+    }
+    style, domains = {"style_dim": config.style_dim}, {"num_domains": config.num_domains}
+    return {
+        "generator": {**size, **style, "w_hpf": config.w_hpf},
+        "mapping_network": {
+            "latent_dim": config.latent_dim,
+            "width": config.hidden_dim,
+            **style,
+            **domains,
+        },
+        "style_encoder": {**size, **style, **domains},
+        "discriminator": {**size, **domains},
+    }
+
+
+def build_networks(config: StarGAN2Config) -> dict[str, nn.Layer]:
+    """New networks, from Paddle's random numbers as they are seeded."""
+    builders = {
+        "generator": stargan2.Generator,
+        "mapping_network": stargan2.MappingNetwork,
+        "style_encoder": stargan2.StyleEncoder,
+        "discriminator": stargan2.Discriminator,
+    }
+    return {name: builders[name](**arch) for name, arch in network_archs(config).items()}
+
+
+class StarGAN2Trainer:
+    """Trains the four networks and averages three of them.
+
+    Args:
+        networks: by name, from `build_networks`.
+        config: the run's options.
+        fan: the face alignment network; needed where `w_hpf` is above 0.
+        validation: what panels and validations are made from.
+        world: the processes of the run.
+        judge: further measures by name of the averaged networks, for validations. A measure `loss`
+            among them decides which model is the best, instead of the losses.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Layer],
+        config: StarGAN2Config,
+        fan: FaceHeatmaps | None,
+        validation: ValidationSet,
+        world: World | None = None,
+        judge: Callable[[StarGAN2], dict[str, float]] | None = None,
+    ):
+        self.config = config
+        self.networks = dict(networks)
+        self.world = world or World()
+        self.validation = validation
+        self.judge = judge or (lambda system: {})
+        for network in self.networks.values():
+            network.train()
+            send_from_first(network.state_dict().values(), self.world)
+        self.averages = {name: averaged_copy(self.networks[name]) for name in AVERAGED}
+        self.live = StarGAN2(*(self.networks[name] for name in AVERAGED), fan)
+        self.averaged = StarGAN2(*self.averages.values(), fan)
+        self.optimizers = {name: self._optimizer(name) for name in TRAINED}
+
+    def train_step(self, batch: DomainBatch, step: int) -> dict[str, float]:
+        """Do step number `step` (0 is the first) on this process's share of its batch.
+
+        Returns:
+            every loss by name: of the discriminator (`D/`) and the generator (`G/`), by guide
+            and in total.
+
+        Raises:
+            TrainingError: a loss is not a finite number. It changed no parameter.
+        """
+        sample = self._sample(batch, step)
+        factor = diversity_weight(self.config.lambda_ds, step, self.config.ds_iter)
+        logged: dict[str, float] = {}
+        for guide in GUIDES:
+            terms, total = self._judge(sample, guide)
+            logged |= self._update(("discriminator",), f"D/{guide}", terms, total, step)
+        for guide in GUIDES:
+            terms, total = self._translate(sample, guide, factor)
+            logged |= self._update(_UPDATED[guide], f"G/{guide}", terms, total, step)
+        for name, average in self.averages.items():
+            update_average(average, self.networks[name], self.config.ema_decay)
+        for half in ("D", "G"):
+            logged[f"{half}/total"] = sum(logged[f"{half}/{guide}_total"] for guide in GUIDES)
+        return logged | {
+            "G/lambda_ds": factor,
+            "loss": logged["D/total"] + logged["G/total"],
+        }
+
+    def _judge(self, sample: _Sample, guide: str):
+        """The discriminator's losses (eq. 1 and R1): terms, and their weighted sum."""
+        discriminator = self.networks["discriminator"]
+        images = sample.images.detach()
+        images.stop_gradient = False
+        logits = discriminator(images, sample.domain)
+        with paddle.no_grad():
+            fake = self.live.generator(sample.images, self._style(sample, guide, 0), sample.masks)
+        terms = {
+            "real": logistic(logits, real=True).mean(),
+            "fake": logistic(discriminator(fake, sample.target), real=False).mean(),
+            "reg": r1_penalty(logits, images).mean(),
+        }
+        return terms, terms["real"] + terms["fake"] + self.config.lambda_reg * terms["reg"]
+
+    def _translate(self, sample: _Sample, guide: str, diversity_factor: float):
+        """The generator's losses (eq. 1 to 4): terms, and their weighted sum (eq. 5)."""
+        generator, style_encoder = self.live.generator, self.live.style_encoder
+        style = self._style(sample, guide, 0)
+        fake = generator(sample.images, style, sample.masks)
+        logits = self.networks["discriminator"](fake, sample.target)
+        with paddle.no_grad():
+            other = generator(sample.images, self._style(sample, guide, 1), sample.masks)
+        own_style = style_encoder(sample.images, sample.domain)
+        back = generator(fake, own_style, self.live.masks(fake.detach()))
+        terms = {
+            "adv": logistic(logits, real=True).mean(),
+            "sty": distance(style_encoder(fake, sample.target), style).mean(),
+            "ds": distance(fake, other).mean(),
+            "cyc": distance(back, sample.images).mean(),
+        }
+        total = (
+            terms["adv"]
+            + self.config.lambda_sty * terms["sty"]
+            - diversity_factor * terms["ds"]
+            + self.config.lambda_cyc * terms["cyc"]
+        )
+        return terms, total
+
+    def _style(self, sample: _Sample, guide: str, which: int) -> paddle.Tensor:
+        if guide == "latent":
+            return self.live.mapping_network(sample.latents[which], sample.target)
+        return self.live.style_encoder(sample.references[which], sample.target)
+
+    def _update(self, names, prefix: str, terms: Mapping, total, step: int) -> dict[str, float]:
+        """Step the optimizers of `names` down the gradient of `total`; give the values to log."""
+        values = {f"{prefix}_{name}": float(term) for name, term in terms.items()}
+        values[f"{prefix}_total"] = float(total)
+        if bad := [name for name, value in values.items() if not np.isfinite(value)]:
+            raise TrainingError(
+                f"step {step + 1}: {bad[0]} is {values[bad[0]]}. Resume from the last checkpoint"
+                " with a smaller --lr in a new --exp_dir."
+            )
+        for optimizer in self.optimizers.values():
+            optimizer.clear_grad(set_to_zero=False)
+        total.backward()
+        for name in names:
+            average_gradients(self.networks[name].parameters(), self.world)
+            self.optimizers[name].step()
+        return values
+
+    def _sample(self, batch: DomainBatch, step: int) -> _Sample:
+        size = [self.config.batch_size, self.config.latent_dim]
+        mine = self.world.share(self.config.batch_size)
+        rng = np.random.default_rng((self.config.seed, _LATENTS, step))
+        latents = (rng.standard_normal(size, np.float32)[mine] for _ in range(2))
+        images = paddle.to_tensor(batch.source)
+        return _Sample(
+            images=images,
+            domain=paddle.to_tensor(batch.source_domain),
+            target=paddle.to_tensor(batch.target_domain),
+            latents=tuple(paddle.to_tensor(z) for z in latents),
+            references=tuple(paddle.to_tensor(r) for r in (batch.reference, batch.other_reference)),
+            masks=self.live.masks(images),
+        )
+
+    def _optimizer(self, name: str):
+        config = self.config
+        return paddle.optimizer.Adam(
+            config.f_lr if name == "mapping_network" else config.lr,
+            config.beta1,
+            config.beta2,
+            parameters=[p for p in self.networks[name].parameters() if not p.stop_gradient],
+            weight_decay=config.weight_decay,
+        )
+
+    @paddle.no_grad()
+    def evaluate(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+        """Judge the averaged networks on (images, domains): how well styles and images return.
+
+        Every image goes to the next domain, with latents that are the same at every call, and
+        back. `loss` is the weighted sum; see `judge` for what else there is.
+        """
+        system, config = self.averaged, self.config
+        rng = np.random.default_rng((config.seed, _TEST_LATENTS))
+        found: dict[str, list[np.ndarray]] = {"sty": [], "cyc": []}
+        for array, domains in batches:
+            images, domain = paddle.to_tensor(array), paddle.to_tensor(domains)
+            target = (domain + 1) % config.num_domains
+            z = rng.standard_normal([len(array), config.latent_dim], np.float32)
+            style = system.mapping_network(paddle.to_tensor(z), target)
+            fake = system.translate(images, style)
+            back = system.translate(fake, system.style_encoder(images, domain))
+            found["sty"].append(distance(system.style_encoder(fake, target), style).numpy())
+            found["cyc"].append(distance(back, images).numpy())
+        means = {name: float(np.concatenate(values).mean()) for name, values in found.items()}
+        loss = config.lambda_sty * means["sty"] + config.lambda_cyc * means["cyc"]
+        return means | {"loss": loss} | self.judge(system)
+
+    def panel(self) -> np.ndarray:
+        """Held-out images in each other's styles, by the averaged networks."""
+        chosen = self.validation.shown
+        images, domains = self.validation.images[chosen], self.validation.domains[chosen]
+        return matrix(self.averaged, images, images, domains)
+
+    def weights(self) -> dict[str, Any]:
+        """Contents of a weight file that inference loads: the averaged networks."""
+        archs = network_archs(self.config)
+        entries = {
+            name: _entry(f"stargan2_{name}", archs[name], network)
+            for name, network in self.averages.items()
+        }
+        if self.live.fan is not None:
+            channels = self.live.fan.conv_last0.weight.shape[0]
+            entries["fan"] = _entry("face_heatmaps", {"channels": channels}, self.live.fan)
+        return {
+            "kind": "stargan2",
+            "networks": entries,
+            "options": dataclasses.asdict(self.config),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What resuming needs beside the averaged networks."""
+        return {
+            "networks": {name: _arrays(network) for name, network in self.networks.items()},
+            "optimizers": {
+                name: {
+                    key: tensor.numpy()
+                    for key, tensor in named_state(optimizer, self._parameters(name)).items()
+                }
+                for name, optimizer in self.optimizers.items()
+            },
+        }
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Take up the weights and state of a checkpoint's content."""
+        for name, average in self.averages.items():
+            load_strict(average, content["networks"][name]["state"], "checkpoint", consume=True)
+        training = content["training"]
+        for name, network in self.networks.items():
+            load_strict(network, training["networks"][name], "checkpoint", consume=True)
+            state = training["optimizers"][name]
+            restore_named_state(self.optimizers[name], self._parameters(name), state)
+
+    def _parameters(self, name: str) -> dict[str, paddle.Tensor]:
+        return dict(self.networks[name].named_parameters())
+
+
+def _entry(builder: str, arch: Mapping, network: nn.Layer) -> dict[str, Any]:
+    return {"network": builder, "arch": dict(arch), "state": _arrays(network)}
+
+
+def _arrays(network: nn.Layer) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}

@@ -1,0 +1,218 @@
+"""A StyleGAN2 generator with NumPy in and out: seeds to codes to images.
+
+A seed is a face: its z comes from a NumPy `RandomState` of its own, and it is mapped alone, so its
+code does not depend on the other seeds asked for. (The published StyleGAN tools draw the same z
+for a seed.) Nor does its image where it is rendered alone; in a batch the sums behind a pixel may
+be added up in another order, which moves one pixel in some 10,000 by one grey level.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.ageing.engines import rendering_network
+from paddle_sam.core.batches import fitting_batch
+from paddle_sam.core.images import to_uint8
+from paddle_sam.core.sheets import SMALLEST_TILE
+from paddle_sam.core.weights import find_weight
+from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.export.engine import EngineGenerator
+from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.stylegan2.options import GeneratorConfig
+
+EMBEDDED_GENERATOR = "stylegan2_mini"
+# Random codes whose mean stands in where a weight file states no average; their seed is fixed.
+MEAN_SAMPLES = 10_000
+
+
+class StyleGenerator:
+    """Seeds, codes and images of one network.
+
+    Attributes: `size` of the images, `n_codes` (L) of `dim` (D) numbers, the average code `w_avg`,
+    float32 [1 or L, D], and `batch_size`, how many images are rendered together.
+
+    Args:
+        network: in eval mode, or its exported form, which knows no noise but the stored one.
+        mean_samples: average so many random codes; 0 takes the network's `latent_avg`, or where it
+            has none the mean of `MEAN_SAMPLES`.
+        source: what the weights are called, for messages.
+        batch_size: 0 takes what fits into memory.
+    """
+
+    def __init__(
+        self,
+        network: Generator | EngineGenerator,
+        mean_samples: int = 0,
+        source: str = "network",
+        batch_size: int = 0,
+    ):
+        self.network = network
+        exported = isinstance(network, EngineGenerator)
+        self.size: int = network.output_size if exported else network.size
+        self.n_codes: int = network.n_styles if exported else network.n_latent
+        self.dim: int = network.style_dim
+        self.batch_size = batch_size or fitting_batch(self.size)
+        if network.latent_avg is None and not mean_samples:
+            mean_samples = MEAN_SAMPLES
+            print(
+                f"note: {source} states no average code; using the mean of {mean_samples} random"
+                " ones (--mean_samples)",
+                file=sys.stderr,
+            )
+        if mean_samples:
+            self.w_avg = self._mean_code(mean_samples)
+        else:
+            self.w_avg = network.latent_avg.numpy().reshape(-1, self.dim)
+
+    @classmethod
+    def open(cls, path: Path, config: GeneratorConfig, any_noise: bool = False) -> StyleGenerator:
+        """The generator of a weight file, as the options say.
+
+        With `any_noise` it can be rendered with other noise than the stored one.
+
+        Raises:
+            CheckpointError: the weight file cannot be used.
+            ConfigError: the device or engine cannot be used, or the engine has no such noise.
+        """
+        engine = config.engine
+        if any_noise:
+            if engine not in ("auto", "eager"):
+                raise ConfigError(
+                    f"--engine {engine}: has the stored noise only; use --engine eager"
+                )
+            engine = "eager"
+        network = rendering_network(path, config.device, engine)
+        generator = cls(network, config.mean_samples, str(path), config.batch_size)
+        if config.truncation_cutoff > generator.n_codes:
+            raise ConfigError(
+                f"--truncation_cutoff: this model has {generator.n_codes} codes, found"
+                f" {config.truncation_cutoff}"
+            )
+        return generator
+
+    def map(self, z: np.ndarray) -> np.ndarray:
+        """The mapping network: z [N, D] -> w float32 [N, D]."""
+        check_shape("z", z, (None, self.dim))
+        exported = isinstance(self.network, EngineGenerator)
+        mapping = self.network.map_latents if exported else self.network.style
+        with paddle.no_grad():
+            return mapping(paddle.to_tensor(z, "float32")).numpy()
+
+    def codes(self, w: np.ndarray, psi: float = 1.0, cutoff: int = 0) -> np.ndarray:
+        """Truncated codes w_plus float32 [N, L, D] of w [N, D]; see `truncate`."""
+        return truncate(np.repeat(w[:, None], self.n_codes, axis=1), self.w_avg, psi, cutoff)
+
+    def seed_codes(self, seeds: Sequence[int], psi: float = 1.0, cutoff: int = 0) -> np.ndarray:
+        """Truncated codes w_plus float32 [N, L, D] of seeds, each as if it were alone.
+
+        They are mapped one at a time, for the last bits of a matrix product depend on how many
+        rows it has.
+        """
+        w = [self.map(z[None]) for z in seed_latents(seeds, self.dim)]
+        return self.codes(np.concatenate(w), psi, cutoff)
+
+    def render(self, w_plus: np.ndarray, noise: Sequence[np.ndarray] | None = None) -> np.ndarray:
+        """Images uint8 [N, R, R, 3] of codes [N, L, D].
+
+        Args:
+            noise: a map float32 [N or 1, 1, R, R] for each layer; None for the stored ones.
+        """
+        codes = paddle.to_tensor(w_plus, "float32")
+        with paddle.no_grad():
+            if isinstance(self.network, EngineGenerator):
+                images = self.network.render(codes)
+            else:
+                maps = self._stored() if noise is None else [paddle.to_tensor(n) for n in noise]
+                images, _ = self.network.synthesis(codes, maps)
+        return to_uint8(images.numpy())
+
+    def render_all(self, codes: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+        """Images uint8 [R, R, 3] of `count` codes [L, D], one after the other.
+
+        Renders `batch_size` at a time and shows a progress bar.
+        """
+        codes = iter(codes)
+        with tqdm(total=count, unit="image") as progress:
+            while batch := list(islice(codes, self.batch_size)):
+                for image in self.render(np.stack(batch)):
+                    progress.update()
+                    yield image
+
+    def tile_size(self, wanted: int, smallest: int = SMALLEST_TILE) -> int:
+        """Side at which images are shown: `wanted`, or if that is 0 their own or `smallest`."""
+        return wanted or max(self.size, smallest)
+
+    def stored_noise(self) -> list[np.ndarray]:
+        """The model's own noise maps, float32 [1, 1, R, R] for each layer; eager networks only."""
+        return [noise.numpy() for noise in self._stored()]
+
+    def _stored(self) -> list[paddle.Tensor]:
+        return self.network.noises.as_list()
+
+    def _mean_code(self, samples: int) -> np.ndarray:
+        random = np.random.RandomState(0)
+        total = np.zeros(self.dim)
+        for start in range(0, samples, 1000):
+            z = random.randn(min(1000, samples - start), self.dim)
+            total += self.map(z).sum(axis=0, dtype=np.float64)
+        return (total / samples).astype(np.float32)[None]
+
+
+def checkpoint(config: GeneratorConfig) -> Path:
+    """The weight file that the options name, or the embedded one, with a note that it is that."""
+    if config.checkpoint_path:
+        return Path(config.checkpoint_path)
+    print(
+        "No --checkpoint_path: using the small embedded StyleGAN2 (64 px, trained on UTKFace,"
+        " research use)."
+    )
+    return find_weight(EMBEDDED_GENERATOR)
+
+
+def seed_latents(seeds: Sequence[int], dim: int) -> np.ndarray:
+    """z float32 [N, D], each from a random generator of its own.
+
+    >>> both, alone = seed_latents([3, 8], 512), seed_latents([8], 512)
+    >>> bool((both[1] == alone[0]).all())
+    True
+    """
+    return np.stack([np.random.RandomState(seed).randn(dim) for seed in seeds]).astype(np.float32)
+
+
+def seed_noise(seeds: Sequence[int], resolutions: Sequence[int]) -> list[np.ndarray]:
+    """Noise maps float32 [N, 1, R, R] for each resolution, drawn from each seed alone."""
+    # Another stream than z's, which begins a `RandomState` of the seed itself.
+    streams = [np.random.RandomState([seed, 1]) for seed in seeds]
+    maps = [[stream.randn(1, r, r).astype(np.float32) for r in resolutions] for stream in streams]
+    return [np.stack(layer) for layer in zip(*maps, strict=True)]
+
+
+def truncate(w_plus: np.ndarray, w_avg: np.ndarray, psi: float, cutoff: int = 0) -> np.ndarray:
+    """The truncation trick: w' = w_avg + psi (w - w_avg) in the first `cutoff` codes, or in all.
+
+    Args:
+        w_plus: [N, L, D].
+        w_avg: [1 or L, D].
+        psi: 1 changes nothing, 0 gives the average, negative values the opposite of a code.
+        cutoff: number of leading codes to truncate; 0 for all.
+
+    "A Style-Based Generator Architecture for GANs", appendix B.
+    """
+    truncated = w_avg + np.float32(psi) * (w_plus - w_avg)
+    if cutoff:
+        truncated[:, cutoff:] = w_plus[:, cutoff:]
+    return w_plus if psi == 1 else truncated
+
+
+def mix(w_plus: np.ndarray, source: np.ndarray, codes: Sequence[int]) -> np.ndarray:
+    """w_plus [N, L, D] with the numbered codes taken from source [N or 1, L, D]."""
+    mixed = w_plus.copy()
+    mixed[:, list(codes)] = source[:, list(codes)]
+    return mixed

@@ -1,0 +1,277 @@
+"""Options of the commands that show what a StyleGAN2 generator has learnt."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from paddle_sam.ageing.editing_options import parse_formats
+from paddle_sam.ageing.options import engine_option, parse_codes, tile_size_option
+from paddle_sam.errors import ConfigError
+from paddle_sam.options import option, parse_names
+
+LARGEST_SEED = 2**32 - 1
+MOST_SEEDS = 10**6
+_WHOLE = re.compile(r"\s*(\d+)\s*")
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorConfig:
+    """Which generator, how far from its average, and where the results go."""
+
+    checkpoint_path: str = option(
+        "", "StyleGAN2, SAM or pSp weight file, or a snapshot (default: the small embedded model)"
+    )
+    exp_dir: str = option("results", "folder for the results")
+    truncation: float = option(
+        0.7, "psi: 1 is what was trained, less is tamer, 0 the average face, below 0 its opposites"
+    )
+    truncation_cutoff: int = option(
+        0, "truncate only so many of the leading codes, the coarse ones; 0 for all", minimum=0
+    )
+    mean_samples: int = option(
+        0, "average so many random codes for truncation; 0 takes the file's average", minimum=0
+    )
+    batch_size: int = option(
+        0, "images rendered together; 0 for as many as fit into memory, at most 16", minimum=0
+    )
+    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    engine: str = engine_option()
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig(GeneratorConfig):
+    """Options of `scripts/sample.py`."""
+
+    batch_size: int = option(
+        1,
+        "images rendered together: more is faster where the model is small, but may move single"
+        " pixels by one grey level of 255",
+        minimum=1,
+    )
+    seeds: str = option("0-31", "a seed for each image, also as ranges: 0-999,2005")
+    noise: str = option(
+        "stored",
+        "fine detail: the model's stored noise, noise drawn from each seed, or none",
+        choices=("stored", "random", "none"),
+    )
+    format: str = option("png", "kind of file", choices=("png", "jpg", "webp"))
+    grid: str = option("", "also write sheets of COLUMNSxROWS images, such as 8x4")
+    labels: bool = option(True, "write the seed below each image of a sheet")
+    tile_size: int = tile_size_option()
+
+
+@dataclasses.dataclass(frozen=True)
+class FiguresConfig(GeneratorConfig):
+    """Options of `scripts/figures.py`."""
+
+    figures: str = option(
+        "uncurated,mixing,noise,components,truncation", "which figures to make, of these"
+    )
+    format: str = option("png", "kind of file", choices=("png", "jpg", "webp"))
+    uncurated_seed: int = option(5, "first of the consecutive seeds of `uncurated`", minimum=0)
+    uncurated_rows: int = option(3, "rows of the largest images", minimum=1)
+    uncurated_levels: str = option("0,1,2,2,3,3", "halvings of the size in each column")
+    mix_columns: str = option("639,701,687,615,2268", "seeds of `mixing` along the top: sources")
+    mix_rows: str = option("888,829,1898,1733,1614,845", "seeds of `mixing` at the left")
+    mix_styles: str = option(
+        "coarse,coarse,coarse,middle,middle,fine",
+        "what each row takes from the sources: coarse, middle, fine, or codes such as 0-3",
+    )
+    noise_seeds: str = option("1157,1012", "seeds of `noise`")
+    noise_draws: int = option(100, "noise draws behind the deviation in `noise`", minimum=2)
+    component_seeds: str = option("1967,1555", "seeds of `components`")
+    truncation_seeds: str = option("91,388-390", "seeds of `truncation`")
+    psis: str = option("1,0.7,0.5,0.25,0,-0.25,-0.5,-1", "truncation psi of each column")
+    tile_size: int = option(
+        0,
+        "side of the images; 0 for the model's own, but at least 128, or 256 where noise is shown"
+        " and in `uncurated`",
+        minimum=0,
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """The figures asked for, each once."""
+        known = type(self).figures.split(",")
+        return parse_names(self.figures, known, "--figures")
+
+
+@dataclasses.dataclass(frozen=True)
+class VideosConfig(GeneratorConfig):
+    """Options of `scripts/video.py`."""
+
+    videos: str = option("walk,coarse,fine", "which: walk, coarse, middle, fine, training")
+    fps: int = option(30, "frames per second", minimum=1)
+    duration: float = option(10.0, "seconds of each video", minimum=0.1)
+    codec: str = option("h264", "how MP4 files are encoded", choices=("h264", "hevc", "av1"))
+    bitrate: str = option("", "such as 5M or 800k (default: a constant good quality)")
+    formats: str = option("mp4", "kinds of files to write: mp4, gif, webp")
+    seed: int = option(0, "seed of the walk", minimum=0)
+    smoothing: float = option(
+        0.0,
+        "seconds over which a walk's latents are smoothed; 0 for one, in short videos a quarter",
+        minimum=0,
+    )
+    grid: str = option("3x2", "COLUMNSxROWS of faces in `walk` and `training`")
+    destinations: str = option("700-702", "seeds of the faces that take on the walk's styles")
+    snapshots: str = option("", "folder of network_KIMG.pdparams files, for `training`")
+    fade: bool = option(True, "cross-fade from snapshot to snapshot")
+    labels: bool = option(True, "name the parts of the picture; in `training` thousands of images")
+    tile_size: int = tile_size_option("each face")
+
+    @property
+    def names(self) -> list[str]:
+        """The videos asked for, each once."""
+        names = parse_names(
+            self.videos, ("walk", "coarse", "middle", "fine", "training"), "--videos"
+        )
+        if "training" in names and not self.snapshots:
+            raise ConfigError("--snapshots: name the folder of snapshots for the training video")
+        if self.snapshots and "training" not in names:
+            raise ConfigError("--snapshots: is used by --videos training only, which is not asked")
+        return names
+
+    @property
+    def suffixes(self) -> list[str]:
+        """File suffixes of `formats`."""
+        return parse_formats(self.formats)
+
+    @property
+    def bits_per_second(self) -> int | None:
+        """`bitrate` as a number; None where it is left open.
+
+        >>> VideosConfig(bitrate="1.5M").bits_per_second
+        1500000
+        """
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", self.bitrate.strip())
+        if not self.bitrate:
+            return None
+        rate = float(found[1]) * {"": 1, "k": 10**3, "M": 10**6}[found[2]] if found else 0
+        if not 1000 <= rate <= 10**9:
+            raise ConfigError(
+                f"--bitrate: expected bits per second such as 5M or 800k, found {self.bitrate!r}"
+            )
+        return round(rate)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames of each video, at least two."""
+        return max(round(self.fps * self.duration), 2)
+
+    @property
+    def smoothing_frames(self) -> float:
+        """Deviation of the Gaussian that smooths a walk."""
+        return self.fps * (self.smoothing or min(1.0, self.duration / 4))
+
+    def __post_init__(self):
+        if self.smoothing > self.duration / 4:
+            raise ConfigError(
+                f"--smoothing: expected at most a quarter of --duration ({self.duration:g} s), or"
+                f" nothing would move; found {self.smoothing:g}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectionConfig(GeneratorConfig):
+    """Options of `scripts/inspect_generator.py`."""
+
+    seeds: str = option("0-7", "samples whose nearest neighbours are looked for")
+    data_path: str = option("", "data set to look in: folder or archive of images")
+    n_images: int = option(0, "look only at the first so many images; 0 for all", minimum=0)
+    neighbours: int = option(5, "neighbours to show of each sample", minimum=1)
+    features: str = option(
+        "lpips",
+        "what distance means: LPIPS, or root mean square of pixels",
+        choices=("lpips", "pixels"),
+    )
+    lpips_path: str = option("", "LPIPS weights (default: lpips_alex)")
+    compare_size: int = option(
+        0, "side at which images are compared; 0 for the model's own, but at most 256", minimum=0
+    )
+    mirror: bool = option(True, "also compare with mirrored samples, as training may mirror")
+    references: int = option(
+        8, "images of the data set whose own neighbours tell what is near; 0 for none", minimum=0
+    )
+    num_threads: int = option(2, "processes that read images; 0 for none", minimum=0)
+    latents: str = option("", "two files of scripts/project.py to interpolate between: a.npz,b.npz")
+    steps: int = option(7, "images of the interpolation, its ends included", minimum=2)
+    video: bool = option(False, "also write the interpolation as a video")
+    fps: int = option(25, "frames per second of the video", minimum=1)
+    duration: float = option(4.0, "seconds of the video, there and back", minimum=0.1)
+    tile_size: int = tile_size_option()
+
+
+def parse_seeds(text: str, name: str = "--seeds") -> list[int]:
+    """Seeds that the option `name` lists, each once, in the order given.
+
+    >>> parse_seeds("0-3,2005,2")
+    [0, 1, 2, 3, 2005]
+
+    Raises:
+        ConfigError: a part is no seed or rising range, or there are more than a million.
+    """
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if found is None or int(found[2] or found[1]) < int(found[1]):
+            raise ConfigError(
+                f"{name}: expected seeds such as 0,7 or rising ranges such as 0-999, found"
+                f" {part.strip()!r}"
+            )
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last > LARGEST_SEED:
+            raise ConfigError(f"{name}: expected seeds up to {LARGEST_SEED}, found {last}")
+        if last - first >= MOST_SEEDS or len(seeds) > MOST_SEEDS:
+            raise ConfigError(
+                f"{name}: expected at most {MOST_SEEDS} seeds, found more in {part!r}"
+            )
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return list(seeds)
+
+
+def parse_grid(text: str, name: str = "--grid") -> tuple[int, int]:
+    """Columns and rows.
+
+    >>> parse_grid("8x4")
+    (8, 4)
+    """
+    found = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", text)
+    if found is None or not 0 < int(found[1]) <= 100 or not 0 < int(found[2]) <= 100:
+        raise ConfigError(
+            f"{name}: expected COLUMNSxROWS such as 8x4, each from 1 to 100, found {text!r}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def parse_levels(text: str, name: str) -> list[int]:
+    """Small whole numbers separated by commas.
+
+    >>> parse_levels("0,1,2,2", "--uncurated_levels")
+    [0, 1, 2, 2]
+    """
+    parts = text.split(",")
+    if not all(_WHOLE.fullmatch(part) and int(part) <= 6 for part in parts):
+        raise ConfigError(f"{name}: expected numbers from 0 to 6 such as 0,1,2,2, found {text!r}")
+    return [int(part) for part in parts]
+
+
+def parse_styles(text: str, ranges: Mapping[str, range], name: str) -> list[int]:
+    """Numbers of codes, of a range by its name or as numbers.
+
+    >>> parse_styles("coarse", {"coarse": range(0, 2), "fine": range(2, 6)}, "--mix_styles")
+    [0, 1]
+    >>> parse_styles("1-3", {"coarse": range(0, 2), "fine": range(2, 6)}, "--mix_styles")
+    [1, 2, 3]
+
+    Raises:
+        ConfigError: it is neither, or the model has no such code.
+    """
+    if text.strip() in ranges:
+        return list(ranges[text.strip()])
+    if not text.strip()[:1].isdigit():
+        raise ConfigError(
+            f"{name}: expected {', '.join(ranges)} or codes such as 0-3, found {text.strip()!r}"
+        )
+    return parse_codes(text, max(codes.stop for codes in ranges.values()), name)

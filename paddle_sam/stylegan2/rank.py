@@ -1,0 +1,222 @@
+"""Images in the order in which a discriminator takes them for real: `scripts/rank_images.py`.
+
+What a trained discriminator finds least real among the images it was trained on is often what does
+not belong there: bad crops, text, drawings among photographs. Look at both ends before dropping.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.core.files import atomic_path, check_outside, sha256
+from paddle_sam.core.images import save_image, to_network
+from paddle_sam.core.runtime import resolve_device
+from paddle_sam.core.sheets import contact_sheet
+from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weights import find_weight
+from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.imagesets.archive import (
+    ImageSet,
+    ImageSource,
+    open_image_set,
+    read_description,
+    read_source,
+    stamp,
+    write_archive,
+)
+from paddle_sam.imagesets.prepare.options import RankConfig
+from paddle_sam.imagesets.read_ahead import read_batches
+from paddle_sam.networks.load import network_from
+from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.stylegan2.generator import EMBEDDED_GENERATOR
+from paddle_sam.stylegan2.options import SamplingConfig
+from paddle_sam.stylegan2.sampling import sample
+from paddle_sam.stylegan2.score_log import ScoreLog
+
+_OF_SAMPLING = ("checkpoint_path", "exp_dir", "truncation", "batch_size", "device", "engine")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a ranking came to: how many images, how many unreadable, and the files written."""
+
+    images: int
+    unreadable: int
+    files: tuple[Path, ...]
+
+
+def rank_images(config: RankConfig) -> Ranking:
+    """Score all images, and write the table, the sheets of both ends, and perhaps an archive.
+
+    Scores are kept until all is written: a ranking that was stopped goes on where it was.
+
+    Raises:
+        PaddleSamError: the images or weights cannot be used.
+    """
+    folder = Path(config.exp_dir)
+    if config.data_path:
+        check_outside("--exp_dir", folder, Path(config.data_path))
+    weights = config.checkpoint_path or find_weight(EMBEDDED_GENERATOR)
+    discriminator = read_discriminator(weights, config.discriminator, config.device)
+    images = make_samples(config) if config.samples else open_image_set(config.data_path)
+    log = ScoreLog(folder / "scores.jsonl", _facts(config, weights, images))
+    scores, problems = score_all(
+        discriminator, images.images, config.batch_size, config.num_threads, log
+    )
+    # Best first; of equal scores in the images' order; unreadable ones (NaN) last.
+    order = np.argsort(-scores, kind="stable")
+    readable = order[: len(order) - len(problems)]
+    drop = set(readable[len(readable) - round(len(readable) * config.drop_percent / 100) :])
+    drop.update(problems)
+    table = folder / "ranking.csv"
+    _write_table(table, images, scores, order, problems, drop if config.drop_percent else set())
+    files = [table, *_write_sheets(folder, images, scores, readable, config.sheet_images)]
+    if config.drop_percent:
+        files.append(folder / "kept.zip")
+        write_subset(
+            files[-1], config.data_path, images, [i for i in range(len(images)) if i not in drop]
+        )
+    log.remove()
+    return Ranking(len(images), len(problems), tuple(files))
+
+
+def _facts(config: RankConfig, weights: str | Path, images: ImageSet) -> dict:
+    """What scores, to their last bits, depend on."""
+    digest = hashlib.sha256()
+    for name, image in zip(images.names, images.images, strict=True):
+        digest.update(f"{name} {stamp(image)}\n".encode())
+    return {
+        "weights": sha256(weights),
+        "discriminator": config.discriminator,
+        "images": digest.hexdigest(),
+        "batch_size": config.batch_size,
+    }
+
+
+def read_discriminator(path: str | Path, part: str, device: str) -> Discriminator:
+    """The network called `part` of a weight file.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+        ConfigError: it holds no discriminator of that name.
+    """
+    resolve_device(device)
+    content = read_file(path)
+    found = {name: entry["network"] for name, entry in content.get("networks", {}).items()}
+    if found.get(part) != "stylegan2_discriminator":
+        raise ConfigError(
+            f"--discriminator: {path} holds {', '.join(found) or 'no network'}, and no StyleGAN2"
+            f" discriminator {part!r}. Checkpoints of training have one, snapshots do not."
+        )
+    return network_from(content, str(path), part)
+
+
+def score_all(
+    discriminator: Discriminator,
+    images: Sequence[ImageSource],
+    batch_size: int,
+    workers: int,
+    log: ScoreLog,
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Scores (logits) float64 [N], higher for what looks more real; NaN where unreadable.
+
+    Also gives why images are unreadable, by their indices. Every image is its own group of the
+    minibatch deviation, so that its score does not depend on what it is scored beside. What `log`
+    holds is not scored again, and what is scored is added to it.
+
+    Raises:
+        ImageError: none of them can be read.
+    """
+    discriminator.group_size = 1
+    batches = list(log.batches)
+    done = min(len(batches) * batch_size, len(images))
+    with tqdm(total=len(images), initial=done, desc="scoring", unit="img") as bar:
+        for read, failed in read_batches(images[done:], discriminator.size, batch_size, workers):
+            outcomes = _scores(discriminator, read) | failed
+            batches.append({done + place: outcome for place, outcome in outcomes.items()})
+            log.add(batches[-1])
+            bar.update(len(outcomes))
+    scores, problems = np.full(len(images), np.nan), {}
+    for place, outcome in (item for batch in batches for item in batch.items()):
+        if isinstance(outcome, str):
+            problems[place] = outcome
+        else:
+            scores[place] = outcome
+    if len(problems) == len(images):
+        log.remove()
+        raise ImageError(f"none of {len(images)} images can be read, the first: {problems[0]}")
+    return scores, problems
+
+
+def _scores(discriminator: Discriminator, images: Mapping[int, np.ndarray]) -> dict[int, float]:
+    """Logits of uint8 images [S, S, 3], under their keys."""
+    if not images:
+        return {}
+    with paddle.no_grad():
+        logits = discriminator(paddle.to_tensor(to_network(list(images.values()))))
+    return dict(zip(images, logits.numpy()[:, 0].tolist(), strict=True))
+
+
+def make_samples(config: RankConfig) -> ImageSet:
+    """Render `config.samples` seeds from `config.seed` on into `exp_dir/samples`.
+
+    Those that are there are not made again.
+    """
+    seeds = f"{config.seed}-{config.seed + config.samples - 1}"
+    taken_over = {name: getattr(config, name) for name in _OF_SAMPLING}
+    sample(SamplingConfig(seeds=seeds, **taken_over))
+    images = open_image_set(Path(config.exp_dir) / "samples")
+    # An earlier ranking may have left others there.
+    names = {f"seed{config.seed + number:04d}.png" for number in range(config.samples)}
+    chosen = tuple(index for index, name in enumerate(images.names) if name in names)
+    return ImageSet(
+        tuple(images.images[i] for i in chosen), tuple(images.names[i] for i in chosen), None
+    )
+
+
+def write_subset(path: Path, data: str, images: ImageSet, chosen: Sequence[int]) -> None:
+    """Write an archive with some of the images of a folder or archive, files as they are.
+
+    Labels, and what `dataset.json` says about each image, go with them.
+    """
+    names = [images.names[index] for index in chosen]
+    kept = set(names)
+    description = read_description(data)
+    if images.labels:
+        description["labels"] = [[images.names[i], images.labels[i]] for i in chosen]
+    if "images" in description:
+        about = description["images"]
+        description["images"] = [entry for entry in about if entry.get("name") in kept]
+    contents = (images.images[index].read_bytes() for index in chosen)
+    write_archive(path, zip(names, contents, strict=True), description)
+
+
+def _write_table(
+    path: Path, images: ImageSet, scores: np.ndarray, order, problems: dict, drop: set
+) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["rank", "score", "image", "dropped", "problem"])
+        for rank, index in enumerate(order, 1):
+            score = "" if index in problems else f"{scores[index]:.6g}"
+            dropped = "yes" if index in drop else ""
+            table.writerow([rank, score, images.names[index], dropped, problems.get(index, "")])
+
+
+def _write_sheets(
+    folder: Path, images: ImageSet, scores: np.ndarray, order: Sequence[int], number: int
+) -> Iterator[Path]:
+    """`best.jpg` from the first on, `worst.jpg` from the last on."""
+    for name, chosen in (("best", order[:number]), ("worst", order[::-1][:number])):
+        tiles = [(read_source(images.images[index]), f"{scores[index]:.2f}") for index in chosen]
+        path = folder / f"{name}.jpg"
+        save_image(path, contact_sheet(tiles))
+        yield path

@@ -1,0 +1,107 @@
+"""Images of seeds, in files and on sheets: `scripts/sample.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_sam.core.files import CLAIM, claim_folder, sha256
+from paddle_sam.core.images import read_image, save_image
+from paddle_sam.core.sheets import SMALLEST_TILE, stack, strip
+from paddle_sam.errors import ConfigError
+from paddle_sam.networks.style_ranges import noise_resolutions
+from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, seed_noise
+from paddle_sam.stylegan2.options import SamplingConfig, parse_grid, parse_seeds
+
+WRITERS = 4  # threads that compress and write; compression lets Python go on
+
+
+def sample(config: SamplingConfig) -> list[Path]:
+    """Write `exp_dir/samples/seedNNNN.png` for each seed, and sheets if asked; gives the sheets.
+
+    Images that are there already are not made again, so a run that was cut off goes on where it
+    was.
+
+    Raises:
+        ConfigError: an option cannot work, or the folder holds samples made with other options.
+        CheckpointError: the weight file cannot be used.
+        OutputError: the system refused to write; what is finished stays.
+    """
+    seeds = parse_seeds(config.seeds)
+    grid = parse_grid(config.grid) if config.grid else None
+    folder = Path(config.exp_dir) / "samples"
+    path = checkpoint(config)
+    generator = StyleGenerator.open(path, config, any_noise=config.noise != "stored")
+    claim(folder, config, path)
+
+    paths = {seed: folder / f"seed{seed:04d}.{config.format}" for seed in seeds}
+    todo = [seed for seed in seeds if not paths[seed].exists()]
+    with (
+        tqdm(total=len(seeds), initial=len(seeds) - len(todo), unit="image") as progress,
+        ThreadPoolExecutor(WRITERS) as pool,
+    ):
+        for start in range(0, len(todo), config.batch_size):
+            batch = todo[start : start + config.batch_size]
+            images = render_seeds(generator, batch, config)
+            for _ in pool.map(save_image, [paths[seed] for seed in batch], images):
+                progress.update()
+    print(f"{len(todo)} images made, {len(seeds) - len(todo)} were there: {folder}")
+    return [] if grid is None else write_sheets(config, grid, paths)
+
+
+def render_seeds(
+    generator: StyleGenerator, seeds: Sequence[int], config: SamplingConfig
+) -> np.ndarray:
+    """Images uint8 [N, R, R, 3] of seeds, truncated and with noise as the options say."""
+    codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
+    if config.noise == "stored":
+        return generator.render(codes)
+    resolutions = noise_resolutions(generator.size)
+    if config.noise == "random":
+        return generator.render(codes, seed_noise(seeds, resolutions))
+    return generator.render(codes, [np.zeros((1, 1, r, r), np.float32) for r in resolutions])
+
+
+def write_sheets(
+    config: SamplingConfig, grid: tuple[int, int], paths: dict[int, Path]
+) -> list[Path]:
+    """`exp_dir/sample_sheets/sheet_N.png`, each of so many columns and rows of images."""
+    columns, rows = grid
+    seeds = list(paths)
+    sheets = []
+    for start in range(0, len(seeds), columns * rows):
+        part = seeds[start : start + columns * rows]
+        lines = []
+        for first in range(0, len(part), columns):
+            line = part[first : first + columns]
+            tiles = [read_image(paths[seed]) for seed in line]
+            tile = config.tile_size or max(len(tiles[0]), SMALLEST_TILE)
+            lines.append(strip(tiles, tile, list(map(str, line)) if config.labels else None))
+        sheets.append(Path(config.exp_dir) / "sample_sheets" / f"sheet_{len(sheets) + 1}.png")
+        save_image(sheets[-1], stack(lines, gap=4 if config.labels else 0))
+    return sheets
+
+
+def claim(folder: Path, config: SamplingConfig, weights: Path) -> None:
+    """Keep beside the samples how they are made, or check that they are made like those there.
+
+    Raises:
+        ConfigError: the folder holds samples made in another way.
+    """
+    if not (folder / CLAIM).exists() and any(folder.glob("seed*")):
+        raise ConfigError(
+            f"{folder}: holds samples, but no {CLAIM} that says how they were made; choose another"
+            " --exp_dir, or remove them"
+        )
+    facts = {
+        "weights": sha256(weights),
+        "truncation": config.truncation,
+        "truncation_cutoff": config.truncation_cutoff,
+        "mean_samples": config.mean_samples,
+        "noise": config.noise,
+    }
+    claim_folder(folder, facts, "--exp_dir", "samples")

@@ -1,0 +1,230 @@
+"""StyleGAN2's networks for training: new, from a weight file, or grown from smaller ones.
+
+Layers that work at one resolution mean the same in networks of every size, so a network of
+another size takes over all layers of the resolutions that both have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from paddle import nn
+
+from paddle_sam.core.weight_file import check_fit, load_strict, read_file
+from paddle_sam.errors import ConfigError
+from paddle_sam.networks.load import build_empty
+from paddle_sam.networks.stylegan2 import Generator, published_channels
+from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
+from paddle_sam.stylegan2.train.options import StyleGAN2Config
+
+GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"
+Entry = Mapping[str, Any]
+Entries = Mapping[str, Entry]
+
+
+@dataclasses.dataclass(frozen=True)
+class Archs:
+    """Constructor arguments of the two networks at the run's full resolution."""
+
+    generator: Mapping[str, Any]
+    discriminator: Mapping[str, Any]
+
+    @classmethod
+    def of_config(cls, config: StyleGAN2Config) -> Archs:
+        """What the options say."""
+        sizes = [1 << power for power in range(2, config.resolution.bit_length())]
+        channels = {size: min(config.channel_base // size, config.channel_max) for size in sizes}
+        shared = {"size": config.resolution, "channels": channels}
+        generator = {"style_dim": config.latent_dim, "mapping_layers": config.mapping_layers}
+        return cls({**shared, **generator}, {**shared, "group_size": config.mbstd_group})
+
+    @classmethod
+    def of_entries(cls, entries: Entries, config: StyleGAN2Config) -> Archs:
+        """Those of networks in a file, at the size of `config`.
+
+        Channels of resolutions that the file lacks halve at each step, as the published do. A
+        file without a discriminator gets one with the generator's channels.
+        """
+        arch = dict((entries.get("g") or entries["g_ema"])["arch"])
+        size = config.resolution
+        channels = dict(arch.get("channels") or published_channels(arch["size"]))
+        while max(channels) < size:
+            top = max(channels)
+            channels[2 * top] = max(channels[top] // 2, 1)
+        generator = {**arch, "size": size, "channels": channels}
+        judge = dict(entries["d"]["arch"]) if "d" in entries else {"group_size": config.mbstd_group}
+        widths = {**channels, **(judge.get("channels") or {})}
+        return cls(generator, {**judge, "size": size, "channels": widths})
+
+    def build(self, size: int) -> tuple[Generator, Discriminator]:
+        """New networks for images of `size` pixels, from Paddle's random numbers."""
+        return Generator(**at_size(self.generator, size)), Discriminator(
+            **at_size(self.discriminator, size)
+        )
+
+
+def at_size(arch: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The constructor arguments of a smaller network; widths of larger ones stay known."""
+    return {**arch, "size": size}
+
+
+def read_start(config: StyleGAN2Config) -> tuple[dict[str, dict[str, Any]], str]:
+    """The networks that `--init_from` names, `g_ema` and perhaps `g` and `d`.
+
+    Returns:
+        the networks, and what begins anew in them, in words; empty where nothing does.
+
+    Raises:
+        ConfigError: it holds another kind of network, or `--freeze_d` would freeze new layers.
+        CheckpointError: it is missing or damaged, or a network lacks layers.
+    """
+    path, size = config.init_from, config.size_at(0)
+    content = read_file(path)
+    kinds = {"g_ema": GENERATOR, "g": GENERATOR, "d": DISCRIMINATOR}
+    entries = {
+        name: entry
+        for name, entry in content.get("networks", {}).items()
+        if name in kinds and entry["network"] == kinds[name]
+    }
+    if not {"g_ema", "g"} & set(entries):
+        raise ConfigError(
+            f"--init_from: {path} holds no StyleGAN2 generator, it is a {content.get('kind')!r}"
+            " file. Name a converted StyleGAN2, or a checkpoint of such a run."
+        )
+    for name, entry in entries.items():
+        whole = build_empty(entry["network"], entry["arch"]).state_dict()
+        check_fit(whole, entry["state"], f"{path}: {name} is not complete")
+    theirs = (entries.get("g") or entries["g_ema"])["arch"]["size"]
+    new = f"layers that depend on the size, {theirs} px there, {size} here" * (theirs != size)
+    if "d" not in entries:
+        new = "the discriminator, which the file does not have"
+    if new and config.freeze_d:
+        raise ConfigError(f"--freeze_d: would freeze layers that begin anew: {new}")
+    return entries, new
+
+
+def take_over(network: nn.Layer, entry: Entry, source: str) -> None:
+    """Copy into `network` the layers that it shares with `entry` of perhaps another size.
+
+    The rest keeps its random start, except that a network grown by one doubling goes on where the
+    smaller one was: RGB outputs of resolutions that the entry lacks start at zero, so that a
+    generator first renders what the smaller one did, enlarged; for discriminators see `_pass_on`.
+
+    Raises:
+        CheckpointError: layers of the same resolution have other shapes.
+    """
+    grown = network.size.bit_length() - entry["arch"]["size"].bit_length()
+    state, targets = entry["state"], network.state_dict()
+    if not grown:
+        load_strict(network, state, source)
+        return
+    if isinstance(network, Discriminator):
+        state = dict(filter(None, (_shifted(item, grown) for item in state.items())))
+    state = {name: value for name, value in state.items() if name in targets}
+    new = set(targets) - set(state)
+    load_strict(network, state, source, missing=new)
+    for name in new:
+        if name.startswith("to_rgbs.") and name.endswith("conv.weight"):
+            targets[name].set_value(np.zeros(targets[name].shape, "float32"))
+    if isinstance(network, Discriminator) and grown == 1:
+        _pass_on(network, entry["state"])
+
+
+def doubled_up_to(entry: Entry, arch: Mapping[str, Any], size: int) -> Entry:
+    """The network of `entry` grown doubling by doubling until one more gives `size` pixels.
+
+    `arch` describes it at full resolution. What is larger already stays as it is.
+    """
+    build = Generator if entry["network"] == GENERATOR else Discriminator
+    while 2 * entry["arch"]["size"] < size:
+        network = build(**at_size(arch, 2 * entry["arch"]["size"]))
+        take_over(network, entry, "start")
+        entry = entry_of(network, arch)
+    return entry
+
+
+def freeze_first(discriminator: Discriminator, stages: int) -> None:
+    """Exclude the first `stages` from training (FreezeD, Mo et al. 2020, arXiv 2002.10964).
+
+    A stage is the layer that reads RGB, or a residual block; they are counted from the image.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    if stages > len(discriminator.convs):
+        raise ConfigError(
+            f"--freeze_d: the discriminator has {len(discriminator.convs)} stages at"
+            f" {discriminator.size} px, found {stages}"
+        )
+    for stage in list(discriminator.convs)[:stages]:
+        for parameter in stage.parameters():
+            parameter.stop_gradient = True
+
+
+def entry_of(network: Generator | Discriminator, arch: Mapping[str, Any]) -> dict[str, Any]:
+    """A network as weight files hold it."""
+    return {
+        "network": GENERATOR if isinstance(network, Generator) else DISCRIMINATOR,
+        "arch": at_size(arch, network.size),
+        "state": arrays(network),
+    }
+
+
+def arrays(network: nn.Layer) -> dict[str, np.ndarray]:
+    """The network's state as arrays."""
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def _pass_on(network: Discriminator, smaller: Mapping[str, np.ndarray]) -> None:
+    """Let the new block of a grown discriminator begin with what the smaller one saw.
+
+    Otherwise random features meet blocks that were trained on others, and what the discriminator
+    has learnt is lost. Six channels carry the three colours and their negatives, of which leaky
+    ReLUs keep the differences linear: l(l(x)) - l(l(-x)) = (1 + 0.2^2) x. The block's second
+    convolution, which halves the resolution, computes with them what the smaller network's RGB
+    layer did. Narrower blocks start at random.
+    """
+    reader, block = network.convs[0], network.convs[1]
+    first, second = block.conv1.conv, block.conv2.conv
+    if first.weight.shape[0] < 6:
+        return
+    signed = np.concatenate([np.eye(3), -np.eye(3)]).astype("float32")  # [6, RGB]
+    weight = reader.conv.weight.numpy()
+    weight[:6] = signed[:, :, None, None] / reader.conv.weight_gain
+    reader.conv.weight.set_value(weight)
+
+    weight = first.weight.numpy()
+    weight[:6] = 0
+    weight[range(6), range(6), 1, 1] = 1 / first.weight_gain
+    first.weight.set_value(weight)
+
+    # Both activations and the block's own sum scale by sqrt(2); the sum divides by it.
+    gain = math.sqrt(2) / (ACTIVATION_GAIN**2 * (1 + LEAKY_SLOPE**2))
+    rgb = smaller["convs.0.conv.weight"][:, :, 0, 0] / math.sqrt(3)  # [O, RGB], as it is used
+    weight = np.zeros(second.weight.shape, "float32")
+    weight[:, :6, 1, 1] = rgb @ signed.T * gain / second.weight_gain
+    second.weight.set_value(weight)
+    bias = smaller["convs.0.activate.bias"] * math.sqrt(2)
+    block.conv2.activate.bias.set_value(bias.astype("float32"))
+    block.skip.conv.weight.set_value(np.zeros(block.skip.conv.weight.shape, "float32"))
+
+
+def _shifted(item: tuple[str, Any], grown: int) -> tuple[str, Any] | None:
+    """Rename a discriminator's tensor for a network that begins `grown` doublings above it.
+
+    Its blocks are numbered from the image, after the layer that reads RGB, which belongs to one
+    size alone.
+    """
+    name, value = item
+    first, number, *rest = name.split(".")
+    if first != "convs":
+        return item
+    moved = int(number) + grown
+    if number == "0" or moved < 1:
+        return None
+    return ".".join((first, str(moved), *rest)), value

@@ -1,0 +1,248 @@
+"""Options of StyleGAN2 training (`scripts/train_stylegan2.py`). Progress is counted in images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from paddle_sam.errors import ConfigError
+from paddle_sam.metrics.options import INCEPTION, LPIPS
+from paddle_sam.options import option, parse_names
+
+AUGMENTATIONS = ("blit", "geometry", "colour")
+# With at least so many images, discriminators are not known to overfit (Karras et al. 2020b).
+PLENTY_OF_IMAGES = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleGAN2Config:
+    """One training run. `opt.json` in the run's folder keeps it."""
+
+    # Data and place
+    train_data: str = option("data/train", "folder of images, or an archive made by preparation")
+    exp_dir: str = option("log/stylegan2", "folder of the run", resumable=True)
+    resume: str = option(
+        "latest", "latest (start where there is none), or a step of the run", resumable=True
+    )
+    resolution: int = option(256, "height and width, a power of two", minimum=8)
+    mirror: bool = option(True, "show every second image mirrored")
+    num_workers: int = option(2, "processes that read images", minimum=0, resumable=True)
+    cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
+    max_bad_images: int = option(
+        100, "stop after so many unreadable images", minimum=0, resumable=True
+    )
+
+    # Networks
+    latent_dim: int = option(512, "length of z and w", minimum=1)
+    mapping_layers: int = option(8, "layers of the mapping network", minimum=1)
+    channel_base: int = option(32768, "channels are CHANNEL_BASE / resolution ...", minimum=8)
+    channel_max: int = option(512, "... but at most so many", minimum=1)
+    mbstd_group: int = option(4, "images in a group of the minibatch deviation", minimum=1)
+    stages: str = option(
+        "",
+        "stages of growth as SIZE:KIMG,...; 16:20,32:40 trains 20 kimg at 16 px, 40 at 32",
+        resumable=True,
+    )
+    init_from: str = option(
+        "",
+        "start from the networks of this StyleGAN2 weight file (transfer); unless given otherwise"
+        " without --stages, with --ema_rampup 0 and --ada_kimg 100",
+    )
+    freeze_d: int = option(
+        0, "never update so many discriminator stages, counted from the image (FreezeD)", minimum=0
+    )
+
+    # Losses
+    r1_gamma: float = option(0.8192, "factor of R1, gamma / 2 |grad D|^2; 0 for none", minimum=0)
+    r1_interval: int = option(16, "steps between R1 updates", minimum=1)
+    path_weight: float = option(2.0, "factor of the path length penalty; 0 for none", minimum=0)
+    path_interval: int = option(4, "steps between path length updates", minimum=1)
+    path_shrink: int = option(2, "path lengths take every so many-th image", minimum=1)
+    style_mixing: float = option(0.9, "how often styles are mixed", minimum=0)
+
+    # Augmentation
+    augment: str = option(
+        "auto",
+        f"ada adapts p, fixed keeps it; auto is ada below {PLENTY_OF_IMAGES} images, else none",
+        choices=("auto", "ada", "fixed", "none"),
+    )
+    augment_ops: str = option(",".join(AUGMENTATIONS), "groups of augmentations")
+    augment_p: float = option(0.0, "probability of each augmentation at the start", minimum=0)
+    ada_target: float = option(0.6, "mean sign of D on real images that p is steered to")
+    ada_interval: int = option(4, "steps between adjustments of p", minimum=1)
+    ada_kimg: float = option(500.0, "thousands of images in which p can go from 0 to 1", minimum=1)
+
+    # Optimisation
+    total_kimg: float = option(25_000.0, "thousands of images to train", minimum=0, resumable=True)
+    batch_size: int = option(16, "images per step, over all devices", minimum=1)
+    accumulate: int = option(1, "parts a batch is computed in; same result, less memory", minimum=1)
+    g_lr: float = option(0.0025, "learning rate of the generator", minimum=0)
+    d_lr: float = option(0.0025, "learning rate of the discriminator", minimum=0)
+    ema_kimg: float = option(5.0, "half-life of the averaged generator", minimum=0)
+    ema_rampup: float = option(
+        0.05, "share of the images so far that limits the half-life; 0 for no limit", minimum=0
+    )
+    amp: bool = option(False, "16-bit arithmetic where it is safe (GPUs)")
+    seed: int = option(0, "seed of everything random", minimum=0)
+    device: str = option("auto", "auto, cpu, gpu or gpu:N", resumable=True)
+
+    # Events, in thousands of images
+    log_kimg: float = option(1.0, "between logged losses", minimum=0, resumable=True)
+    snapshot_kimg: float = option(50.0, "between snapshots and grids", minimum=0, resumable=True)
+    save_kimg: float = option(50.0, "between checkpoints", minimum=0, resumable=True)
+    keep_checkpoints: int = option(
+        2, "delete all but so many newest checkpoints; 0 keeps all", minimum=0, resumable=True
+    )
+    metric: str = option(
+        "none",
+        "measured during training: fid needs converted Inception weights, kid_alex is the kernel"
+        " distance of AlexNet features, to compare within a run only",
+        choices=("none", "fid", "kid_alex"),
+        resumable=True,
+    )
+    metric_kimg: float = option(200.0, "between measurements", minimum=0, resumable=True)
+    metric_images: int = option(
+        5000, "most images of each kind in a measurement", minimum=2, resumable=True
+    )
+    inception_path: str = option(
+        INCEPTION, "converted Inception-v3, for --metric fid", resumable=True
+    )
+    lpips_path: str = option(LPIPS, "AlexNet, for --metric kid_alex", resumable=True)
+
+    def __post_init__(self):
+        if self.resolution & (self.resolution - 1):
+            raise ConfigError(f"resolution: expected a power of two, found {self.resolution}")
+        for name in ("style_mixing", "augment_p"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{name}: expected at most 1, found {getattr(self, name)}")
+        if self.resume != "latest" and not self.resume.isdigit():
+            raise ConfigError(f"resume: expected latest or a step, found {self.resume!r}")
+        if self.freeze_d and (self.stages or not self.init_from):
+            raise ConfigError("freeze_d: expected with --init_from and without --stages")
+        parse_stages(self.stages, self.resolution)
+        parse_names(self.augment_ops, AUGMENTATIONS, "augment_ops")
+        if self.augment == "fixed" and not self.augment_p:
+            raise ConfigError("augment_p: expected more than 0 with --augment fixed, found 0")
+        if self.augment == "none" and self.augment_p:
+            raise ConfigError(f"augment_p: {self.augment_p} has no use with --augment none")
+
+    def steps(self, kimg: float) -> int:
+        """Steps in which about `kimg` thousand images are trained on; at least 1."""
+        return max(1, round(1000 * kimg / self.batch_size))
+
+    def size_at(self, step: int) -> int:
+        """Height and width of the images that step number `step` (0 is the first) trains on."""
+        done = 0.0
+        for size, kimg in parse_stages(self.stages, self.resolution):
+            done += 1000 * kimg
+            if step * self.batch_size < done:
+                return size
+        return self.resolution
+
+
+def parse_stages(text: str, resolution: int) -> list[tuple[int, float]]:
+    """Stages (size, kimg) before the full resolution, from `16:20,32:40`.
+
+    >>> parse_stages("16:20,32:40", 64)
+    [(16, 20.0), (32, 40.0)]
+    """
+    stages = []
+    for item in filter(None, text.split(",")):
+        size, _, kimg = item.partition(":")
+        try:
+            stages.append((int(size), float(kimg)))
+        except ValueError:
+            raise ConfigError(f"stages: expected SIZE:KIMG,..., found {item!r}") from None
+    sizes = [size for size, _ in stages]
+    fits = all(8 <= size < resolution and not size & (size - 1) for size in sizes)
+    if not fits or sizes != sorted(set(sizes)):
+        raise ConfigError(
+            f"stages: expected rising powers of two from 8 and below --resolution {resolution},"
+            f" found {', '.join(map(str, sizes))}"
+        )
+    return stages
+
+
+def by_resolution(resolution: int, batch_size: int = 0) -> dict[str, Any]:
+    """Settings for an image size on one device, and for a batch size where that is given.
+
+    R1's factor grows with the pixels and falls with the batch; larger batches average longer.
+    These are the rules of StyleGAN2-ADA's automatic configuration (Karras et al. 2020b).
+    """
+    batch = batch_size or max(min(4096 // resolution, 32), 4)
+    rate = 0.002 if resolution >= 1024 else 0.0025
+    return {
+        "batch_size": batch,
+        "g_lr": rate,
+        "d_lr": rate,
+        "r1_gamma": 0.0002 * resolution**2 / batch,
+        "ema_kimg": batch * 10 / 32,
+        "channel_base": 32768 if resolution >= 512 else 16384,
+        "mapping_layers": 2,
+    }
+
+
+_PAPER = {"mapping_layers": 8, "ema_rampup": 0.0, "mirror": True}
+_PAPER64 = _PAPER | {"batch_size": 64, "mbstd_group": 8, "ema_kimg": 20.0, "g_lr": 0.0025}
+# What is started from is good already: it is averaged from the first step, and at its full size.
+# Its discriminator learns a small set by heart sooner than a new one, so p has to follow sooner.
+_TRANSFER = {"ema_rampup": 0.0, "stages": ""}
+_TRANSFER_ADA_KIMG = 100.0
+_PRESETS = {
+    "auto": {},
+    "paper256": _PAPER64 | {"resolution": 256, "r1_gamma": 1.0},
+    "paper512": _PAPER64 | {"resolution": 512, "r1_gamma": 0.5},
+    "paper1024": _PAPER
+    | {"resolution": 1024, "batch_size": 32, "r1_gamma": 2.0, "ema_kimg": 10.0, "g_lr": 0.002},
+    # Config F of the StyleGAN2 paper, without augmentation.
+    "stylegan2": _PAPER
+    | {
+        "resolution": 1024,
+        "batch_size": 32,
+        "r1_gamma": 10.0,
+        "ema_kimg": 10.0,
+        "g_lr": 0.002,
+        "augment": "none",
+        "channel_base": 32768,
+    },
+    # Small networks that grow, for a processor.
+    "mini": {
+        "resolution": 64,
+        "batch_size": 8,
+        "latent_dim": 64,
+        "channel_base": 512,
+        "channel_max": 64,
+        "stages": "16:9,32:22",
+        "path_interval": 8,
+        "r1_gamma": 0.2,
+        "ema_kimg": 1.0,
+        "ada_kimg": 50.0,
+        "num_workers": 0,
+        "cache_images": True,
+        "total_kimg": 60.0,
+        "log_kimg": 0.2,
+        "snapshot_kimg": 2.0,
+        "save_kimg": 2.0,
+        "metric_kimg": 2.0,
+        "metric_images": 500,
+        "exp_dir": "log/stylegan2_mini",
+    },
+}
+PRESETS = tuple(_PRESETS)
+
+
+def implied(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for what the command line leaves open.
+
+    They are those of a transfer, where it is one, then the preset's, then those by resolution.
+    """
+    values = dict(_PRESETS[preset or "auto"])
+    if given.get("init_from"):
+        soon = min(_TRANSFER_ADA_KIMG, values.get("ada_kimg", _TRANSFER_ADA_KIMG))
+        values |= _TRANSFER | {"ada_kimg": soon}
+    if "g_lr" in values:
+        values["d_lr"] = values["g_lr"]
+    chosen = values | dict(given)
+    size = chosen.get("resolution", StyleGAN2Config.resolution)
+    return by_resolution(max(size, 8), max(chosen.get("batch_size", 0), 0)) | values

@@ -1,0 +1,336 @@
+import re
+
+import av
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from paddle_sam.ageing.latents import Latent, read_latent, save_latent
+from paddle_sam.ageing.projection import (
+    Best,
+    ProjectionSettings,
+    masked_mse,
+    noise_regularity,
+    normalise,
+    project,
+)
+from paddle_sam.core.images import to_network
+from paddle_sam.core.weights import find_weight
+from paddle_sam.errors import CheckpointError, ConfigError, TrainingError
+from paddle_sam.networks.stylegan2 import Generator
+from scripts.inference import main as inference
+from scripts.project import main as project_command
+
+
+class Pixels:
+    """Stands for LPIPS: the squared difference of 4 px averages."""
+
+    def extract(self, images):
+        return [paddle.nn.functional.adaptive_avg_pool2d(images, 4)]
+
+    def distance(self, left, right):
+        return (left[0] - right[0]).square().mean(axis=[1, 2, 3])
+
+
+@pytest.fixture
+def generator():
+    paddle.seed(5)
+    network = Generator(16, 8, 2, {4: 8, 8: 8, 16: 8}, lr_mlp=1.0)
+    network.eval()
+    return network
+
+
+def faces(generator, n, seed):
+    paddle.seed(seed)
+    codes = generator.style(paddle.randn([n, 8])).unsqueeze(1).expand([n, 6, 8])
+    with paddle.no_grad():
+        images = generator([codes], input_is_latent=True, randomize_noise=False)
+    return images.detach(), codes.detach()
+
+
+def run(generator, targets, start, **options):
+    best = Best()
+    masks = options.pop("masks", None)
+    settings = ProjectionSettings(**{"steps": 12, **options})
+    for step in project(generator, Pixels(), targets, start, settings, masks):
+        best.see(step)
+    return best, step
+
+
+def test_the_learning_rate_falls_geometrically():
+    settings = ProjectionSettings(steps=100)
+    rates = [settings.learning_rate(step) for step in range(101)]
+    assert (rates[0], rates[100]) == (0.1, pytest.approx(0.025))
+    np.testing.assert_allclose(np.divide(rates[1:], rates[:-1]), 0.25 ** (1 / 100))
+
+
+def test_images_come_closer_and_a_batch_is_as_good_as_one_by_one(generator):
+    targets, _ = faces(generator, 2, seed=1)
+    _, start = faces(generator, 2, seed=2)
+    best, last = run(generator, targets, start, steps=40)
+    assert last.index == 40
+    assert (best.start.loss / best.loss).min() > 3
+    alone, _ = run(generator, targets[1:], start[1:], steps=40)
+    np.testing.assert_allclose(best.codes[1:].numpy(), alone.codes.numpy(), atol=1e-4)
+    with paddle.no_grad():
+        again = generator([best.codes], input_is_latent=True, randomize_noise=False)
+    np.testing.assert_allclose(again.numpy(), best.images.numpy(), atol=1e-5)
+
+
+def test_only_chosen_levels_change(generator):
+    targets, _ = faces(generator, 1, seed=1)
+    _, start = faces(generator, 1, seed=2)
+    best, _ = run(generator, targets, start, levels=[0, 3])
+    moved = (best.codes - start).abs().sum(axis=2).numpy()[0] > 0
+    assert moved.tolist() == [True, False, False, True, False, False]
+
+
+def test_in_w_all_levels_are_one_code(generator):
+    targets, _ = faces(generator, 1, seed=1)
+    start = paddle.randn([1, 6, 8])
+    best, _ = run(generator, targets, start, in_w=True)
+    codes = best.codes.numpy()[0]
+    np.testing.assert_allclose(codes, np.tile(codes[:1], (6, 1)), atol=1e-6)
+    np.testing.assert_allclose(best.start.codes.numpy()[0, 2], start.numpy()[0].mean(0), atol=1e-6)
+
+
+def test_what_the_mask_hides_does_not_count(generator):
+    targets, codes = faces(generator, 1, seed=1)
+    _, start = faces(generator, 1, seed=2)
+    masks = paddle.ones([1, 1, 16, 16])
+    masks[:, :, :, 8:] = 0
+    spoilt = targets.clone()
+    spoilt[:, :, :, 8:] = 1.0
+    whole, _ = run(generator, targets, start, masks=masks)
+    other, _ = run(generator, spoilt, start, masks=masks)
+    np.testing.assert_array_equal(whole.codes.numpy(), other.codes.numpy())
+    assert masked_mse(spoilt, targets, masks).item() == 0
+    half = masked_mse(targets + masks, targets, masks)
+    assert half.item() == pytest.approx(1)  # the mean is over what shows
+
+
+def test_targets_larger_than_the_image_are_averaged_down(generator):
+    targets, _ = faces(generator, 1, seed=1)
+    _, start = faces(generator, 1, seed=2)
+    doubled = targets.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    small, _ = run(generator, targets, start, steps=3)
+    large, _ = run(generator, doubled, start, steps=3)
+    np.testing.assert_allclose(small.codes.numpy(), large.codes.numpy(), atol=1e-6)
+
+
+def test_noise_is_optimised_and_stays_noise(generator):
+    targets, codes = faces(generator, 1, seed=1)
+    _, start = faces(generator, 1, seed=2)
+    for layer in [generator.conv1, *generator.convs]:
+        layer.noise.weight.set_value(paddle.full([1], 0.3))
+    best, _ = run(generator, targets, start, noise_weight=10.0)
+    for found, buffer in zip(best.noise, generator.noises.as_list(), strict=True):
+        assert found.shape == buffer.shape
+        assert float((found - buffer).abs().max()) > 0.01
+        assert abs(found.mean().item()) < 1e-5
+        assert found.square().mean().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_regularity_of_maps_by_hand():
+    """A map of one value correlates fully with its neighbours, white noise hardly."""
+    ones = paddle.ones([1, 1, 8, 8])
+    assert noise_regularity([ones]).item() == pytest.approx(2)
+    # 16 px: 2 for itself, and its half of twice the value has correlation 4, squared 16, twice.
+    assert noise_regularity([paddle.ones([1, 1, 16, 16])]).item() == pytest.approx(2 + 32)
+    paddle.seed(0)
+    white = paddle.randn([3, 1, 64, 64])
+    normalise([white])
+    assert noise_regularity([white]).max().item() < 0.3  # of 8
+    assert noise_regularity([white]).shape == [3]
+
+
+def test_a_loss_that_is_no_number_ends_it(generator):
+    targets, start = faces(generator, 1, seed=1)
+    with pytest.raises(TrainingError, match="no longer a number at step 0; use a smaller"):
+        run(generator, targets, start * float("nan"))
+
+
+def test_levels_and_shapes_are_checked(generator):
+    targets, start = faces(generator, 1, seed=1)
+    with pytest.raises(ConfigError, match="codes 0 to 5, found 6"):
+        run(generator, targets, start, levels=[6])
+    with pytest.raises(ConfigError, match=r"start: expected shape \[1, 6, 8\]"):
+        run(generator, targets, start[:, :5])
+
+
+@pytest.fixture(scope="module")
+def crops(pipeline, tmp_path_factory):
+    """Folder with two aligned crops, the second of which has a mask."""
+    import skimage.data
+
+    folder = tmp_path_factory.mktemp("crops")
+    crop = pipeline.faces(skimage.data.astronaut())[0].image
+    Image.fromarray(crop).save(folder / "a.png")
+    Image.fromarray(np.ascontiguousarray(crop[:, ::-1])).save(folder / "b.png")
+    mask = np.full((64, 64), 255, np.uint8)
+    mask[:, :20] = 0
+    Image.fromarray(mask).save(folder / "b.mask.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def projected(crops, tmp_path_factory):
+    """Results of the command on both crops, and what it printed."""
+    folder = tmp_path_factory.mktemp("projected")
+    arguments = ["--data_path", str(crops), "--exp_dir", str(folder), "--no_align"]
+    assert project_command([*arguments, "--step", "6", "--lpips", "alex"]) == 0
+    return folder / "projection"
+
+
+def test_the_command_writes_latent_image_and_video(projected, pipeline):
+    names = {f"{stem}{suffix}" for stem in "ab" for suffix in (".npz", ".png", ".mp4")}
+    assert {path.name for path in projected.iterdir()} == names
+    latent = read_latent(projected / "a.npz", 10, 128)
+    image = np.asarray(Image.open(projected / "a.png"))
+    again = pipeline.decode(paddle.to_tensor(latent.w_plus[None])).numpy()[0]
+    want = np.rint((again.transpose(1, 2, 0).clip(-1, 1) + 1) * 127.5)
+    assert np.abs(image - want).max() <= 1
+    with av.open(str(projected / "b.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.frames, stream.width) == (7, 512)  # the start and six steps
+
+
+def test_the_mask_beside_the_photograph_is_used(projected, crops, tmp_path, capsys):
+    """Without its mask the second face projects to another code; masks are no photographs."""
+    Image.open(crops / "b.png").save(tmp_path / "b.png")
+    arguments = ["--data_path", str(tmp_path / "b.png"), "--exp_dir", str(tmp_path), "--no_align"]
+    arguments += ["--step", "6", "--lpips", "alex", "--no-save_mp4"]
+    assert project_command(arguments) == 0
+    printed = capsys.readouterr().out
+    start, end = map(float, re.search(r"LPIPS \+ MSE ([\d.]+) -> ([\d.]+)", printed).groups())
+    assert end < start
+    bare = read_latent(tmp_path / "projection" / "b.npz", 10, 128)
+    masked = read_latent(projected / "b.npz", 10, 128)
+    assert np.abs(bare.w_plus - masked.w_plus).max() > 0.01
+    assert not (tmp_path / "projection" / "b.mp4").exists()
+
+
+@pytest.mark.parametrize("with_photo", [False, True])
+def test_a_latent_is_aged(projected, crops, pipeline, tmp_path, with_photo):
+    arguments = ["--latent", str(projected / "a.npz"), "--exp_dir", str(tmp_path)]
+    if with_photo:
+        arguments += ["--data_path", str(crops / "a.png"), "--no_align"]
+    assert inference([*arguments, "--target_age", "60"]) == 0
+    found = np.asarray(Image.open(tmp_path / "inference_results" / "60" / "a.png"))
+    latent = read_latent(projected / "a.npz", 10, 128)
+    codes = paddle.to_tensor(latent.w_plus[None])
+    want = pipeline.age(latent.crop[None], [60], inverted=codes)[0, 0]
+    assert np.abs(found.astype(int) - want).max() <= 1
+    plain = pipeline.age(latent.crop[None], [60])[0, 0]
+    assert np.abs(found.astype(int) - plain).mean() > 1
+
+
+def test_a_latent_of_another_face_is_refused(projected, crops, tmp_path, capsys):
+    arguments = ["--latent", str(projected / "a.npz"), "--data_path", str(crops / "b.png")]
+    assert inference([*arguments, "--no_align", "--exp_dir", str(tmp_path)]) == 2
+    assert "a.npz was projected from another face" in capsys.readouterr().err
+
+
+def test_photographs_that_differ_by_their_format_keep_their_own_latents(crops, tmp_path, capsys):
+    Image.open(crops / "a.png").save(tmp_path / "a.png")
+    Image.open(crops / "b.png").save(tmp_path / "a.bmp")
+    arguments = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out"), "--no_align"]
+    assert project_command([*arguments, "--step", "1", "--lpips", "alex", "--no-save_mp4"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("2 of 2 photographs, faces: 2") > printed.rindex("times closer")
+    latents = sorted((tmp_path / "out" / "projection").glob("*.npz"))
+    assert len(latents) == 2
+    one, other = (read_latent(path, 10, 128).crop for path in latents)
+    assert np.abs(one.astype(int) - other).mean() > 5
+    again = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out"), "--no_align"]
+    again += ["--latent", str(latents[0].parent), "--target_age", "30"]
+    assert inference(again) == 0
+
+
+def test_a_folder_of_latents_is_aged(projected, crops, tmp_path):
+    arguments = ["--latent", str(projected), "--target_age", "30"]
+    assert inference([*arguments, "--exp_dir", str(tmp_path / "alone")]) == 0
+    arguments += ["--data_path", str(crops), "--no_align", "--exp_dir", str(tmp_path / "photos")]
+    assert inference(arguments) == 0
+    for name in ("a.png", "b.png"):
+        one, other = (
+            np.asarray(Image.open(tmp_path / kind / "inference_results" / "30" / name))
+            for kind in ("alone", "photos")
+        )
+        np.testing.assert_array_equal(one, other)
+
+
+def test_refining_brings_the_face_closer(crops, pipeline, tmp_path):
+    """With strength 0 the result is the inverted face, which a few steps bring closer."""
+    results = []
+    for refine in ("0", "8"):
+        arguments = ["--data_path", str(crops / "a.png"), "--no_align", "--strength", "0"]
+        arguments += ["--refine", refine, "--target_age", "50", "--exp_dir", str(tmp_path / refine)]
+        assert inference(arguments) == 0
+        image = Image.open(tmp_path / refine / "inference_results" / "50" / "a.png")
+        results.append(np.asarray(image).astype(int))
+    crop = np.array(Image.open(crops / "a.png"))
+    inverted = pipeline.decode(pipeline.invert(paddle.to_tensor(to_network(crop)))).numpy()[0]
+    shown = np.rint((inverted.transpose(1, 2, 0).clip(-1, 1) + 1) * 127.5)
+    assert np.abs(results[0] - shown).max() <= 1
+    errors = [np.square(result - crop.astype(int)).mean() for result in results]
+    assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"w_plus": np.zeros((10, 128), np.float32)}, "holds no array 'crop'"),
+        (
+            {"w_plus": np.zeros((18, 512)), "crop": 0},
+            r"shape \[18, 512\], this model takes \[10, 128",
+        ),
+        ({"w_plus": np.full((10, 128), np.nan), "crop": 0}, "not numbers"),
+    ],
+)
+def test_latents_that_do_not_fit_are_explained(tmp_path, arrays, words):
+    if "crop" in arrays:
+        arrays = {**arrays, "crop": np.zeros((64, 64, 3), np.uint8)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(CheckpointError, match=words):
+        read_latent(tmp_path / "a.npz", 10, 128)
+
+
+def test_files_that_are_no_latents_are_explained(tmp_path, capsys):
+    (tmp_path / "a.npz").write_bytes(b"\x80\x04evil")
+    with pytest.raises(CheckpointError, match="no NumPy archive, or one that is damaged"):
+        read_latent(tmp_path / "a.npz", 10, 128)
+    (tmp_path / "empty").mkdir()
+    for path, words in (("nowhere.npz", "no such file; scripts/proj"), ("empty", "no .npz file")):
+        assert inference(["--latent", str(tmp_path / path)]) == 2
+        assert words in capsys.readouterr().err
+    small = Latent(np.zeros((10, 128), np.float32), np.zeros((9, 9, 3), np.uint8))
+    save_latent(tmp_path / "b.npz", small)
+    assert inference(["--latent", str(tmp_path / "b.npz"), "--exp_dir", str(tmp_path)]) == 2
+    assert "the crop in" in capsys.readouterr().err
+
+
+def test_a_mask_that_does_not_fit_is_the_photographs_failure(tmp_path, crops, capsys):
+    Image.open(crops / "a.png").save(tmp_path / "a.png")
+    Image.new("L", (32, 64), 255).save(tmp_path / "a.mask.png")
+    arguments = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path), "--no_align"]
+    assert project_command([*arguments, "--lpips", "alex"]) == 2
+    assert "the mask has 32 x 64 pixels, its photograph 64 x 64" in capsys.readouterr().err
+    Image.new("L", (64, 64), 0).save(tmp_path / "a.mask.png")
+    assert project_command([*arguments, "--lpips", "alex"]) == 2
+    assert "the mask leaves nothing of the face" in capsys.readouterr().err
+
+
+def test_a_generator_alone_has_no_encoder_to_start_from(crops, tmp_path, capsys):
+    arguments = ["--checkpoint_path", str(find_weight("stylegan2_mini")), "--no_align"]
+    arguments += ["--data_path", str(crops / "a.png"), "--exp_dir", str(tmp_path)]
+    assert project_command(arguments) == 2
+    assert "holds no encoder to start from; use --start mean" in capsys.readouterr().err
+    arguments += ["--start", "mean", "--space", "w", "--step", "2", "--lpips", "alex"]
+    assert project_command(arguments) == 0
+    codes = read_latent(tmp_path / "projection" / "a.npz", 10, 128).w_plus
+    np.testing.assert_allclose(codes, np.tile(codes[:1], (10, 1)), atol=1e-6)
+    assert project_command(["--checkpoint_path", str(find_weight("age_mini"))]) == 2
+    assert "which renders nothing" in capsys.readouterr().err

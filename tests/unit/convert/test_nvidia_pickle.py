@@ -1,0 +1,226 @@
+"""NVIDIA's pickles: written here as their code writes them, read without running any of it."""
+
+import collections
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+import paddle_sam
+from paddle_sam.convert.convert import convert_file, revert_file
+from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weights import find_weight
+from paddle_sam.errors import CheckpointError
+
+RESOLUTIONS = [4, 8, 16, 32, 64]
+
+
+@pytest.fixture
+def nvidia_modules(monkeypatch):
+    """The modules that NVIDIA's pickles name, enough to write one; gone when it is read."""
+    persistence = types.ModuleType("torch_utils.persistence")
+    exec("def _reconstruct_persistent_obj(meta): raise AssertionError('run')", vars(persistence))
+    persistence._reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
+    util = types.ModuleType("dnnlib.util")
+    exec("class EasyDict(dict): pass", vars(util))
+    util.EasyDict.__module__ = "dnnlib.util"
+    modules = {
+        "torch_utils": types.ModuleType("torch_utils"),
+        "torch_utils.persistence": persistence,
+        "dnnlib": types.ModuleType("dnnlib"),
+        "dnnlib.util": util,
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return persistence, util
+
+
+class PersistentModule:
+    """Pickles as a network decorated with NVIDIA's `persistent_class` does."""
+
+    persistence = None
+    util = None
+
+    def __init__(self, tensors, class_name="Generator"):
+        self.class_name = class_name
+        self.tensors = tensors
+
+    def __reduce__(self):
+        here = {n: v for n, v in self.tensors.items() if "." not in n}
+        below = {}
+        for name, value in self.tensors.items():
+            if "." in name:
+                child, rest = name.split(".", 1)
+                below.setdefault(child, {})[rest] = value
+        buffers = ("resample_filter", "noise_const", "w_avg")
+        state = {
+            "training": False,
+            "_parameters": collections.OrderedDict(
+                (n, torch.nn.Parameter(v)) for n, v in here.items() if n not in buffers
+            ),
+            "_buffers": collections.OrderedDict((n, v) for n, v in here.items() if n in buffers),
+            "_non_persistent_buffers_set": set(),
+            "_backward_hooks": collections.OrderedDict(),
+            "_modules": collections.OrderedDict(
+                (n, PersistentModule(t, "Layer")) for n, t in below.items()
+            ),
+            "_init_args": (),
+            "_init_kwargs": self.util.EasyDict(z_dim=128, dtype=torch.float32),
+            "img_resolution": 64,
+        }
+        meta = {
+            "type": "class",
+            "version": 6,
+            "module_src": "raise AssertionError('the source in the file was executed')",
+            "class_name": self.class_name,
+            "state": state,
+        }
+        return self.persistence._reconstruct_persistent_obj, (meta,)
+
+
+def rosinality() -> dict:
+    """The embedded GAN as torch tensors in the rosinality layout."""
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        revert_file(find_weight("stylegan2_mini"), Path(folder, "g.pt"))
+        return torch.load(Path(folder, "g.pt"), weights_only=True)
+
+
+def nvidia_generator(g: dict, latent_avg) -> dict:
+    """The same generator under NVIDIA's names, written down here a second time."""
+    fir = g["to_rgbs.0.upsample.kernel"] / 4
+    out = {"mapping.w_avg": latent_avg, "synthesis.b4.const": g["input.input"][0]}
+    for layer in range(4):
+        for leaf in ("weight", "bias"):
+            out[f"mapping.fc{layer}.{leaf}"] = g[f"style.{layer + 1}.{leaf}"]
+    layers = {"synthesis.b4.conv1": ("conv1", 0)}
+    rgbs = {"synthesis.b4.torgb": "to_rgb1"}
+    for resolution in RESOLUTIONS[1:]:
+        level = int(np.log2(resolution)) - 3
+        layers[f"synthesis.b{resolution}.conv0"] = (f"convs.{2 * level}", 2 * level + 1)
+        layers[f"synthesis.b{resolution}.conv1"] = (f"convs.{2 * level + 1}", 2 * level + 2)
+        rgbs[f"synthesis.b{resolution}.torgb"] = f"to_rgbs.{level}"
+    for resolution in RESOLUTIONS:
+        out[f"synthesis.b{resolution}.resample_filter"] = fir
+    for nvidia, (ours, noise) in layers.items():
+        out[f"{nvidia}.weight"] = g[f"{ours}.conv.weight"][0]
+        out[f"{nvidia}.bias"] = g[f"{ours}.activate.bias"]
+        out[f"{nvidia}.noise_strength"] = g[f"{ours}.noise.weight"][0]
+        out[f"{nvidia}.noise_const"] = g[f"noises.noise_{noise}"][0, 0]
+        out[f"{nvidia}.resample_filter"] = fir
+    for nvidia, ours in rgbs.items():
+        out[f"{nvidia}.weight"] = g[f"{ours}.conv.weight"][0]
+        out[f"{nvidia}.bias"] = g[f"{ours}.bias"].flatten()
+    for nvidia, ours in {**{n: o for n, (o, _) in layers.items()}, **rgbs}.items():
+        for leaf in ("weight", "bias"):
+            out[f"{nvidia}.affine.{leaf}"] = g[f"{ours}.conv.modulation.{leaf}"]
+    return out
+
+
+def nvidia_discriminator(d: dict) -> dict:
+    fir = d["convs.1.skip.0.kernel"]
+    out = {"b64.fromrgb.weight": d["convs.0.0.weight"], "b64.fromrgb.bias": d["convs.0.1.bias"]}
+    for block, resolution in enumerate([64, 32, 16, 8], start=1):
+        out[f"b{resolution}.conv0.weight"] = d[f"convs.{block}.conv1.0.weight"]
+        out[f"b{resolution}.conv0.bias"] = d[f"convs.{block}.conv1.1.bias"]
+        out[f"b{resolution}.conv1.weight"] = d[f"convs.{block}.conv2.1.weight"]
+        out[f"b{resolution}.conv1.bias"] = d[f"convs.{block}.conv2.2.bias"]
+        out[f"b{resolution}.skip.weight"] = d[f"convs.{block}.skip.1.weight"]
+        for layer in ("", ".conv0", ".conv1", ".skip"):
+            out[f"b{resolution}{layer}.resample_filter"] = fir
+    names = {"conv": "final_conv.0", "fc": "final_linear.0", "out": "final_linear.1"}
+    for nvidia, ours in names.items():
+        out[f"b4.{nvidia}.weight"] = d[f"{ours}.weight"]
+        bias = "final_conv.1.bias" if nvidia == "conv" else f"{ours}.bias"
+        out[f"b4.{nvidia}.bias"] = d[bias]
+    return out
+
+
+@pytest.fixture
+def write_pickle(nvidia_modules, tmp_path, monkeypatch):
+    persistence, util = nvidia_modules
+    monkeypatch.setattr(PersistentModule, "persistence", persistence)
+    monkeypatch.setattr(PersistentModule, "util", util)
+
+    def write(content, protocol=4):
+        path = tmp_path / "network.pkl"
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+        for name in ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util"):
+            monkeypatch.delitem(sys.modules, name)
+        return path
+
+    return write
+
+
+def snapshot(change=lambda tensors: None) -> dict:
+    source = rosinality()
+    tensors = nvidia_generator(source["g_ema"], source["latent_avg"])
+    change(tensors)
+    return {
+        "G": PersistentModule(nvidia_generator(source["g"], source["latent_avg"])),
+        "D": PersistentModule(nvidia_discriminator(source["d"]), "Discriminator"),
+        "G_ema": PersistentModule(tensors),
+        "training_set_kwargs": {"path": "x"},
+        "augment_pipe": None,
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_networks_are_those_of_the_rosinality_file(write_pickle, tmp_path, protocol):
+    path = write_pickle(snapshot(), protocol)
+    report = convert_file(path, tmp_path / "out.pdparams")
+    assert report.kind == "stylegan2"
+    found, want = read_file(tmp_path / "out.pdparams"), read_file(find_weight("stylegan2_mini"))
+    np.testing.assert_array_equal(found["latent_avg"], want["latent_avg"])
+    assert list(found["networks"]) == ["g_ema", "g", "d"]
+    for part, entry in want["networks"].items():
+        assert found["networks"][part]["arch"] == entry["arch"]
+        assert found["networks"][part]["state"].keys() == entry["state"].keys()
+        for name, array in entry["state"].items():
+            np.testing.assert_array_equal(found["networks"][part]["state"][name], array, name)
+    assert paddle_sam.load(tmp_path / "out.pdparams", device="cpu").n_latent == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.update({"mapping.embed.weight": torch.zeros(2, 2)}), "class-conditional"),
+        (lambda t: t.pop("synthesis.b16.conv1.bias"), r"b16\.conv1\.bias is missing"),
+        (lambda t: t.update({"synthesis.extra": torch.zeros(2)}), r"synthesis\.extra has no place"),
+        (lambda t: t.pop("synthesis.b4.const"), "not StyleGAN3"),
+    ],
+)
+def test_other_networks_are_refused_by_name(write_pickle, tmp_path, change, words):
+    path = write_pickle(snapshot(change))
+    with pytest.raises(CheckpointError, match=words):
+        convert_file(path, tmp_path / "out.pdparams")
+    assert not (tmp_path / "out.pdparams").exists()
+
+
+def test_a_truncated_pickle_is_explained(write_pickle, tmp_path):
+    path = write_pickle(snapshot())
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        convert_file(path, tmp_path / "out.pdparams")
+
+
+def test_a_tensor_may_not_reach_outside_its_storage(tmp_path):
+    """A forged stride must not read the process's memory."""
+    from paddle_sam.convert.nvidia_pickle import _rebuild_tensor, _Refused
+
+    storage = np.arange(6, dtype=np.float32)
+    np.testing.assert_array_equal(_rebuild_tensor(storage, 1, (2, 2), (1, 2)), [[1, 3], [2, 4]])
+    for offset, size, stride in [(0, (7,), (1,)), (3, (2, 2), (2, 1)), (-1, (2,), (1,))]:
+        with pytest.raises(_Refused, match="outside its storage"):
+            _rebuild_tensor(storage, offset, size, stride)
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)  # offsets count numbers, not rows
+    np.testing.assert_array_equal(_rebuild_tensor(rows, 2, (10,), (1,)), np.arange(2, 12))
+    repeated = _rebuild_tensor(storage, 1, (1000,), (0,))
+    np.testing.assert_array_equal(_rebuild_tensor(repeated, 0, (1000,), (1,)), np.ones(1000))
+    with pytest.raises(_Refused, match="without a storage"):
+        _rebuild_tensor({"itemsize": 4}, 0, (1,), (1,))

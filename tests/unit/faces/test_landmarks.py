@@ -1,0 +1,90 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import skimage.data
+
+from paddle_sam.core.images import resize
+from paddle_sam.core.weights import find_weight
+from paddle_sam.errors import CheckpointError
+from paddle_sam.faces.landmarks import FaceLandmarker
+from tests import PARITY
+
+PHOTO = skimage.data.astronaut()
+EXPECTED = np.load(PARITY / "expected/alignment_astronaut.npz")["landmarks"]
+
+
+@pytest.fixture(scope="module")
+def landmarker():
+    return FaceLandmarker()
+
+
+def test_landmarks_equal_the_references(landmarker):
+    faces = landmarker.find(PHOTO)
+    assert faces[0].confidence > 1
+    assert np.array_equal(faces[0].landmarks, EXPECTED)
+    left, top, right, bottom = faces[0].box
+    assert left < EXPECTED[:, 0].mean() < right and top < EXPECTED[:, 1].mean() < bottom
+
+
+def test_most_confident_face_comes_first(landmarker):
+    """A clear face to the right of one that was made faint."""
+    faint = PHOTO // 6 + 100
+    for pair in (np.hstack([faint, PHOTO]), np.hstack([PHOTO, faint])):
+        faces = landmarker.find(pair)
+        scores = [face.confidence for face in faces]
+        assert len(faces) >= 2 and scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("size", [3000, 300, 128, 96])
+def test_large_and_small_photographs(landmarker, size):
+    """The landmarks are those of the photograph at 512 px, to about a pixel there."""
+    face = landmarker.find(resize(PHOTO, size))[0]
+    at_512 = (face.landmarks + 0.5) * 512 / size - 0.5
+    assert np.abs(at_512 - EXPECTED).mean() < 1.2
+    assert np.abs((at_512 - EXPECTED).mean(0)).max() < 0.6  # no half-pixel slips
+    assert 0 <= face.box[0] < face.box[2] <= size
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (1, 900), (200, 200)])
+def test_images_without_a_face(landmarker, shape):
+    assert landmarker.find(np.full((*shape, 3), 128, np.uint8)) == []
+
+
+def test_non_contiguous_views_are_accepted(landmarker):
+    mirrored = landmarker.find(PHOTO[:, ::-1])
+    assert len(mirrored) >= 1
+    assert abs(511 - mirrored[0].landmarks[:, 0].mean() - EXPECTED[:, 0].mean()) < 3
+
+
+def test_missing_predictor(tmp_path):
+    with pytest.raises(CheckpointError, match=r"absent\.dat: .*download_weights\.py landmarks"):
+        FaceLandmarker(tmp_path / "absent.dat")
+
+
+@pytest.mark.parametrize("kind", ["truncated", "html", "empty"])
+def test_damaged_predictor(tmp_path, kind):
+    path = tmp_path / "shape_predictor_68_face_landmarks.dat"
+    with find_weight("landmarks").open("rb") as whole:
+        content = {"truncated": whole.read(100_000), "html": b"<html>", "empty": b""}[kind]
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged.*download_weights\.py landmarks"):
+        FaceLandmarker(path)
+
+
+def test_importing_the_module_does_not_import_dlib():
+    code = "import sys, paddle_sam.faces.landmarks; sys.exit('dlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_threads_may_share_a_landmarker(landmarker):
+    """A detector used by two threads at once loses faces; each thread has its own."""
+    sizes = [512, 480, 448, 416] * 4
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda size: landmarker.find(resize(PHOTO, size)), sizes))
+    alone = [landmarker.find(resize(PHOTO, size)) for size in sizes[:4]] * 4
+    for found, want in zip(together, alone, strict=True):
+        assert [face.box for face in found] == [face.box for face in want]
+        assert np.array_equal(found[0].landmarks, want[0].landmarks)

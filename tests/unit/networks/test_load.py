@@ -1,0 +1,130 @@
+"""`paddle_sam.load`: what a file describes is built, filled and ready to use."""
+
+import numpy as np
+import paddle
+import pytest
+
+import paddle_sam
+from paddle_sam.core.weight_file import read_file, save_file
+from paddle_sam.core.weights import find_weight
+from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.networks.age_regressor import AgeRegressor
+from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.load import BUILDERS, build_empty
+from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2_discriminator import Discriminator
+
+ARCH = {"input_size": 32, "widths": [2, 2, 2, 2, 2], "fc": 3}
+
+
+def numpy_state(network):
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def write(path, *names, **facts):
+    networks = {}
+    for number, name in enumerate(names):
+        paddle.seed(number)
+        state = numpy_state(AgeRegressor(**ARCH))
+        networks[name] = {"network": "age_regressor", "arch": ARCH, "state": state}
+    save_file(path, {"kind": "test", "networks": networks} | facts)
+    return path
+
+
+def test_loads_what_was_saved_in_eval_mode(tmp_path):
+    path = write(tmp_path / "net.pdparams", "net")
+    network = paddle_sam.load(path, device="cpu")
+    assert isinstance(network, AgeRegressor)
+    assert not any(layer.training for layer in network.sublayers(include_self=True))
+    want = read_file(path)["networks"]["net"]["state"]
+    found = numpy_state(network)
+    assert found.keys() == want.keys()
+    assert all(np.array_equal(found[name], want[name]) for name in want)
+
+
+def test_the_first_part_or_the_one_named(tmp_path):
+    path = write(tmp_path / "net.pdparams", "first", "second")
+    weights = [
+        paddle_sam.load(path, part=part, device="cpu").fc6.weight.numpy()
+        for part in (None, "first", "second")
+    ]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[1], weights[2])
+    with pytest.raises(ConfigError, match="part: .*net.pdparams holds first, second, found 'g'"):
+        paddle_sam.load(path, part="g", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "kind"),
+    [
+        ("sam_mini", None, SAM),
+        ("age_mini", None, AgeRegressor),
+        ("stylegan2_mini", None, Generator),
+        ("stylegan2_mini", "d", Discriminator),
+    ],
+)
+def test_the_shipped_files(name, part, kind):
+    network = paddle_sam.load(find_weight(name), part=part, device="cpu")
+    assert type(network) is kind
+    assert all(np.isfinite(tensor.numpy()).all() for tensor in network.state_dict().values())
+
+
+def test_generator_knows_the_mean_latent_of_its_file():
+    network = paddle_sam.load(find_weight("stylegan2_mini"), device="cpu")
+    assert network.latent_avg.shape == [network.style_dim]
+    paddle.seed(0)
+    estimate = network.mean_latent(4096)[0]
+    distance = (estimate - network.latent_avg).norm() / network.latent_avg.norm()
+    assert float(distance) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"kind": "notes"}, "holds no network; it is a 'notes' file"),
+        ({"networks": {}}, "holds no network"),
+        (
+            {"networks": {"a": {"network": "vae", "arch": {}, "state": {}}}},
+            "unknown network 'vae'; this version knows age_regressor, face_embedder, .*sam",
+        ),
+        (
+            {"networks": {"a": {"network": "age_regressor", "arch": {"depth": 3}, "state": {}}}},
+            "age_regressor cannot be built from its description",
+        ),
+        (
+            {"networks": {"a": {"network": "age_regressor", "arch": ARCH, "state": {}}}},
+            "net.pdparams: does not fit AgeRegressor: tensors 32 missing",
+        ),
+    ],
+)
+def test_files_that_describe_no_network(tmp_path, content, words):
+    save_file(tmp_path / "net.pdparams", content)
+    with pytest.raises(CheckpointError, match=words):
+        paddle_sam.load(tmp_path / "net.pdparams", device="cpu")
+
+
+def test_an_empty_network_holds_no_memory():
+    """The fully connected layer of the published age network alone would take 400 MB."""
+    network = build_empty("age_regressor", {})
+    assert not network.fc6.weight._is_initialized()
+    assert set(BUILDERS) >= {"sam", "stylegan2_generator", "stylegan2_discriminator"}
+
+
+def test_unknown_device(tmp_path):
+    path = write(tmp_path / "net.pdparams", "net")
+    for device in ("tpu", "cpu:1", "gpu:x"):
+        with pytest.raises(ConfigError, match="--device: expected auto, cpu, gpu or gpu:N"):
+            paddle_sam.load(path, device=device)
+
+
+def test_embedder_goes_through_a_file(tmp_path):
+    arch = {"input_size": 16, "units": [1, 1, 1, 1], "embedding_dim": 4, "head_affine": False}
+    paddle.seed(0)
+    network = FaceEmbedder(**arch)
+    network.eval()
+    entry = {"network": "face_embedder", "arch": arch, "state": numpy_state(network)}
+    save_file(tmp_path / "net.pdparams", {"networks": {"id": entry}})
+    x = paddle.randn([2, 3, 16, 16])
+    found = paddle_sam.load(tmp_path / "net.pdparams", device="cpu")(x)
+    np.testing.assert_array_equal(found.numpy(), network(x).numpy())

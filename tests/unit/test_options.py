@@ -1,0 +1,141 @@
+import dataclasses
+import json
+import shlex
+
+import pytest
+
+from paddle_sam import options as base
+from paddle_sam.ageing.train import options as sam
+from paddle_sam.ageing.train.options import SAMConfig, data_folders
+from paddle_sam.errors import ConfigError
+
+PUBLISHED = shlex.split("""--dataset_type=ffhq_aging --exp_dir=exp/test --workers=0 --test_workers=0
+    --batch_size=6 --test_batch_size=6 --start_from_encoded_w_plus --use_weighted_id_loss
+    --input_nc=4 --target_age=uniform_random --val_interval=2500 --save_interval=10000
+    --id_lambda=0.1 --lpips_lambda=0.1 --lpips_lambda_aging=0.1 --lpips_lambda_crop=0.6
+    --l2_lambda=0.25 --l2_lambda_aging=0.25 --l2_lambda_crop=1 --w_norm_lambda=0.005
+    --aging_lambda=5 --cycle_lambda=1 --optim_name=ranger --learning_rate=0.0001
+    --output_size=1024 --image_interval=100 --board_interval=50 --max_steps=500000
+    --pretrained_psp_path=psp.pt --stylegan_weights=stylegan2.pt --checkpoint_path=sam.pt
+    --train_decoder""")
+
+
+def _parse(*argv):
+    return base.parse(SAMConfig, argv, "training", sam.PRESETS, sam.implied)
+
+
+def test_takes_the_published_command_line():
+    config = _parse(*PUBLISHED)
+    assert config.start == "encoded_w_plus"
+    assert config.l2_lambda_crop == 1.0
+    assert config.save_interval == 10000
+    assert config.train_decoder
+    assert (config.target_age, config.optim_name) == ("uniform_random", "ranger")
+
+
+def test_preset_fills_what_is_left_open():
+    config = _parse("--preset", "mini", "--batch_size", "3")
+    assert (config.batch_size, config.output_size, config.start) == (3, 64, "encoded_w_plus")
+    assert _parse().start == "zero"
+    assert not _parse("--preset", "paper", "--no-use_weighted_id_loss").use_weighted_id_loss
+
+
+def test_the_task_has_defaults_of_its_own():
+    config = _parse("--task", "psp", "--preset", "mini")
+    assert (config.input_nc, config.start, config.aging_lambda) == (3, "latent_avg", 0.0)
+    assert config.output_size == 64
+    paper = _parse("--task", "psp", "--preset", "paper")
+    assert (paper.l2_lambda, paper.lpips_lambda, paper.id_lambda) == (1.0, 0.8, 0.1)
+    assert (paper.w_norm_lambda, paper.batch_size) == (0.0, 8)
+
+
+def test_json_round_trip(tmp_path):
+    config = _parse("--preset", "paper", "--seed", "7")
+    path = tmp_path / "opt.json"
+    path.write_text(base.to_json(config))
+    assert base.read_json(SAMConfig, path) == config
+    assert list(json.loads(path.read_text())) == [f.name for f in dataclasses.fields(SAMConfig)]
+
+
+def test_dry_run_prints_the_options_and_ends(capsys):
+    with pytest.raises(SystemExit) as ended:
+        _parse("--dry_run", "--seed", "7")
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"batch_sise": 3}, "batch_sise: there is no such option; did you mean batch_size?"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, found 0"),
+        ({"batch_size": "6"}, "batch_size: expected int, found '6'"),
+        ({"batch_size": True}, "batch_size: expected int, found True"),
+        ({"optim_name": "sgd"}, "optim_name: expected one of ranger, adam, found 'sgd'"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a finite number"),
+        ({"target_age": "old"}, "target_age: expected uniform_random or ages"),
+        ({"target_age": "0,101"}, "target_age: expected uniform_random or ages"),
+        ({"label_nc": 19}, "label_nc: label maps are not part of SAM"),
+        ({"input_nc": 3}, "input_nc: sam takes 4, found 3"),
+        (
+            {"start_from_encoded_w_plus": True, "start_from_latent_avg": True},
+            "these exclude each other",
+        ),
+        (
+            {"task": "psp", "input_nc": 3, "start_from_encoded_w_plus": True},
+            "pSp starts from the mean latent",
+        ),
+    ],
+)
+def test_refuses_values_that_cannot_work(values, message):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        base.from_dict(SAMConfig, values)
+
+
+def test_refuses_a_damaged_file(tmp_path):
+    path = tmp_path / "opt.json"
+    path.write_text('{"batch_size": ')
+    with pytest.raises(ConfigError, match="cannot be read as options"):
+        base.read_json(SAMConfig, path)
+
+
+def test_a_resumed_run_may_only_change_some_options(tmp_path):
+    started = SAMConfig()
+    free = SAMConfig(max_steps=7, workers=0, max_bad_images=500, exp_dir="moved")
+    base.check_resumable(started, free, tmp_path)
+    with pytest.raises(ConfigError, match="--batch_size was 6, is 4.*another --exp_dir"):
+        base.check_resumable(started, SAMConfig(batch_size=4), tmp_path)
+
+
+def test_data_folders_from_the_command_line():
+    config = SAMConfig(train_data="a", train_target="b")
+    assert data_folders(config, "train") == ("a", "b")
+
+
+def test_data_folders_from_a_file(tmp_path):
+    path = tmp_path / "datasets.json"
+    pair = {"source": "sketches", "target": "/photos"}
+    path.write_text(json.dumps({"ffhq_aging": {"train": "ffhq", "test": pair}}))
+    config = SAMConfig(datasets=str(path))
+    assert data_folders(config, "train") == (str(tmp_path / "ffhq"), "")
+    assert data_folders(config, "test") == (str(tmp_path / "sketches"), "/photos")
+    config = dataclasses.replace(config, test_target="/drawings")
+    assert data_folders(config, "test") == (str(tmp_path / "sketches"), "/drawings")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "there is no file"),
+        ("{", "cannot be read as JSON"),
+        ('{"celeba": {}}', "has no folder for ffhq_aging/train"),
+        ('{"ffhq_aging": {"train": {"src": "a"}}}', "has no folder for ffhq_aging/train"),
+        ('{"ffhq_aging": {"train": 5}}', "has no folder for ffhq_aging/train"),
+    ],
+)
+def test_says_how_to_name_the_data(tmp_path, content, message):
+    path = tmp_path / "datasets.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=f"{message}.*--train_data FOLDER"):
+        data_folders(SAMConfig(datasets=str(path)), "train")
