@@ -25,8 +25,8 @@ from paddle_sam.core.files import claim_folder, sha256, write_json
 from paddle_sam.core.images import save_image
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.metrics.face_scores import AlignedIdentity, at_one_size, face_key, reconstruction
 from paddle_sam.metrics.options import AgeingEvaluationConfig
+from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction
 from paddle_sam.networks.lpips_weights import load_lpips
 
 _FILES = ("age_regressor_path", "identity_path", "aligned_identity_path", "lpips_path")

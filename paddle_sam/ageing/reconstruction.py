@@ -25,8 +25,8 @@ from paddle_sam.core.runtime import resolve_device
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.cutter import FaceCutter
-from paddle_sam.metrics.face_scores import AlignedIdentity, face_key, reconstruction
 from paddle_sam.metrics.options import ReconstructionConfig
+from paddle_sam.metrics.pairs import AlignedIdentity, face_key, reconstruction
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.networks.sam import SAM
 

@@ -13,9 +13,8 @@ from paddle_sam.core.runtime import resolve_device
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources
-from paddle_sam.metrics.alex_features import open_alex_store
 from paddle_sam.metrics.feature_store import FeatureStore
-from paddle_sam.metrics.inception_features import open_store
+from paddle_sam.metrics.features import open_alex_store, open_store
 from paddle_sam.metrics.options import (
     ALEXNET,
     FeatureConfig,

@@ -25,10 +25,9 @@ from paddle_sam.core.files import claim_folder, sha256
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
 from paddle_sam.core.weights import locate
 from paddle_sam.imagesets.archive import ImageSource, content_digest
+from paddle_sam.metrics.distances import fid, kid, precision_recall
 from paddle_sam.metrics.feature_store import FeatureStore
-from paddle_sam.metrics.fid import fid, kid
-from paddle_sam.metrics.pair_scores import diversity
-from paddle_sam.metrics.precision_recall import precision_recall
+from paddle_sam.metrics.pairs import diversity
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.stargan2.domains import Domains, read_all
 from paddle_sam.stargan2.system import StarGAN2

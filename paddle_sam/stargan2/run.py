@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from paddle_sam.core.runtime import seed_everything
 from paddle_sam.errors import ConfigError
-from paddle_sam.metrics.inception_features import open_store
-from paddle_sam.metrics.precision_recall import NEIGHBOURS
+from paddle_sam.metrics.distances import NEIGHBOURS
+from paddle_sam.metrics.features import open_store
 from paddle_sam.options import to_json
 from paddle_sam.stargan2.domains import DomainBatch, DomainLoader, Domains, read_domains
 from paddle_sam.stargan2.options import StarGAN2Config

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from paddle_sam.metrics.alex_features import AlexFeatures
-from paddle_sam.metrics.fid import fid, kid
-from paddle_sam.metrics.inception_features import InceptionFeatures
+from paddle_sam.metrics.distances import fid, kid
+from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures
 from paddle_sam.networks.lpips_weights import load_lpips
 
 Extract = Callable[[Sequence[np.ndarray]], np.ndarray]

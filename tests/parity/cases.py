@@ -18,7 +18,7 @@ import paddle.nn.functional as F
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file
-from paddle_sam.metrics.inception_features import InceptionFeatures, clean_input
+from paddle_sam.metrics.features import InceptionFeatures, clean_input
 from paddle_sam.metrics.options import RESIZINGS
 from paddle_sam.networks.face_heatmaps import masks_from_heatmaps
 from paddle_sam.networks.sam import add_age_plane, mix_latents

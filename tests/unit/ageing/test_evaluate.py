@@ -17,7 +17,7 @@ from paddle_sam.ageing.pipeline import AgePipeline, measure_ages
 from paddle_sam.core.images import read_image, save_image, to_network
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.core.weights import find_weight
-from paddle_sam.metrics import face_scores as faces
+from paddle_sam.metrics import pairs as faces
 from paddle_sam.networks.face_recognition import FaceEmbedder
 from paddle_sam.networks.load import load
 from paddle_sam.networks.lpips import LPIPS

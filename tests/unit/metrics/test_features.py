@@ -10,7 +10,7 @@ from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.metrics.feature_store import FeatureStore
-from paddle_sam.metrics.inception_features import (
+from paddle_sam.metrics.features import (
     InceptionFeatures,
     clean_input,
     legacy_input,

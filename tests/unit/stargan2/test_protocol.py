@@ -10,10 +10,10 @@ from paddle_sam.core.images import read_image, resize, save_image, to_network
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.transforms import fit
-from paddle_sam.metrics.alex_features import AlexFeatures
+from paddle_sam.metrics.distances import fid
 from paddle_sam.metrics.feature_store import FeatureStore
-from paddle_sam.metrics.fid import fid
-from paddle_sam.metrics.pair_scores import diversity
+from paddle_sam.metrics.features import AlexFeatures
+from paddle_sam.metrics.pairs import diversity
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.inception import InceptionV3
 from paddle_sam.networks.lpips import LPIPS

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.metrics.alex_features import AlexFeatures
-from paddle_sam.metrics.fid import kid
+from paddle_sam.metrics.distances import kid
+from paddle_sam.metrics.features import AlexFeatures
 from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.stylegan2.quality import GeneratedQuality
 
