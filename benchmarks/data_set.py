@@ -21,7 +21,7 @@ from paddle_sam.imagesets.dataset import read_sample
 from paddle_sam.imagesets.prepare.duplicates import near_pairs
 from paddle_sam.imagesets.prepare.examine import Examiner
 from paddle_sam.imagesets.prepare.inputs import list_tasks
-from paddle_sam.imagesets.prepare.options import PrepareConfig
+from paddle_sam.imagesets.prepare.options import PrepareOptions
 
 IMAGES, SIZE = 256, 128
 
@@ -49,7 +49,7 @@ def preparing(folder: Path, repeats: int) -> dict:
     (task,) = list_tasks([path], folder)
     record = {}
     for crop in ("centre", "face"):
-        examiner = Examiner(PrepareConfig(data_path="-", output="-.zip", crop=crop))
+        examiner = Examiner(PrepareOptions(data_path="-", output="-.zip", crop=crop))
         record[f"prepare_{crop}"] = timing.measure(lambda e=examiner: e(task), repeats)
     return record
 

@@ -16,7 +16,7 @@ import threading
 import time
 
 from benchmarks import timing
-from paddle_sam.demo.options import DemoConfig
+from paddle_sam.demo.options import DemoOptions
 from paddle_sam.demo.serve import make_demo_server
 
 
@@ -28,7 +28,7 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     record = {"machine": timing.machine(), "ages": args.ages}
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per picture
-    server = make_demo_server(DemoConfig(port=0, checkpoint_path=args.checkpoint_path))
+    server = make_demo_server(DemoOptions(port=0, checkpoint_path=args.checkpoint_path))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     ask(connection, "POST", "/example")  # reads the face detector

@@ -60,7 +60,7 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
     import paddle
 
     from paddle_sam.ageing.train.trainer import Task
-    from paddle_sam.core.runtime import resolve_device
+    from paddle_sam.core.device import resolve_device
     from paddle_sam.imagesets.loader import Batch
 
     resolve_device("cpu")
@@ -141,7 +141,7 @@ def build_trainer(size: str, batch_size: int, decoder_batch: int):
     from paddle_sam.ageing.losses import LossWeights, SAMLoss
     from paddle_sam.ageing.train.age_options import SIZES as AGE_SIZES
     from paddle_sam.ageing.train.networks import Assembled
-    from paddle_sam.ageing.train.options import SAMConfig
+    from paddle_sam.ageing.train.options import SAMOptions
     from paddle_sam.ageing.train.trainer import SAMTrainer
     from paddle_sam.networks.age_regressor import AgeRegressor
     from paddle_sam.networks.face_recognition import FaceEmbedder
@@ -151,7 +151,7 @@ def build_trainer(size: str, batch_size: int, decoder_batch: int):
     for part in (network.decoder, network.pretrained_encoder):
         for parameter in part.parameters():
             parameter.stop_gradient = True
-    config = SAMConfig(
+    config = SAMOptions(
         start_from_encoded_w_plus=True,
         use_weighted_id_loss=True,
         batch_size=batch_size,

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from paddle_sam.core.runtime import command, exit_status
+from paddle_sam.core.command import command, exit_status
 
 EPILOG = """\
 What a file is, is told from its keys: SAM, pSp, StyleGAN2 (rosinality layout, or a pickle of

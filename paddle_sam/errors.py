@@ -1,7 +1,7 @@
 """The errors a user can mend, and the shape check every network uses.
 
 A message of these errors names the option or file, what was found, what was expected and what
-to do next; the scripts print it without a traceback (`paddle_sam.core.runtime.command`).
+to do next; the scripts print it without a traceback (`paddle_sam.core.command.command`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Options declared once: a field of a frozen dataclass is a flag, a JSON entry and a check.
 
     @dataclasses.dataclass(frozen=True)
-    class RunConfig:
+    class RunOptions:
         batch_size: int = option(6, "images per step", minimum=1)
 
 gives `--batch_size N` on the command line, `"batch_size": 6` in the run's `opt.json`, and an

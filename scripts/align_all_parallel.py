@@ -15,16 +15,16 @@ Exit status: 0 all aligned, 1 some failed, 2 none could be aligned.
 
 from pathlib import Path
 
-from paddle_sam.core.runtime import command, exit_status
+from paddle_sam.core.command import command, exit_status
 
 
 @command
 def main(argv=None):
-    from paddle_sam.imagesets.prepare.options import AlignFolderConfig
+    from paddle_sam.imagesets.prepare.options import AlignFolderOptions
     from paddle_sam.options import parse
 
-    config = parse(AlignFolderConfig, argv, __doc__)
-    from paddle_sam.core.runtime import cpu_threads
+    config = parse(AlignFolderOptions, argv, __doc__)
+    from paddle_sam.core.device import cpu_threads
     from paddle_sam.faces.align_folder import align_folder
     from paddle_sam.faces.alignment import CropSettings
     from paddle_sam.faces.landmarks import FaceLandmarker

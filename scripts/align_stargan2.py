@@ -5,15 +5,15 @@
 Exit status: 0 all done, 1 some failed, 2 none.
 """
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
     from paddle_sam.options import parse
-    from paddle_sam.stargan2.translate_options import AlignConfig, elsewhere
+    from paddle_sam.stargan2.translate_options import AlignOptions, elsewhere
 
-    config = parse(AlignConfig, argv, __doc__, refused=elsewhere(AlignConfig, "align"))
+    config = parse(AlignOptions, argv, __doc__, refused=elsewhere(AlignOptions, "align"))
     from paddle_sam.stargan2.align import align_for_stargan2
 
     return align_for_stargan2(config)

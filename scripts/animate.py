@@ -10,15 +10,15 @@ written on request.
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.editing_options import AnimationConfig
+    from paddle_sam.ageing.editing_options import AnimationOptions
     from paddle_sam.options import parse
 
-    config = parse(AnimationConfig, argv, __doc__)
+    config = parse(AnimationOptions, argv, __doc__)
     from paddle_sam.ageing.animate import animate
 
     return animate(config).status()

@@ -11,15 +11,15 @@ memory only, while they are used.
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.demo.options import DemoConfig
+    from paddle_sam.demo.options import DemoOptions
     from paddle_sam.options import parse
 
-    config = parse(DemoConfig, argv, __doc__)
+    config = parse(DemoOptions, argv, __doc__)
     from paddle_sam.demo.serve import serve
 
     serve(config)

@@ -12,7 +12,7 @@ Exit status: 0 all there, 1 some failed, 2 none.
 import argparse
 from pathlib import Path
 
-from paddle_sam.core.runtime import command, exit_status
+from paddle_sam.core.command import command, exit_status
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,15 +12,15 @@ kept by name in an .npz file and applied, while ageing, by the other commands: -
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.editing_options import EditConfig
+    from paddle_sam.ageing.editing_options import EditOptions
     from paddle_sam.options import parse
 
-    config = parse(EditConfig, argv, __doc__)
+    config = parse(EditOptions, argv, __doc__)
     from paddle_sam.ageing.edit_sheets import edit_sheets
 
     return edit_sheets(config).status()

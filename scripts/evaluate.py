@@ -19,7 +19,7 @@ interrupted. Exit status: 0 all done, 1 some photographs failed, 2 nothing was e
 import json
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command

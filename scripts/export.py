@@ -12,15 +12,15 @@ and fails if one of its models differs from Paddle's.
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.options import ExportConfig
+    from paddle_sam.ageing.options import ExportOptions
     from paddle_sam.options import parse
 
-    config = parse(ExportConfig, argv, __doc__)
+    config = parse(ExportOptions, argv, __doc__)
     from paddle_sam.ageing.exporting import export
 
     export(config)

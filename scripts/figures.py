@@ -16,15 +16,15 @@ Which layers are coarse, middle and fine follows from the resolution. At 1024 px
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
     from paddle_sam.options import parse
-    from paddle_sam.stylegan2.options import FiguresConfig
+    from paddle_sam.stylegan2.options import FiguresOptions
 
-    config = parse(FiguresConfig, argv, __doc__)
+    config = parse(FiguresOptions, argv, __doc__)
     from paddle_sam.stylegan2.figures import figures
 
     for path in figures(config):

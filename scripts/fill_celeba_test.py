@@ -10,7 +10,7 @@ Example: python scripts/fill_celeba_test.py --data_path datasets/CelebAMask-HQ
 import argparse
 from pathlib import Path
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 def parser() -> argparse.ArgumentParser:

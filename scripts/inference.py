@@ -9,15 +9,15 @@ Exit status: 0 all done, 1 some failed, 2 none.
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.options import FolderPerAgeConfig
+    from paddle_sam.ageing.options import FolderPerAgeOptions
     from paddle_sam.options import parse
 
-    config = parse(FolderPerAgeConfig, argv, __doc__)
+    config = parse(FolderPerAgeOptions, argv, __doc__)
     from paddle_sam.ageing.strips import folder_per_age
 
     return folder_per_age(config).status()

@@ -12,15 +12,15 @@ cannot be used is reported while the others go on. Exit status: 0 all done, 1 so
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.options import SideBySideConfig
+    from paddle_sam.ageing.options import SideBySideOptions
     from paddle_sam.options import parse
 
-    config = parse(SideBySideConfig, argv, __doc__)
+    config = parse(SideBySideOptions, argv, __doc__)
     from paddle_sam.ageing.strips import side_by_side
 
     return side_by_side(config).status()

@@ -13,15 +13,15 @@ A_to_B.png, .mp4   with --latents: between two images that scripts/project.py ha
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
     from paddle_sam.options import parse
-    from paddle_sam.stylegan2.options import InspectionConfig
+    from paddle_sam.stylegan2.options import InspectionOptions
 
-    config = parse(InspectionConfig, argv, __doc__)
+    config = parse(InspectionOptions, argv, __doc__)
     from paddle_sam.stylegan2.inspection import inspect_generator
 
     for path in inspect_generator(config):

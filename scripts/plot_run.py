@@ -6,7 +6,7 @@ python scripts/plot_run.py log/mini
 import argparse
 from pathlib import Path
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command

@@ -14,15 +14,15 @@ reason. Your pictures are only read. The same command goes on where a killed one
 Exit status: 0 done, 1 some files could not be read, 2 nothing was kept.
 """
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.imagesets.prepare.options import PrepareConfig
+    from paddle_sam.imagesets.prepare.options import PrepareOptions
     from paddle_sam.options import parse
 
-    config = parse(PrepareConfig, argv, __doc__)
+    config = parse(PrepareOptions, argv, __doc__)
     from paddle_sam.imagesets.prepare.prepare import prepare_dataset
 
     summary = prepare_dataset(config)

@@ -11,15 +11,15 @@ the photograph's edge. The .npz file is the face for the other commands: --laten
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.editing_options import ProjectConfig
+    from paddle_sam.ageing.editing_options import ProjectOptions
     from paddle_sam.options import parse
 
-    config = parse(ProjectConfig, argv, __doc__)
+    config = parse(ProjectOptions, argv, __doc__)
     from paddle_sam.ageing.project import project_photos
 
     return project_photos(config).status()

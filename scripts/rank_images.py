@@ -12,15 +12,15 @@ with a ranking that was stopped.
 Exit status: 0 done, 1 some images could not be read, 2 none.
 """
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.imagesets.prepare.options import RankConfig
+    from paddle_sam.imagesets.prepare.options import RankOptions
     from paddle_sam.options import parse
 
-    config = parse(RankConfig, argv, __doc__)
+    config = parse(RankOptions, argv, __doc__)
     from paddle_sam.stylegan2.rank import rank_images
 
     ranking = rank_images(config)

@@ -10,15 +10,15 @@ the same age. They stand on top of each sheet, above the results.
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.editing_options import ReferenceConfig
+    from paddle_sam.ageing.editing_options import ReferenceOptions
     from paddle_sam.options import parse
 
-    config = parse(ReferenceConfig, argv, __doc__)
+    config = parse(ReferenceOptions, argv, __doc__)
     from paddle_sam.ageing.mixing import reference_guided
 
     return reference_guided(config).status()

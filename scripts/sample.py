@@ -12,15 +12,15 @@ sheets of many, EXP_DIR/sample_sheets/sheet_N.png.
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
     from paddle_sam.options import parse
-    from paddle_sam.stylegan2.options import SamplingConfig
+    from paddle_sam.stylegan2.options import SamplingOptions
 
-    config = parse(SamplingConfig, argv, __doc__)
+    config = parse(SamplingOptions, argv, __doc__)
     from paddle_sam.stylegan2.sampling import sample
 
     for sheet in sample(config):

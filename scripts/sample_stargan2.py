@@ -7,15 +7,15 @@ side), a grid `latent_DOMAIN.jpg` for each domain (a row for each latent), and `
 which the sources take on the style of one reference after the other.
 """
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
     from paddle_sam.options import parse
-    from paddle_sam.stargan2.translate_options import SampleConfig, elsewhere
+    from paddle_sam.stargan2.translate_options import SampleOptions, elsewhere
 
-    config = parse(SampleConfig, argv, __doc__, refused=elsewhere(SampleConfig, "sample"))
+    config = parse(SampleOptions, argv, __doc__, refused=elsewhere(SampleOptions, "sample"))
     from paddle_sam.stargan2.translate import sample
 
     for path in sample(config):

@@ -9,15 +9,15 @@ them is a row for each age, beginning with the face itself at that age.
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.editing_options import StyleMixingConfig
+    from paddle_sam.ageing.editing_options import StyleMixingOptions
     from paddle_sam.options import parse
 
-    config = parse(StyleMixingConfig, argv, __doc__)
+    config = parse(StyleMixingOptions, argv, __doc__)
     from paddle_sam.ageing.mixing import style_mixing
 
     return style_mixing(config).status()

@@ -12,7 +12,7 @@ that was stopped, exactly where it was. Checkpoints in EXP_DIR/checkpoints are w
 Options ending in _lambda, _aging or _crop are factors of the losses.
 """
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
@@ -20,7 +20,7 @@ def main(argv=None):
     from paddle_sam.ageing.train import options as sam
     from paddle_sam.options import parse
 
-    config = parse(sam.SAMConfig, argv, __doc__, sam.PRESETS, sam.implied)
+    config = parse(sam.SAMOptions, argv, __doc__, sam.PRESETS, sam.implied)
     from paddle_sam.ageing.train.run import train_sam
 
     folder = train_sam(config)

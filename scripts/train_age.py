@@ -7,15 +7,15 @@ JSON. The same command goes on with a run that was stopped.
     python scripts/train_age.py --train_data FACES --labels ages.csv --network mini --input_size 64
 """
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
-    from paddle_sam.ageing.train.age_options import AgeConfig
+    from paddle_sam.ageing.train.age_options import AgeOptions
     from paddle_sam.options import parse
 
-    config = parse(AgeConfig, argv, __doc__)
+    config = parse(AgeOptions, argv, __doc__)
     from paddle_sam.ageing.train.age_run import train_age
 
     folder = train_age(config)

@@ -8,7 +8,7 @@ Checkpoints in EXP_DIR/checkpoints are what --checkpoint_path of the other comma
     python scripts/train_stargan2.py --preset mini --train_img_dir AGES/train --val_img_dir AGES/val
 """
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
@@ -17,7 +17,7 @@ def main(argv=None):
     from paddle_sam.stargan2 import options as stargan2
     from paddle_sam.stargan2.translate_options import elsewhere
 
-    config_type = stargan2.StarGAN2Config
+    config_type = stargan2.StarGAN2Options
     refused = elsewhere(config_type, "train")
     config = parse(config_type, argv, __doc__, stargan2.PRESETS, stargan2.implied, refused)
     from paddle_sam.stargan2.run import train_stargan2

@@ -16,15 +16,15 @@ All but the last loop without a seam. MP4 files are H.264 in yuv420p, which ever
 
 import sys
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command
 def main(argv=None):
     from paddle_sam.options import parse
-    from paddle_sam.stylegan2.options import VideosConfig
+    from paddle_sam.stylegan2.options import VideosOptions
 
-    config = parse(VideosConfig, argv, __doc__)
+    config = parse(VideosOptions, argv, __doc__)
     from paddle_sam.stylegan2.videos import videos
 
     for path in videos(config):

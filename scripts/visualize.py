@@ -5,7 +5,7 @@ python scripts/visualize.py log/mini
 
 import argparse
 
-from paddle_sam.core.runtime import command
+from paddle_sam.core.command import command
 
 
 @command

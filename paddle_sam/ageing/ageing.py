@@ -12,7 +12,7 @@ import paddle
 from paddle_sam.ageing.directions import Directions, parse_edits, read_directions
 from paddle_sam.ageing.edits import chain, shift, strengthen
 from paddle_sam.ageing.latents import read_latent
-from paddle_sam.ageing.options import AgeingConfig, parse_codes
+from paddle_sam.ageing.options import AgeingOptions, parse_codes
 from paddle_sam.ageing.photos import (
     Photo,
     Result,
@@ -26,7 +26,7 @@ from paddle_sam.ageing.photos import (
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline
 from paddle_sam.ageing.projection import Best, ProjectionSettings, project
-from paddle_sam.core.batches import fitting_batch
+from paddle_sam.core.device import fitting_batch
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
@@ -50,7 +50,7 @@ class Ageing:
             or an option cannot be used.
     """
 
-    def __init__(self, config: AgeingConfig):
+    def __init__(self, config: AgeingOptions):
         self._latents = latent_files(config)[: config.n_images or None] if config.latent else []
         self._inputs = find_inputs(config) if config.data_path or not config.latent else []
         names = ("checkpoint_path", "directions", "identity_path", "age_regressor_path")
@@ -162,7 +162,7 @@ class Ageing:
 
     def _needs_inversion(self) -> None:
         """Refuse options that need the frozen encoder's code, where the model has none."""
-        config, plain = self.config, AgeingConfig()
+        config, plain = self.config, AgeingOptions()
         names = ("strength", "refine", "latent")
         used = [name for name in names if getattr(config, name) != getattr(plain, name)]
         if getattr(config, "explore", "") and not config.target_age:
@@ -229,7 +229,7 @@ class Ageing:
         return dataclasses.replace(photo, codes=np.stack([latent.w_plus for latent in latents]))
 
 
-def latent_files(config: AgeingConfig) -> list[Path]:
+def latent_files(config: AgeingOptions) -> list[Path]:
     """The files that `--latent` names.
 
     Raises:

@@ -13,7 +13,7 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.editing_options import AnimationConfig
+from paddle_sam.ageing.editing_options import AnimationOptions
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.ageing.photos import OtherFormat, Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
@@ -24,7 +24,7 @@ from paddle_sam.core.video import open_video
 GIF_FPS = 13
 
 
-def animate(config: AnimationConfig) -> Summary:
+def animate(config: AnimationOptions) -> Summary:
     """A video of every face under `exp_dir/animations/`."""
     keys = sorted(parse_ages(config.target_age))
     suffixes = config.suffixes

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from paddle_sam.core.array_file import read_arrays, write_arrays
+from paddle_sam.core.files import read_arrays, write_arrays
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_ops import EqualLinear

@@ -9,14 +9,14 @@ import paddle
 
 from paddle_sam.ageing.ageing import Ageing
 from paddle_sam.ageing.directions import save_directions
-from paddle_sam.ageing.editing_options import EditConfig
+from paddle_sam.ageing.editing_options import EditOptions
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.core.images import to_network
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
 
 
-def edit_sheets(config: EditConfig) -> Summary:
+def edit_sheets(config: EditOptions) -> Summary:
     """`exp_dir/directions/NAME`, or `directions/AGE/NAME` with ages: a row for each direction."""
     ages = parse_ages(config.target_age) if config.target_age else [None]
     names, amounts = config.names, config.steps
@@ -52,7 +52,7 @@ def _codes(
 
 def _row(
     ageing: Ageing,
-    config: EditConfig,
+    config: EditOptions,
     codes: paddle.Tensor,
     direction: np.ndarray,
     amounts: list[float],

@@ -6,8 +6,8 @@ import dataclasses
 import re
 
 from paddle_sam.ageing.options import (
-    AgeingConfig,
-    PhotoConfig,
+    AgeingOptions,
+    PhotoOptions,
     parse_ages,
     parse_codes,
     parse_numbers,
@@ -22,7 +22,7 @@ PUBLISHED_CODES = 18
 
 
 @dataclasses.dataclass(frozen=True)
-class AnimationConfig(AgeingConfig):
+class AnimationOptions(AgeingOptions):
     """Options of `scripts/animate.py`."""
 
     target_age: str = option("0-100:10", "ages to pass through; codes between are interpolated")
@@ -47,7 +47,7 @@ class AnimationConfig(AgeingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class MixingConfig(AgeingConfig):
+class MixingOptions(AgeingOptions):
     """What both style mixing commands need."""
 
     target_age: str = option("20,50,80", "ages in years, also as ranges: 0-100:10 or 20,40-60")
@@ -64,7 +64,7 @@ class MixingConfig(AgeingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleMixingConfig(MixingConfig):
+class StyleMixingOptions(MixingOptions):
     """Options of `scripts/style_mixing.py`."""
 
     n_outputs_to_generate: int = option(5, "random faces to mix each input with", minimum=1)
@@ -78,14 +78,14 @@ class StyleMixingConfig(MixingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReferenceConfig(MixingConfig):
+class ReferenceOptions(MixingOptions):
     """Options of `scripts/reference_guided_inference.py`."""
 
     ref_images_paths_file: str = option("", "text file that names a reference image on each line")
 
 
 @dataclasses.dataclass(frozen=True)
-class ProjectConfig(PhotoConfig):
+class ProjectOptions(PhotoOptions):
     """Options of `scripts/project.py`."""
 
     checkpoint_path: str = option(
@@ -118,7 +118,7 @@ class ProjectConfig(PhotoConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class EditConfig(AgeingConfig):
+class EditOptions(AgeingOptions):
     """Options of `scripts/edit.py`."""
 
     explore: str = option("sefa0-4", "directions to show, by name; sefa0-4 is a range")
@@ -131,7 +131,7 @@ class EditConfig(AgeingConfig):
     def names(self) -> list[str]:
         """The directions of `explore`, ranges spelt out.
 
-        >>> EditConfig(explore="smile,sefa2-4").names
+        >>> EditOptions(explore="smile,sefa2-4").names
         ['smile', 'sefa2', 'sefa3', 'sefa4']
         """
         names = []

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paddle_sam.core.runtime import resolve_device
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.weight_file import read_file
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
 from paddle_sam.export import cache

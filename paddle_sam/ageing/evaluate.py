@@ -25,7 +25,7 @@ from paddle_sam.core.files import claim_folder, sha256, write_json
 from paddle_sam.core.images import save_image
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.metrics.options import AgeingEvaluationConfig
+from paddle_sam.metrics.options import AgeingEvaluationOptions
 from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction
 from paddle_sam.networks.lpips_weights import load_lpips
 
@@ -33,7 +33,7 @@ _FILES = ("age_regressor_path", "identity_path", "aligned_identity_path", "lpips
 _EDITS = ("strength", "refine", "edit", "edit_level", "engine")
 
 
-def evaluate_ageing(config: AgeingEvaluationConfig) -> dict:
+def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
     """Judge a network on photographs; writes `report.json` and `report.html` to `exp_dir`.
 
     Returns:
@@ -77,7 +77,7 @@ class AgeingJudge:
         PaddleSamError: the model, a judge or an option cannot be used.
     """
 
-    def __init__(self, config: AgeingEvaluationConfig):
+    def __init__(self, config: AgeingEvaluationOptions):
         self.config = config
         self.targets = parse_ages(config.target_age)
         self.ageing = Ageing(config)

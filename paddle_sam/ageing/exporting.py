@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddle_sam.ageing.engines import read_sam
-from paddle_sam.ageing.options import ExportConfig
+from paddle_sam.ageing.options import ExportOptions
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
-from paddle_sam.core.runtime import resolve_device
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.weights import find_weight
 from paddle_sam.export.onnx_model import to_onnx
 from paddle_sam.export.static_model import export_sam
 
 
-def export(config: ExportConfig) -> None:
+def export(config: ExportOptions) -> None:
     """Write the models to `exp_dir` and say what was written.
 
     Raises:

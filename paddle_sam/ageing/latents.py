@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddle_sam.core.array_file import read_arrays, write_arrays
+from paddle_sam.core.files import read_arrays, write_arrays
 from paddle_sam.core.images import check_image
 from paddle_sam.errors import CheckpointError, check_shape
 

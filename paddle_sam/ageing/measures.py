@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_sam.ageing.losses import cosine, face_region
-from paddle_sam.ageing.options import InferenceConfig
+from paddle_sam.ageing.options import InferenceOptions
 from paddle_sam.ageing.pipeline import embedded_age_regressor, measure_ages
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
@@ -38,7 +38,7 @@ class Measures:
         lpips: compares results with the input.
     """
 
-    def __init__(self, config: InferenceConfig, crop: CropSettings, lpips: LPIPS | None = None):
+    def __init__(self, config: InferenceOptions, crop: CropSettings, lpips: LPIPS | None = None):
         self._regressor = _age_regressor(config)
         path = config.identity_path
         self._identity = RegionIdentity(path, crop, config.device) if path else None
@@ -151,7 +151,7 @@ def table(ages: list[float], measured: dict[str, np.ndarray]) -> str:
     )
 
 
-def _age_regressor(config: InferenceConfig) -> AgeRegressor | None:
+def _age_regressor(config: InferenceOptions) -> AgeRegressor | None:
     if not config.age_regressor_path:
         return None if config.checkpoint_path else embedded_age_regressor(config.device)
     regressor = load(config.age_regressor_path, device=config.device)

@@ -11,9 +11,9 @@ import paddle
 
 from paddle_sam.ageing.ageing import Ageing
 from paddle_sam.ageing.editing_options import (
-    MixingConfig,
-    ReferenceConfig,
-    StyleMixingConfig,
+    MixingOptions,
+    ReferenceOptions,
+    StyleMixingOptions,
     parse_latent_mask,
 )
 from paddle_sam.ageing.edits import mix
@@ -50,7 +50,7 @@ class Mixed:
     images: np.ndarray
 
 
-def style_mixing(config: StyleMixingConfig) -> Summary:
+def style_mixing(config: StyleMixingOptions) -> Summary:
     """`exp_dir/style_mixing/NAME`: random faces on top, below them a row for each age."""
     ageing = Ageing(config)
     pipeline = ageing.pipeline
@@ -67,7 +67,7 @@ def style_mixing(config: StyleMixingConfig) -> Summary:
     return mix_photos(config, ageing, donors, write)
 
 
-def reference_guided(config: ReferenceConfig) -> Summary:
+def reference_guided(config: ReferenceOptions) -> Summary:
     """`exp_dir/reference_guided/AGE/NAME`: references on top, below them the results."""
     paths = read_paths(config.ref_images_paths_file)
     ageing = Ageing(config)
@@ -84,7 +84,7 @@ def reference_guided(config: ReferenceConfig) -> Summary:
 
 
 def mix_photos(
-    config: MixingConfig,
+    config: MixingOptions,
     ageing: Ageing,
     donors: Donors,
     write: Callable[[Path, np.ndarray, list[Mixed]], None],
@@ -155,13 +155,17 @@ def read_paths(file: str) -> list[Path]:
 
 
 def sheet_row(
-    config: MixingConfig, pipeline: AgePipeline, first: np.ndarray, others: np.ndarray, caption: str
+    config: MixingOptions,
+    pipeline: AgePipeline,
+    first: np.ndarray,
+    others: np.ndarray,
+    caption: str,
 ) -> np.ndarray:
     """One row of a sheet, the first image captioned."""
     tile = config.tile_size or max(pipeline.output_size, SMALLEST_TILE)
     return strip([first, *others], tile, [caption, *[""] * len(others)])
 
 
-def row_of(config: MixingConfig, pipeline: AgePipeline, mixed: Mixed) -> np.ndarray:
+def row_of(config: MixingOptions, pipeline: AgePipeline, mixed: Mixed) -> np.ndarray:
     """The row of one age."""
     return sheet_row(config, pipeline, mixed.aged, mixed.images, f"{mixed.age:g}")

@@ -25,7 +25,7 @@ def tile_size_option(of: str = "each image in a sheet") -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class PhotoConfig:
+class PhotoOptions:
     """Which photographs to work on, with what, and where to."""
 
     data_path: str = option("", "photograph, or folder of them (default: a portrait to try it on)")
@@ -46,7 +46,7 @@ class PhotoConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AgeingConfig(PhotoConfig):
+class AgeingOptions(PhotoOptions):
     """Photographs, and how their faces are aged."""
 
     engine: str = engine_option()
@@ -65,7 +65,7 @@ class AgeingConfig(PhotoConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class InferenceConfig(AgeingConfig):
+class InferenceOptions(AgeingOptions):
     """Photographs, and the ages to render them at."""
 
     target_age: str = option(
@@ -90,14 +90,14 @@ class InferenceConfig(AgeingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class FolderPerAgeConfig(InferenceConfig):
+class FolderPerAgeOptions(InferenceOptions):
     """Options of `scripts/inference.py`."""
 
     couple_outputs: bool = option(False, "also write each result beside its input")
 
 
 @dataclasses.dataclass(frozen=True)
-class SideBySideConfig(InferenceConfig):
+class SideBySideOptions(InferenceOptions):
     """Options of `scripts/inference_side_by_side.py`."""
 
     labels: bool = option(True, "write the age under each image")
@@ -106,7 +106,7 @@ class SideBySideConfig(InferenceConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportConfig:
+class ExportOptions:
     """Options of `scripts/export.py`."""
 
     checkpoint_path: str = option("", "SAM weight file (default: the small embedded model)")

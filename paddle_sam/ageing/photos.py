@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.ageing.options import PhotoConfig
+from paddle_sam.ageing.options import PhotoOptions
+from paddle_sam.core.command import exit_status
 from paddle_sam.core.images import IMAGE_SUFFIXES, WRITABLE_SUFFIXES, list_images, read_image
-from paddle_sam.core.runtime import exit_status
 from paddle_sam.errors import CheckpointError, ImageError
 from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.cutter import FaceCutter, Image
@@ -95,7 +95,7 @@ class Summary:
 
 
 def read_photos(
-    config: PhotoConfig,
+    config: PhotoOptions,
     inputs: Inputs,
     cut_faces: FaceCutter,
     summary: Summary,
@@ -141,7 +141,7 @@ def with_progress(
 def _read_ahead(
     inputs: Inputs,
     cut_faces: FaceCutter,
-    config: PhotoConfig,
+    config: PhotoOptions,
     prepare: Callable[[Photo], Result],
 ) -> Iterator[tuple[Path, Future]]:
     taken = frozenset(name for name, _ in inputs)
@@ -163,7 +163,7 @@ def _read_ahead(
         yield from waiting
 
 
-def find_inputs(config: PhotoConfig) -> Inputs:
+def find_inputs(config: PhotoOptions) -> Inputs:
     """Relative path for each input's result, and the input.
 
     Raises:
@@ -184,7 +184,7 @@ def find_inputs(config: PhotoConfig) -> Inputs:
     return list(zip(_result_names([path.relative_to(root) for path in paths]), paths, strict=True))
 
 
-def check_present(config: PhotoConfig, *options: str) -> None:
+def check_present(config: PhotoOptions, *options: str) -> None:
     """Raise `CheckpointError` where one of the options, of those it has, names no file."""
     for name in options:
         path = getattr(config, name, "")
@@ -273,7 +273,7 @@ def _result_names(paths: list[Path]) -> list[Path]:
     return names
 
 
-def results_folder(config: PhotoConfig) -> Path:
+def results_folder(config: PhotoOptions) -> Path:
     """`--exp_dir`, or where results go without it."""
     own = config.data_path or getattr(config, "latent", "")
     return Path(config.exp_dir or ("results" if own else "examples"))

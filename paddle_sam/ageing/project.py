@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.ageing.editing_options import ProjectConfig
+from paddle_sam.ageing.editing_options import ProjectOptions
 from paddle_sam.ageing.engines import stated_crop
 from paddle_sam.ageing.latents import Latent, save_latent
 from paddle_sam.ageing.options import parse_codes
@@ -29,9 +29,8 @@ from paddle_sam.ageing.photos import (
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.ageing.projection import Best, ProjectionSettings, project
-from paddle_sam.core.batches import fitting_batch
+from paddle_sam.core.device import fitting_batch, resolve_device, seed_everything
 from paddle_sam.core.images import resize, save_image, to_network, to_uint8
-from paddle_sam.core.runtime import resolve_device, seed_everything
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
 from paddle_sam.core.weight_file import read_file
@@ -73,7 +72,7 @@ class Target:
     last: bool
 
 
-def project_photos(config: ProjectConfig) -> Summary:
+def project_photos(config: ProjectOptions) -> Summary:
     """Latent, final image and video of every face, under `exp_dir/projection/`."""
     inputs = find_inputs(config)
     check_present(config, "lpips_path")
@@ -149,7 +148,7 @@ def targets_of(photo: Photo) -> list[Target]:
 
 
 def project_batch(
-    config: ProjectConfig,
+    config: ProjectOptions,
     inverter: Inverter,
     lpips: LPIPS,
     settings: ProjectionSettings,
@@ -183,7 +182,7 @@ def project_batch(
     write_results(paths, batch, best)
 
 
-def start_codes(config: ProjectConfig, inverter: Inverter, images: paddle.Tensor) -> paddle.Tensor:
+def start_codes(config: ProjectOptions, inverter: Inverter, images: paddle.Tensor) -> paddle.Tensor:
     """Codes [N, L, D] to start from for images [N, 3, S, S]."""
     if config.start == "encoder":
         with paddle.no_grad():

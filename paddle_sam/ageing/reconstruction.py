@@ -19,13 +19,13 @@ from paddle_sam.ageing.photos import (
     with_progress,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import claim_folder, sha256, write_json
 from paddle_sam.core.images import to_network, to_uint8
-from paddle_sam.core.runtime import resolve_device
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.cutter import FaceCutter
-from paddle_sam.metrics.options import ReconstructionConfig
+from paddle_sam.metrics.options import ReconstructionOptions
 from paddle_sam.metrics.pairs import AlignedIdentity, face_key, reconstruction
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.networks.sam import SAM
@@ -33,7 +33,7 @@ from paddle_sam.networks.sam import SAM
 _FILES = ("identity_path", "aligned_identity_path", "lpips_path")
 
 
-def evaluate_reconstruction(config: ReconstructionConfig) -> dict:
+def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
     """Judge a network on photographs; writes `report.json` to `exp_dir`.
 
     Returns:
@@ -77,7 +77,7 @@ def evaluate_reconstruction(config: ReconstructionConfig) -> dict:
 class ReconstructionJudge:
     """Inverts single crops and compares what the codes give with them."""
 
-    def __init__(self, config: ReconstructionConfig, network: SAM, crop_settings):
+    def __init__(self, config: ReconstructionOptions, network: SAM, crop_settings):
         self._network = network
         self._lpips = load_lpips(config.lpips_path)
         path, aligned = config.identity_path, config.aligned_identity_path

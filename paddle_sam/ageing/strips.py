@@ -13,14 +13,14 @@ from tqdm import tqdm
 from paddle_sam.ageing.ageing import Ageing
 from paddle_sam.ageing.measures import Measures, Report, report_lpips, table
 from paddle_sam.ageing.options import (
-    FolderPerAgeConfig,
-    InferenceConfig,
-    SideBySideConfig,
+    FolderPerAgeOptions,
+    InferenceOptions,
+    SideBySideOptions,
     parse_ages,
 )
 from paddle_sam.ageing.photos import OtherFormat, Photo, Summary, results_folder
-from paddle_sam.core.background import InBackground
 from paddle_sam.core.images import save_image
+from paddle_sam.core.processes import InBackground
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
 from paddle_sam.errors import ConfigError
 from paddle_sam.faces.paste import paste_back
@@ -43,7 +43,7 @@ class FaceResult:
     ages: list[float]
 
 
-def side_by_side(config: SideBySideConfig) -> Summary:
+def side_by_side(config: SideBySideOptions) -> Summary:
     """One strip per face, the input first, under `exp_dir/inference_side_by_side/`."""
     root = results_folder(config)
     sheet = ContactSheet(root)
@@ -63,7 +63,7 @@ def side_by_side(config: SideBySideConfig) -> Summary:
     return summary
 
 
-def folder_per_age(config: FolderPerAgeConfig) -> Summary:
+def folder_per_age(config: FolderPerAgeOptions) -> Summary:
     """`exp_dir/inference_results/AGE/NAME`, and input beside result in `inference_coupled`."""
     root = results_folder(config)
 
@@ -78,7 +78,7 @@ def folder_per_age(config: FolderPerAgeConfig) -> Summary:
 
 
 def run(
-    config: InferenceConfig, write: Callable[[FaceResult], None], measure: bool = False
+    config: InferenceOptions, write: Callable[[FaceResult], None], measure: bool = False
 ) -> Summary:
     """Age all inputs and hand each face to `write`; an input that fails is reported, not fatal.
 
@@ -112,7 +112,7 @@ def run(
 
 
 def write_pasted(
-    config: InferenceConfig, photo: Photo, images: np.ndarray, ages: list[float], name: Path
+    config: InferenceOptions, photo: Photo, images: np.ndarray, ages: list[float], name: Path
 ) -> None:
     """`exp_dir/inference_pasted/AGE/NAME`, the photograph with all its faces at each age.
 

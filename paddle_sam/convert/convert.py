@@ -16,8 +16,7 @@ from paddle_sam.convert.nvidia_pickle import is_pickle, read_nvidia_pickle
 from paddle_sam.convert.recognise import TABLES, recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
 from paddle_sam.convert.torch_file import read_torch, write_torch
-from paddle_sam.core.array_file import read_arrays, write_arrays
-from paddle_sam.core.files import sha256
+from paddle_sam.core.files import read_arrays, sha256, write_arrays
 from paddle_sam.core.weight_file import check_fit, read_file, save_file
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.load import build_empty

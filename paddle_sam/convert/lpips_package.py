@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core.array_file import write_arrays
 from paddle_sam.core.array_pickle import ArrayUnpickler
+from paddle_sam.core.files import write_arrays
 from paddle_sam.errors import CheckpointError
 
 # Network in the pickle -> position of each convolution in torchvision's `features`.

@@ -1,4 +1,4 @@
-"""Work in other processes, one of which may die over its task without the others' harm."""
+"""Work in other processes, one of which may die over its task, and in a thread behind this one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
@@ -109,3 +116,29 @@ def _start_worker(start: Callable | None, *arguments: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
     if start is not None:
         start(*arguments)
+
+
+class InBackground:
+    """Does calls one after the other in a thread, while the caller goes on; on leaving, waits.
+
+    An exception of a call is raised in the caller, at its next call or on leaving. Where the caller
+    itself failed or was interrupted, the calls made before are done all the same.
+    """
+
+    def __init__(self, waiting: int = 8):
+        self._pool, self._room = ThreadPoolExecutor(1), waiting
+        self._calls: deque[Future] = deque()
+
+    def __enter__(self) -> InBackground:
+        return self
+
+    def __call__(self, function: Callable, *arguments) -> None:
+        self._calls.append(self._pool.submit(function, *arguments))
+        while self._calls and (self._calls[0].done() or len(self._calls) > self._room):
+            self._calls.popleft().result()
+
+    def __exit__(self, kind, *_) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            while self._calls:
+                self._calls.popleft().result()

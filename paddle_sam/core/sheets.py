@@ -137,3 +137,36 @@ def save_sheet(path: Path, picture: np.ndarray) -> None:
         path = path.with_name(f"{path.name}.png")
     save_image(path, picture)
     tqdm.write(str(path))
+
+
+# Of the panels that a training run keeps.
+_CAPTION_HEIGHT = 44
+_FONT_SIZE = 15
+
+
+def captioned_grid(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
+    """Lay out rows of (uint8 RGB image [H, W, 3], caption of up to two lines) as one image."""
+    width = max(len(row) for row in rows) * LARGE_TILE
+    sheet = Image.new("RGB", (width, len(rows) * (LARGE_TILE + _CAPTION_HEIGHT)), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT_SIZE)
+    for y, row in enumerate(rows):
+        for x, (image, caption) in enumerate(row):
+            corner = (x * LARGE_TILE, y * (LARGE_TILE + _CAPTION_HEIGHT))
+            tile = Image.fromarray(image).resize((LARGE_TILE, LARGE_TILE), Image.Resampling.BICUBIC)
+            sheet.paste(tile, corner)
+            place = (corner[0] + LARGE_TILE // 2, corner[1] + LARGE_TILE + 2)
+            draw.multiline_text(place, caption, "black", font, anchor="ma", align="center")
+    return np.asarray(sheet)
+
+
+def grid_columns(resolution: int) -> int:
+    """Columns, and rows, of a grid that stays near 2048 pixels: 3 to 8."""
+    return int(np.clip(2048 // resolution, 3, 8))
+
+
+def tiled(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images [R * columns, S, S, 3] as one picture [R * S, columns * S, 3]."""
+    count, height, width, channels = images.shape
+    rows = images.reshape([count // columns, columns, height, width, channels])
+    return rows.transpose(0, 2, 1, 3, 4).reshape([-1, columns * width, channels])

@@ -9,7 +9,7 @@ from paddle_sam.options import option
 
 
 @dataclasses.dataclass(frozen=True)
-class DemoConfig:
+class DemoOptions:
     """How the demo is served, and which models it offers."""
 
     checkpoint_path: str = option(

@@ -9,17 +9,17 @@ from pathlib import Path
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.options import InferenceConfig
+from paddle_sam.ageing.options import InferenceOptions
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE, AgePipeline
 from paddle_sam.demo.app import make_app
-from paddle_sam.demo.options import DemoConfig
+from paddle_sam.demo.options import DemoOptions
 from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model
 from paddle_sam.demo.worker import Worker
 from paddle_sam.errors import CheckpointError, ConfigError
 
 
-def make_demo_server(config: DemoConfig) -> BaseWSGIServer:
+def make_demo_server(config: DemoOptions) -> BaseWSGIServer:
     """A server that is bound and ready for `serve_forever`, the first model loaded.
 
     Raises:
@@ -68,10 +68,10 @@ def model_names(checkpoint_path: str) -> dict[str, str]:
     return names or {EMBEDDED_DEFAULT: ""}
 
 
-def load_model(config: DemoConfig, path: str) -> Model:
+def load_model(config: DemoOptions, path: str) -> Model:
     """The pipeline of a weight file, and what measures its results."""
     pipeline = AgePipeline.from_checkpoint(path or None, config.device)
-    options = InferenceConfig(
+    options = InferenceOptions(
         checkpoint_path=path,
         device=config.device,
         identity_path=config.identity_path,
@@ -80,7 +80,7 @@ def load_model(config: DemoConfig, path: str) -> Model:
     return Model(pipeline, Measures(options, pipeline.crop))
 
 
-def serve(config: DemoConfig) -> None:
+def serve(config: DemoOptions) -> None:
     """Serve until interrupted."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per picture
     if not config.checkpoint_path:

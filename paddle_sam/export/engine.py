@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.core.runtime import keep_freed_memory, return_freed_memory
+from paddle_sam.core.device import keep_freed_memory, return_freed_memory
 from paddle_sam.errors import ConfigError, EngineError
 from paddle_sam.export.predictor import Predictor
 from paddle_sam.export.static_model import DESCRIPTION, LATENT_AVG

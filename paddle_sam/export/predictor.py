@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core.runtime import cpu_threads
+from paddle_sam.core.device import cpu_threads
 from paddle_sam.errors import EngineError
 
 

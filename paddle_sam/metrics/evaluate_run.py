@@ -8,11 +8,11 @@ from paddle_sam.metrics import options
 from paddle_sam.metrics.sets import evaluate_sets, evaluate_stargan2, evaluate_stylegan2
 
 _DONE_BY = {
-    options.SetsConfig: evaluate_sets,
-    options.GeneratorConfig: evaluate_stylegan2,
-    options.StarGAN2EvaluationConfig: evaluate_stargan2,
-    options.AgeingEvaluationConfig: evaluate_ageing,
-    options.ReconstructionConfig: evaluate_reconstruction,
+    options.SetsOptions: evaluate_sets,
+    options.GeneratorOptions: evaluate_stylegan2,
+    options.StarGAN2EvaluationOptions: evaluate_stargan2,
+    options.AgeingEvaluationOptions: evaluate_ageing,
+    options.ReconstructionOptions: evaluate_reconstruction,
 }
 
 

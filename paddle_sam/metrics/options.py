@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from paddle_sam.ageing.options import AgeingConfig, PhotoConfig
+from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import option
-from paddle_sam.stargan2.translate_options import WeightsConfig, check_mode, mode_option
+from paddle_sam.stargan2.translate_options import WeightsOptions, check_mode, mode_option
 
 INCEPTION = "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams"
 LPIPS = "pretrained_models/lpips_alex.npz"
@@ -20,7 +20,7 @@ _ALIGNED_IDENTITY = (
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureConfig:
+class FeatureOptions:
     """What FID, KID, precision and recall are computed with."""
 
     features: str = option(
@@ -47,7 +47,7 @@ class FeatureConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SetsConfig(FeatureConfig):
+class SetsOptions(FeatureOptions):
     """FID, KID, precision and recall of one set of images against another."""
 
     real: str = option("", "folder or archive of real images")
@@ -55,7 +55,7 @@ class SetsConfig(FeatureConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratorConfig(FeatureConfig):
+class GeneratorOptions(FeatureOptions):
     """FID, KID, precision and recall of what a StyleGAN2 generator makes."""
 
     checkpoint_path: str = option(
@@ -72,7 +72,7 @@ class GeneratorConfig(FeatureConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class StarGAN2EvaluationConfig(WeightsConfig, FeatureConfig):
+class StarGAN2EvaluationOptions(WeightsOptions, FeatureOptions):
     """StarGAN v2's protocol: translations between all domains, how real and how varied."""
 
     mode: str = mode_option("eval")
@@ -91,7 +91,7 @@ class StarGAN2EvaluationConfig(WeightsConfig, FeatureConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class AgeingEvaluationConfig(AgeingConfig):
+class AgeingEvaluationOptions(AgeingOptions):
     """How well faces are aged: age errors, identity, reconstruction; JSON and an HTML report."""
 
     exp_dir: str = option("log/ageing", "folder for the results; an evaluation there goes on")
@@ -106,7 +106,7 @@ class AgeingEvaluationConfig(AgeingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructionConfig(PhotoConfig):
+class ReconstructionOptions(PhotoOptions):
     """How well SAM or pSp gives faces back: L2, LPIPS, SSIM and identity, as JSON."""
 
     exp_dir: str = option("log/reconstruction", "folder for the results")
@@ -120,9 +120,9 @@ class ReconstructionConfig(PhotoConfig):
 
 
 KINDS = {
-    "sets": SetsConfig,
-    "stylegan2": GeneratorConfig,
-    "stargan2": StarGAN2EvaluationConfig,
-    "ageing": AgeingEvaluationConfig,
-    "reconstruction": ReconstructionConfig,
+    "sets": SetsOptions,
+    "stylegan2": GeneratorOptions,
+    "stargan2": StarGAN2EvaluationOptions,
+    "ageing": AgeingEvaluationOptions,
+    "reconstruction": ReconstructionOptions,
 }

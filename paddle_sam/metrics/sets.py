@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import sha256, write_json
-from paddle_sam.core.runtime import resolve_device
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources
@@ -17,10 +17,10 @@ from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.features import open_alex_store, open_store
 from paddle_sam.metrics.options import (
     ALEXNET,
-    FeatureConfig,
-    GeneratorConfig,
-    SetsConfig,
-    StarGAN2EvaluationConfig,
+    FeatureOptions,
+    GeneratorOptions,
+    SetsOptions,
+    StarGAN2EvaluationOptions,
 )
 from paddle_sam.stargan2.domains import Domains
 from paddle_sam.stargan2.protocol import (
@@ -31,11 +31,11 @@ from paddle_sam.stargan2.protocol import (
 )
 from paddle_sam.stargan2.system import StarGAN2
 from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint
-from paddle_sam.stylegan2.options import SamplingConfig
+from paddle_sam.stylegan2.options import SamplingOptions
 from paddle_sam.stylegan2.sampling import render_seeds
 
 
-def evaluate_sets(config: SetsConfig) -> dict:
+def evaluate_sets(config: SetsOptions) -> dict:
     """Compare two folders or archives of images.
 
     Raises:
@@ -49,7 +49,7 @@ def evaluate_sets(config: SetsConfig) -> dict:
     return _report(config, measures | {"real": len(real), "made": len(made)})
 
 
-def evaluate_stylegan2(config: GeneratorConfig) -> dict:
+def evaluate_stylegan2(config: GeneratorOptions) -> dict:
     """Compare what a StyleGAN2 generator makes with a folder or archive of images.
 
     Raises:
@@ -58,7 +58,7 @@ def evaluate_stylegan2(config: GeneratorConfig) -> dict:
     _required(config, "real")
     real = list_sources(config.real)
     names = ("checkpoint_path", "truncation", "noise", "batch_size", "device")
-    sampling = SamplingConfig(**{name: getattr(config, name) for name in names})
+    sampling = SamplingOptions(**{name: getattr(config, name) for name in names})
     path = checkpoint(sampling)
     generator = StyleGenerator.open(path, sampling, any_noise=config.noise != "stored")
     store = _store(config)
@@ -69,7 +69,7 @@ def evaluate_stylegan2(config: GeneratorConfig) -> dict:
     return _report(config, measures | {"real": len(real), "made": len(keys)})
 
 
-def evaluate_stargan2(config: StarGAN2EvaluationConfig) -> dict:
+def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
     """Run StarGAN v2's protocol; a second call goes on where the first was interrupted.
 
     Raises:
@@ -94,7 +94,7 @@ def evaluate_stargan2(config: StarGAN2EvaluationConfig) -> dict:
 
 
 def image_maker(
-    generator: StyleGenerator, config: SamplingConfig
+    generator: StyleGenerator, config: SamplingOptions
 ) -> Callable[[Sequence[int]], list[np.ndarray]]:
     """What makes the images of seeds, uint8 RGB [S, S, 3] each, as `scripts/sample.py` does."""
 
@@ -106,7 +106,7 @@ def image_maker(
     return make
 
 
-def _store(config: FeatureConfig) -> FeatureStore:
+def _store(config: FeatureOptions) -> FeatureStore:
     if config.features == ALEXNET:
         resolve_device(config.device)
         return open_alex_store(config.lpips_path, config.cache_dir, config.batch_size)
@@ -119,14 +119,14 @@ def _store(config: FeatureConfig) -> FeatureStore:
     )
 
 
-def _required(config: FeatureConfig, *names: str) -> None:
+def _required(config: FeatureOptions, *names: str) -> None:
     fields = {field.name: field for field in dataclasses.fields(config)}
     for name in names:
         if not getattr(config, name):
             raise ConfigError(f"--{name}: is needed: {fields[name].metadata['help']}")
 
 
-def _report(config: FeatureConfig, results: Mapping) -> dict:
+def _report(config: FeatureOptions, results: Mapping) -> dict:
     """Add how the results were made, and write them if asked."""
     report = {"features": config.features, "resizing": config.resizing, **results}
     if config.output:

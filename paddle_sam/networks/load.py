@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import paddle
 from paddle import nn
 
-from paddle_sam.core.runtime import resolve_device
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.weight_file import load_strict, read_file
 from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
 from paddle_sam.networks import stargan2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core.array_file import read_arrays
+from paddle_sam.core.files import read_arrays
 from paddle_sam.core.weight_file import load_strict, read_file
 from paddle_sam.core.weights import locate
 from paddle_sam.networks.lpips import LPIPS

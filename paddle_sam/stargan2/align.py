@@ -11,19 +11,19 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.ageing.photos import OtherFormat
-from paddle_sam.core.array_file import read_arrays
+from paddle_sam.core.command import exit_status
+from paddle_sam.core.files import read_arrays
 from paddle_sam.core.images import list_images, read_image, resize, save_image, to_network
-from paddle_sam.core.runtime import exit_status
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.mean_face import MEAN_FACE_SIZE, align_to_mean_face
 from paddle_sam.networks.face_heatmaps import MeanFace
 from paddle_sam.networks.load import load
 from paddle_sam.stargan2.system import load_fan
-from paddle_sam.stargan2.translate_options import AlignConfig
+from paddle_sam.stargan2.translate_options import AlignOptions
 
 
-def align_for_stargan2(config: AlignConfig) -> int:
+def align_for_stargan2(config: AlignOptions) -> int:
     """Align every photograph of `inp_dir` into `out_dir`, as PNG, under names of `OtherFormat`.
 
     Files that cannot be used are reported on stderr and the others go on.

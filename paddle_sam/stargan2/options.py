@@ -13,7 +13,7 @@ from paddle_sam.stargan2.translate_options import check_mode, mode_option
 
 
 @dataclasses.dataclass(frozen=True)
-class StarGAN2Config:
+class StarGAN2Options:
     """One training run. `opt.json` in the run's folder keeps it."""
 
     # Data and place

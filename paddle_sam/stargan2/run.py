@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.core.runtime import seed_everything
+from paddle_sam.core.device import seed_everything
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.distances import NEIGHBOURS
 from paddle_sam.metrics.features import open_store
 from paddle_sam.options import to_json
 from paddle_sam.stargan2.domains import DomainBatch, DomainLoader, Domains, read_domains
-from paddle_sam.stargan2.options import StarGAN2Config
+from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation, diversity_store
 from paddle_sam.stargan2.system import StarGAN2, load_fan
 from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
@@ -26,7 +26,7 @@ from paddle_sam.training.loop import Intervals, Run, check_options, prepare_fold
 _SHOWN_PER_DOMAIN = 3
 
 
-def train_stargan2(config: StarGAN2Config) -> Path:
+def train_stargan2(config: StarGAN2Options) -> Path:
     """Train, or go on training, in `config.exp_dir`; returns that folder.
 
     Raises:
@@ -94,7 +94,7 @@ class TranslationJudge:
             image cannot be read.
     """
 
-    def __init__(self, config: StarGAN2Config, train: Domains, val: Domains):
+    def __init__(self, config: StarGAN2Options, train: Domains, val: Domains):
         self._train, self._val = train, val
         self._diversities = None if config.no_lpips else diversity_store(config.lpips_path, None)
         self._protocol = Protocol(
@@ -142,7 +142,7 @@ class TranslationJudge:
         return measures
 
 
-def _validation(domains: Domains, config: StarGAN2Config) -> ValidationSet:
+def _validation(domains: Domains, config: StarGAN2Options) -> ValidationSet:
     images, labels = read_domains(domains, config.img_size, config.max_val_images)
     firsts = [np.flatnonzero(labels == label)[:_SHOWN_PER_DOMAIN] for label in range(len(domains))]
     return ValidationSet(images, labels, np.concatenate(firsts))

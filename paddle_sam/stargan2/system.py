@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import paddle
 
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.images import to_uint8
-from paddle_sam.core.runtime import resolve_device
 from paddle_sam.core.weight_file import read_file
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError

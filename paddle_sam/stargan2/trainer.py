@@ -20,7 +20,7 @@ from paddle_sam.errors import TrainingError
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.stargan2.domains import DomainBatch
-from paddle_sam.stargan2.options import StarGAN2Config
+from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.system import StarGAN2, matrix
 from paddle_sam.training.distributed import World, average_gradients, send_from_first
 from paddle_sam.training.ema import averaged_copy, update_average
@@ -56,7 +56,7 @@ class _Sample:
     masks: tuple[paddle.Tensor, paddle.Tensor] | None
 
 
-def network_archs(config: StarGAN2Config) -> dict[str, dict]:
+def network_archs(config: StarGAN2Options) -> dict[str, dict]:
     """Constructor arguments of the trained networks."""
     size = {
         "img_size": config.img_size,
@@ -77,7 +77,7 @@ def network_archs(config: StarGAN2Config) -> dict[str, dict]:
     }
 
 
-def build_networks(config: StarGAN2Config) -> dict[str, nn.Layer]:
+def build_networks(config: StarGAN2Options) -> dict[str, nn.Layer]:
     """New networks, from Paddle's random numbers as they are seeded."""
     builders = {
         "generator": stargan2.Generator,
@@ -104,7 +104,7 @@ class StarGAN2Trainer:
     def __init__(
         self,
         networks: Mapping[str, nn.Layer],
-        config: StarGAN2Config,
+        config: StarGAN2Options,
         fan: FaceHeatmaps | None,
         validation: ValidationSet,
         world: World | None = None,

@@ -10,19 +10,19 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.images import LONGEST_SIDES, save_image, to_uint8
-from paddle_sam.core.runtime import resolve_device
 from paddle_sam.core.video import write_video
 from paddle_sam.errors import ConfigError
 from paddle_sam.stargan2.domains import Domains, read_domains
 from paddle_sam.stargan2.system import StarGAN2, matrix, tiled
-from paddle_sam.stargan2.translate_options import SampleConfig
+from paddle_sam.stargan2.translate_options import SampleOptions
 
 # Latents whose styles are averaged to find the middle of a domain.
 _MEAN_LATENTS = 4096
 
 
-def sample(config: SampleConfig) -> list[Path]:
+def sample(config: SampleOptions) -> list[Path]:
     """Write the pictures that the options ask for to `result_dir`; gives their paths.
 
     Raises:

@@ -65,7 +65,7 @@ def elsewhere(config_type: type, own: str) -> dict[str, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightsConfig:
+class WeightsOptions:
     """Which StarGAN v2 to use: a file, or a folder and a step as the published code has it."""
 
     checkpoint_path: str = option("", "StarGAN v2 weight file or training checkpoint")
@@ -113,7 +113,7 @@ class WeightsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleConfig(WeightsConfig):
+class SampleOptions(WeightsOptions):
     """Options of `scripts/sample_stargan2.py`."""
 
     mode: str = mode_option("sample")
@@ -134,7 +134,7 @@ class SampleConfig(WeightsConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class AlignConfig:
+class AlignOptions:
     """Options of `scripts/align_stargan2.py`."""
 
     mode: str = mode_option("align")

@@ -15,12 +15,12 @@ from paddle_sam.errors import ConfigError
 from paddle_sam.networks.style_ranges import style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, mix, truncate
 from paddle_sam.stylegan2.noise_figures import components_figure, noise_figure
-from paddle_sam.stylegan2.options import FiguresConfig, parse_levels, parse_seeds, parse_styles
+from paddle_sam.stylegan2.options import FiguresOptions, parse_levels, parse_seeds, parse_styles
 
 NOISE_FIGURES = {"noise": noise_figure, "components": components_figure}
 
 
-def figures(config: FiguresConfig) -> Iterator[Path]:
+def figures(config: FiguresOptions) -> Iterator[Path]:
     """Write the figures asked for to `exp_dir/figures/NAME.FORMAT`; gives their paths.
 
     Raises:
@@ -44,7 +44,7 @@ def figures(config: FiguresConfig) -> Iterator[Path]:
         yield target
 
 
-def uncurated_figure(config: FiguresConfig, generator: StyleGenerator) -> np.ndarray:
+def uncurated_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
     """Consecutive seeds, nobody's choice: large images at the left, smaller ones at the right."""
     levels = parse_levels(config.uncurated_levels, "--uncurated_levels")
     tile = generator.tile_size(config.tile_size, LARGE_TILE)
@@ -78,7 +78,7 @@ def packed(images: Iterator[np.ndarray], rows: int, levels: Sequence[int], tile:
     return picture
 
 
-def mixing_figure(config: FiguresConfig, generator: StyleGenerator) -> np.ndarray:
+def mixing_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
     """Faces at the left with styles of the faces on top: coarse, middle or fine ones."""
     columns = parse_seeds(config.mix_columns, "--mix_columns")
     rows = parse_seeds(config.mix_rows, "--mix_rows")
@@ -111,7 +111,7 @@ def row_styles(text: str, rows: int) -> list[str]:
     return names
 
 
-def truncation_figure(config: FiguresConfig, generator: StyleGenerator) -> np.ndarray:
+def truncation_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
     """Faces at falling truncation psi, through the average face to their opposites."""
     seeds = parse_seeds(config.truncation_seeds, "--truncation_seeds")
     psis = parse_numbers(config.psis, "--psis")

@@ -18,14 +18,14 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.ageing.engines import rendering_network
-from paddle_sam.core.batches import fitting_batch
+from paddle_sam.core.device import fitting_batch
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import SMALLEST_TILE
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.export.engine import EngineGenerator
 from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.stylegan2.options import GeneratorConfig
+from paddle_sam.stylegan2.options import GeneratorOptions
 
 EMBEDDED_GENERATOR = "stylegan2_mini"
 # Random codes whose mean stands in where a weight file states no average; their seed is fixed.
@@ -72,7 +72,7 @@ class StyleGenerator:
             self.w_avg = network.latent_avg.numpy().reshape(-1, self.dim)
 
     @classmethod
-    def open(cls, path: Path, config: GeneratorConfig, any_noise: bool = False) -> StyleGenerator:
+    def open(cls, path: Path, config: GeneratorOptions, any_noise: bool = False) -> StyleGenerator:
         """The generator of a weight file, as the options say.
 
         With `any_noise` it can be rendered with other noise than the stored one.
@@ -165,7 +165,7 @@ class StyleGenerator:
         return (total / samples).astype(np.float32)[None]
 
 
-def checkpoint(config: GeneratorConfig) -> Path:
+def checkpoint(config: GeneratorOptions) -> Path:
     """The weight file that the options name, or the embedded one, with a note that it is that."""
     if config.checkpoint_path:
         return Path(config.checkpoint_path)

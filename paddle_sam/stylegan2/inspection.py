@@ -21,12 +21,12 @@ from paddle_sam.imagesets.dataset import read_sample
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint
 from paddle_sam.stylegan2.nearest import Distance, LpipsDistance, PixelDistance, distances, nearest
-from paddle_sam.stylegan2.options import InspectionConfig, parse_seeds
+from paddle_sam.stylegan2.options import InspectionOptions, parse_seeds
 
 LARGEST_COMPARISON = 256
 
 
-def inspect_generator(config: InspectionConfig) -> Iterator[Path]:
+def inspect_generator(config: InspectionOptions) -> Iterator[Path]:
     """Write what the options ask for to `exp_dir/inspection/`; gives the paths.
 
     Raises:
@@ -47,7 +47,7 @@ def inspect_generator(config: InspectionConfig) -> Iterator[Path]:
         yield from interpolation(config, generator, ends, folder)
 
 
-def average_face(config: InspectionConfig, generator: StyleGenerator, path: Path) -> Path:
+def average_face(config: InspectionOptions, generator: StyleGenerator, path: Path) -> Path:
     """Render the average code: what truncation at psi 0 leaves of every face."""
     codes = np.broadcast_to(generator.w_avg, (1, generator.n_codes, generator.dim))
     save_image(path, resize(generator.render(codes)[0], generator.tile_size(config.tile_size)))
@@ -55,7 +55,7 @@ def average_face(config: InspectionConfig, generator: StyleGenerator, path: Path
 
 
 def nearest_sheet(
-    config: InspectionConfig,
+    config: InspectionOptions,
     generator: StyleGenerator,
     seeds: Sequence[int],
     images: ImageSet,
@@ -99,14 +99,14 @@ def references(sources: Sequence[ImageSource], count: int, size: int) -> dict[in
     return found
 
 
-def distance_of(config: InspectionConfig) -> Distance:
+def distance_of(config: InspectionOptions) -> Distance:
     """What `--features` names."""
     if config.features == "pixels":
         return PixelDistance()
     return LpipsDistance(load_lpips(config.lpips_path or find_weight("lpips_alex")))
 
 
-def report(path: Path, config: InspectionConfig, seeds, images: ImageSet, found, own) -> None:
+def report(path: Path, config: InspectionOptions, seeds, images: ImageSet, found, own) -> None:
     """Write and print how near the neighbours are."""
     content = {
         "features": config.features,
@@ -142,7 +142,7 @@ def latent_paths(text: str) -> list[Path]:
 
 
 def interpolation(
-    config: InspectionConfig, generator: StyleGenerator, paths: Sequence[Path], folder: Path
+    config: InspectionOptions, generator: StyleGenerator, paths: Sequence[Path], folder: Path
 ) -> Iterator[Path]:
     """Between two projected images, linearly in W+: a strip with the photographs at its ends."""
     first, last = (read_latent(path, generator.n_codes, generator.dim) for path in paths)
@@ -166,7 +166,7 @@ def interpolation(
 
 
 def between(
-    config: InspectionConfig,
+    config: InspectionOptions,
     generator: StyleGenerator,
     first: np.ndarray,
     last: np.ndarray,

@@ -15,7 +15,7 @@ from paddle_sam.core.images import resize
 from paddle_sam.core.sheets import LARGE_TILE, matrix
 from paddle_sam.networks.style_ranges import first_resolution, noise_resolutions, style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, seed_noise
-from paddle_sam.stylegan2.options import FiguresConfig, parse_seeds
+from paddle_sam.stylegan2.options import FiguresOptions, parse_seeds
 
 SHOWN_DRAWS = 4
 CROP_SHARE = 4  # the crop's side is this part of the image's
@@ -34,7 +34,7 @@ class NoiseStudy:
     deviation: np.ndarray
 
 
-def noise_figure(config: FiguresConfig, generator: StyleGenerator) -> np.ndarray:
+def noise_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
     """Each face, a detail of it under four noise draws, and the deviation over many.
 
     White is the largest deviation, which is written beside it in grey levels of 255.
@@ -76,7 +76,7 @@ def study_noise(generator: StyleGenerator, code: np.ndarray, draws: int) -> Nois
     return NoiseStudy(np.stack(shown), np.sqrt(variance.mean(axis=-1)))
 
 
-def components_figure(config: FiguresConfig, generator: StyleGenerator) -> np.ndarray:
+def components_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
     """Each face with all noise, with none, with the fine maps only, and the coarser ones only."""
     tile = generator.tile_size(config.tile_size, LARGE_TILE)
     resolutions = noise_resolutions(generator.size)

@@ -17,7 +17,7 @@ _WHOLE = re.compile(r"\s*(\d+)\s*")
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratorConfig:
+class GeneratorOptions:
     """Which generator, how far from its average, and where the results go."""
 
     checkpoint_path: str = option(
@@ -41,7 +41,7 @@ class GeneratorConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplingConfig(GeneratorConfig):
+class SamplingOptions(GeneratorOptions):
     """Options of `scripts/sample.py`."""
 
     batch_size: int = option(
@@ -63,7 +63,7 @@ class SamplingConfig(GeneratorConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class FiguresConfig(GeneratorConfig):
+class FiguresOptions(GeneratorOptions):
     """Options of `scripts/figures.py`."""
 
     figures: str = option(
@@ -99,7 +99,7 @@ class FiguresConfig(GeneratorConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class VideosConfig(GeneratorConfig):
+class VideosOptions(GeneratorOptions):
     """Options of `scripts/video.py`."""
 
     videos: str = option("walk,coarse,fine", "which: walk, coarse, middle, fine, training")
@@ -142,7 +142,7 @@ class VideosConfig(GeneratorConfig):
     def bits_per_second(self) -> int | None:
         """`bitrate` as a number; None where it is left open.
 
-        >>> VideosConfig(bitrate="1.5M").bits_per_second
+        >>> VideosOptions(bitrate="1.5M").bits_per_second
         1500000
         """
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", self.bitrate.strip())
@@ -174,7 +174,7 @@ class VideosConfig(GeneratorConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class InspectionConfig(GeneratorConfig):
+class InspectionOptions(GeneratorOptions):
     """Options of `scripts/inspect_generator.py`."""
 
     seeds: str = option("0-7", "samples whose nearest neighbours are looked for")

@@ -16,9 +16,9 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import atomic_path, check_outside, sha256
 from paddle_sam.core.images import save_image, to_network
-from paddle_sam.core.runtime import resolve_device
 from paddle_sam.core.sheets import contact_sheet
 from paddle_sam.core.weight_file import read_file
 from paddle_sam.core.weights import find_weight
@@ -32,12 +32,12 @@ from paddle_sam.imagesets.archive import (
     stamp,
     write_archive,
 )
-from paddle_sam.imagesets.prepare.options import RankConfig
+from paddle_sam.imagesets.prepare.options import RankOptions
 from paddle_sam.imagesets.read_ahead import read_batches
 from paddle_sam.networks.load import network_from
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.stylegan2.generator import EMBEDDED_GENERATOR
-from paddle_sam.stylegan2.options import SamplingConfig
+from paddle_sam.stylegan2.options import SamplingOptions
 from paddle_sam.stylegan2.sampling import sample
 from paddle_sam.stylegan2.score_log import ScoreLog
 
@@ -53,7 +53,7 @@ class Ranking:
     files: tuple[Path, ...]
 
 
-def rank_images(config: RankConfig) -> Ranking:
+def rank_images(config: RankOptions) -> Ranking:
     """Score all images, and write the table, the sheets of both ends, and perhaps an archive.
 
     Scores are kept until all is written: a ranking that was stopped goes on where it was.
@@ -88,7 +88,7 @@ def rank_images(config: RankConfig) -> Ranking:
     return Ranking(len(images), len(problems), tuple(files))
 
 
-def _facts(config: RankConfig, weights: str | Path, images: ImageSet) -> dict:
+def _facts(config: RankOptions, weights: str | Path, images: ImageSet) -> dict:
     """What scores, to their last bits, depend on."""
     digest = hashlib.sha256()
     for name, image in zip(images.names, images.images, strict=True):
@@ -165,14 +165,14 @@ def _scores(discriminator: Discriminator, images: Mapping[int, np.ndarray]) -> d
     return dict(zip(images, logits.numpy()[:, 0].tolist(), strict=True))
 
 
-def make_samples(config: RankConfig) -> ImageSet:
+def make_samples(config: RankOptions) -> ImageSet:
     """Render `config.samples` seeds from `config.seed` on into `exp_dir/samples`.
 
     Those that are there are not made again.
     """
     seeds = f"{config.seed}-{config.seed + config.samples - 1}"
     taken_over = {name: getattr(config, name) for name in _OF_SAMPLING}
-    sample(SamplingConfig(seeds=seeds, **taken_over))
+    sample(SamplingOptions(seeds=seeds, **taken_over))
     images = open_image_set(Path(config.exp_dir) / "samples")
     # An earlier ranking may have left others there.
     names = {f"seed{config.seed + number:04d}.png" for number in range(config.samples)}

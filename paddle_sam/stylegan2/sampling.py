@@ -15,12 +15,12 @@ from paddle_sam.core.sheets import SMALLEST_TILE, stack, strip
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.style_ranges import noise_resolutions
 from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, seed_noise
-from paddle_sam.stylegan2.options import SamplingConfig, parse_grid, parse_seeds
+from paddle_sam.stylegan2.options import SamplingOptions, parse_grid, parse_seeds
 
 WRITERS = 4  # threads that compress and write; compression lets Python go on
 
 
-def sample(config: SamplingConfig) -> list[Path]:
+def sample(config: SamplingOptions) -> list[Path]:
     """Write `exp_dir/samples/seedNNNN.png` for each seed, and sheets if asked; gives the sheets.
 
     Images that are there already are not made again, so a run that was cut off goes on where it
@@ -54,7 +54,7 @@ def sample(config: SamplingConfig) -> list[Path]:
 
 
 def render_seeds(
-    generator: StyleGenerator, seeds: Sequence[int], config: SamplingConfig
+    generator: StyleGenerator, seeds: Sequence[int], config: SamplingOptions
 ) -> np.ndarray:
     """Images uint8 [N, R, R, 3] of seeds, truncated and with noise as the options say."""
     codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
@@ -67,7 +67,7 @@ def render_seeds(
 
 
 def write_sheets(
-    config: SamplingConfig, grid: tuple[int, int], paths: dict[int, Path]
+    config: SamplingOptions, grid: tuple[int, int], paths: dict[int, Path]
 ) -> list[Path]:
     """`exp_dir/sample_sheets/sheet_N.png`, each of so many columns and rows of images."""
     columns, rows = grid
@@ -86,7 +86,7 @@ def write_sheets(
     return sheets
 
 
-def claim(folder: Path, config: SamplingConfig, weights: Path) -> None:
+def claim(folder: Path, config: SamplingOptions, weights: Path) -> None:
     """Keep beside the samples how they are made, or check that they are made like those there.
 
     Raises:

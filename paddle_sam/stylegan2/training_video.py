@@ -15,7 +15,7 @@ from tqdm import tqdm
 from paddle_sam.core.sheets import caption_line, matrix
 from paddle_sam.errors import ConfigError
 from paddle_sam.stylegan2.generator import StyleGenerator
-from paddle_sam.stylegan2.options import VideosConfig, parse_grid
+from paddle_sam.stylegan2.options import VideosOptions, parse_grid
 
 
 def find_snapshots(folder: Path) -> list[tuple[float, Path]]:
@@ -41,7 +41,7 @@ def find_snapshots(folder: Path) -> list[tuple[float, Path]]:
     return found
 
 
-def training_frames(config: VideosConfig) -> Iterator[np.ndarray]:
+def training_frames(config: VideosOptions) -> Iterator[np.ndarray]:
     """A grid of the seeds from `seed` on, from the first snapshot to the last."""
     snapshots = find_snapshots(Path(config.snapshots))
     columns, rows = parse_grid(config.grid)
@@ -88,7 +88,7 @@ def crossfade(picture, position: float) -> np.ndarray:
     return np.rint(mixed).astype(np.uint8)
 
 
-def snapshot_grid(config: VideosConfig, path: Path, seeds: range, columns: int) -> np.ndarray:
+def snapshot_grid(config: VideosOptions, path: Path, seeds: range, columns: int) -> np.ndarray:
     """The faces of one snapshot in rows: uint8 [H, W, 3]."""
     generator = StyleGenerator.open(path, config)
     codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)

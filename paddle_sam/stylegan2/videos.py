@@ -16,11 +16,11 @@ from paddle_sam.ageing.animate import write_all
 from paddle_sam.core.sheets import matrix
 from paddle_sam.networks.style_ranges import style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, mix
-from paddle_sam.stylegan2.options import VideosConfig, parse_grid, parse_seeds
+from paddle_sam.stylegan2.options import VideosOptions, parse_grid, parse_seeds
 from paddle_sam.stylegan2.training_video import training_frames
 
 
-def videos(config: VideosConfig) -> Iterator[Path]:
+def videos(config: VideosOptions) -> Iterator[Path]:
     """Write the videos asked for to `exp_dir/videos/NAME.*`; gives their paths.
 
     Raises:
@@ -57,7 +57,7 @@ def smooth_walk(frames: int, walkers: int, dim: int, sigma: float, seed: int) ->
 
 
 def walk_codes(
-    config: VideosConfig, generator: StyleGenerator, walkers: int
+    config: VideosOptions, generator: StyleGenerator, walkers: int
 ) -> Iterator[np.ndarray]:
     """Truncated codes [N, L, D] of the walkers, frame after frame."""
     for z in smooth_walk(
@@ -66,7 +66,7 @@ def walk_codes(
         yield generator.codes(generator.map(z), config.truncation, config.truncation_cutoff)
 
 
-def walk_frames(config: VideosConfig, generator: StyleGenerator) -> Iterator[np.ndarray]:
+def walk_frames(config: VideosOptions, generator: StyleGenerator) -> Iterator[np.ndarray]:
     """A grid of faces, each on a walk of its own."""
     columns, rows = parse_grid(config.grid)
     tile = generator.tile_size(config.tile_size)
@@ -78,7 +78,7 @@ def walk_frames(config: VideosConfig, generator: StyleGenerator) -> Iterator[np.
 
 
 def mixing_frames(
-    config: VideosConfig, generator: StyleGenerator, styles: str
+    config: VideosOptions, generator: StyleGenerator, styles: str
 ) -> Iterator[np.ndarray]:
     """Faces along the top that take on the `styles` of one that walks, which is at the left."""
     seeds = parse_seeds(config.destinations, "--destinations")

@@ -15,7 +15,7 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
-from paddle_sam.core.runtime import resolve_device
+from paddle_sam.core.device import resolve_device
 from paddle_sam.errors import ConfigError
 
 # Gradients travel in pieces of about this many values.

@@ -15,7 +15,7 @@ import paddle
 import torch
 
 from paddle_sam.ageing.train.networks import assemble, build_loss
-from paddle_sam.ageing.train.options import SAMConfig
+from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.ageing.train.trainer import SAMTrainer, Task
 from paddle_sam.convert.convert import convert_file
 from paddle_sam.imagesets.loader import Batch
@@ -116,7 +116,7 @@ def _losses(want: dict, losses: dict[str, float]) -> Iterator[Comparison]:
 
 def _trainer(folder: Path) -> SAMTrainer:
     """The trainer that the published command line makes, from converted files."""
-    config = SAMConfig(
+    config = SAMOptions(
         checkpoint_path=_convert("sam_ffhq_aging", folder, _without_noise),
         ir_se50_path=_convert("model_ir_se50", folder),
         age_regressor_path=_convert("dex_age_classifier", folder),

@@ -17,7 +17,7 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.core.weights import find_weight
-from paddle_sam.demo.options import DemoConfig
+from paddle_sam.demo.options import DemoOptions
 from paddle_sam.demo.serve import make_demo_server
 from tests.unit.ageing.tiny import save_recognition
 
@@ -31,7 +31,7 @@ PORTRAIT = skimage.data.astronaut()
 @pytest.fixture(scope="module")
 def address():
     """The demo as it starts without options."""
-    with serving(DemoConfig(port=0, device="cpu")) as address:
+    with serving(DemoOptions(port=0, device="cpu")) as address:
         yield address
 
 
@@ -42,7 +42,7 @@ def equipped(tmp_path_factory):
     copy, damaged = folder / "copy.pdparams", folder / "damaged.pdparams"
     copy.write_bytes(find_weight("sam_mini").read_bytes())
     damaged.touch()
-    config = DemoConfig(
+    config = DemoOptions(
         port=0,
         device="cpu",
         checkpoint_path=f"{find_weight('sam_mini')},{copy},{damaged}",
@@ -54,7 +54,7 @@ def equipped(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def serving(config: DemoConfig):
+def serving(config: DemoOptions):
     server = make_demo_server(config)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

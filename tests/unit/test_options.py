@@ -6,7 +6,7 @@ import pytest
 
 from paddle_sam import options as base
 from paddle_sam.ageing.train import options as sam
-from paddle_sam.ageing.train.options import SAMConfig, data_folders
+from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.errors import ConfigError
 
 PUBLISHED = shlex.split("""--dataset_type=ffhq_aging --exp_dir=exp/test --workers=0 --test_workers=0
@@ -21,7 +21,7 @@ PUBLISHED = shlex.split("""--dataset_type=ffhq_aging --exp_dir=exp/test --worker
 
 
 def _parse(*argv):
-    return base.parse(SAMConfig, argv, "training", sam.PRESETS, sam.implied)
+    return base.parse(SAMOptions, argv, "training", sam.PRESETS, sam.implied)
 
 
 def test_takes_the_published_command_line():
@@ -53,8 +53,8 @@ def test_json_round_trip(tmp_path):
     config = _parse("--preset", "paper", "--seed", "7")
     path = tmp_path / "opt.json"
     path.write_text(base.to_json(config))
-    assert base.read_json(SAMConfig, path) == config
-    assert list(json.loads(path.read_text())) == [f.name for f in dataclasses.fields(SAMConfig)]
+    assert base.read_json(SAMOptions, path) == config
+    assert list(json.loads(path.read_text())) == [f.name for f in dataclasses.fields(SAMOptions)]
 
 
 def test_dry_run_prints_the_options_and_ends(capsys):
@@ -89,26 +89,26 @@ def test_dry_run_prints_the_options_and_ends(capsys):
 )
 def test_refuses_values_that_cannot_work(values, message):
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
-        base.from_dict(SAMConfig, values)
+        base.from_dict(SAMOptions, values)
 
 
 def test_refuses_a_damaged_file(tmp_path):
     path = tmp_path / "opt.json"
     path.write_text('{"batch_size": ')
     with pytest.raises(ConfigError, match="cannot be read as options"):
-        base.read_json(SAMConfig, path)
+        base.read_json(SAMOptions, path)
 
 
 def test_a_resumed_run_may_only_change_some_options(tmp_path):
-    started = SAMConfig()
-    free = SAMConfig(max_steps=7, workers=0, max_bad_images=500, exp_dir="moved")
+    started = SAMOptions()
+    free = SAMOptions(max_steps=7, workers=0, max_bad_images=500, exp_dir="moved")
     base.check_resumable(started, free, tmp_path)
     with pytest.raises(ConfigError, match="--batch_size was 6, is 4.*another --exp_dir"):
-        base.check_resumable(started, SAMConfig(batch_size=4), tmp_path)
+        base.check_resumable(started, SAMOptions(batch_size=4), tmp_path)
 
 
 def test_data_folders_from_the_command_line():
-    config = SAMConfig(train_data="a", train_target="b")
+    config = SAMOptions(train_data="a", train_target="b")
     assert data_folders(config, "train") == ("a", "b")
 
 
@@ -116,7 +116,7 @@ def test_data_folders_from_a_file(tmp_path):
     path = tmp_path / "datasets.json"
     pair = {"source": "sketches", "target": "/photos"}
     path.write_text(json.dumps({"ffhq_aging": {"train": "ffhq", "test": pair}}))
-    config = SAMConfig(datasets=str(path))
+    config = SAMOptions(datasets=str(path))
     assert data_folders(config, "train") == (str(tmp_path / "ffhq"), "")
     assert data_folders(config, "test") == (str(tmp_path / "sketches"), "/photos")
     config = dataclasses.replace(config, test_target="/drawings")
@@ -138,4 +138,4 @@ def test_says_how_to_name_the_data(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ConfigError, match=f"{message}.*--train_data FOLDER"):
-        data_folders(SAMConfig(datasets=str(path)), "train")
+        data_folders(SAMOptions(datasets=str(path)), "train")

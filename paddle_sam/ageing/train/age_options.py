@@ -11,7 +11,7 @@ SIZES = {"published": ((64, 128, 256, 512, 512), 4096), "mini": ((16, 32, 64, 12
 
 
 @dataclasses.dataclass(frozen=True)
-class AgeConfig:
+class AgeOptions:
     """One training run of the age regressor. `opt.json` in the run's folder keeps it."""
 
     exp_dir: str = option(

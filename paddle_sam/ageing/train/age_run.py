@@ -9,9 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.ageing.train.age_labels import read_ages
-from paddle_sam.ageing.train.age_options import AgeConfig
+from paddle_sam.ageing.train.age_options import AgeOptions
 from paddle_sam.ageing.train.age_trainer import AgeTrainer
-from paddle_sam.core.runtime import seed_everything
+from paddle_sam.core.device import seed_everything
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ImageSource, list_sources
 from paddle_sam.imagesets.dataset import ImagePairs
@@ -21,7 +21,7 @@ from paddle_sam.training.distributed import join_world
 from paddle_sam.training.loop import Intervals, Run, check_options, prepare_folder
 
 
-def train_age(config: AgeConfig) -> Path:
+def train_age(config: AgeOptions) -> Path:
     """Train, or go on training, in `config.exp_dir`; returns that folder.
 
     Raises:
@@ -56,7 +56,7 @@ def train_age(config: AgeConfig) -> Path:
 
 
 def _split(
-    config: AgeConfig,
+    config: AgeOptions,
 ) -> tuple[dict[ImageSource, float], list[ImageSource], list[ImageSource]]:
     """Ages of all labelled images, and which of them are for training and for testing."""
     if not config.train_data:
@@ -74,7 +74,7 @@ def _split(
     return ages, train, [labelled[i] for i in sorted(test_indices)]
 
 
-def _labelled(config: AgeConfig, data: str) -> tuple[dict[ImageSource, float], list[ImageSource]]:
+def _labelled(config: AgeOptions, data: str) -> tuple[dict[ImageSource, float], list[ImageSource]]:
     """The images of a folder or archive that have an age, and their ages."""
     images = list_sources(data)
     ages = read_ages(config.labels, images)
@@ -86,7 +86,7 @@ def _labelled(config: AgeConfig, data: str) -> tuple[dict[ImageSource, float], l
     return ages, [image for image in images if image in ages]
 
 
-def _loader(config: AgeConfig, images: Sequence[ImageSource]) -> BatchLoader:
+def _loader(config: AgeOptions, images: Sequence[ImageSource]) -> BatchLoader:
     return BatchLoader(
         ImagePairs(images),
         config.input_size,

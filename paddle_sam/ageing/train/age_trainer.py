@@ -14,10 +14,10 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from paddle_sam.ageing.train.age_options import SIZES, AgeConfig
+from paddle_sam.ageing.train.age_options import SIZES, AgeOptions
+from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import to_uint8
-from paddle_sam.core.panels import captioned_grid
-from paddle_sam.core.runtime import seed_of
+from paddle_sam.core.sheets import captioned_grid
 from paddle_sam.core.weight_file import load_strict
 from paddle_sam.errors import CheckpointError, TrainingError
 from paddle_sam.imagesets.archive import ImageSource
@@ -41,7 +41,7 @@ class AgeTrainer:
     """
 
     def __init__(
-        self, config: AgeConfig, ages: Mapping[ImageSource, float], world: World | None = None
+        self, config: AgeOptions, ages: Mapping[ImageSource, float], world: World | None = None
     ):
         self.config = config
         self.ages = ages

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.losses import LossWeights, SAMLoss
-from paddle_sam.ageing.train.options import SAMConfig
+from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.core.weight_file import load_strict, read_file
 from paddle_sam.core.weights import manifest, weights_dir
 from paddle_sam.errors import CheckpointError, ConfigError
@@ -35,7 +35,7 @@ class Assembled:
     alignment: dict | None  # the crop it is trained on, where the source files say
 
 
-def assemble(config: SAMConfig, resumed: dict | None = None) -> Assembled:
+def assemble(config: SAMOptions, resumed: dict | None = None) -> Assembled:
     """Build the network to train; frozen parts take no gradient.
 
     Args:
@@ -74,7 +74,7 @@ def assemble(config: SAMConfig, resumed: dict | None = None) -> Assembled:
     return assembled
 
 
-def build_loss(config: SAMConfig, latent_avg: paddle.Tensor) -> SAMLoss:
+def build_loss(config: SAMOptions, latent_avg: paddle.Tensor) -> SAMLoss:
     """The losses that the options ask for, with their frozen networks."""
     factors = {
         field.name: getattr(config, _option_of(field.name))
@@ -99,7 +99,7 @@ def build_loss(config: SAMConfig, latent_avg: paddle.Tensor) -> SAMLoss:
     )
 
 
-def weight_path(config: SAMConfig, name: str) -> Path:
+def weight_path(config: SAMOptions, name: str) -> Path:
     """The file that option `name` means.
 
     A published file name (`.pt`, `.pth`) stands for the converted file beside it, and a file that
@@ -133,7 +133,7 @@ def _way_to(file: Path) -> str:
     )
 
 
-def _load(config: SAMConfig, option: str, kind: type) -> paddle.nn.Layer:
+def _load(config: SAMOptions, option: str, kind: type) -> paddle.nn.Layer:
     path = weight_path(config, option)
     network = load(path, device=config.device)
     if not isinstance(network, kind):
@@ -149,7 +149,7 @@ def _option_of(loss: str) -> str:
     return f"{name}_lambda_{variant}" if variant in ("aging", "crop") and name else f"{loss}_lambda"
 
 
-def _from_checkpoint(config: SAMConfig) -> Assembled:
+def _from_checkpoint(config: SAMOptions) -> Assembled:
     path = weight_path(config, "checkpoint_path")
     content = read_file(path)
     if content["kind"] != config.task:
@@ -166,7 +166,7 @@ def _from_checkpoint(config: SAMConfig) -> Assembled:
     return Assembled(network, arch, content.get("alignment"))
 
 
-def _from_parts(config: SAMConfig) -> Assembled:
+def _from_parts(config: SAMOptions) -> Assembled:
     generator_path = weight_path(config, "stylegan_weights")
     generator_file = read_file(generator_path)
     if "g_ema" not in generator_file["networks"]:
@@ -198,7 +198,7 @@ def _from_parts(config: SAMConfig) -> Assembled:
 class _PspFile:
     """The inversion encoder in a pSp file, or in a SAM file as its frozen part."""
 
-    def __init__(self, config: SAMConfig):
+    def __init__(self, config: SAMOptions):
         self.path = weight_path(config, "pretrained_psp_path")
         content = read_file(self.path)
         if content["kind"] not in ("psp", "sam"):
@@ -247,7 +247,7 @@ def _latent_avg(generator_file: dict, network: SAM, psp: _PspFile | None) -> np.
     return np.broadcast_to(mean, network.latent_avg.shape).astype("float32")
 
 
-def _start_encoder(encoder, config: SAMConfig, psp: _PspFile | None) -> None:
+def _start_encoder(encoder, config: SAMOptions, psp: _PspFile | None) -> None:
     """Copy the body of a trained network into a new encoder; its age channel stays random.
 
     The filters of further input channels are drawn from N(0, 1), as the published training does.

@@ -15,7 +15,7 @@ UNIFORM = "uniform_random"
 
 
 @dataclasses.dataclass(frozen=True)
-class SAMConfig:
+class SAMOptions:
     """One training run. `opt.json` in the run's folder keeps it."""
 
     # What to train, from what
@@ -205,7 +205,7 @@ def target_ages(text: str) -> tuple[int, ...]:
     return ages
 
 
-def data_folders(config: SAMConfig, split: str) -> tuple[str, str]:
+def data_folders(config: SAMOptions, split: str) -> tuple[str, str]:
     """Folders (source, target) of the `train` or `test` split; the target may be empty.
 
     `--train_data` and `--test_data` come first. Otherwise the `--datasets` file is asked, JSON of

@@ -8,9 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from paddle_sam.ageing.train.networks import assemble, build_loss
-from paddle_sam.ageing.train.options import SAMConfig, data_folders
+from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.ageing.train.trainer import SAMTrainer
-from paddle_sam.core.runtime import seed_everything
+from paddle_sam.core.device import seed_everything
 from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.imagesets.loader import Batch, BatchLoader
 from paddle_sam.options import to_json
@@ -19,7 +19,7 @@ from paddle_sam.training.distributed import join_world
 from paddle_sam.training.loop import Intervals, Run, check_options, prepare_folder
 
 
-def train_sam(config: SAMConfig) -> Path:
+def train_sam(config: SAMOptions) -> Path:
     """Train, or go on training, in `config.exp_dir`; returns that folder.
 
     Raises:
@@ -61,7 +61,7 @@ def train_sam(config: SAMConfig) -> Path:
     return folder
 
 
-def _loader(config: SAMConfig, data: ImagePairs, workers: int, trainer: SAMTrainer) -> BatchLoader:
+def _loader(config: SAMOptions, data: ImagePairs, workers: int, trainer: SAMTrainer) -> BatchLoader:
     return BatchLoader(
         data,
         trainer.network.input_size,

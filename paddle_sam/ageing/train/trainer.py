@@ -16,10 +16,10 @@ import paddle
 
 from paddle_sam.ageing.losses import MAX_AGE, Reference, SAMLoss
 from paddle_sam.ageing.train.networks import Assembled
-from paddle_sam.ageing.train.options import SAMConfig, target_ages
+from paddle_sam.ageing.train.options import SAMOptions, target_ages
+from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import to_uint8
-from paddle_sam.core.panels import captioned_grid
-from paddle_sam.core.runtime import seed_of
+from paddle_sam.core.sheets import captioned_grid
 from paddle_sam.core.weight_file import load_strict
 from paddle_sam.errors import TrainingError
 from paddle_sam.imagesets.loader import Batch
@@ -54,7 +54,7 @@ class Task:
         return self.ages is not None
 
 
-def draw_task(config: SAMConfig, step: int, stream: int = 2) -> Task:
+def draw_task(config: SAMOptions, step: int, stream: int = 2) -> Task:
     """Draw a step's ages; a function of the seed and the step, whatever ran before."""
     rng = np.random.default_rng((config.seed, stream, step))
     if config.task == "psp" or rng.random() <= SAME_AGE_SHARE:
@@ -75,7 +75,7 @@ class SAMTrainer:
     """
 
     def __init__(
-        self, assembled: Assembled, loss: SAMLoss, config: SAMConfig, world: World | None = None
+        self, assembled: Assembled, loss: SAMLoss, config: SAMOptions, world: World | None = None
     ):
         self.assembled = assembled
         self.network = assembled.network
@@ -301,7 +301,7 @@ class _Outcome:
         return "\n".join(lines)
 
 
-def _make_optimizer(network, config: SAMConfig):
+def _make_optimizer(network, config: SAMOptions):
     trainable = [p for p in network.parameters() if not p.stop_gradient]
     if config.optim_name == "adam":
         return paddle.optimizer.Adam(config.learning_rate, parameters=trainable)

@@ -13,7 +13,7 @@ from paddle_sam.core.images import decode_image, resize
 from paddle_sam.errors import FaceNotFoundError, ImageError, PaddleSamError
 from paddle_sam.imagesets.prepare import defects as inspection
 from paddle_sam.imagesets.prepare.inputs import Task
-from paddle_sam.imagesets.prepare.options import PrepareConfig
+from paddle_sam.imagesets.prepare.options import PrepareOptions
 from paddle_sam.imagesets.prepare.squares import cut_square, side_of, square_finder
 from paddle_sam.imagesets.prepare.upscale import upscaler
 
@@ -62,7 +62,7 @@ class Examiner:
         PaddleSamError: what finds faces, or enlarges, cannot be used.
     """
 
-    def __init__(self, config: PrepareConfig):
+    def __init__(self, config: PrepareOptions):
         self._config = config
         self._find_squares = square_finder(config)
         self._enlarge = upscaler(config.upscale)
@@ -149,11 +149,11 @@ def _thumbnail(image: np.ndarray) -> bytes:
     return encode(sheet, "jpg")
 
 
-_config: PrepareConfig | None = None  # of a worker process
+_config: PrepareOptions | None = None  # of a worker process
 _examiner: Examiner | None = None
 
 
-def start_worker(config: PrepareConfig) -> None:
+def start_worker(config: PrepareOptions) -> None:
     """Set this process up for `examine`."""
     global _config
     _config = config

@@ -12,7 +12,7 @@ AUGMENTATIONS = ("mirror", "colour", "sharpness", "blur", "contrast", "crop")
 
 
 @dataclasses.dataclass(frozen=True)
-class AlignFolderConfig:
+class AlignFolderOptions:
     """Options of `scripts/align_all_parallel.py`."""
 
     root_path: str = option("", "folder of photographs, at any depth")
@@ -39,7 +39,7 @@ class AlignFolderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PrepareConfig:
+class PrepareOptions:
     """From any pictures to a data set of squares of one size."""
 
     data_path: str = option("", "folders and archives (zip, tar, tar.gz) of images, by commas")
@@ -132,7 +132,7 @@ class PrepareConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RankConfig:
+class RankOptions:
     """Images, and the discriminator that judges them."""
 
     data_path: str = option("", "folder or archive of images to rank")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from paddle_sam.core.device import cpu_threads
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.processes import in_processes
-from paddle_sam.core.runtime import cpu_threads
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ArchiveImage, read_source, write_archive
 from paddle_sam.imagesets.prepare.augmentation import augment
@@ -33,7 +33,7 @@ from paddle_sam.imagesets.prepare.inputs import (
     list_tasks,
 )
 from paddle_sam.imagesets.prepare.journal import Journal
-from paddle_sam.imagesets.prepare.options import AUGMENTATIONS, PrepareConfig
+from paddle_sam.imagesets.prepare.options import AUGMENTATIONS, PrepareOptions
 from paddle_sam.imagesets.prepare.report import Copy, Item, counts, write_report
 from paddle_sam.options import parse_names
 
@@ -62,7 +62,7 @@ class Summary:
         return f"{kept}{copies}{dropped} (why: {self.report})"
 
 
-def prepare_dataset(config: PrepareConfig) -> Summary:
+def prepare_dataset(config: PrepareOptions) -> Summary:
     """Make `config.output`, and beside it `NAME_report` with what was kept and dropped.
 
     Work in progress is kept in `NAME_work` beside it: the same call goes on after a kill, and ends
@@ -99,7 +99,7 @@ def prepare_dataset(config: PrepareConfig) -> Summary:
     return Summary(output if kept else None, report, counts(items))
 
 
-def _examine_all(tasks: Sequence[Task], journal: Journal, config: PrepareConfig) -> list[Item]:
+def _examine_all(tasks: Sequence[Task], journal: Journal, config: PrepareOptions) -> list[Item]:
     """Examine what is not in the journal yet; give what was found in all, in the tasks' order."""
     unfinished = [task for task in tasks if not journal.has(task.name, task.stamp)]
     died = [(Found("unreadable", "the process that read it died (out of memory?)"), b"")]
@@ -156,7 +156,7 @@ def _make_copy(task: _Copy) -> tuple[bytes, list[str]]:
     return encode(image, task.format), done
 
 
-def _add_copies(kept: Sequence[Item], journal: Journal, config: PrepareConfig) -> None:
+def _add_copies(kept: Sequence[Item], journal: Journal, config: PrepareOptions) -> None:
     """Make altered copies of what is kept, as far as the journal has none of them yet."""
     names = tuple(parse_names(config.augmentations, AUGMENTATIONS, "--augmentations"))
     copies = {
@@ -180,7 +180,7 @@ def _add_copies(kept: Sequence[Item], journal: Journal, config: PrepareConfig) -
         item.copies = [*item.copies, Copy(done, journal.image(key, 0))]
 
 
-def _run(function: Callable, tasks: Sequence, config: PrepareConfig, died, title: str) -> Iterator:
+def _run(function: Callable, tasks: Sequence, config: PrepareOptions, died, title: str) -> Iterator:
     """The results of all tasks, as they come, under a progress bar."""
     workers = config.num_threads or cpu_threads()
     run = in_processes(function, tasks, workers, start=start_worker, arguments=(config,), died=died)

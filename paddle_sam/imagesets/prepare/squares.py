@@ -15,7 +15,7 @@ from paddle_sam.core.images import resize
 from paddle_sam.errors import ConfigError, FaceNotFoundError
 from paddle_sam.faces.alignment import FAINT, CropSettings, crop_quad, cut_out
 from paddle_sam.faces.landmarks import FaceLandmarker
-from paddle_sam.imagesets.prepare.options import PrepareConfig
+from paddle_sam.imagesets.prepare.options import PrepareOptions
 
 OPENCV = "pip install 'opencv-contrib-python-headless<5'"
 _OVERSAMPLE = 4  # FFHQ's
@@ -24,7 +24,7 @@ _CLIPPED = 0.5  # a face that lies less than half in the picture is none
 FindSquares = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def square_finder(config: PrepareConfig) -> FindSquares:
+def square_finder(config: PrepareOptions) -> FindSquares:
     """Give the function that finds the squares of a uint8 RGB image [H, W, 3].
 
     It gives at least one, or raises `FaceNotFoundError`.
@@ -72,7 +72,7 @@ def box_corners(left: float, top: float, right: float, bottom: float) -> np.ndar
 class FaceSquares:
     """The oriented squares around the faces that dlib finds, as FFHQ was cut."""
 
-    def __init__(self, config: PrepareConfig):
+    def __init__(self, config: PrepareOptions):
         self._find = FaceLandmarker().find
         self._settings = CropSettings(config.size, config.face_scale, config.face_offset)
         self._choice = config.face
@@ -92,7 +92,7 @@ class CascadeSquares:
         ConfigError: OpenCV or the cascade cannot be used.
     """
 
-    def __init__(self, config: PrepareConfig):
+    def __init__(self, config: PrepareOptions):
         self._cv2 = import_cv2("CascadeClassifier")
         path = find_cascade(config.cascade)
         self._cascade = self._cv2.CascadeClassifier()

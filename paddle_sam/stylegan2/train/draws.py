@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 import paddle
 
-from paddle_sam.core.runtime import seed_of
+from paddle_sam.core.device import seed_of
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import parse_names
 from paddle_sam.stylegan2.train import ada
-from paddle_sam.stylegan2.train.options import AUGMENTATIONS, StyleGAN2Config
+from paddle_sam.stylegan2.train.options import AUGMENTATIONS, StyleGAN2Options
 from paddle_sam.training.distributed import World
 
 # Streams of random numbers; 20 to 23 are the trainer's.
@@ -37,7 +37,7 @@ class Part:
         return dataclasses.replace(self, places=self.places[self.places % step == 0])
 
 
-def split_batch(config: StyleGAN2Config, group: int, world: World) -> list[Part]:
+def split_batch(config: StyleGAN2Options, group: int, world: World) -> list[Part]:
     """The parts in which a process computes its share of a batch.
 
     Parts hold whole groups of the minibatch deviation, each group neighbouring places, ordered so
@@ -71,7 +71,7 @@ class StepDraws:
     In every method `use` tells apart what the numbers are for.
     """
 
-    def __init__(self, config: StyleGAN2Config):
+    def __init__(self, config: StyleGAN2Options):
         self.config = config
         self._groups = parse_names(config.augment_ops, AUGMENTATIONS, "augment_ops")
 

@@ -20,7 +20,7 @@ from paddle_sam.networks.load import build_empty
 from paddle_sam.networks.stylegan2 import Generator, published_channels
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
-from paddle_sam.stylegan2.train.options import StyleGAN2Config
+from paddle_sam.stylegan2.train.options import StyleGAN2Options
 
 GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"
 Entry = Mapping[str, Any]
@@ -35,7 +35,7 @@ class Archs:
     discriminator: Mapping[str, Any]
 
     @classmethod
-    def of_config(cls, config: StyleGAN2Config) -> Archs:
+    def of_config(cls, config: StyleGAN2Options) -> Archs:
         """What the options say."""
         sizes = [1 << power for power in range(2, config.resolution.bit_length())]
         channels = {size: min(config.channel_base // size, config.channel_max) for size in sizes}
@@ -44,7 +44,7 @@ class Archs:
         return cls({**shared, **generator}, {**shared, "group_size": config.mbstd_group})
 
     @classmethod
-    def of_entries(cls, entries: Entries, config: StyleGAN2Config) -> Archs:
+    def of_entries(cls, entries: Entries, config: StyleGAN2Options) -> Archs:
         """Those of networks in a file, at the size of `config`.
 
         Channels of resolutions that the file lacks halve at each step, as the published do. A
@@ -73,7 +73,7 @@ def at_size(arch: Mapping[str, Any], size: int) -> dict[str, Any]:
     return {**arch, "size": size}
 
 
-def read_start(config: StyleGAN2Config) -> tuple[dict[str, dict[str, Any]], str]:
+def read_start(config: StyleGAN2Options) -> tuple[dict[str, dict[str, Any]], str]:
     """The networks that `--init_from` names, `g_ema` and perhaps `g` and `d`.
 
     Returns:

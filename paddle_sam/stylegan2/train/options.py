@@ -16,7 +16,7 @@ PLENTY_OF_IMAGES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleGAN2Config:
+class StyleGAN2Options:
     """One training run. `opt.json` in the run's folder keeps it."""
 
     # Data and place
@@ -244,5 +244,5 @@ def implied(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     if "g_lr" in values:
         values["d_lr"] = values["g_lr"]
     chosen = values | dict(given)
-    size = chosen.get("resolution", StyleGAN2Config.resolution)
+    size = chosen.get("resolution", StyleGAN2Options.resolution)
     return by_resolution(max(size, 8), max(chosen.get("batch_size", 0), 0)) | values

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from paddle_sam.core.device import seed_everything
 from paddle_sam.core.images import save_image, to_uint8
-from paddle_sam.core.panels import grid_columns, tiled
-from paddle_sam.core.runtime import seed_everything
+from paddle_sam.core.sheets import grid_columns, tiled
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSource, read_source
@@ -20,7 +20,7 @@ from paddle_sam.imagesets.loader import Batch, BatchLoader
 from paddle_sam.options import to_json
 from paddle_sam.stylegan2.quality import GeneratedQuality
 from paddle_sam.stylegan2.train.growth import Archs, read_start
-from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Config
+from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from paddle_sam.training.checkpoint import RunCheckpoints
 from paddle_sam.training.distributed import join_world
@@ -30,7 +30,7 @@ _REALS_AT_ONCE = 32
 _CHECKED = 16
 
 
-def train_stylegan2(config: StyleGAN2Config) -> Path:
+def train_stylegan2(config: StyleGAN2Options) -> Path:
     """Train, or go on training, in `config.exp_dir`; returns that folder.
 
     Raises:
@@ -86,14 +86,14 @@ def train_stylegan2(config: StyleGAN2Config) -> Path:
     return folder
 
 
-def augmentation(config: StyleGAN2Config, images: int) -> str:
+def augmentation(config: StyleGAN2Options, images: int) -> str:
     """What `--augment` means for a data set of so many images: `ada`, `fixed` or `none`."""
     if config.augment != "auto":
         return config.augment
     return "ada" if images < PLENTY_OF_IMAGES else "none"
 
 
-def _intervals(config: StyleGAN2Config) -> Intervals:
+def _intervals(config: StyleGAN2Options) -> Intervals:
     return Intervals(
         max_steps=config.steps(config.total_kimg),
         board_interval=config.steps(config.log_kimg),
@@ -103,7 +103,7 @@ def _intervals(config: StyleGAN2Config) -> Intervals:
     )
 
 
-def _images(config: StyleGAN2Config) -> ImagePairs:
+def _images(config: StyleGAN2Options) -> ImagePairs:
     """The training images, of which some from all over are checked to be large enough squares."""
     data = ImagePairs(config.train_data)
     for source in spread(data, _CHECKED).sources:
@@ -122,7 +122,7 @@ def _check_square(source: ImageSource, resolution: int) -> None:
         )
 
 
-def _loader(data: ImagePairs, config: StyleGAN2Config, cache: bool = False) -> BatchLoader:
+def _loader(data: ImagePairs, config: StyleGAN2Options, cache: bool = False) -> BatchLoader:
     return BatchLoader(
         data,
         config.resolution,
@@ -140,7 +140,7 @@ def spread(data: ImagePairs, count: int) -> ImagePairs:
     return ImagePairs([data.sources[index] for index in chosen])
 
 
-def _judge(config: StyleGAN2Config, data: ImagePairs) -> GeneratedQuality | None:
+def _judge(config: StyleGAN2Options, data: ImagePairs) -> GeneratedQuality | None:
     chosen = spread(data, config.metric_images)
 
     def reals() -> Iterator[np.ndarray]:
@@ -163,7 +163,7 @@ def _save_snapshot(folder: Path, trainer: StyleGAN2Trainer, step: int, panel: np
     save_image(folder / "samples" / f"fakes_{kimg}.png", panel)
 
 
-def _save_reals(folder: Path, data: ImagePairs, config: StyleGAN2Config) -> None:
+def _save_reals(folder: Path, data: ImagePairs, config: StyleGAN2Options) -> None:
     """A grid of real images as they are trained on, to compare the generated ones with."""
     path = folder / "samples" / "reals.png"
     columns = grid_columns(config.resolution)

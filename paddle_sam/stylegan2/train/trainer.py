@@ -23,9 +23,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import to_uint8
-from paddle_sam.core.panels import grid_columns, tiled
-from paddle_sam.core.runtime import seed_of
+from paddle_sam.core.sheets import grid_columns, tiled
 from paddle_sam.errors import TrainingError
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.imagesets.transforms import shrunk
@@ -39,7 +39,7 @@ from paddle_sam.stylegan2.train.growth import (
     freeze_first,
     take_over,
 )
-from paddle_sam.stylegan2.train.options import StyleGAN2Config
+from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.amp import MixedPrecision
 from paddle_sam.training.distributed import (
     World,
@@ -79,7 +79,7 @@ class StyleGAN2Trainer:
     def __init__(
         self,
         archs: Archs,
-        config: StyleGAN2Config,
+        config: StyleGAN2Options,
         augmentation: str = "none",
         start: Entries | None = None,
         judge: Judge | None = None,
@@ -371,7 +371,7 @@ class StyleGAN2Trainer:
         return dict(network.named_parameters())
 
 
-def averaging(config: StyleGAN2Config, step: int) -> float:
+def averaging(config: StyleGAN2Options, step: int) -> float:
     """Decay of the averaged generator at `step`: half of it is forgotten in `ema_kimg`.
 
     In the beginning sooner: in the `ema_rampup`-th part of what has been trained on.

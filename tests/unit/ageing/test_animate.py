@@ -6,7 +6,7 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.ageing.animate import frame_ages, interpolate, render_between, there_and_back
-from paddle_sam.ageing.editing_options import AnimationConfig
+from paddle_sam.ageing.editing_options import AnimationOptions
 from paddle_sam.errors import ConfigError
 from scripts.animate import main as animate
 
@@ -69,6 +69,6 @@ def test_the_command_writes_each_format_for_each_face(tmp_path, capsys):
 
 
 def test_formats_are_checked():
-    assert AnimationConfig(formats="mp4, GIF,.mp4").suffixes == [".mp4", ".gif"]
+    assert AnimationOptions(formats="mp4, GIF,.mp4").suffixes == [".mp4", ".gif"]
     with pytest.raises(ConfigError, match="--formats: expected mp4, gif or webp, found 'avi'"):
-        _ = AnimationConfig(formats="mp4,avi").suffixes
+        _ = AnimationOptions(formats="mp4,avi").suffixes

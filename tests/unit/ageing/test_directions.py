@@ -13,7 +13,7 @@ from paddle_sam.ageing.directions import (
     read_directions,
     save_directions,
 )
-from paddle_sam.ageing.editing_options import EditConfig
+from paddle_sam.ageing.editing_options import EditOptions
 from paddle_sam.ageing.edits import chain, shift, strengthen
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.stylegan2 import Generator
@@ -191,4 +191,4 @@ def test_files_that_hold_no_directions_are_explained(tmp_path, capsys):
 )
 def test_what_to_explore_is_checked(option, words):
     with pytest.raises(ConfigError, match=words):
-        _ = EditConfig(**option).names, EditConfig(**option).steps
+        _ = EditOptions(**option).names, EditOptions(**option).steps

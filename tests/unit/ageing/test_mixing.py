@@ -6,7 +6,11 @@ from PIL import Image
 
 from paddle_sam.ageing import mixing as style_mixing
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.editing_options import ReferenceConfig, StyleMixingConfig, parse_latent_mask
+from paddle_sam.ageing.editing_options import (
+    ReferenceOptions,
+    StyleMixingOptions,
+    parse_latent_mask,
+)
 from paddle_sam.ageing.mixing import Donors, mix_photos, random_codes, read_paths
 from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.errors import ConfigError
@@ -46,7 +50,7 @@ def mixed_images(config, donors):
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_without_keep_age_it_is_the_networks_own_style_mixing(pipeline, crops, alpha):
-    config = StyleMixingConfig(
+    config = StyleMixingOptions(
         data_path=str(crops), no_align=True, target_age="10,70", latent_mask="4,9", mix_alpha=alpha
     )
     codes = random_codes(pipeline, 2, seed=1, truncation=1.0)
@@ -69,7 +73,7 @@ def test_without_keep_age_it_is_the_networks_own_style_mixing(pipeline, crops, a
 
 def test_keep_age_adds_what_ageing_changes(pipeline, crops):
     """With every code replaced, the donor itself is aged: to its code the residual is added."""
-    config = StyleMixingConfig(
+    config = StyleMixingOptions(
         data_path=str(crops / "a.png"), no_align=True, target_age="70", latent_mask="0-9"
     )
     codes = random_codes(pipeline, 1, seed=1, truncation=0.7)
@@ -84,7 +88,7 @@ def test_keep_age_adds_what_ageing_changes(pipeline, crops):
 
 def test_references_are_aged_to_the_same_age(pipeline, crops, tmp_path):
     (tmp_path / "list.txt").write_text(f"{crops / 'b.png'}\n\n")
-    config = ReferenceConfig(
+    config = ReferenceOptions(
         data_path=str(crops / "a.png"),
         no_align=True,
         ref_images_paths_file=str(tmp_path / "list.txt"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.ageing.options import AgeingConfig, PhotoConfig
+from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
 from paddle_sam.ageing.photos import (
     OtherFormat,
     Photo,
@@ -30,7 +30,7 @@ def test_results_of_every_command_are_no_photographs(tmp_path):
     for folder in ("", "holiday", *results.split()):
         write(tmp_path / folder / "a.png")
     write(tmp_path / "contact_sheet_1.jpg")
-    config = PhotoConfig(data_path=str(tmp_path), exp_dir=str(tmp_path))
+    config = PhotoOptions(data_path=str(tmp_path), exp_dir=str(tmp_path))
     assert [name.as_posix() for name, _ in find_inputs(config)] == ["a.png", "holiday/a.png"]
 
 
@@ -41,13 +41,13 @@ def test_only_the_portrait_s_results_are_examples():
         ({"latent": "a.npz"}, "results"),  # somebody's face, too
         ({"latent": "a.npz", "exp_dir": "mine"}, "mine"),
     ):
-        assert results_folder(AgeingConfig(**options)) == Path(folder)
+        assert results_folder(AgeingOptions(**options)) == Path(folder)
 
 
 def test_masks_are_no_photographs_but_belong_to_them(tmp_path):
     for name in ("a.jpg", "a.mask.png", "b.png", "b.mask.png", "alone.mask.png"):
         write(tmp_path / name)
-    names = [path.name for _, path in find_inputs(PhotoConfig(data_path=str(tmp_path)))]
+    names = [path.name for _, path in find_inputs(PhotoOptions(data_path=str(tmp_path)))]
     assert names == ["a.jpg", "alone.mask.png", "b.png"]
     assert mask_of(tmp_path / "a.jpg") == tmp_path / "a.mask.png"
     assert mask_of(tmp_path / "b.png") == tmp_path / "b.mask.png"

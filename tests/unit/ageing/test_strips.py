@@ -10,7 +10,7 @@ from PIL import Image
 
 from paddle_sam.ageing.losses import face_region
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.options import InferenceConfig
+from paddle_sam.ageing.options import InferenceOptions
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
@@ -109,7 +109,7 @@ def test_identity_of_the_same_face_is_one_and_looks_at_the_face_region(identity)
     crop = rng.integers(0, 256, (256, 256, 3), np.uint8)
     outside = crop.copy()
     outside[:, 225:] = 0  # beyond column 220
-    config = InferenceConfig(identity_path=str(identity))
+    config = InferenceOptions(identity_path=str(identity))
     measures = Measures(config, CropSettings())
     found = measures(crop, np.stack([crop, outside]))["identity"]
     np.testing.assert_allclose(found, 1, atol=1e-5)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from paddle_sam.ageing import ageing
 from paddle_sam.ageing import strips as folders
-from paddle_sam.core import batches, runtime
-from paddle_sam.core.background import InBackground
+from paddle_sam.core import device
+from paddle_sam.core.processes import InBackground
 from paddle_sam.errors import OutputError
 from scripts.inference import main as inference
 from tests.unit.ageing.tiny import tiny_pipeline
@@ -30,19 +30,19 @@ GB = 1 << 30
     ],
 )
 def test_the_batch_fits_into_half_of_the_free_memory(monkeypatch, free, size, gradients, batch):
-    monkeypatch.setattr(batches, "free_memory", lambda: free)
-    assert batches.fitting_batch(size, gradients) == batch
+    monkeypatch.setattr(device, "free_memory", lambda: free)
+    assert device.fitting_batch(size, gradients) == batch
 
 
 def test_a_containers_limit_counts(monkeypatch, tmp_path):
-    free = runtime.free_memory()
+    free = device.free_memory()
     assert 0 < free < 1 << 50
-    monkeypatch.setattr(runtime, "_CGROUPS", ((tmp_path, "max", "current"),))
+    monkeypatch.setattr(device, "_CGROUPS", ((tmp_path, "max", "current"),))
     (tmp_path / "max").write_text("max\n")
-    assert runtime.free_memory() > 1 << 20
+    assert device.free_memory() > 1 << 20
     (tmp_path / "max").write_text("5000\n")
     (tmp_path / "current").write_text("3000\n")
-    assert runtime.free_memory() == 2000
+    assert device.free_memory() == 2000
 
 
 @pytest.mark.parametrize("given", [0, 1, 3])

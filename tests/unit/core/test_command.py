@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from paddle_sam.core.runtime import command, exit_status
+from paddle_sam.core.command import command, exit_status
 from paddle_sam.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.demo.options import DemoConfig
+from paddle_sam.demo.options import DemoOptions
 from paddle_sam.demo.serve import make_demo_server, model_names
 from paddle_sam.demo.sessions import Recent, Session, SessionEndedError, Sessions
 from paddle_sam.demo.state import Demo, Model
@@ -42,14 +42,14 @@ def test_models_of_one_name_stay_apart(tmp_path):
 def test_a_damaged_model_is_noticed_before_the_first_photo(tmp_path):
     (tmp_path / "a.pdparams").write_bytes(b"")
     with pytest.raises(CheckpointError, match="the file is empty"):
-        make_demo_server(DemoConfig(port=0, checkpoint_path=str(tmp_path / "a.pdparams")))
+        make_demo_server(DemoOptions(port=0, checkpoint_path=str(tmp_path / "a.pdparams")))
 
 
 def test_idle_photos_go_although_nobody_asks(monkeypatch):
     sessions = Sessions(idle_seconds=0.2)
     monkeypatch.setattr("paddle_sam.demo.serve.Sessions", lambda *limits: sessions)
     monkeypatch.setattr(Demo, "prepare", lambda self: None)
-    server = make_demo_server(DemoConfig(port=0, device="cpu"))
+    server = make_demo_server(DemoOptions(port=0, device="cpu"))
     session, gone = make_session(), threading.Event()
     weakref.finalize(session, gone.set)
     sessions.add(session)
@@ -63,10 +63,10 @@ def test_addresses_that_cannot_be_used_are_explained(capfd):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port: 127.0.0.1:{port} cannot be used"):
-            make_demo_server(DemoConfig(port=port))
+            make_demo_server(DemoOptions(port=port))
     assert "in use" in capfd.readouterr().err
     with pytest.raises(ConfigError, match="--port: expected 0 to 65535, found 70000"):
-        DemoConfig(port=70000)
+        DemoOptions(port=70000)
 
 
 def test_a_missing_face_detector_is_noticed_before_the_first_photo(pipeline, monkeypatch):
@@ -77,7 +77,7 @@ def test_a_missing_face_detector_is_noticed_before_the_first_photo(pipeline, mon
     monkeypatch.setattr("paddle_sam.demo.serve.load_model", lambda *_: model)
     monkeypatch.setattr("paddle_sam.faces.cutter.FaceLandmarker", missing)
     with pytest.raises(CheckpointError, match="predictor is missing"):
-        make_demo_server(DemoConfig(port=0, device="cpu"))
+        make_demo_server(DemoOptions(port=0, device="cpu"))
 
 
 def make_session():

@@ -3,10 +3,10 @@
 import pytest
 
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.metrics.options import StarGAN2EvaluationConfig
+from paddle_sam.metrics.options import StarGAN2EvaluationOptions
 from paddle_sam.options import parse
-from paddle_sam.stargan2.options import StarGAN2Config
-from paddle_sam.stargan2.translate_options import AlignConfig, SampleConfig, elsewhere
+from paddle_sam.stargan2.options import StarGAN2Options
+from paddle_sam.stargan2.translate_options import AlignOptions, SampleOptions, elsewhere
 
 _NAMES = """
     img_size num_domains latent_dim hidden_dim style_dim lambda_reg lambda_cyc lambda_sty lambda_ds
@@ -17,10 +17,10 @@ _NAMES = """
 """
 PUBLISHED = _NAMES.split()
 MODES = {
-    "train": StarGAN2Config,
-    "sample": SampleConfig,
-    "eval": StarGAN2EvaluationConfig,
-    "align": AlignConfig,
+    "train": StarGAN2Options,
+    "sample": SampleOptions,
+    "eval": StarGAN2EvaluationOptions,
+    "align": AlignOptions,
 }
 
 

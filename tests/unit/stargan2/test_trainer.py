@@ -25,7 +25,7 @@ from paddle_sam.stargan2 import protocol as translation
 from paddle_sam.stargan2 import run as stargan2_run
 from paddle_sam.stargan2 import trainer as stargan2_trainer
 from paddle_sam.stargan2.domains import DomainBatch, Domains
-from paddle_sam.stargan2.options import StarGAN2Config
+from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation
 from paddle_sam.stargan2.system import StarGAN2
 from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
@@ -33,7 +33,7 @@ from paddle_sam.training.checkpoint import RunCheckpoints
 from tests import ROOT
 from tests.unit.training.comparing import assert_equal, records
 
-TINY = StarGAN2Config(
+TINY = StarGAN2Options(
     img_size=32,
     latent_dim=4,
     hidden_dim=8,
@@ -435,7 +435,7 @@ def test_checkpoints_are_weight_files_and_convert_to_the_published_layout(straig
 
 def test_presets_are_the_published_settings():
     def config(*argv):
-        return parse(StarGAN2Config, argv, "", options.PRESETS, options.implied)
+        return parse(StarGAN2Options, argv, "", options.PRESETS, options.implied)
 
     faces, animals = config("--preset", "celeba_hq"), config("--preset", "afhq")
     assert (faces.num_domains, faces.w_hpf, faces.lambda_ds) == (2, 1.0, 1.0)

@@ -15,7 +15,7 @@ from paddle_sam.stylegan2.noise_figures import (
     noise_figure,
     study_noise,
 )
-from paddle_sam.stylegan2.options import FiguresConfig
+from paddle_sam.stylegan2.options import FiguresOptions
 from scripts.figures import main
 from tests.unit.ageing.tiny import save_generator, tiny_generator
 
@@ -64,7 +64,7 @@ def test_the_busiest_square():
 
 
 def test_noise_components_are_nested(generator):
-    config = FiguresConfig(component_seeds="1967", tile_size=TILE)
+    config = FiguresOptions(component_seeds="1967", tile_size=TILE)
     figure = components_figure(config, generator)
     assert figure.shape == (12 + 2 * (TILE + 4), TILE // 2 + 4 * (TILE + 4), 3)
     code = generator.seed_codes([1967], config.truncation)
@@ -78,7 +78,7 @@ def test_noise_components_are_nested(generator):
 
 
 def test_noise_figure(generator):
-    config = FiguresConfig(noise_seeds="1,2,3", noise_draws=5, tile_size=64)
+    config = FiguresOptions(noise_seeds="1,2,3", noise_draws=5, tile_size=64)
     figure = noise_figure(config, generator)
     assert figure.shape == (12 + 3 * 68, 32 + 3 * 68, 3)
     study = study_noise(generator, generator.seed_codes([2], 0.7), 5)
@@ -89,7 +89,7 @@ def test_noise_figure(generator):
 
 
 def test_mixing_rows_take_their_styles_from_the_columns(generator):
-    config = FiguresConfig(
+    config = FiguresOptions(
         mix_columns="10,11,12", mix_rows="1,2,3", mix_styles="coarse,0-5,fine", tile_size=TILE
     )
     figure = mixing_figure(config, generator)
@@ -103,11 +103,11 @@ def test_mixing_rows_take_their_styles_from_the_columns(generator):
         same(tile_at(figure, row, 3), generator.render(mixed)[0])
     for styles in ("coarse,fine", "coarse,fine,x", "0-3,0-8,0"):
         with pytest.raises(ConfigError, match="--mix_styles: "):
-            mixing_figure(FiguresConfig(mix_rows="1,2,3", mix_styles=styles), generator)
+            mixing_figure(FiguresOptions(mix_rows="1,2,3", mix_styles=styles), generator)
 
 
 def test_truncation_goes_through_the_average_to_the_opposite(generator):
-    config = FiguresConfig(truncation_seeds="4,9", psis="1,0,-1", tile_size=TILE)
+    config = FiguresOptions(truncation_seeds="4,9", psis="1,0,-1", tile_size=TILE)
     figure = truncation_figure(config, generator)
     assert figure.shape == (12 + 2 * TILE, TILE // 2 + 3 * TILE, 3)
     same(tile_at(figure, 0, 1), tile_at(figure, 1, 1))
@@ -116,13 +116,13 @@ def test_truncation_goes_through_the_average_to_the_opposite(generator):
 
 
 def test_uncurated_images_are_packed_by_size(generator):
-    config = FiguresConfig(uncurated_rows=1, uncurated_levels="0,1,2", tile_size=TILE)
+    config = FiguresOptions(uncurated_rows=1, uncurated_levels="0,1,2", tile_size=TILE)
     figure = uncurated_figure(config, generator)
     assert figure.shape == (TILE, TILE + TILE // 2 + TILE // 4, 3)
     images = generator.render(generator.seed_codes(range(5, 12), 0.7))
     same(figure[:, :TILE], images[0])
     with pytest.raises(ConfigError, match="--uncurated_levels: 5 halvings of 32 px"):
-        uncurated_figure(FiguresConfig(uncurated_levels="5", tile_size=TILE), generator)
+        uncurated_figure(FiguresOptions(uncurated_levels="5", tile_size=TILE), generator)
 
 
 def test_packing_takes_each_image_once_column_by_column():

@@ -5,8 +5,8 @@ import pytest
 from paddle_sam.ageing.options import parse_numbers
 from paddle_sam.errors import ConfigError
 from paddle_sam.stylegan2.options import (
-    FiguresConfig,
-    VideosConfig,
+    FiguresOptions,
+    VideosOptions,
     parse_grid,
     parse_levels,
     parse_seeds,
@@ -66,31 +66,31 @@ def test_numbers_and_levels():
 
 
 def test_names():
-    assert FiguresConfig(figures="noise, mixing,noise").names == ["noise", "mixing"]
+    assert FiguresOptions(figures="noise, mixing,noise").names == ["noise", "mixing"]
     with pytest.raises(ConfigError, match="--figures: expected some of uncurated, .*found 'nois'"):
-        FiguresConfig(figures="nois").names  # noqa: B018
+        FiguresOptions(figures="nois").names  # noqa: B018
     with pytest.raises(ConfigError, match="--figures: expected some of .*found none"):
-        FiguresConfig(figures=" ").names  # noqa: B018
+        FiguresOptions(figures=" ").names  # noqa: B018
     with pytest.raises(ConfigError, match="--snapshots: name the folder"):
-        VideosConfig(videos="training").names  # noqa: B018
+        VideosOptions(videos="training").names  # noqa: B018
     with pytest.raises(ConfigError, match="--snapshots: is used by --videos training only"):
-        VideosConfig(snapshots="log").names  # noqa: B018
+        VideosOptions(snapshots="log").names  # noqa: B018
 
 
 def test_bit_rates():
-    assert VideosConfig().bits_per_second is None
-    assert VideosConfig(bitrate="5M").bits_per_second == 5_000_000
-    assert VideosConfig(bitrate="800k").bits_per_second == 800_000
+    assert VideosOptions().bits_per_second is None
+    assert VideosOptions(bitrate="5M").bits_per_second == 5_000_000
+    assert VideosOptions(bitrate="800k").bits_per_second == 800_000
     for text in ("5 Mbit", "M", "-5M", "10", "9999M"):
         with pytest.raises(ConfigError, match="--bitrate: expected bits per second such as 5M"):
-            VideosConfig(bitrate=text).bits_per_second  # noqa: B018
+            VideosOptions(bitrate=text).bits_per_second  # noqa: B018
 
 
 def test_lengths():
-    assert VideosConfig(duration=2.5, fps=20, smoothing=0.2).frames == 50
-    assert VideosConfig(duration=0.1, fps=1).frames == 2
+    assert VideosOptions(duration=2.5, fps=20, smoothing=0.2).frames == 50
+    assert VideosOptions(duration=0.1, fps=1).frames == 2
     with pytest.raises(ConfigError, match=r"--smoothing: expected at most a quarter of --duration"):
-        VideosConfig(duration=3.0, smoothing=1.0)
-    assert VideosConfig(duration=3.0, fps=10).smoothing_frames == 7.5
-    assert VideosConfig(duration=60.0, fps=10).smoothing_frames == 10
-    assert VideosConfig(duration=60.0, fps=10, smoothing=2.5).smoothing_frames == 25
+        VideosOptions(duration=3.0, smoothing=1.0)
+    assert VideosOptions(duration=3.0, fps=10).smoothing_frames == 7.5
+    assert VideosOptions(duration=60.0, fps=10).smoothing_frames == 10
+    assert VideosOptions(duration=60.0, fps=10, smoothing=2.5).smoothing_frames == 25

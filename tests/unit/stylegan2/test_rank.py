@@ -13,7 +13,7 @@ from paddle_sam.core.weight_file import save_file
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import open_image_set, read_description, write_archive
-from paddle_sam.imagesets.prepare.options import RankConfig
+from paddle_sam.imagesets.prepare.options import RankOptions
 from paddle_sam.networks.load import load
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
@@ -54,7 +54,7 @@ def folder(tmp_path):
 
 def config(weights, tmp_path, **options):
     fixed = {"checkpoint_path": str(weights), "exp_dir": str(tmp_path / "out"), "num_threads": 0}
-    return from_dict(RankConfig, {**fixed, **options})
+    return from_dict(RankOptions, {**fixed, **options})
 
 
 def table(folder):
@@ -175,7 +175,7 @@ def test_samples_of_seeds_are_ranked(weights, tmp_path):
 
 def test_the_embedded_discriminator_knows_noise_from_what_its_generator_makes(tmp_path):
     options = {"exp_dir": str(tmp_path / "out"), "samples": 8, "num_threads": 0, "engine": "eager"}
-    rank_images(from_dict(RankConfig, options))
+    rank_images(from_dict(RankOptions, options))
     random = np.random.default_rng(0)
     for index in range(4):
         noise = random.integers(0, 256, (64, 64, 3), np.uint8)
@@ -199,7 +199,7 @@ def test_the_embedded_discriminator_knows_noise_from_what_its_generator_makes(tm
 )
 def test_options_that_cannot_work(options, message):
     with pytest.raises(ConfigError, match=message):
-        from_dict(RankConfig, options)
+        from_dict(RankOptions, options)
 
 
 def test_results_among_the_images(weights, folder, tmp_path):

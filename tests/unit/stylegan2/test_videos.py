@@ -6,7 +6,7 @@ import pytest
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.stylegan2.generator import StyleGenerator, mix
-from paddle_sam.stylegan2.options import VideosConfig
+from paddle_sam.stylegan2.options import VideosOptions
 from paddle_sam.stylegan2.training_video import crossfade, find_snapshots, training_frames
 from paddle_sam.stylegan2.videos import mixing_frames, smooth_walk, walk_codes, walk_frames
 from scripts.video import main
@@ -51,7 +51,7 @@ def test_smoothing_is_a_circular_gaussian():
 
 
 def test_the_walk_is_a_grid_of_walkers(generator):
-    config = VideosConfig(grid="3x2", **SHORT)
+    config = VideosOptions(grid="3x2", **SHORT)
     frames = list(walk_frames(config, generator))
     assert len(frames) == 12 and frames[0].shape == (2 * TILE, 3 * TILE, 3)
     codes = list(walk_codes(config, generator, 6))
@@ -65,7 +65,7 @@ def test_the_walk_is_a_grid_of_walkers(generator):
 
 @pytest.mark.parametrize(("styles", "taken"), [("coarse", range(2)), ("fine", range(4, 8))])
 def test_destinations_take_styles_of_the_walker(generator, styles, taken):
-    config = VideosConfig(destinations="3,4", labels=False, **SHORT)
+    config = VideosOptions(destinations="3,4", labels=False, **SHORT)
     frames = list(mixing_frames(config, generator, styles))
     assert len(frames) == 12 and frames[0].shape == (2 * TILE, 3 * TILE, 3)
     fixed = generator.seed_codes([3, 4], 0.7)
@@ -77,7 +77,7 @@ def test_destinations_take_styles_of_the_walker(generator, styles, taken):
     top = np.hstack(list(generator.render(fixed)))
     for frame in frames:  # these stand still
         np.testing.assert_array_equal(frame[:TILE, TILE:], top)
-    labelled = next(mixing_frames(VideosConfig(destinations="3,4", **SHORT), generator, styles))
+    labelled = next(mixing_frames(VideosOptions(destinations="3,4", **SHORT), generator, styles))
     assert labelled.shape[0] > 2 * TILE and labelled.shape[1] > 3 * TILE
 
 
@@ -89,7 +89,7 @@ def test_snapshots_are_in_the_order_of_training(run, tmp_path):
 
 
 def test_training_shows_the_same_seeds_in_every_snapshot(run):
-    config = VideosConfig(
+    config = VideosOptions(
         videos="training", snapshots=str(run), grid="2x1", seed=4, fps=8, duration=1, smoothing=0.1,
         tile_size=TILE, labels=False,
     )  # fmt: skip
@@ -99,17 +99,19 @@ def test_training_shows_the_same_seeds_in_every_snapshot(run):
         one = StyleGenerator(tiny_generator(seed=seed))
         want = np.hstack(list(one.render(one.seed_codes([4, 5], 0.7))))
         assert np.abs(frame.astype(int) - want).max() <= 1
-    labelled = list(training_frames(VideosConfig(**{**vars(config), "labels": True})))
+    labelled = list(training_frames(VideosOptions(**{**vars(config), "labels": True})))
     assert labelled[0].shape == (TILE + 12, 2 * TILE, 3)
     assert (labelled[0][TILE:] != labelled[-1][TILE:]).any()  # 9 kimg, 200 kimg
-    cut = list(training_frames(VideosConfig(**{**vars(config), "fade": False})))
+    cut = list(training_frames(VideosOptions(**{**vars(config), "fade": False})))
     assert len({frame.tobytes() for frame in cut}) == 3 < len({f.tobytes() for f in frames})
 
 
 def test_snapshots_of_a_network_that_grew_are_shown_at_its_last_size(tmp_path):
     for kimg, size in ((1, 128), (2, 256)):
         save_generator(tmp_path / f"network_{kimg}.pdparams", tiny_generator(size))
-    config = VideosConfig(videos="training", snapshots=str(tmp_path), grid="1x1", fps=3, duration=1)
+    config = VideosOptions(
+        videos="training", snapshots=str(tmp_path), grid="1x1", fps=3, duration=1
+    )
     shapes = {frame.shape for frame in training_frames(config)}
     assert shapes == {(256 + 42, 256, 3)}
 

@@ -6,7 +6,7 @@ import time
 import paddle
 import pytest
 
-from paddle_sam.core.runtime import resolve_device
+from paddle_sam.core.device import resolve_device
 from paddle_sam.errors import ConfigError
 from paddle_sam.training.distributed import World, join_world, meet
 

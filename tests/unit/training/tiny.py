@@ -9,7 +9,7 @@ import paddle
 from PIL import Image
 
 from paddle_sam.ageing.train.networks import assemble, build_loss
-from paddle_sam.ageing.train.options import SAMConfig
+from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.imagesets.loader import Batch
@@ -98,7 +98,7 @@ def command_line(folder: Path, **changes) -> list[str]:
 
 def trainer(folder: Path, **changes) -> SAMTrainer:
     """A trainer on the files in `folder`; two calls with equal options give equal networks."""
-    config = SAMConfig(**options(folder, **changes))
+    config = SAMOptions(**options(folder, **changes))
     paddle.seed(1)
     assembled = assemble(config)
     return SAMTrainer(assembled, build_loss(config, assembled.network.latent_avg), config)

@@ -3,14 +3,14 @@ import paddle
 import pytest
 
 from paddle_sam.ageing.train.networks import assemble, build_loss, new_encoder, weight_path
-from paddle_sam.ageing.train.options import SAMConfig
+from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.core.weight_file import read_file, save_file
 from paddle_sam.errors import CheckpointError, ConfigError
 from tests.unit.training import tiny
 
 
 def _config(files, **changes):
-    return SAMConfig(**tiny.options(files, **changes))
+    return SAMOptions(**tiny.options(files, **changes))
 
 
 def _state(path, kind):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import paddle_sam
-from paddle_sam.ageing.train.age_options import AgeConfig
+from paddle_sam.ageing.train.age_options import AgeOptions
 from paddle_sam.ageing.train.age_run import _split, train_age
 from paddle_sam.ageing.train.age_trainer import errors_by_decade, start_from_vgg
 from paddle_sam.core.weight_file import read_file
@@ -49,7 +49,7 @@ def _config(faces, folder, **changes):
         "cache_images": True,
         "device": "cpu",
     }
-    return AgeConfig(exp_dir=str(folder), train_data=str(faces), **{**options, **changes})
+    return AgeOptions(exp_dir=str(folder), train_data=str(faces), **{**options, **changes})
 
 
 def test_learns_ages_and_writes_what_sam_training_takes(faces, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.ageing.train.options import SAMConfig
+from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.ageing.train.trainer import SAME_AGE_SHARE, Task, draw_task
 from paddle_sam.errors import ConfigError, TrainingError
 from paddle_sam.imagesets.loader import Batch
@@ -174,7 +174,7 @@ def test_a_loss_that_is_no_number_stops_before_any_parameter_changes(files):
 
 
 def test_a_third_of_the_steps_keeps_the_age_and_the_others_cover_the_century():
-    config = SAMConfig(batch_size=4)
+    config = SAMOptions(batch_size=4)
     tasks = [draw_task(config, step) for step in range(3000)]
     same = sum(task.ages is None for task in tasks) / len(tasks)
     assert same == pytest.approx(SAME_AGE_SHARE, abs=0.03)
@@ -187,7 +187,7 @@ def test_a_third_of_the_steps_keeps_the_age_and_the_others_cover_the_century():
 
 
 def test_target_ages_can_be_restricted():
-    config = SAMConfig(target_age="20,80")
+    config = SAMOptions(target_age="20,80")
     tasks = [draw_task(config, step) for step in range(50)]
     found = {float(age) for task in tasks if task.ages is not None for age in task.ages}
     assert found == {np.float32(0.2), np.float32(0.8)}

@@ -27,7 +27,7 @@ from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.imagesets.prepare.augmentation import augment
 from paddle_sam.imagesets.prepare.examine import encode
-from paddle_sam.imagesets.prepare.options import AUGMENTATIONS, PrepareConfig
+from paddle_sam.imagesets.prepare.options import AUGMENTATIONS, PrepareOptions
 from paddle_sam.imagesets.prepare.prepare import prepare_dataset
 from paddle_sam.options import from_dict
 from scripts.prepare_dataset import main
@@ -48,8 +48,8 @@ def inputs(root: Path) -> str:
     return f"{root},{root}.zip"
 
 
-def config(**options) -> PrepareConfig:
-    return from_dict(PrepareConfig, {"size": SIZE, "num_threads": 2, **options})
+def config(**options) -> PrepareOptions:
+    return from_dict(PrepareOptions, {"size": SIZE, "num_threads": 2, **options})
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from paddle_sam.errors import ConfigError, FaceNotFoundError
 from paddle_sam.faces.alignment import CropSettings, align
 from paddle_sam.faces.landmarks import Face
 from paddle_sam.imagesets.prepare import squares
-from paddle_sam.imagesets.prepare.options import PrepareConfig
+from paddle_sam.imagesets.prepare.options import PrepareOptions
 from paddle_sam.imagesets.prepare.squares import (
     box_corners,
     cut_square,
@@ -35,7 +35,7 @@ LBP = skimage.data.lbp_frontal_face_cascade_filename()
 
 
 def config(**options):
-    return PrepareConfig(data_path="x", output="x.zip", **options)
+    return PrepareOptions(data_path="x", output="x.zip", **options)
 
 
 def test_the_middle():

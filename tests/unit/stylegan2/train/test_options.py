@@ -8,13 +8,13 @@ import pytest
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import check_resumable, parse
 from paddle_sam.stylegan2.train import options
-from paddle_sam.stylegan2.train.options import StyleGAN2Config
+from paddle_sam.stylegan2.train.options import StyleGAN2Options
 
-SMALL = StyleGAN2Config(resolution=16, batch_size=4)
+SMALL = StyleGAN2Options(resolution=16, batch_size=4)
 
 
 def config_of(*argv):
-    return parse(StyleGAN2Config, argv, "", options.PRESETS, options.implied)
+    return parse(StyleGAN2Options, argv, "", options.PRESETS, options.implied)
 
 
 def test_presets_follow_resolution_and_batch():
@@ -28,7 +28,7 @@ def test_presets_follow_resolution_and_batch():
     paper = config_of("--preset", "stylegan2")
     assert (paper.r1_gamma, paper.d_lr, paper.mapping_layers) == (10.0, 0.002, 8)
     assert config_of("--preset", "mini", "--r1_gamma", "3").r1_gamma == 3
-    assert config_of() == StyleGAN2Config(mapping_layers=2, channel_base=16384)
+    assert config_of() == StyleGAN2Options(mapping_layers=2, channel_base=16384)
 
 
 @pytest.mark.parametrize(

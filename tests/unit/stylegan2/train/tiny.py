@@ -7,10 +7,10 @@ import numpy as np
 
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.stylegan2.train.growth import Archs
-from paddle_sam.stylegan2.train.options import StyleGAN2Config
+from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 
-TINY = StyleGAN2Config(
+TINY = StyleGAN2Options(
     resolution=16,
     latent_dim=6,
     mapping_layers=2,

@@ -1,19 +1,15 @@
-"""The one place that knows about devices, threads, seeds and how a command ends."""
+"""Devices, threads, memory and seeds: the one place that knows about them."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
-import functools
 import os
 import random
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
-from paddle_sam.errors import ConfigError, PaddleSamError
+from paddle_sam.errors import ConfigError
 
 
 def resolve_device(name: str = "auto") -> str:
@@ -154,49 +150,22 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-# What Paddle warns about at every import or step, whatever the program does.
-_PADDLE_NOISE = ("No ccache found", "When training, we now always track", r"\s*Non compatible API")
+MOST = 16  # more at once gains nothing, on processors or GPUs
+
+# Feature maps of the decoder's last resolution that one image needs at a time, as multiples of the
+# largest: rendering by Paddle's layers, whose convolutions unfold their input ninefold, and
+# following gradients through them.
+_RENDERING, _WITH_GRADIENTS = 16, 32
+_SHARE = 0.5  # of the free memory
 
 
-def quiet_paddle() -> None:
-    """Keep Paddle's standing messages out of a command's output; call before importing it."""
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    for message in _PADDLE_NOISE:
-        warnings.filterwarnings("ignore", message=message)
+def fitting_batch(output_size: int, gradients: bool = False) -> int:
+    """Images of `output_size` pixels that fit into memory together, 1 to `MOST`.
 
-
-def exit_status(done: int, failed: int) -> int:
-    """What a command over several inputs ends with: 0 all done, 1 some failed, 2 none was done."""
-    return 2 if not done else int(failed > 0)
-
-
-def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Turn `main(argv=None)` into a command: a `PaddleSamError` becomes one printed line.
-
-    So does a full disk, wherever it is noticed. The wrapped function returns the exit status: what
-    `main` returned (None is 0), 2 after an error, 130 after Ctrl-C, 1 where nobody reads on.
+    The largest feature map is taken to be that of the published StyleGAN2, which has
+    32768 / output_size channels, at most 512.
     """
-
-    @functools.wraps(main)
-    def wrapped(argv=None) -> int:
-        quiet_paddle()
-        try:
-            status = main(argv) or 0
-            sys.stdout.flush()
-            return status
-        except PaddleSamError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            return 130
-
-    return wrapped
+    channels = min(32768 // output_size, 512)
+    largest = 4 * channels * output_size**2
+    maps = _WITH_GRADIENTS if gradients else _RENDERING
+    return max(1, min(MOST, int(_SHARE * free_memory()) // (maps * largest)))

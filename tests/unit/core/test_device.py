@@ -8,7 +8,7 @@ import sys
 import pytest
 from paddle.base import core
 
-from paddle_sam.core import runtime
+from paddle_sam.core import device
 from paddle_sam.errors import ConfigError
 
 
@@ -22,22 +22,22 @@ from paddle_sam.errors import ConfigError
 )
 def test_devices_that_are_not_there_are_named(name, message):
     with pytest.raises(ConfigError, match=f"--device: .*{message}"):
-        runtime.resolve_device(name)
+        device.resolve_device(name)
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, [3]), ("1", [])])
 def test_layers_use_all_processors_unless_the_user_says_how_many(monkeypatch, asked, given):
     threads = []
     monkeypatch.setattr(core, "set_num_threads", threads.append)
-    monkeypatch.setattr(runtime, "cpu_threads", lambda: 3)
-    monkeypatch.setattr(runtime, "_ASKED_THREADS", asked)
-    assert runtime.resolve_device("cpu") == "cpu"
+    monkeypatch.setattr(device, "cpu_threads", lambda: 3)
+    monkeypatch.setattr(device, "_ASKED_THREADS", asked)
+    assert device.resolve_device("cpu") == "cpu"
     assert threads == given
 
 
 def test_what_the_user_says_is_read_before_paddle_overwrites_it():
-    lines = "from paddle_sam.core import runtime; import paddle, os;"
-    lines += "print(runtime._ASKED_THREADS, os.environ['OMP_NUM_THREADS'])"
+    lines = "from paddle_sam.core import device; import paddle, os;"
+    lines += "print(device._ASKED_THREADS, os.environ['OMP_NUM_THREADS'])"
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", lines]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
@@ -45,7 +45,7 @@ def test_what_the_user_says_is_read_before_paddle_overwrites_it():
 
 
 def test_a_kill_needs_no_explanation():
-    lines = "import os, signal; from paddle_sam.core.runtime import resolve_device;"
+    lines = "import os, signal; from paddle_sam.core.device import resolve_device;"
     lines += "resolve_device('cpu'); os.kill(os.getpid(), signal.SIGTERM)"
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
     assert done.returncode == -signal.SIGTERM
