@@ -80,7 +80,7 @@ class NaiveSAM:
         fine = self.up_add(middle, self.conv(f"{name}.latlayer2", fine))
         pyramid = {1: coarse, 2: middle, 4: fine}
         codes = []
-        for index in range(encoder.n_styles):
+        for index in range(encoder.n_codes):
             codes.append(
                 self.style(f"{name}.styles.{index}", pyramid[encoder.pyramid_scale(index)])
             )

@@ -39,10 +39,10 @@ class Directions:
         given: Mapping[str, np.ndarray] | None = None,
     ):
         self._generator = generator
-        self._levels = list(range(generator.n_latent) if levels is None else levels)
+        self._levels = list(range(generator.n_codes) if levels is None else levels)
         self._closed: np.ndarray | None = None
         self._given = dict(given or {})
-        shapes = ((generator.style_dim,), (generator.n_latent, generator.style_dim))
+        shapes = ((generator.style_dim,), (generator.n_codes, generator.style_dim))
         for name, direction in self._given.items():
             if direction.shape not in shapes:
                 raise ConfigError(
@@ -56,7 +56,7 @@ class Directions:
         Raises:
             ConfigError: there is none of that name.
         """
-        at_levels = np.zeros((self._generator.n_latent, self._generator.style_dim), np.float32)
+        at_levels = np.zeros((self._generator.n_codes, self._generator.style_dim), np.float32)
         number = name.removeprefix(CLOSED_FORM)
         if name in self._given:
             whole = np.broadcast_to(self._given[name], at_levels.shape)
@@ -98,7 +98,7 @@ def factorise(generator: Generator, levels: Sequence[int]) -> tuple[np.ndarray, 
 
 def modulations(generator: Generator) -> list[list[EqualLinear]]:
     """For each code, the layers that turn it into styles (see `Generator.synthesis`)."""
-    driven = [[] for _ in range(generator.n_latent)]
+    driven = [[] for _ in range(generator.n_codes)]
     for code, layer in enumerate([generator.conv1, *generator.convs]):
         driven[code].append(layer.conv.modulation)
     for level, to_rgb in enumerate([generator.to_rgb1, *generator.to_rgbs]):

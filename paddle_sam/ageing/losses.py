@@ -19,6 +19,7 @@ import paddle.nn.functional as F
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.frozen import freeze
 from paddle_sam.networks.lpips import LPIPS
 
 # The part of a 256 px FFHQ crop that shows the face without its surroundings.
@@ -161,8 +162,7 @@ class SAMLoss:
         for network in (lpips, embedder, age_regressor):
             if network is not None:
                 network.eval()
-                for parameter in network.parameters():
-                    parameter.stop_gradient = True
+                freeze(network)
 
     @paddle.no_grad()
     def reference(self, images: paddle.Tensor, target: paddle.Tensor | None = None) -> Reference:

@@ -77,7 +77,7 @@ class AgePipeline:
     @property
     def n_codes(self) -> int:
         """Number of codes, L, that make up a face."""
-        return self.network.n_styles
+        return self.network.n_codes
 
     @property
     def style_dim(self) -> int:

@@ -82,7 +82,7 @@ def project_photos(config: ProjectOptions) -> Summary:
             f"--start: {config.checkpoint_path} holds no encoder to start from; use --start mean"
         )
     lpips = load_lpips(config.lpips_path or find_weight(f"lpips_{config.lpips}"))
-    codes = inverter.generator.n_latent
+    codes = inverter.generator.n_codes
     settings = ProjectionSettings(
         steps=config.step,
         start_lr=config.start_lr,
@@ -187,7 +187,7 @@ def start_codes(config: ProjectOptions, inverter: Inverter, images: paddle.Tenso
     if config.start == "encoder":
         with paddle.no_grad():
             return inverter.encode(images)
-    return inverter.mean.unsqueeze(0).expand([len(images), inverter.generator.n_latent, -1])
+    return inverter.mean.unsqueeze(0).expand([len(images), inverter.generator.n_codes, -1])
 
 
 def add_frames(

@@ -87,11 +87,11 @@ def project(
         ConfigError: a shape does not fit.
         TrainingError: a loss is no longer a number.
     """
-    check_shape("start", start, (len(targets), generator.n_latent, generator.style_dim))
+    check_shape("start", start, (len(targets), generator.n_codes, generator.style_dim))
     for parameter in generator.parameters():
         parameter.stop_gradient = True
     compare = _Comparison(lpips, targets, masks, min(targets.shape[2], generator.size))
-    chosen = _chosen_levels(settings, generator.n_latent)
+    chosen = _chosen_levels(settings, generator.n_codes)
     if settings.in_w:
         start = start + chosen * (start.mean(axis=1, keepdim=True) - start)
     offset = _parameter(paddle.zeros_like(start[:, :1] if settings.in_w else start))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from paddle_sam.core.files import atomic_path, sha256
 
-EXPORT_VERSION = 2  # raise it whenever an exported model would come out differently
+EXPORT_VERSION = 3  # raise it whenever an exported model would come out differently
 STORED_PRECISION = "float32"  # bfloat16 is made from it when a model is loaded
 CONTENTS = "contents.json"
 

@@ -53,7 +53,7 @@ class EngineGenerator:
 
     def _describe(self, description: dict) -> None:
         self.output_size: int = description["output_size"]
-        self.n_styles: int = description["n_styles"]
+        self.n_codes: int = description["n_codes"]
         self.style_dim: int = description["style_dim"]
 
     def check(self) -> None:
@@ -69,7 +69,7 @@ class EngineGenerator:
                 )
 
     def _trial_inputs(self) -> dict[str, tuple[int, ...]]:
-        return {"decoder": (1, self.n_styles, self.style_dim)}
+        return {"decoder": (1, self.n_codes, self.style_dim)}
 
     def render(self, codes: paddle.Tensor) -> paddle.Tensor:
         """W+ codes [N, L, D] -> images [N, 3, R, R], with the stored noise."""

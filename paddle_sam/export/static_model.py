@@ -54,7 +54,7 @@ def static_parts(network: SAM) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
 
 def generator_parts(generator: Generator) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
     """`decoder` and `mapping` of `static_parts`."""
-    codes = [-1, generator.n_latent, generator.style_dim]
+    codes = [-1, generator.n_codes, generator.style_dim]
     yield "decoder", StaticDecoder(generator), InputSpec(codes, "float32", "w_plus")
     yield "mapping", StaticMapping(generator), InputSpec([-1, generator.style_dim], "float32", "z")
 
@@ -75,7 +75,7 @@ def export_generator(generator: Generator, folder: str | os.PathLike) -> None:
 def _describe(generator: Generator) -> dict:
     return {
         "output_size": generator.size,
-        "n_styles": generator.n_latent,
+        "n_codes": generator.n_codes,
         "style_dim": generator.style_dim,
     }
 

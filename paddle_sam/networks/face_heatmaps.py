@@ -13,6 +13,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.errors import check_shape
+from paddle_sam.networks.frozen import freeze
 
 LANDMARKS = 98
 _INPUT_SIZE = 256  # the coordinate channels are made for it
@@ -129,8 +130,7 @@ class FaceHeatmaps(nn.Layer):
         self.conv_last0 = nn.Conv2D(channels, channels, 1)
         self.bn_end0 = nn.BatchNorm2D(channels)
         self.l0 = nn.Conv2D(channels, LANDMARKS + 1, 1)  # the last is the face's outline
-        for parameter in self.parameters():
-            parameter.stop_gradient = True
+        freeze(self)
         self.eval()
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:

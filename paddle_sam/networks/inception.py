@@ -13,6 +13,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.errors import check_shape
+from paddle_sam.networks.frozen import freeze
 
 INPUT_SIZE = 299
 FEATURES = 2048
@@ -166,8 +167,7 @@ class InceptionV3(nn.Layer):
             block = Mixed(channels, branches)
             setattr(self, name, block)
             channels = block.out_channels
-        for parameter in self.parameters():
-            parameter.stop_gradient = True
+        freeze(self)
         self.eval()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:

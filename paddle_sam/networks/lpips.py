@@ -14,6 +14,7 @@ import paddle
 from paddle import nn
 
 from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.networks.frozen import freeze
 
 # The statistics of ImageNet, for images in [-1, 1].
 IMAGE_MEAN = (-0.030, -0.088, -0.188)
@@ -58,7 +59,7 @@ class LpipsFeatures(nn.Layer):
         self.features = _feature_layers(_LAYERS[backbone])
         self.register_buffer("mean", _per_channel(IMAGE_MEAN), persistable=False)
         self.register_buffer("std", _per_channel(IMAGE_STD), persistable=False)
-        _freeze(self)
+        freeze(self)
 
     def extract(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         """Images [N, 3, H, W], RGB in [-1, 1] -> five activations [N, C, h, w] of unit norm.
@@ -83,7 +84,7 @@ class LpipsWeights(nn.Layer):
         super().__init__()
         for index, channels in enumerate(_TAP_CHANNELS[backbone]):
             setattr(self, f"lin{index}", _ChannelWeights(channels))
-        _freeze(self)
+        freeze(self)
 
 
 class LPIPS(LpipsFeatures):
@@ -136,11 +137,6 @@ class _ChannelWeights(nn.Layer):
 
     def forward(self, x):
         return self.model(x)
-
-
-def _freeze(layer: nn.Layer) -> None:
-    for parameter in layer.parameters():
-        parameter.stop_gradient = True
 
 
 def _feature_layers(layers: Sequence[tuple[int, ...]]) -> nn.Sequential:

@@ -52,7 +52,7 @@ class GradualStyleEncoder(nn.Layer):
     Args:
         input_size: height and width of the input, a power of two of at least 32.
         in_channels: 3 for an image, 4 for an image and a target age plane.
-        n_styles: number of W+ codes.
+        n_styles: number of W+ codes, L (attribute `n_codes`).
         style_dim: D, also the width of the pyramid.
         stem: channels of the first convolution.
         widths: channels of the four stages, of the last one D.
@@ -83,7 +83,7 @@ class GradualStyleEncoder(nn.Layer):
             raise ConfigError(f"input_size: expected a power of two from 32, found {input_size}")
         self.input_size = input_size
         self.in_channels = in_channels
-        self.n_styles = n_styles
+        self.n_codes = n_styles
         self.taps = stage_ends(units)[1:]
         self.input_layer = input_layer(in_channels, stem)
         self.body = residual_body(stem, widths, units, squeeze_excite)
@@ -103,7 +103,7 @@ class GradualStyleEncoder(nn.Layer):
         return 2 if index < COARSE_STYLES + MIDDLE_STYLES else 4
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """x [N, in_channels, input_size, input_size] in [-1, 1] -> codes [N, n_styles, D]."""
+        """x [N, in_channels, input_size, input_size] in [-1, 1] -> codes [N, L, D]."""
         check_shape("x", x, (None, self.in_channels, self.input_size, self.input_size))
         x = self.input_layer(x)
         tapped = []

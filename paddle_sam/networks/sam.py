@@ -47,17 +47,17 @@ class SAM(nn.Layer):
             raise ConfigError(f"start: expected one of {', '.join(STARTS)}, found {start!r}")
         if start == "encoded_w_plus" and pretrained_encoder is None:
             raise ConfigError("start: encoded_w_plus needs a pretrained_encoder")
-        if encoder.n_styles != decoder.n_latent:
+        if encoder.n_codes != decoder.n_codes:
             raise ConfigError(
-                f"encoder: gives {encoder.n_styles} codes where the decoder of size {decoder.size}"
-                f" takes {decoder.n_latent}"
+                f"encoder: gives {encoder.n_codes} codes where the decoder of size {decoder.size}"
+                f" takes {decoder.n_codes}"
             )
         self.encoder = encoder
         self.pretrained_encoder = pretrained_encoder
         self.decoder = decoder
         self.start = start
         self.input_size = encoder.input_size
-        self.register_buffer("latent_avg", paddle.zeros([decoder.n_latent, decoder.style_dim]))
+        self.register_buffer("latent_avg", paddle.zeros([decoder.n_codes, decoder.style_dim]))
 
     @property
     def output_size(self) -> int:
@@ -65,9 +65,9 @@ class SAM(nn.Layer):
         return self.decoder.size
 
     @property
-    def n_styles(self) -> int:
+    def n_codes(self) -> int:
         """Number of W+ codes, L, that make up an image."""
-        return self.decoder.n_latent
+        return self.decoder.n_codes
 
     @property
     def style_dim(self) -> int:
@@ -172,18 +172,16 @@ def mix_latents(
         ConfigError: an index is outside 0..L-1, or a shape does not fit.
     """
     check_shape("codes", codes, (None, None, None))
-    n_styles = codes.shape[1]
-    if wrong := [index for index in latent_mask if not 0 <= index < n_styles]:
-        raise ConfigError(
-            f"latent_mask: this model has codes 0 to {n_styles - 1}, found {wrong[0]}"
-        )
+    n_codes = codes.shape[1]
+    if wrong := [index for index in latent_mask if not 0 <= index < n_codes]:
+        raise ConfigError(f"latent_mask: this model has codes 0 to {n_codes - 1}, found {wrong[0]}")
     if inject_latent is None:
         alpha = None  # there is nothing to blend with: masked codes become zero
         inject_latent = paddle.zeros_like(codes)
-    check_shape("inject_latent", inject_latent, (None, n_styles, codes.shape[2]))
+    check_shape("inject_latent", inject_latent, (None, n_codes, codes.shape[2]))
     share = 1.0 if alpha is None else alpha
-    shares = [share if index in latent_mask else 0.0 for index in range(n_styles)]
-    weight = paddle.to_tensor(shares, dtype=codes.dtype).reshape([1, n_styles, 1])
+    shares = [share if index in latent_mask else 0.0 for index in range(n_codes)]
+    weight = paddle.to_tensor(shares, dtype=codes.dtype).reshape([1, n_codes, 1])
     return weight * inject_latent + (1.0 - weight) * codes
 
 

@@ -15,6 +15,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.networks.frozen import freeze
 
 # Where the high-pass skip is added: by feature size, which of the two masks limits it.
 MASK_OF_SIZE = {32: 0, 64: 1, 128: 1}
@@ -296,11 +297,6 @@ def linear(in_features, out_features):
 def shortcut(in_channels, out_channels):
     same = in_channels == out_channels
     return nn.Identity() if same else conv(in_channels, out_channels, 1, bias=False)
-
-
-def freeze(layer: nn.Layer) -> None:
-    for parameter in layer.parameters():
-        parameter.stop_gradient = True
 
 
 def _linear_relu(widths: Sequence[int]) -> list[nn.Layer]:

@@ -25,6 +25,8 @@ from paddle_sam.networks.stylegan2_ops import (
 )
 
 DEFAULT_FIR = (1.0, 3.0, 3.0, 1.0)
+# Resolutions in the coarse and in the middle range of the papers' figures.
+_PUBLISHED_RESOLUTIONS = 2
 
 
 def published_channels(size: int, channel_multiplier: int = 2) -> dict[int, int]:
@@ -38,9 +40,59 @@ def published_channels(size: int, channel_multiplier: int = 2) -> dict[int, int]
     }
 
 
-def style_count(size: int) -> int:
+def code_count(size: int) -> int:
     """Number of W+ codes of a generator of `size` pixels: 2 log2(size) - 2 (18 at 1024)."""
     return 2 * _log2(size) - 2
+
+
+def style_ranges(size: int) -> dict[str, range]:
+    """Numbers of the W+ codes called coarse, middle and fine in a generator of `size` pixels.
+
+    A resolution R has the codes 2 log2(R/4) and the next, as in the StyleGAN papers' figures. At
+    1024 px they call 4 and 8 px coarse (pose, shape of the face), 16 and 32 px middle (features,
+    eyes open or closed) and from 64 px on fine (colours). A smaller generator has fewer
+    resolutions for the same three jobs: each of the first two ranges gets a third of them, never
+    more than two.
+
+        size    coarse        middle         fine
+        1024    4-8    0-3    16-32   4-7    64-1024   8-17
+        512     4-8    0-3    16-32   4-7    64-512    8-15
+        256     4-8    0-3    16-32   4-7    64-256    8-13
+        128     4-8    0-3    16-32   4-7    64-128    8-11
+        64      4      0-1    8       2-3    16-64     4-9
+        32      4      0-1    8       2-3    16-32     4-7
+
+    >>> style_ranges(1024)
+    {'coarse': range(0, 4), 'middle': range(4, 8), 'fine': range(8, 18)}
+    >>> style_ranges(64)
+    {'coarse': range(0, 2), 'middle': range(2, 4), 'fine': range(4, 10)}
+
+    Raises:
+        ConfigError: the generator is too small to have three ranges.
+    """
+    codes = code_count(size)
+    if size < 16:
+        raise ConfigError(f"style ranges: expected a generator of 16 px or more, found {size}")
+    width = 2 * min(codes // 2 // 3, _PUBLISHED_RESOLUTIONS)
+    return {
+        "coarse": range(width),
+        "middle": range(width, 2 * width),
+        "fine": range(2 * width, codes),
+    }
+
+
+def first_resolution(codes: range) -> int:
+    """The lowest resolution, in pixels, that a range of codes acts on."""
+    return 4 << (codes.start // 2)
+
+
+def noise_resolutions(size: int) -> list[int]:
+    """Side of the noise map of each layer: one at 4 px, two at each resolution above.
+
+    >>> noise_resolutions(16)
+    [4, 8, 8, 16, 16]
+    """
+    return [4 << ((layer + 1) // 2) for layer in range(code_count(size) - 1)]
 
 
 def _log2(size: int) -> int:
@@ -220,7 +272,7 @@ class Generator(nn.Layer):
         resolutions = resolution_levels(size, channels)
         self.size = size
         self.style_dim = style_dim
-        self.n_latent = style_count(size)
+        self.n_codes = code_count(size)
         self.latent_avg = None
         self.style = nn.Sequential(
             PixelNorm(),
@@ -240,6 +292,19 @@ class Generator(nn.Layer):
             self.to_rgbs.append(ToRGB(channels[high], style_dim, fir))
         self.noises = NoiseBuffers([4, *[r for r in resolutions[1:] for _ in range(2)]])
 
+    @property
+    def output_size(self) -> int:
+        """Height and width of the images, as SAM and exported networks call it."""
+        return self.size
+
+    def map_latents(self, z: paddle.Tensor) -> paddle.Tensor:
+        """Return the codes w [N, D] of z [N, D], by the mapping network."""
+        return self.style(z)
+
+    def render(self, codes: paddle.Tensor) -> paddle.Tensor:
+        """Return the images [N, 3, size, size] of W+ codes [N, L, D], with the stored noise."""
+        return self.synthesis(codes, self.noises.as_list())[0]
+
     def mean_latent(self, samples: int = 4096) -> paddle.Tensor:
         """Mean [1, D] of w over `samples` random z."""
         with paddle.no_grad():
@@ -247,7 +312,7 @@ class Generator(nn.Layer):
 
     @contextlib.contextmanager
     def second_derivatives(self) -> Iterator[None]:
-        """Render, inside of this context, with operators that can be derived twice (slower)."""
+        """Within this context, render with twice-differentiable operators (slower)."""
         layers = [layer for layer in self.sublayers() if getattr(layer, "upsample", False)]
         for layer in layers:
             phases = layer.weight.shape[-1] == 3 and layer.kernel.shape[0] == 4
@@ -295,17 +360,17 @@ class Generator(nn.Layer):
             latents = [truncation_latent + truncation * (w - truncation_latent) for w in latents]
         w_plus = self._mix(latents, inject_index)
         if noise is None:
-            noise = [None] * (self.n_latent - 1) if randomize_noise else self.noises.as_list()
+            noise = [None] * (self.n_codes - 1) if randomize_noise else self.noises.as_list()
         image, features = self.synthesis(w_plus, noise)
         extras = [w_plus] * return_latents + [features] * return_features
         return (image, *extras) if extras else image
 
     def synthesis(self, w_plus: paddle.Tensor, noise: Sequence[paddle.Tensor | None]):
         """w_plus [N, L, D] and L-1 noise images (None: random) -> (images, last features)."""
-        check_shape("w_plus", w_plus, (None, self.n_latent, self.style_dim))
-        if len(noise) != self.n_latent - 1:
+        check_shape("w_plus", w_plus, (None, self.n_codes, self.style_dim))
+        if len(noise) != self.n_codes - 1:
             raise ConfigError(
-                f"noise: expected {self.n_latent - 1} images, one a layer, found {len(noise)}"
+                f"noise: expected {self.n_codes - 1} images, one a layer, found {len(noise)}"
             )
         w = w_plus.unbind(axis=1)
         x = self.conv1(self.input(w_plus.shape[0]), w[0], noise[0])
@@ -321,10 +386,10 @@ class Generator(nn.Layer):
         if len(latents) not in (1, 2):
             raise ConfigError(f"styles: expected one or two tensors, found {len(latents)}")
         tiled = [
-            w.unsqueeze(1).expand([-1, self.n_latent, -1]) if w.ndim == 2 else w for w in latents
+            w.unsqueeze(1).expand([-1, self.n_codes, -1]) if w.ndim == 2 else w for w in latents
         ]
         if len(tiled) == 1:
             return tiled[0]
         if inject_index is None:
-            inject_index = paddle.randint(1, self.n_latent, [1]).item()
+            inject_index = paddle.randint(1, self.n_codes, [1]).item()
         return paddle.concat([tiled[0][:, :inject_index], tiled[1][:, inject_index:]], axis=1)

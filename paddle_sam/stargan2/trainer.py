@@ -22,8 +22,8 @@ from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.stargan2.domains import DomainBatch
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.system import StarGAN2, matrix
+from paddle_sam.training.adam import averaged_copy, update_average
 from paddle_sam.training.distributed import World, average_gradients, send_from_first
-from paddle_sam.training.ema import averaged_copy, update_average
 from paddle_sam.training.gan_losses import distance, diversity_weight, logistic, r1_penalty
 from paddle_sam.training.optimizer_state import named_state, restore_named_state
 

@@ -12,7 +12,7 @@ from paddle_sam.ageing.options import parse_numbers
 from paddle_sam.core.images import resize, save_image
 from paddle_sam.core.sheets import LARGE_TILE, PAPER, matrix
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.style_ranges import style_ranges
+from paddle_sam.networks.stylegan2 import style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, mix, truncate
 from paddle_sam.stylegan2.noise_figures import components_figure, noise_figure
 from paddle_sam.stylegan2.options import FiguresOptions, parse_levels, parse_seeds, parse_styles

@@ -54,9 +54,8 @@ class StyleGenerator:
         batch_size: int = 0,
     ):
         self.network = network
-        exported = isinstance(network, EngineGenerator)
-        self.size: int = network.output_size if exported else network.size
-        self.n_codes: int = network.n_styles if exported else network.n_latent
+        self.size: int = network.output_size
+        self.n_codes: int = network.n_codes
         self.dim: int = network.style_dim
         self.batch_size = batch_size or fitting_batch(self.size)
         if network.latent_avg is None and not mean_samples:
@@ -100,10 +99,8 @@ class StyleGenerator:
     def map(self, z: np.ndarray) -> np.ndarray:
         """The mapping network: z [N, D] -> w float32 [N, D]."""
         check_shape("z", z, (None, self.dim))
-        exported = isinstance(self.network, EngineGenerator)
-        mapping = self.network.map_latents if exported else self.network.style
         with paddle.no_grad():
-            return mapping(paddle.to_tensor(z, "float32")).numpy()
+            return self.network.map_latents(paddle.to_tensor(z, "float32")).numpy()
 
     def codes(self, w: np.ndarray, psi: float = 1.0, cutoff: int = 0) -> np.ndarray:
         """Truncated codes w_plus float32 [N, L, D] of w [N, D]; see `truncate`."""
@@ -126,11 +123,10 @@ class StyleGenerator:
         """
         codes = paddle.to_tensor(w_plus, "float32")
         with paddle.no_grad():
-            if isinstance(self.network, EngineGenerator):
+            if noise is None:
                 images = self.network.render(codes)
             else:
-                maps = self._stored() if noise is None else [paddle.to_tensor(n) for n in noise]
-                images, _ = self.network.synthesis(codes, maps)
+                images, _ = self.network.synthesis(codes, [paddle.to_tensor(n) for n in noise])
         return to_uint8(images.numpy())
 
     def render_all(self, codes: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
@@ -151,10 +147,7 @@ class StyleGenerator:
 
     def stored_noise(self) -> list[np.ndarray]:
         """The model's own noise maps, float32 [1, 1, R, R] for each layer; eager networks only."""
-        return [noise.numpy() for noise in self._stored()]
-
-    def _stored(self) -> list[paddle.Tensor]:
-        return self.network.noises.as_list()
+        return [noise.numpy() for noise in self.network.noises.as_list()]
 
     def _mean_code(self, samples: int) -> np.ndarray:
         random = np.random.RandomState(0)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from paddle_sam.core.images import resize
 from paddle_sam.core.sheets import LARGE_TILE, matrix
-from paddle_sam.networks.style_ranges import first_resolution, noise_resolutions, style_ranges
+from paddle_sam.networks.stylegan2 import first_resolution, noise_resolutions, style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, seed_noise
 from paddle_sam.stylegan2.options import FiguresOptions, parse_seeds
 

@@ -13,7 +13,7 @@ from paddle_sam.core.files import CLAIM, claim_folder, sha256
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.sheets import SMALLEST_TILE, stack, strip
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.style_ranges import noise_resolutions
+from paddle_sam.networks.stylegan2 import noise_resolutions
 from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, seed_noise
 from paddle_sam.stylegan2.options import SamplingOptions, parse_grid, parse_seeds
 

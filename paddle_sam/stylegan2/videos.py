@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from paddle_sam.ageing.animate import write_all
 from paddle_sam.core.sheets import matrix
-from paddle_sam.networks.style_ranges import style_ranges
+from paddle_sam.networks.stylegan2 import style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, mix
 from paddle_sam.stylegan2.options import VideosOptions, parse_grid, parse_seeds
 from paddle_sam.stylegan2.training_video import training_frames

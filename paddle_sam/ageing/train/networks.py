@@ -15,11 +15,12 @@ from paddle_sam.core.weights import manifest, weights_dir
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.frozen import freeze
 from paddle_sam.networks.load import build_sam, load
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.networks.residual_body import PUBLISHED_UNITS, PUBLISHED_WIDTHS
 from paddle_sam.networks.sam import SAM
-from paddle_sam.networks.stylegan2 import style_count
+from paddle_sam.networks.stylegan2 import code_count
 
 _MEAN_LATENT_SAMPLES = 10_000
 _SMALL_UNITS = (2, 2, 3, 2)
@@ -68,9 +69,7 @@ def assemble(config: SAMOptions, resumed: dict | None = None) -> Assembled:
     frozen = [] if config.train_decoder else [network.decoder]
     if network.pretrained_encoder is not None:
         frozen.append(network.pretrained_encoder)
-    for part in frozen:
-        for parameter in part.parameters():
-            parameter.stop_gradient = True
+    freeze(*frozen)
     return assembled
 
 
@@ -228,7 +227,7 @@ def new_encoder(decoder_arch: dict) -> dict:
     widths = [max(16, width * style_dim // PUBLISHED_WIDTHS[-1]) for width in PUBLISHED_WIDTHS]
     return {
         "input_size": min(256, max(64, decoder_arch["size"])),
-        "n_styles": style_count(decoder_arch["size"]),
+        "n_styles": code_count(decoder_arch["size"]),
         "style_dim": style_dim,
         "stem": widths[0],
         "widths": widths,

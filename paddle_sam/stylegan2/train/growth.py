@@ -16,6 +16,7 @@ from paddle import nn
 
 from paddle_sam.core.weight_file import check_fit, load_strict, read_file
 from paddle_sam.errors import ConfigError
+from paddle_sam.networks.frozen import freeze
 from paddle_sam.networks.load import build_empty
 from paddle_sam.networks.stylegan2 import Generator, published_channels
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
@@ -161,9 +162,7 @@ def freeze_first(discriminator: Discriminator, stages: int) -> None:
             f"--freeze_d: the discriminator has {len(discriminator.convs)} stages at"
             f" {discriminator.size} px, found {stages}"
         )
-    for stage in list(discriminator.convs)[:stages]:
-        for parameter in stage.parameters():
-            parameter.stop_gradient = True
+    freeze(*list(discriminator.convs)[:stages])
 
 
 def entry_of(network: Generator | Discriminator, arch: Mapping[str, Any]) -> dict[str, Any]:

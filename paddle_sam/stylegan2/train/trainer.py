@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
 
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import to_uint8
@@ -29,6 +28,7 @@ from paddle_sam.core.sheets import grid_columns, tiled
 from paddle_sam.errors import TrainingError
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.imagesets.transforms import shrunk
+from paddle_sam.networks.frozen import held, trained
 from paddle_sam.stylegan2.train import ada
 from paddle_sam.stylegan2.train.draws import Part, StepDraws, split_batch
 from paddle_sam.stylegan2.train.growth import (
@@ -40,6 +40,7 @@ from paddle_sam.stylegan2.train.growth import (
     take_over,
 )
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
+from paddle_sam.training.adam import averaged_copy, lazy_adam, update_average
 from paddle_sam.training.amp import MixedPrecision
 from paddle_sam.training.distributed import (
     World,
@@ -47,9 +48,7 @@ from paddle_sam.training.distributed import (
     average_values,
     send_from_first,
 )
-from paddle_sam.training.ema import averaged_copy, update_average
 from paddle_sam.training.gan_losses import logistic, path_lengths, r1_penalty_through
-from paddle_sam.training.lazy_adam import lazy_adam
 from paddle_sam.training.optimizer_state import named_state, restore_named_state
 
 # Streams of random numbers; those of a step are in `stylegan2_draws`.
@@ -125,8 +124,8 @@ class StyleGAN2Trainer:
         path = config.path_interval if config.path_weight else None
         r1 = config.r1_interval if config.r1_gamma else None
         self.optimizers = {
-            "g": lazy_adam(_trained(self.generator), config.g_lr, path),
-            "d": lazy_adam(_trained(self.discriminator), config.d_lr, r1),
+            "g": lazy_adam(trained(self.generator), config.g_lr, path),
+            "d": lazy_adam(trained(self.discriminator), config.d_lr, r1),
         }
 
     def _entries(self) -> dict[str, dict[str, Any]]:
@@ -151,7 +150,7 @@ class StyleGAN2Trainer:
         if (size := config.size_at(step)) != self.generator.size:
             self._enter_size(size, self._entries())
         reals = shrunk(batch.source, size)
-        with _held(self.discriminator):
+        with held(self.discriminator):
             logged = self._update("g", step, lambda part: self._generator_loss(part, step))
         if config.path_weight and step % config.path_interval == 0:
             found = self._update("g", step, lambda part: self._path_penalty(part, step), plain=True)
@@ -275,7 +274,7 @@ class StyleGAN2Trainer:
         with self._amp["g"].exact():
             w = generator.style(paddle.to_tensor(z.reshape([-1, generator.style_dim])))
         w = w.reshape([-1, 2, generator.style_dim])
-        first = draws.first_style(part, step, use, generator.n_latent)
+        first = draws.first_style(part, step, use, generator.n_codes)
         first = paddle.to_tensor(first).unsqueeze(2)
         w_plus = w[:, :1] * first + w[:, 1:] * (1 - first)
         shapes = [buffer.shape[1:] for buffer in generator.noises.as_list()]
@@ -380,20 +379,3 @@ def averaging(config: StyleGAN2Options, step: int) -> float:
     if config.ema_rampup:
         half_life = min(half_life, step * config.batch_size * config.ema_rampup)
     return 0.5 ** (config.batch_size / max(half_life, 1e-8))
-
-
-def _trained(network: nn.Layer) -> list[paddle.Tensor]:
-    return [parameter for parameter in network.parameters() if not parameter.stop_gradient]
-
-
-@contextlib.contextmanager
-def _held(network: nn.Layer) -> Iterator[None]:
-    """Compute no gradients by this network's parameters, inside of this context."""
-    trained = _trained(network)
-    for parameter in trained:
-        parameter.stop_gradient = True
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.stop_gradient = False

@@ -47,7 +47,7 @@ def test_the_cache_is_used_without_the_weights(checkpoint, crops, monkeypatch):
 def test_the_generator_alone_has_an_entry_of_its_own(checkpoint, crops, own_cache, monkeypatch):
     first = aged(checkpoint, "onednn", crops)
     generator = networks.rendering_network(checkpoint, "cpu")
-    assert (generator.output_size, generator.n_styles, generator.style_dim) == (32, 8, 16)
+    assert (generator.output_size, generator.n_codes, generator.style_dim) == (32, 8, 16)
     assert len(list(own_cache.glob("*/decoder.json"))) == 2
     monkeypatch.setattr(networks, "read_sam", lambda path: pytest.fail("read the weights"))
     np.testing.assert_array_equal(aged(checkpoint, "onednn", crops), first)

@@ -183,7 +183,7 @@ def test_networks_are_those_of_the_rosinality_file(write_pickle, tmp_path, proto
         assert found["networks"][part]["state"].keys() == entry["state"].keys()
         for name, array in entry["state"].items():
             np.testing.assert_array_equal(found["networks"][part]["state"][name], array, name)
-    assert paddle_sam.load(tmp_path / "out.pdparams", device="cpu").n_latent == 10
+    assert paddle_sam.load(tmp_path / "out.pdparams", device="cpu").n_codes == 10
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from paddle_sam.networks.stylegan2 import (
     ModulatedConv2D,
     NoiseInjection,
     PixelNorm,
+    code_count,
     published_channels,
-    style_count,
 )
 from tests.unit.networks.gradients import without_gradient
 
@@ -126,10 +126,10 @@ def test_noise_is_scaled_and_shared_by_the_channels():
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
 def test_sizes_and_channel_tables(size):
     generator = make_generator(size)
-    assert generator.n_latent == style_count(size) == 2 * int(math.log2(size)) - 2
+    assert generator.n_codes == code_count(size) == 2 * int(math.log2(size)) - 2
     image, latents, features = render(generator, z(), return_latents=True, return_features=True)
     assert image.shape == [2, 3, size, size]
-    assert latents.shape == [2, generator.n_latent, DIM]
+    assert latents.shape == [2, generator.n_codes, DIM]
     assert features.shape == [2, CHANNELS[size], size, size]
     assert np.isfinite(image.numpy()).all()
     assert float(image.std()) > 0.01
@@ -152,7 +152,7 @@ def test_w_and_w_plus_are_the_same_where_all_codes_are(generator):
     w = generator.style(z())
     from_z = render(generator, z())
     from_w = render(generator, w, input_is_latent=True)
-    w_plus = w.unsqueeze(1).expand([-1, generator.n_latent, -1])
+    w_plus = w.unsqueeze(1).expand([-1, generator.n_codes, -1])
     np.testing.assert_array_equal(from_z.numpy(), from_w.numpy())
     np.testing.assert_array_equal(
         from_w.numpy(), render(generator, w_plus, input_is_latent=True).numpy()
@@ -179,9 +179,9 @@ def test_style_mixing_takes_codes_before_and_after_the_index(generator, index):
 
 
 def test_every_code_changes_the_image(generator):
-    codes = generator.style(z()).unsqueeze(1).tile([1, generator.n_latent, 1])
+    codes = generator.style(z()).unsqueeze(1).tile([1, generator.n_codes, 1])
     image = render(generator, codes, input_is_latent=True).numpy()
-    for index in range(generator.n_latent):
+    for index in range(generator.n_codes):
         changed = codes.clone()
         changed[:, index] += 1.0
         other = render(generator, changed, input_is_latent=True).numpy()
@@ -190,7 +190,7 @@ def test_every_code_changes_the_image(generator):
 
 def test_the_last_code_moves_colours_only(generator):
     """The last code belongs to the last RGB layer: the features stay."""
-    codes = generator.style(z()).unsqueeze(1).tile([1, generator.n_latent, 1])
+    codes = generator.style(z()).unsqueeze(1).tile([1, generator.n_codes, 1])
     changed = codes.clone()
     changed[:, -1] += 1.0
     options = {"input_is_latent": True, "return_features": True}
@@ -201,7 +201,7 @@ def test_the_last_code_moves_colours_only(generator):
 
 def test_mixing_w_plus_keeps_each_code_in_its_place(generator):
     rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(2, 1, generator.n_latent, DIM)).astype(np.float32)
+    first, second = rng.normal(size=(2, 1, generator.n_codes, DIM)).astype(np.float32)
     styles = [paddle.to_tensor(codes) for codes in (first, second)]
     options = {"input_is_latent": True, "inject_index": 2, "return_latents": True}
     _, codes = render(generator, *styles, **options)
@@ -216,7 +216,7 @@ def test_every_layer_reads_its_own_code(generator):
         expected[generator.convs[2 * level]] = 2 * level + 1
         expected[generator.convs[2 * level + 1]] = 2 * level + 2
         expected[to_rgb] = 2 * level + 3
-    codes = paddle.randn([1, generator.n_latent, DIM])
+    codes = paddle.randn([1, generator.n_codes, DIM])
     seen = {}
     hooks = [
         layer.conv.register_forward_pre_hook(
@@ -238,7 +238,7 @@ def test_random_mixing_uses_every_index(generator):
         _, codes = render(generator, z(1, 1), z(1, 2), return_latents=True)
         codes = codes.numpy()[0]
         found.add(int((codes == codes[0]).all(axis=1).sum()))
-    assert found == set(range(1, generator.n_latent))
+    assert found == set(range(1, generator.n_codes))
 
 
 def test_truncation_formula(generator):

@@ -5,7 +5,7 @@ import pytest
 
 from paddle_sam.core.images import read_image
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.style_ranges import noise_resolutions
+from paddle_sam.networks.stylegan2 import noise_resolutions
 from paddle_sam.stylegan2.figures import mixing_figure, packed, truncation_figure, uncurated_figure
 from paddle_sam.stylegan2.generator import StyleGenerator, mix, seed_noise
 from paddle_sam.stylegan2.noise_figures import (

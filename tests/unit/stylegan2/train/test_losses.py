@@ -37,7 +37,7 @@ class Double:
         draws, part = self.trainer.draws, self.trainer.parts[0].every(every)
         generator = self.generator
         z = draws.latents(part, self.step, use, generator.style_dim)
-        first = draws.first_style(part, self.step, use, generator.n_latent)
+        first = draws.first_style(part, self.step, use, generator.n_codes)
         w = [generator.style(paddle.to_tensor(z[:, side], "float64")) for side in (0, 1)]
         rows = [
             paddle.stack([w[0 if first[i, layer] else 1][i] for layer in range(first.shape[1])])
@@ -154,7 +154,7 @@ def test_every_parameter_is_trained_and_the_other_network_is_not():
         ("_discriminator_loss", trainer.discriminator, trainer.generator),
     ):
         reals = (batch().source,) if own is trainer.discriminator else ()
-        with module._held(other):
+        with module.held(other):
             getattr(trainer, term)(trainer.parts[0], 0, *reals)[0].backward()
         for _, parameter in own.named_parameters():
             assert parameter.grad is not None

@@ -1,10 +1,14 @@
-"""Adam for losses of which a part is computed every few steps only (lazy regularisation)."""
+"""The optimizer of StyleGAN2 and the averages of weights by which generators are published."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import paddle
+from paddle import nn
+
+from paddle_sam.networks.frozen import freeze
 
 _BETA2 = 0.99
 
@@ -12,7 +16,7 @@ _BETA2 = 0.99
 def lazy_adam(
     parameters: Sequence[paddle.Tensor], rate: float, interval: int | None
 ) -> paddle.optimizer.Adam:
-    """StyleGAN2's Adam: no momentum, beta2 0.99, both per step of the loss.
+    """Return StyleGAN2's Adam: no momentum, beta2 0.99, both per step of the loss.
 
     With a regularisation every `interval` steps, in an update of its own, there are interval + 1
     updates in `interval` steps; rate and decays are corrected for that by c = interval /
@@ -27,3 +31,18 @@ def lazy_adam(
     return paddle.optimizer.Adam(
         rate * ratio, beta1=0.0, beta2=_BETA2**ratio, epsilon=1e-8, parameters=list(parameters)
     )
+
+
+def averaged_copy(network: nn.Layer) -> nn.Layer:
+    """Return a frozen copy of `network`, in eval mode, for `update_average`."""
+    average = copy.deepcopy(network)
+    freeze(average)
+    average.eval()
+    return average
+
+
+@paddle.no_grad()
+def update_average(average: nn.Layer, network: nn.Layer, decay: float) -> None:
+    """Move `average` towards `network`: a <- decay a + (1 - decay) w, parameter by parameter."""
+    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+        paddle.assign(paddle.lerp(value, mean, decay), mean)
