@@ -1,9 +1,9 @@
 """How well a network ages faces: `scripts/evaluate.py ageing`.
 
-Every face is rendered at every target age and judged: by an age regressor, by face recognition
-and, rendered at the age it is read as, by how well it comes back. Several faces are rendered
-together. The results of each are kept as soon as it is judged, so an evaluation that was
-interrupted goes on where it stopped.
+Every face is rendered at every target age. An age regressor reads the results, face recognition
+compares them with the input, and the face rendered at its own age is compared with the input too.
+Several faces are rendered together. The results of each are kept as soon as they are measured, so
+the same command resumes an interrupted evaluation.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy as np
 from paddle_sam.ageing.ageing import Ageing
 from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.options import AgeingEvaluationOptions, parse_ages
+from paddle_sam.ageing.options import parse_ages
 from paddle_sam.ageing.photos import Photo, Summary, face_mask
 from paddle_sam.ageing.report_page import write_page
 from paddle_sam.core.files import claim_folder, sha256, write_json
 from paddle_sam.core.images import save_image
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.metrics.options import AgeingEvaluationOptions
 from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction
 from paddle_sam.networks.lpips_weights import load_lpips
 
@@ -33,10 +34,10 @@ _EDITS = ("strength", "refine", "edit", "edit_level", "engine")
 
 
 def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
-    """Judge a network on photographs; writes `report.json` and `report.html` to `exp_dir`.
+    """Measure a network on photographs; write `report.json` and `report.html` to `exp_dir`.
 
     Returns:
-        what `report.json` holds, less the single faces.
+        what `report.json` holds, without the single faces.
 
     Raises:
         PaddleSamError: an option is missing, a file cannot be used, or no face was found.
@@ -47,19 +48,19 @@ def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
             " one that is the converted dex_age_classifier.pth"
         )
     folder = Path(config.exp_dir)
-    judge = AgeingJudge(config)
-    claim_folder(folder, judge.facts, "--exp_dir", "results")
+    evaluation = AgeingEvaluation(config)
+    claim_folder(folder, evaluation.facts, "--exp_dir", "results")
     photos = Summary()
-    faces = judge.measure_all(photos, folder / "faces")
+    faces = evaluation.measure_all(photos, folder / "faces")
     if not faces:
         raise ImageError(f"{config.data_path}: found no face to evaluate on")
     records = [
         FaceRecord(name, **json.loads(file.read_text(encoding="utf-8"))) for name, file in faces
     ]
-    strips = [None if config.no_pictures else file.with_suffix(".png") for _, file in faces]
+    strips = None if config.no_pictures else [file.with_suffix(".png") for _, file in faces]
     report = {
         "settings": dataclasses.asdict(config),
-        "made_from": judge.facts,
+        "made_from": evaluation.facts,
         **summarise(records),
         "failed": photos.failures,
     }
@@ -69,18 +70,19 @@ def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
     return report
 
 
-class AgeingJudge:
+class AgeingEvaluation:
     """Ages faces and measures the results.
 
     Raises:
-        PaddleSamError: the model, a judge or an option cannot be used.
+        PaddleSamError: a weight file or an option cannot be used.
     """
 
     def __init__(self, config: AgeingEvaluationOptions):
         self.config = config
         self.targets = parse_ages(config.target_age)
         self.ageing = Ageing(config)
-        self._measures = Measures(config, self.ageing.pipeline.crop)
+        files = (config.checkpoint_path, config.age_regressor_path, config.identity_path)
+        self._measures = Measures.from_files(self.ageing.pipeline.crop, *files, config.device)
         self._lpips = load_lpips(config.lpips_path)
         path = config.aligned_identity_path
         self._aligned_identity = AlignedIdentity(path, config.device) if path else None
@@ -95,21 +97,21 @@ class AgeingJudge:
         }
 
     def measure_all(self, summary: Summary, folder: Path) -> list[tuple[str, Path]]:
-        """Measure the faces of all photographs, as far as that was not done before.
+        """Measure the faces of all photographs, except those measured before.
 
         Args:
-            summary: counts the photographs, and why others failed.
+            summary: counts the photographs and holds the reasons of failures.
             folder: where the results are kept.
 
         Returns:
-            of every face its name and the JSON file of its measures: `FaceRecord` without the name.
-            Beside it, unless `--no_pictures` is given, a PNG shows input, results and
+            for every face its name and the JSON file of its measures: `FaceRecord` without the
+            name. Beside it, unless `--no_pictures` is given, a PNG shows input, results and
             reconstruction in a row.
         """
         named: list[tuple[str, Path]] = []
 
         def unmeasured() -> Iterator[Photo]:
-            """Each face that is to be measured, as a photograph that has no other."""
+            """Yield each face to be measured as a photograph of its own."""
             for photo in self.ageing.photos(summary):
                 names = photo.face_names()
                 for number, face in enumerate(photo.faces):
@@ -132,7 +134,7 @@ class AgeingJudge:
         return file.is_file() and (self.config.no_pictures or file.with_suffix(".png").is_file())
 
     def _measure(self, faces: Sequence[Photo], folder: Path) -> None:
-        """Render faces together, and measure and keep each."""
+        """Render faces together; measure and keep each."""
         own = [self._measures.input_age(face.crops[0]) for face in faces]
         ages = [[*self.targets, age] for age in own]
         rendered = self.ageing.age_group(faces, ages, resize_outputs=True)
@@ -141,13 +143,13 @@ class AgeingJudge:
             if not self.config.no_pictures:
                 row = np.concatenate([at_one_size(crop, recovered)[0], *images], axis=1)
                 save_image(file.with_suffix(".png"), row)
-            # Last: what is there is complete.
+            # Last, so that a file that exists is complete.
             write_json(file, self._numbers(crop, age, images[:-1], recovered))
 
     def _numbers(
         self, crop: np.ndarray, age: float, results: np.ndarray, recovered: np.ndarray
     ) -> dict:
-        """What `FaceRecord` holds of a face beside its name."""
+        """Return what `FaceRecord` holds of a face beside its name."""
         measured = self._measures(crop, results)
         identity = {}
         if "identity" in measured:

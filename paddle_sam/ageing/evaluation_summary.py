@@ -1,4 +1,4 @@
-"""Many faces' measurements in few numbers."""
+"""Summarise the measurements of many faces."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ GAP_STEP = 10  # years of the steps that age gaps are counted in
 class FaceRecord:
     """What was measured of one face.
 
-    name: of its photograph. input_age: the age it is read as. targets: ages asked for, A of them.
-    measured: the ages the results are read as, [A]. identity: similarity of the results to the
-    input by judge, [A] each; None where a judge found no face. reconstruction: by measure, of the
-    result at `input_age`.
+    name: of its photograph. input_age: the age it is read as. targets: the A ages asked for.
+    measured: the ages the results are read as, [A]. identity: for each judge (face recogniser) the
+    similarity of the results to the input, [A]; None where it found no face. reconstruction: by
+    measure, of the result at `input_age`.
     """
 
     name: str
@@ -29,10 +29,10 @@ class FaceRecord:
 
 
 def summarise(records: Sequence[FaceRecord]) -> dict:
-    """Age errors, identity and reconstruction of all faces, as plain values.
+    """Return age errors, identity and reconstruction of all faces as plain values.
 
     - `age_error`: over all results (`overall`) and `by_target`: number, mean absolute error,
-      `bias` (measured less target, positive where too old), the error that nine in ten stay
+      `bias` (measured minus target, positive where too old), the error that nine in ten stay
       below, and the mean measured age.
     - `identity`: for each judge the mean similarity of results to their inputs, over all and
       `by_gap`, the distance of the target from the input's age in steps of `GAP_STEP` years; and
@@ -60,7 +60,7 @@ def summarise(records: Sequence[FaceRecord]) -> dict:
 def gaps_and_similarities(
     records: Sequence[FaceRecord], judge: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Age gaps [M] in years and similarities [M] of all results in which the judge saw a face."""
+    """Return age gaps [M] in years and similarities [M] of results where the judge found a face."""
     pairs = [
         (abs(target - record.input_age), similarity)
         for record in records

@@ -1,4 +1,4 @@
-"""What a result is like in numbers: its age, whether it is the same person, how much changed."""
+"""Measure single results: their age, whether it is the same person, how much changed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+from paddle import nn
 
 from paddle_sam.ageing.losses import cosine, face_region
-from paddle_sam.ageing.options import InferenceOptions
 from paddle_sam.ageing.pipeline import embedded_age_regressor, measure_ages
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
@@ -29,29 +29,57 @@ MEASURES = ("measured_age", "identity", "lpips")
 class Measures:
     """Measures results with the networks that are at hand; the others are left out.
 
-    Ages come from `--age_regressor_path`, with the embedded model from its own regressor (it reads
-    that model's crop, not those of others); identity from `--identity_path`.
-
     Args:
-        config: options of that name.
         crop: how the faces are cut.
+        regressor: reads ages.
+        recogniser: compares the persons, by the face region of their crops.
         lpips: compares results with the input.
     """
 
-    def __init__(self, config: InferenceOptions, crop: CropSettings, lpips: LPIPS | None = None):
-        self._regressor = _age_regressor(config)
-        path = config.identity_path
-        self._identity = RegionIdentity(path, crop, config.device) if path else None
-        self._lpips = lpips
+    def __init__(
+        self,
+        crop: CropSettings,
+        regressor: AgeRegressor | None = None,
+        recogniser: FaceEmbedder | None = None,
+        lpips: LPIPS | None = None,
+    ):
+        self._crop, self._regressor = crop, regressor
+        self._recogniser, self._lpips = recogniser, lpips
+
+    @classmethod
+    def from_files(
+        cls,
+        crop: CropSettings,
+        checkpoint_path: str = "",
+        age_regressor_path: str = "",
+        identity_path: str = "",
+        device: str = "auto",
+        lpips: LPIPS | None = None,
+    ) -> Measures:
+        """Load the networks that are named.
+
+        Without `age_regressor_path`, ages come from the embedded regressor where `checkpoint_path`
+        is empty too: it reads the embedded model's crop, not those of others.
+
+        Raises:
+            PaddleSamError: a file is missing, damaged, or holds another network.
+        """
+        regressor = None
+        if age_regressor_path:
+            regressor = _load(age_regressor_path, AgeRegressor, "--age_regressor_path", device)
+        elif not checkpoint_path:
+            regressor = embedded_age_regressor(device)
+        recogniser = identity_path and _load(identity_path, FaceEmbedder, "--identity_path", device)
+        return cls(crop, regressor, recogniser or None, lpips)
 
     def input_age(self, crop: np.ndarray) -> float | None:
-        """Apparent age of a crop uint8 [S, S, 3]; None without a regressor."""
+        """Return the apparent age of a crop uint8 [S, S, 3]; None without a regressor."""
         if self._regressor is None:
             return None
         return round(measure_ages(self._regressor, crop[None]).item(), 4)
 
     def __call__(self, crop: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Of results uint8 [N, R, R, 3] for a crop uint8 [S, S, 3]: arrays [N] by `MEASURES`."""
+        """Return arrays [N] by `MEASURES` of results uint8 [N, R, R, 3] for a crop [S, S, 3]."""
         found = {}
         if self._regressor is not None:
             found["measured_age"] = measure_ages(self._regressor, images)
@@ -59,44 +87,32 @@ class Measures:
             before, after = (paddle.to_tensor(to_network(one)) for one in (crop, images))
             side = min(before.shape[-1], after.shape[-1])
             before, after = (F.adaptive_avg_pool2d(one, side) for one in (before, after))
-            if self._identity is not None:
-                found["identity"] = self._identity(before, after)
+            if self._recogniser is not None:
+                found["identity"] = region_identity(self._recogniser, self._crop, before, after)
             if self._lpips is not None:
                 found["lpips"] = self._lpips(after, before.expand_as(after)).numpy()
         return found
 
 
-class RegionIdentity:
-    """Identity as SAM's training judges it: by the face region of a crop.
+@paddle.no_grad()
+def region_identity(
+    recogniser: FaceEmbedder, crop: CropSettings, before: paddle.Tensor, after: paddle.Tensor
+) -> np.ndarray:
+    """Return the cosines [N] of images [N, 3, S, S] with one [1, 3, S, S], as in SAM's training.
 
-    Args:
-        path: face recognition weights, named by `--identity_path`.
-        crop: how the faces are cut.
-        device: `auto`, `cpu`, `gpu` or `gpu:N`.
-
-    Raises:
-        PaddleSamError: the weights are no such network.
+    `crop` is how the faces are cut: of an FFHQ crop only the face region is looked at, of tighter
+    ones everything.
     """
 
-    def __init__(self, path: str, crop: CropSettings, device: str = "auto"):
-        self._crop = crop
-        self._embedder = load(path, device=device)
-        if not isinstance(self._embedder, FaceEmbedder):
-            raise ConfigError(f"--identity_path: {path} recognises no faces")
+    def embed(images: paddle.Tensor) -> paddle.Tensor:
+        face = face_region(images) if crop.scale >= FFHQ.scale else images
+        return recogniser(F.adaptive_avg_pool2d(face, recogniser.input_size))
 
-    @paddle.no_grad()
-    def __call__(self, before: paddle.Tensor, after: paddle.Tensor) -> np.ndarray:
-        """Cosines [N] of images [N, 3, S, S] with one [1, 3, S, S], in [-1, 1]."""
-        return cosine(self._embed(after), self._embed(before)).numpy()
-
-    def _embed(self, images: paddle.Tensor) -> paddle.Tensor:
-        # The part of an FFHQ crop that recognition looks at; tighter crops show no more than that.
-        face = face_region(images) if self._crop.scale >= FFHQ.scale else images
-        return self._embedder(F.adaptive_avg_pool2d(face, self._embedder.input_size))
+    return cosine(embed(after), embed(before)).numpy()
 
 
 def report_lpips() -> LPIPS | None:
-    """LPIPS for a report, or None, and a word about it, where its weights are missing."""
+    """Return LPIPS for a report; where its weights are missing, say so and return None."""
     try:
         return load_lpips(find_weight("lpips_alex"))
     except CheckpointError as error:
@@ -105,7 +121,7 @@ def report_lpips() -> LPIPS | None:
 
 
 class Report:
-    """Collects the measures of a run and writes them as JSON."""
+    """Collect the measures of a run and write them as JSON."""
 
     def __init__(self, checkpoint: str):
         self._content = {"checkpoint": checkpoint, "faces": []}
@@ -117,7 +133,7 @@ class Report:
         ages: list[float],
         measured: dict[str, np.ndarray],
     ) -> None:
-        """Note the results of one face; a measure that was not taken becomes null."""
+        """Add the results of one face; a measure that was not taken becomes null."""
         results = [
             {"target_age": age}
             | {
@@ -130,13 +146,13 @@ class Report:
         self._content["faces"].append(face)
 
     def write(self, path: Path) -> None:
-        """Write what was collected."""
+        """Write all faces added so far."""
         write_json(path, self._content)
         print(f"report: {path}")
 
 
 def table(ages: list[float], measured: dict[str, np.ndarray]) -> str:
-    """Lines of text: the target ages, and below them what was measured."""
+    """Return lines of text: the target ages, and below them what was measured."""
     rows = [("target age", ages, "6.0f")]
     for key, name, form in (
         ("measured_age", "measured", "6.0f"),
@@ -151,10 +167,9 @@ def table(ages: list[float], measured: dict[str, np.ndarray]) -> str:
     )
 
 
-def _age_regressor(config: InferenceOptions) -> AgeRegressor | None:
-    if not config.age_regressor_path:
-        return None if config.checkpoint_path else embedded_age_regressor(config.device)
-    regressor = load(config.age_regressor_path, device=config.device)
-    if not isinstance(regressor, AgeRegressor):
-        raise ConfigError(f"--age_regressor_path: {config.age_regressor_path} reads no ages")
-    return regressor
+def _load(path: str, kind: type, option: str, device: str) -> nn.Layer:
+    network = load(path, device=device)
+    if not isinstance(network, kind):
+        found = type(network).__name__
+        raise ConfigError(f"{option}: {path}: expected {kind.__name__}, found {found}")
+    return network

@@ -1,4 +1,4 @@
-"""How well SAM or pSp gives a face back from its codes: `scripts/evaluate.py reconstruction`."""
+"""How well SAM or pSp reconstructs a face from its codes: `scripts/evaluate.py reconstruction`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.engines import read_inverter
-from paddle_sam.ageing.measures import RegionIdentity
-from paddle_sam.ageing.options import ReconstructionOptions
+from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.photos import (
     Summary,
     find_inputs,
@@ -26,7 +25,9 @@ from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.cutter import FaceCutter
+from paddle_sam.metrics.options import ReconstructionOptions
 from paddle_sam.metrics.pairs import AlignedIdentity, face_key, reconstruction
+from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.networks.sam import SAM
 
@@ -34,10 +35,10 @@ _FILES = ("identity_path", "aligned_identity_path", "lpips_path")
 
 
 def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
-    """Judge a network on photographs; writes `report.json` to `exp_dir`.
+    """Measure a network on photographs; write `report.json` to `exp_dir`.
 
     Returns:
-        what `report.json` holds, less the single faces.
+        what `report.json` holds, without the single faces.
 
     Raises:
         PaddleSamError: a file or option cannot be used, or no face was found.
@@ -47,7 +48,12 @@ def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
     path = config.checkpoint_path or find_weight(EMBEDDED_DEFAULT)
     network, crop_settings = read_inverter(Path(path))
     check_inverts(network, str(path))
-    judge = ReconstructionJudge(config, network, crop_settings)
+    region = Measures.from_files(
+        crop_settings, str(path), identity_path=config.identity_path, device=config.device
+    )
+    aligned = config.aligned_identity_path
+    aligned = AlignedIdentity(aligned, config.device) if aligned else None
+    lpips = load_lpips(config.lpips_path)
     folder = Path(config.exp_dir)
     files = {"model": path} | {name: getattr(config, name) for name in _FILES}
     facts = {name: sha256(locate(file)) for name, file in files.items() if file}
@@ -58,7 +64,7 @@ def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
         for name, face in zip(photo.face_names(), photo.faces, strict=True):
             file = folder / "faces" / f"{face_key(face.image)}.json"
             if not file.is_file():
-                write_json(file, judge(face.image))
+                write_json(file, _measure(network, face.image, lpips, region, aligned))
             measured = json.loads(file.read_text(encoding="utf-8"))
             records.append({"name": name.as_posix(), **measured})
     if not records:
@@ -74,35 +80,30 @@ def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
     return report
 
 
-class ReconstructionJudge:
-    """Inverts single crops and compares what the codes give with them."""
-
-    def __init__(self, config: ReconstructionOptions, network: SAM, crop_settings):
-        self._network = network
-        self._lpips = load_lpips(config.lpips_path)
-        path, aligned = config.identity_path, config.aligned_identity_path
-        self._region = RegionIdentity(path, crop_settings, config.device) if path else None
-        self._aligned = AlignedIdentity(aligned, config.device) if aligned else None
-
-    def __call__(self, crop: np.ndarray) -> dict[str, float | None]:
-        """Every measure of a crop, uint8 [S, S, 3]."""
-        with paddle.no_grad():
-            x = paddle.to_tensor(to_network(crop))
-            codes = invert(self._network, x)
-            y = self._network.decode(codes, randomize_noise=False)[0].clip(-1, 1)
-        image = to_uint8(y.numpy())[0]
-        measured = reconstruction(self._lpips, crop, image)
-        if self._region:
-            measured["identity, face region"] = self._region(x, y).item()
-        if self._aligned:
-            measured["identity, five points"] = self._aligned(crop, image[None])[0]
-        return measured
+def _measure(
+    network: SAM,
+    crop: np.ndarray,
+    lpips: LPIPS,
+    region: Measures,
+    aligned: AlignedIdentity | None,
+) -> dict[str, float | None]:
+    """Invert a crop, uint8 [S, S, 3], and compare what its codes render with it."""
+    with paddle.no_grad():
+        codes = invert(network, paddle.to_tensor(to_network(crop)))
+        y = network.decode(codes, randomize_noise=False)[0].clip(-1, 1)
+    image = to_uint8(y.numpy())
+    measured = reconstruction(lpips, crop, image[0])
+    if "identity" in (found := region(crop, image)):
+        measured["identity, face region"] = found["identity"].item()
+    if aligned:
+        measured["identity, five points"] = aligned(crop, image)[0]
+    return measured
 
 
 def invert(network: SAM, x: paddle.Tensor) -> paddle.Tensor:
-    """Codes [N, L, D] that stand for images [N, 3, S, S] themselves, at no age.
+    """Return codes [N, L, D] of images [N, 3, S, S] at their own age.
 
-    Of pSp its encoder's; of SAM those of the frozen encoder, which ageing starts from.
+    For pSp those of its encoder, for SAM those of the frozen encoder, from which ageing starts.
     """
     return network.encode(x) if network.encoder.in_channels == 3 else network.invert(x)
 

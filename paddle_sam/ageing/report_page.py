@@ -3,58 +3,45 @@
 from __future__ import annotations
 
 import base64
-import html
+import functools
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import jinja2
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from PIL import Image
 
-from paddle_sam.ageing import report_plots as plots
-from paddle_sam.ageing.evaluation_summary import FaceRecord
+from paddle_sam.ageing.evaluation_summary import FaceRecord, gaps_and_similarities
 from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import read_image
 from paddle_sam.core.sheets import strip
 
 CASES = 6  # shown on each side of "best and worst"
+_AGE_COLUMNS = ("mean_measured_age", "mean_absolute_error", "bias", "nine_in_ten_below")
 _TILE = 128
 _STRIP_TILE = 96
-_NAMES = {"l2": "L2", "lpips": "LPIPS", "ssim": "SSIM"}
-
-_STYLE = """
-:root { color-scheme: light dark; --card: #f7f9fb; --line: #d8dee6; --dim: #5a6675; }
-@media (prefers-color-scheme: dark) {
-  :root { --card: #1d232b; --line: #39434f; --dim: #9aa7b5; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
-h1, h2, h3, h4 { line-height: 1.2; margin-bottom: .6rem }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line) }
-.dim, figcaption { color: var(--dim); font-size: .85rem }
-.row { display: flex; flex-wrap: wrap; gap: 1rem }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: .6rem 1rem; min-width: 9rem }
-.tile b { display: block; font-size: 1.6rem }
-.plot { background: white; border-radius: 8px; max-width: 100%; border: 1px solid var(--line) }
-.halves { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem }
-table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right;
-  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums }
-td:first-child, th:first-child, .words td, .words th { text-align: left }
-.words td { overflow-wrap: anywhere; font-size: .85rem }
-figure { margin: 0 } .cases { display: flex; flex-wrap: wrap; gap: .8rem }
-.cases img { width: 78px; height: 78px; margin-right: 2px } .cases figure { width: 160px }
-figcaption { overflow-wrap: anywhere }
-.scroll { overflow-x: auto } .strip { width: 100%; min-width: 760px; display: block }
-@media (max-width: 700px) { .halves { grid-template-columns: 1fr } .row { gap: .6rem }
-  .tile { flex: 1 1 40%; min-width: 0; padding: .5rem .7rem }
-  td, th { padding: .2rem .35rem; font-size: .85rem } }
-"""
+_BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "#a0aec0"
+_PLOT_STYLE = {
+    "svg.fonttype": "none",  # text as text: small, and sharp in the reader's own font
+    "svg.hashsalt": "paddle_sam",  # the same data give the same file
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e2e8f0",
+    "axes.axisbelow": True,
+}
 
 
 def write_page(
     path: Path,
     report: Mapping,
     records: Sequence[FaceRecord],
-    strips: Sequence[Path | None],
+    strips: Sequence[Path] | None,
 ) -> None:
     """Write the page.
 
@@ -62,196 +49,140 @@ def write_page(
         path: the HTML file.
         report: what `evaluate_ageing` returns.
         records: the faces.
-        strips: of each face a picture of its input, its results and its reconstruction in a row,
+        strips: for each face a picture of its input, its results and its reconstruction in a row,
             (A + 2) S wide and S high; None shows numbers only.
     """
-    pictured = strips[0] is not None
-    sections = [
-        _head(report),
-        _age_section(report, records),
-        _identity_section(report, records),
-        _reconstruction_section(report, records),
-        *([_cases_section(records, strips), _strips_section(records, strips)] if pictured else []),
-        _facts_section(report),
-    ]
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Face ageing, measured</title><style>{_STYLE}</style></head>\n<body>"
-        + "\n".join(sections)
-        + "</body></html>\n"
+    ages, identity = report["age_error"], report["identity"]
+    reconstruction = report["reconstruction"]
+    render(
+        "report.html.j2",
+        path,
+        report=report,
+        model=Path(report["settings"]["checkpoint_path"] or "the embedded model").name,
+        age_plot=_plot_ages(records),
+        error_plot=_plot_age_errors(ages["by_target"]),
+        age_rows=[
+            [target, *(f"{values[key]:.1f}" for key in _AGE_COLUMNS)]
+            for target, values in [*ages["by_target"].items(), ("all", ages["overall"])]
+        ],
+        identity_plots={
+            judge: _plot_identity(records, judge, found["by_gap"])
+            for judge, found in identity.items()
+        },
+        identity_rows={
+            judge: [
+                [f"{step['from']} to {step['to']}", step["number"], number(step["mean"])]
+                for step in found["by_gap"]
+            ]
+            for judge, found in identity.items()
+        },
+        reconstruction_plots=[_plot_reconstruction(records, name) for name in reconstruction],
+        reconstruction_rows=[
+            [name.upper(), number(values["mean"]), number(values["deviation"])]
+            for name, values in reconstruction.items()
+        ],
+        cases=_all_cases(records, strips) if strips else [],
+        strips=_whole_strips(records, strips) if strips else [],
+        facts=_facts(report),
     )
+
+
+def render(template: str, path: Path, **values: object) -> None:
+    """Write a page from a template of this folder; all values are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
     with atomic_path(path) as temporary:
+        page = environment.get_template(template).render(**values)
         temporary.write_text(page, encoding="utf-8")
 
 
-def _head(report: Mapping) -> str:
-    errors = report["age_error"]["overall"]
-    tiles = [("mean absolute age error", f"{errors['mean_absolute_error']:.1f} years")]
-    tiles += [
-        (f"identity, {judge}", _number(found["mean"]))
-        for judge, found in report["identity"].items()
-    ]
-    tiles += [
-        (f"reconstruction, {_NAMES[name]}", _number(found["mean"]))
-        for name, found in report["reconstruction"].items()
-    ]
-    model = report["settings"]["checkpoint_path"] or "the embedded model"
-    boxes = "".join(f'<div class="tile"><b>{value}</b>{name}</div>' for name, value in tiles)
-    return (
-        f"<h1>Face ageing, measured</h1><p>{report['number_of_faces']} faces, each at"
-        f" {len(report['age_error']['by_target'])} ages, by {html.escape(Path(model).name)}.</p>"
-        f'<div class="row">{boxes}</div>'
-    )
+def number(value: float | None) -> str:
+    """Return a value with three decimals, "none" for None."""
+    return "none" if value is None else f"{value:.3f}"
 
 
-def _age_section(report: Mapping, records: Sequence[FaceRecord]) -> str:
-    found = report["age_error"]
-    keys = ("mean_measured_age", "mean_absolute_error", "bias", "nine_in_ten_below")
-    rows = [
-        [target, *(f"{values[key]:.1f}" for key in keys)]
-        for target, values in [*found["by_target"].items(), ("all", found["overall"])]
-    ]
-    head = ("target age", "measured, mean", "mean absolute error", "bias", "nine in ten below")
-    return (
-        "<h2>Is the age as asked?</h2>"
-        + _figures(plots.plot_ages(records), plots.plot_age_errors(found["by_target"]))
-        + _table(head, rows)
-        + '<p class="dim">In years, as the age regressor reads the results. Bias is measured less'
-        " target.</p>"
-    )
+def _all_cases(records: Sequence[FaceRecord], strips: Sequence[Path]) -> list[tuple]:
+    """By every measure its title, the best and the worst faces."""
 
+    def by_age(record: FaceRecord) -> list[tuple[float, str]]:
+        pairs = zip(record.targets, record.measured, strict=True)
+        return [(abs(seen - asked), f"{asked:g} → {seen:.1f}") for asked, seen in pairs]
 
-def _identity_section(report: Mapping, records: Sequence[FaceRecord]) -> str:
-    parts = ["<h2>Is it the same person?</h2>"]
-    if not report["identity"]:
-        parts.append("<p>Not measured: no face recognition weights were given.</p>")
-    for judge, found in report["identity"].items():
-        rows = [
-            [f"{step['from']} to {step['to']}", step["number"], _number(step["mean"])]
-            for step in found["by_gap"]
+    def by_identity(judge: str, record: FaceRecord) -> list[tuple[float, str]]:
+        pairs = zip(record.targets, record.identity[judge], strict=True)
+        return [
+            (np.nan if seen is None else -seen, f"at {age:g}: {number(seen)}")
+            for age, seen in pairs
         ]
-        parts += [
-            f"<h3>{html.escape(judge)}</h3>",
-            _figures(plots.plot_identity(records, judge, found["by_gap"])),
-            _table(("age gap, years", "results", "mean similarity"), rows),
-            f'<p class="dim">No face was found in {found["faces_not_found"]} results.</p>',
-        ]
-    return "".join(parts)
 
+    def by_reconstruction(record: FaceRecord) -> list[tuple[float, str]]:
+        # The reconstruction follows the results in a strip.
+        lpips = record.reconstruction["lpips"]
+        return [(np.nan, "")] * len(record.targets) + [(lpips, f"LPIPS {number(lpips)}")]
 
-def _reconstruction_section(report: Mapping, records: Sequence[FaceRecord]) -> str:
-    found = report["reconstruction"]
-    rows = [
-        [_NAMES[name], _number(values["mean"]), _number(values["deviation"])]
-        for name, values in found.items()
+    measures = {"by age error (asked → measured)": by_age}
+    measures |= {
+        f"by identity, {judge}": functools.partial(by_identity, judge)
+        for judge in records[0].identity
+    }
+    measures["by reconstruction"] = by_reconstruction
+    return [
+        (title, *(_cases(records, strips, losses, sign) for sign in (1, -1)))
+        for title, losses in measures.items()
     ]
-    return (
-        "<h2>Does a face come back?</h2>"
-        "<p>Rendered at the age that the input itself is read as, and compared with the input.</p>"
-        + _figures(*(plots.plot_reconstruction(records, _NAMES[name]) for name in found))
-        + _table(("measure", "mean", "deviation"), rows)
-    )
-
-
-def _cases_section(records: Sequence[FaceRecord], strips: Sequence[Path]) -> str:
-    """Best and worst side by side, by every measure; each face once on a side."""
-    ages = _cases(records, lambda record: [abs(e) for e in _errors(record)])
-    parts = [
-        "<h2>Best and worst</h2><p>Input and result; each face once on a side.</p>",
-        _sides("by age error (asked → measured)", ages, records, strips, _age_caption),
-    ]
-    for judge in records[0].identity:
-        found = _cases(records, lambda r, judge=judge: [_loss(s) for s in r.identity[judge]])
-
-        def caption(record: FaceRecord, at: int, judge: str = judge) -> str:
-            return f"at {record.targets[at]:g}: {_number(record.identity[judge][at])}"
-
-        parts.append(_sides(f"by identity, {judge}", found, records, strips, caption))
-    # The reconstruction follows the results in a strip.
-    last = len(records[0].targets)
-    found = _cases(records, lambda r: [np.nan] * last + [r.reconstruction["lpips"]])
-    parts.append(_sides("by reconstruction", found, records, strips, _lpips_caption))
-    return "".join(parts)
 
 
 def _cases(
-    records: Sequence[FaceRecord], losses: Callable[[FaceRecord], list[float]]
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Best and worst: (face, place in `losses`), each face once on a side, NaN left out."""
-    sides = []
-    for sign in (1, -1):
-        of_face = []
-        for face, record in enumerate(records):
-            values = sign * np.array(losses(record), float)
-            if not np.isnan(values).all():
-                at = int(np.nanargmin(values))
-                of_face.append((values[at], face, at))
-        sides.append([(face, at) for _, face, at in sorted(of_face)[:CASES]])
-    return tuple(sides)
+    records: Sequence[FaceRecord],
+    strips: Sequence[Path],
+    losses: Callable[[FaceRecord], list[tuple[float, str]]],
+    sign: int,
+) -> list[dict]:
+    """The faces of the smallest `sign * loss`, each once; NaN is left out."""
+    found = []
+    for face, record in enumerate(records):
+        rows = losses(record)
+        values = sign * np.array([loss for loss, _ in rows], float)
+        if not np.isnan(values).all():
+            at = int(np.nanargmin(values))
+            found.append((values[at], face, at, rows[at][1]))
+    cases = []
+    for _, face, at, caption in sorted(found)[:CASES]:
+        tiles = _tiles(strips[face])
+        pictures = {"input": _thumbnail(tiles[0]), "result": _thumbnail(tiles[at + 1])}
+        cases.append({"name": records[face].name, "caption": caption, **pictures})
+    return cases
 
 
-def _sides(title: str, sides, records, strips, caption: Callable[[FaceRecord, int], str]) -> str:
-    columns = []
-    for name, cases in zip(("best", "worst"), sides, strict=True):
-        figures = []
-        for face, at in cases:
-            tiles = _tiles(strips[face])
-            pictures = "".join(
-                f'<img src="{_picture(tile, _TILE)}" alt="{what}">'
-                for what, tile in (("input", tiles[0]), ("result", tiles[at + 1]))
-            )
-            words = f"{html.escape(records[face].name)}<br>{caption(records[face], at)}"
-            figures.append(f"<figure>{pictures}<figcaption>{words}</figcaption></figure>")
-        columns.append(f'<div><h4>{name}</h4><div class="cases">{"".join(figures)}</div></div>')
-    return f'<h3>{html.escape(title)}</h3><div class="halves">{"".join(columns)}</div>'
-
-
-def _strips_section(records: Sequence[FaceRecord], strips: Sequence[Path]) -> str:
+def _whole_strips(records: Sequence[FaceRecord], strips: Sequence[Path]) -> list[dict]:
     """The faces of the least, the middle and the largest mean age error, at all ages."""
-    order = np.argsort([np.abs(_errors(record)).mean() for record in records])
+    errors = [np.abs(np.subtract(record.measured, record.targets)).mean() for record in records]
+    order = np.argsort(errors)
     chosen = dict(zip(("best", "middle", "worst"), order[[0, len(order) // 2, -1]], strict=True))
-    parts = ["<h2>Whole strips</h2><p>By the mean age error of a face.</p>"]
+    found = []
     for name, face in chosen.items():
         record = records[face]
         pairs = zip(record.targets, record.measured, strict=True)
         captions = ["input", *(f"{target:g}: {measured:.0f}" for target, measured in pairs)]
         picture = strip(_tiles(strips[face])[:-1], _STRIP_TILE, captions)
-        parts.append(
-            f"<h4>{name}: {html.escape(record.name)}, {np.abs(_errors(record)).mean():.1f} years"
-            f'</h4><div class="scroll"><img class="strip" src="{_encoded(picture)}"'
-            f' alt="{name}"></div>'
-        )
-    return "".join(parts) + '<p class="dim">Under each face: age asked, age measured.</p>'
+        title = f"{name}: {record.name}, {errors[face]:.1f} years"
+        found.append({"title": title, "picture": image_uri(picture)})
+    return found
 
 
-def _facts_section(report: Mapping) -> str:
-    settings = {name: value for name, value in report["settings"].items() if value != ""}
-    facts = {
-        f"sha256 of {name.removesuffix('_path')}": f"{value[:16]}…"
+def _facts(report: Mapping) -> list[tuple[str, str]]:
+    facts = [(name, str(value)) for name, value in report["settings"].items() if value != ""]
+    return facts + [
+        (f"sha256 of {name.removesuffix('_path')}", f"{value[:16]}…")
         for name, value in report["made_from"].items()
-        if _is_hash(value)
-    }
-    rows = [[html.escape(str(k)), html.escape(str(v))] for k, v in (settings | facts).items()]
-    failures = "".join(f"<li>{html.escape(reason)}</li>" for reason in report["failed"].values())
-    failed = f"<h3>Not evaluated</h3><ul>{failures}</ul>" if failures else ""
-    return f"<h2>How this was made</h2>{_table(('setting', 'value'), rows, 'words')}{failed}"
-
-
-def _age_caption(record: FaceRecord, at: int) -> str:
-    return f"{record.targets[at]:g} → {record.measured[at]:.1f}"
-
-
-def _lpips_caption(record: FaceRecord, at: int) -> str:
-    return f"LPIPS {_number(record.reconstruction['lpips'])}"
-
-
-def _errors(record: FaceRecord) -> np.ndarray:
-    return np.array(record.measured) - record.targets
-
-
-def _loss(similarity: float | None) -> float:
-    return np.nan if similarity is None else -similarity
+        if isinstance(value, str) and len(value) == 64
+    ]
 
 
 def _tiles(file: Path) -> list[np.ndarray]:
@@ -259,42 +190,88 @@ def _tiles(file: Path) -> list[np.ndarray]:
     return np.split(row, row.shape[1] // row.shape[0], axis=1)
 
 
-def _picture(tile: np.ndarray, largest: int) -> str:
+def _thumbnail(tile: np.ndarray) -> str:
     image = Image.fromarray(tile)
-    image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
-    return _encoded(np.asarray(image))
+    image.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
+    return image_uri(np.asarray(image))
 
 
-def _encoded(image: np.ndarray) -> str:
+def image_uri(image: np.ndarray) -> str:
+    """Return a uint8 image [H, W, 3] as a data URI that holds a JPEG."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _figures(*sources: str) -> str:
-    return "".join(
-        [
-            '<p class="row">',
-            *(f'<img class="plot" src="{one}" alt="plot">' for one in sources),
-            "</p>",
-        ]
+def _plot_ages(records: Sequence[FaceRecord]) -> str:
+    """Ages that the results are read as, over the ages asked for."""
+    targets = records[0].targets
+    measured = np.array([record.measured for record in records])
+    figure, axes = _figure("target age", "measured age")
+    axes.plot([0, 100], [0, 100], color=_GREY, linestyle="--", label="as asked")
+    axes.boxplot(
+        list(measured.T),
+        positions=targets,
+        widths=_bar_width(targets),
+        manage_ticks=False,
+        medianprops={"color": _ORANGE},
+        boxprops={"color": _BLUE},
+        whiskerprops={"color": _BLUE},
+        capprops={"color": _BLUE},
+        flierprops={"marker": ".", "markeredgecolor": _GREY, "markersize": 4},
     )
+    return _svg_uri(figure)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence], kind: str = "numbers") -> str:
-    def line(cells: Sequence, tag: str) -> Iterator[str]:
-        yield "<tr>"
-        yield from (f"<{tag}>{cell}</{tag}>" for cell in cells)
-        yield "</tr>"
-
-    body = "".join(text for row in rows for text in line(row, "td"))
-    table = f'<table class="{kind}">{"".join(line(head, "th"))}{body}</table>'
-    return f'<div class="scroll">{table}</div>'
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+def _plot_age_errors(by_target: Mapping[str, Mapping[str, float]]) -> str:
+    """Mean absolute error and bias over the ages asked for."""
+    targets = [float(target) for target in by_target]
+    figure, axes = _figure("target age", "years")
+    errors = [found["mean_absolute_error"] for found in by_target.values()]
+    axes.bar(targets, errors, _bar_width(targets), color=_BLUE, label="mean absolute error")
+    bias = [found["bias"] for found in by_target.values()]
+    axes.plot(targets, bias, "o-", color=_ORANGE, markersize=4, label="bias (above 0: too old)")
+    axes.axhline(0, color="black", linewidth=0.8)
+    return _svg_uri(figure)
 
 
-def _is_hash(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64
+def _plot_identity(records: Sequence[FaceRecord], judge: str, by_gap: Sequence[Mapping]) -> str:
+    """Similarity to the input over the distance of the target from the input's age."""
+    gaps, similarities = gaps_and_similarities(records, judge)
+    figure, axes = _figure("age gap in years", "cosine similarity")
+    # As pixels: as shapes, the results of thousands of faces would make the page huge.
+    axes.plot(gaps, similarities, ".", color=_GREY, markersize=3, label="results", rasterized=True)
+    middles = [(step["from"] + step["to"]) / 2 for step in by_gap]
+    axes.plot(middles, [step["mean"] for step in by_gap], "o-", color=_BLUE, label="mean")
+    axes.set_ylim(top=1)
+    return _svg_uri(figure)
+
+
+def _plot_reconstruction(records: Sequence[FaceRecord], name: str) -> str:
+    """Histogram of one measure of reconstruction."""
+    figure, axes = _figure(name.upper(), "faces", width=3.2)
+    axes.hist([record.reconstruction[name] for record in records], bins=20, color=_BLUE)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    return _svg_uri(figure)
+
+
+def _bar_width(targets: Sequence[float]) -> float:
+    """Of a bar or a box, so that neighbours stay apart."""
+    return 0.6 * min(np.diff(sorted(targets)), default=10)
+
+
+def _figure(x: str, y: str, width: float = 5):
+    with rc_context(_PLOT_STYLE):
+        figure = Figure(figsize=(width, 3.2), layout="constrained")
+        axes = figure.add_subplot(xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _svg_uri(figure: Figure) -> str:
+    (axes,) = figure.axes
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False)
+    stream = io.BytesIO()
+    with rc_context(_PLOT_STYLE):
+        figure.savefig(stream, format="svg", metadata={"Date": None}, dpi=200)
+    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode()

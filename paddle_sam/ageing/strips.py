@@ -90,7 +90,10 @@ def run(
     ageing = Ageing(config)
     measure = measure or config.report or bool(config.identity_path or config.age_regressor_path)
     lpips = report_lpips() if config.report else None
-    measures = Measures(config, ageing.pipeline.crop, lpips) if measure else None
+    measures = None
+    if measure:
+        files = (config.checkpoint_path, config.age_regressor_path, config.identity_path)
+        measures = Measures.from_files(ageing.pipeline.crop, *files, config.device, lpips)
     report = Report(ageing.pipeline.source)
     summary, pasted = Summary(), OtherFormat()
     with contextlib.ExitStack() as at_the_end:

@@ -9,7 +9,6 @@ from pathlib import Path
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.options import InferenceOptions
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE, AgePipeline
 from paddle_sam.demo.app import make_app
 from paddle_sam.demo.options import DemoOptions
@@ -71,13 +70,8 @@ def model_names(checkpoint_path: str) -> dict[str, str]:
 def load_model(config: DemoOptions, path: str) -> Model:
     """The pipeline of a weight file, and what measures its results."""
     pipeline = AgePipeline.from_checkpoint(path or None, config.device)
-    options = InferenceOptions(
-        checkpoint_path=path,
-        device=config.device,
-        identity_path=config.identity_path,
-        age_regressor_path=config.age_regressor_path,
-    )
-    return Model(pipeline, Measures(options, pipeline.crop))
+    files = (path, config.age_regressor_path, config.identity_path)
+    return Model(pipeline, Measures.from_files(pipeline.crop, *files, config.device))
 
 
 def serve(config: DemoOptions) -> None:

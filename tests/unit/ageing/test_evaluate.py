@@ -162,7 +162,7 @@ def test_private_faces_stay_out_of_the_page(data, weights, tmp_path):
 
 def test_an_interrupted_evaluation_goes_on(whole, data, weights, tmp_path, monkeypatch):
     judged = []
-    real = ageing.AgeingJudge._numbers
+    real = ageing.AgeingEvaluation._numbers
 
     def stopped_at_the_second(self, crop, *rendered):
         judged.append(crop)
@@ -172,7 +172,7 @@ def test_an_interrupted_evaluation_goes_on(whole, data, weights, tmp_path, monke
 
     identity = str(weights / "identity.pdparams")
     more = ["--identity_path", identity, "--aligned_identity_path", identity]
-    monkeypatch.setattr(ageing.AgeingJudge, "_numbers", stopped_at_the_second)
+    monkeypatch.setattr(ageing.AgeingEvaluation, "_numbers", stopped_at_the_second)
     assert evaluate(flags(data, weights, tmp_path, *more)) == 130
     assert not (tmp_path / "report.json").exists()
     assert evaluate(flags(data, weights, tmp_path, *more, "--test_batch_size", "1")) == 1

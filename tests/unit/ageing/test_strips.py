@@ -10,7 +10,6 @@ from PIL import Image
 
 from paddle_sam.ageing.losses import face_region
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.options import InferenceOptions
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
@@ -109,12 +108,11 @@ def test_identity_of_the_same_face_is_one_and_looks_at_the_face_region(identity)
     crop = rng.integers(0, 256, (256, 256, 3), np.uint8)
     outside = crop.copy()
     outside[:, 225:] = 0  # beyond column 220
-    config = InferenceOptions(identity_path=str(identity))
-    measures = Measures(config, CropSettings())
+    measures = Measures.from_files(CropSettings(), identity_path=str(identity))
     found = measures(crop, np.stack([crop, outside]))["identity"]
     np.testing.assert_allclose(found, 1, atol=1e-5)
     assert face_region(paddle.zeros([1, 3, 256, 256])).shape[-1] == 188
-    tight = Measures(config, CropSettings(scale=0.6))
+    tight = Measures.from_files(CropSettings(scale=0.6), identity_path=str(identity))
     assert tight(crop, outside[None])["identity"][0] < 0.9999
 
 
@@ -138,8 +136,14 @@ def missing_lpips(name):
     ("arguments", "words"),
     [
         (["--feather", "0.7"], "--feather: expected more than 0, at most 0.5, found 0.7"),
-        (["--identity_path", str(find_weight("age_mini"))], "recognises no faces"),
-        (["--age_regressor_path", str(find_weight("sam_mini"))], "reads no ages"),
+        (
+            ["--identity_path", str(find_weight("age_mini"))],
+            "FaceEmbedder, found AgeRegressor",
+        ),
+        (
+            ["--age_regressor_path", str(find_weight("sam_mini"))],
+            "AgeRegressor, found SAM",
+        ),
         (["--paste_back", "--latent", "a.npz"], "--paste_back: needs the photograph"),
     ],
 )

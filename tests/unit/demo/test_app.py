@@ -14,7 +14,6 @@ from PIL import Image
 from paddle_sam.ageing.animate import compose
 from paddle_sam.ageing.edits import mix, strengthen
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.options import InferenceOptions
 from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.demo.app import make_app
 from paddle_sam.demo.sessions import Sessions
@@ -28,7 +27,7 @@ PORTRAIT = skimage.data.astronaut()
 @pytest.fixture(scope="module")
 def model(pipeline):
     """The embedded default with its age regressor."""
-    return Model(pipeline, Measures(InferenceOptions(device="cpu"), pipeline.crop))
+    return Model(pipeline, Measures.from_files(pipeline.crop, device="cpu"))
 
 
 @pytest.fixture(scope="module")
