@@ -1,7 +1,11 @@
 import pytest
 
+from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.weight_file import save_file
+from paddle_sam.stylegan2.generator import StyleGenerator
+from tests.unit.ageing.tiny import tiny_generator
 from tests.unit.export.tiny import ARCH, tiny_sam
+from tests.unit.training import tiny
 
 
 @pytest.fixture
@@ -20,3 +24,23 @@ def checkpoint(tmp_path):
     network = {"network": "sam", "arch": ARCH, "state": state}
     save_file(path, {"kind": "sam", "networks": {"sam": network}, "alignment": {"size": 32}})
     return path
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Folder with the weight files and images of a small run; not to be changed."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.write_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline():
+    """The embedded default, layer by layer; not to be changed."""
+    return AgePipeline.from_checkpoint(device="cpu", engine="eager")
+
+
+@pytest.fixture(scope="session")
+def generator():
+    """A StyleGAN2 of the smallest size; not to be changed."""
+    return StyleGenerator(tiny_generator())
