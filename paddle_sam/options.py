@@ -51,7 +51,6 @@ def parse(
     description: str,
     preset_names: Sequence[str] = (),
     implied: Callable[[str | None, Mapping[str, Any]], Mapping[str, Any]] | None = None,
-    refused: Mapping[str, str] | None = None,
     prog: str | None = None,
 ) -> Config:
     """Read a command line into a config. `--dry_run` prints the resulting options and exits.
@@ -63,11 +62,10 @@ def parse(
         preset_names: what `--preset` may name.
         implied: gives, for the preset's name and the options given, values for what the command
             line leaves open. The defaults fill the rest.
-        refused: options of the published command that this one does not have: why, by name.
         prog: what `--help` calls the command; the script's name if None.
 
     Raises:
-        ConfigError: a value cannot work, or an option is refused.
+        ConfigError: a value cannot work.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -81,13 +79,7 @@ def parse(
     parser.add_argument("--dry_run", action="store_true", help="print the options and exit")
     for field in dataclasses.fields(config_type):
         _add_argument(parser, field, type(field.default))
-    for name in refused or {}:
-        parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
     given = vars(parser.parse_args(argv))
-    if wrong := [
-        f"--{name}: {reason}" for name, reason in (refused or {}).items() if name in given
-    ]:
-        raise ConfigError("; ".join(wrong))
     dry_run = given.pop("dry_run", False)
     preset = given.pop("preset", None)
     config = from_dict(config_type, {**(implied(preset, given) if implied else {}), **given})

@@ -6,28 +6,36 @@
     python scripts/evaluate.py ageing --data_path PHOTOS
     python scripts/evaluate.py reconstruction --data_path PHOTOS
 
-`sets`: FID, KID, precision and recall of one folder or archive of images against another;
-`stylegan2`: the same of what a generator makes. `stargan2`: the protocol of its paper,
-translations between all domains, judged by those measures and by LPIPS diversity. `ageing`: age
-errors, identity and reconstruction of SAM, with a report in HTML. `reconstruction`: how well SAM
-or pSp gives faces back. Each with --help lists its options.
-
-What has been computed is kept and found again: the same command continues an evaluation that was
-interrupted. Exit status: 0 all done, 1 some photographs failed, 2 nothing was evaluated.
+`sets`, `stylegan2`: FID, KID, precision and recall of a folder or archive of images, or of what a
+generator makes, against another. `stargan2`: the protocol of its paper. `ageing`: age errors,
+identity and reconstruction of SAM, with an HTML report. `reconstruction`: how well SAM or pSp
+reconstructs faces. Each with --help lists its options. The same command resumes an evaluation.
+Exit status: 0 all done, 1 some photographs failed, 2 nothing was evaluated.
 """
 
 import json
+import pkgutil
 import sys
 
 from paddle_sam.core.command import command
+
+# Options and function of each, imported when asked for.
+KINDS = {
+    "sets": ("metrics.options:SetsOptions", "metrics.sets:evaluate_sets"),
+    "stylegan2": ("stylegan2.options:EvaluationOptions", "stylegan2.evaluate:evaluate_stylegan2"),
+    "stargan2": ("stargan2.options:read_command_line", "stargan2.protocol:evaluate_stargan2"),
+    "ageing": ("ageing.options:AgeingEvaluationOptions", "ageing.evaluate:evaluate_ageing"),
+    "reconstruction": (
+        "ageing.options:ReconstructionOptions",
+        "ageing.reconstruction:evaluate_reconstruction",
+    ),
+}
 
 
 @command
 def main(argv=None):
     from paddle_sam.errors import ConfigError
-    from paddle_sam.metrics.options import KINDS
     from paddle_sam.options import parse
-    from paddle_sam.stargan2.translate_options import elsewhere
 
     argv = list(sys.argv[1:] if argv is None else argv)
     kind = argv.pop(0) if argv else ""
@@ -36,12 +44,13 @@ def main(argv=None):
         return 0
     if kind not in KINDS:
         raise ConfigError(f"name what to evaluate, one of {', '.join(KINDS)}; found {kind!r}")
-    refused = elsewhere(KINDS[kind], "eval") if kind == "stargan2" else None
-    prog = f"evaluate.py {kind}"
-    config = parse(KINDS[kind], argv, KINDS[kind].__doc__, refused=refused, prog=prog)
-    from paddle_sam.metrics.evaluate_run import evaluate
-
-    results = evaluate(config)
+    options, evaluate = (f"paddle_sam.{name}" for name in KINDS[kind])
+    options, prog = pkgutil.resolve_name(options), f"evaluate.py {kind}"
+    if kind == "stargan2":
+        config = options(["--mode", "eval", *argv], __doc__, prog)
+    else:
+        config = parse(options, argv, options.__doc__, prog=prog)
+    results = pkgutil.resolve_name(evaluate)(config)
     print(json.dumps(results, indent=2))
     return 1 if results.get("failed") else 0
 

@@ -11,6 +11,7 @@ import paddle
 
 from paddle_sam.ageing.engines import read_inverter
 from paddle_sam.ageing.measures import Measures
+from paddle_sam.ageing.options import ReconstructionOptions
 from paddle_sam.ageing.photos import (
     Summary,
     find_inputs,
@@ -25,7 +26,6 @@ from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.cutter import FaceCutter
-from paddle_sam.metrics.options import ReconstructionOptions
 from paddle_sam.metrics.pairs import AlignedIdentity, face_key, reconstruction
 from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.networks.lpips_weights import load_lpips

@@ -1,4 +1,4 @@
-"""Aligning photographs for StarGAN v2 (`scripts/align_stargan2.py`)."""
+"""Aligning photographs for StarGAN v2 (`scripts/stargan2.py --mode align`)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.mean_face import MEAN_FACE_SIZE, align_to_mean_face
 from paddle_sam.networks.face_heatmaps import MeanFace
 from paddle_sam.networks.load import load
+from paddle_sam.stargan2.options import AlignOptions
 from paddle_sam.stargan2.system import load_fan
-from paddle_sam.stargan2.translate_options import AlignOptions
 
 
 def align_for_stargan2(config: AlignOptions) -> int:

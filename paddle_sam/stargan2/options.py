@@ -1,15 +1,22 @@
-"""Options of StarGAN v2 training (`scripts/train_stargan2.py`), under the published names."""
+"""Options of `scripts/stargan2.py`, a set for each `--mode`, under the published names."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from paddle_sam.errors import ConfigError
-from paddle_sam.metrics.options import INCEPTION, LPIPS
-from paddle_sam.options import option
-from paddle_sam.stargan2.translate_options import check_mode, mode_option
+from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.metrics.options import INCEPTION, LPIPS, FeatureOptions
+from paddle_sam.options import option, parse
+
+
+def mode_option(mode: str) -> str:
+    """`--mode`, which has this one value in the options of a mode."""
+    return option(mode, "what the command does", choices=(mode,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +36,7 @@ class StarGAN2Options:
         "pretrained_models/wing.pdparams", "face alignment network; needed where --w_hpf is above 0"
     )
     num_workers: int = option(4, "processes that read images", minimum=0, resumable=True)
-    max_bad_images: int = option(
-        100, "stop after so many unreadable images", minimum=0, resumable=True
-    )
+    max_bad_images: int = option(100, "stop after N unreadable images", minimum=0, resumable=True)
 
     # Networks
     img_size: int = option(256, "height and width, a power of two", minimum=32)
@@ -73,7 +78,7 @@ class StarGAN2Options:
     save_every: int = option(10_000, "steps between checkpoints", minimum=1, resumable=True)
     eval_every: int = option(50_000, "steps between validations", minimum=1, resumable=True)
     keep_checkpoints: int = option(
-        0, "delete all but so many newest checkpoints; 0 keeps all", minimum=0, resumable=True
+        0, "keep the newest N checkpoints; 0 keeps all", minimum=0, resumable=True
     )
 
     # Validation
@@ -85,13 +90,128 @@ class StarGAN2Options:
     no_lpips: bool = option(False, "validate without LPIPS diversity")
 
     def __post_init__(self):
-        check_mode(self.mode, "train")
         if self.randcrop_prob > 1:
             raise ConfigError(f"randcrop_prob: expected at most 1, found {self.randcrop_prob}")
         if not (self.beta1 < 1 and self.beta2 < 1 and self.ema_decay < 1):
             raise ConfigError("beta1, beta2, ema_decay: expected below 1")
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightsOptions:
+    """Which StarGAN v2 to use: a file, or a folder and a step as the published code has it."""
+
+    checkpoint_path: str = option("", "StarGAN v2 weight file or training checkpoint")
+    checkpoint_dir: str = option(
+        "log/stargan2/checkpoints", "instead: folder of checkpoints, with --resume_iter"
+    )
+    resume_iter: int = option(0, "the step whose checkpoint to take from that folder", minimum=0)
+    wing_path: str = option(
+        "", "face alignment network, where the checkpoint has none but needs it"
+    )
+    img_size: int = option(0, "image side the weights have to have; 0 for any", minimum=0)
+    num_domains: int = option(0, "domains they have to have; 0 for any", minimum=0)
+    latent_dim: int = option(0, "length of latents they have to have; 0 for any", minimum=0)
+    style_dim: int = option(0, "length of styles they have to have; 0 for any", minimum=0)
+    w_hpf: float = option(-1.0, "high-pass skip they have to have; -1 for any", minimum=-1)
+
+    def weight_file(self) -> Path:
+        """The weight file.
+
+        Raises:
+            ConfigError: no file is named.
+            CheckpointError: the folder has no checkpoint of that step.
+        """
+        if self.checkpoint_path:
+            return Path(self.checkpoint_path)
+        if not self.resume_iter:
+            raise ConfigError(
+                "--checkpoint_path: name a StarGAN v2 weight file, or a step of --checkpoint_dir by"
+                " --resume_iter"
+            )
+        step, folder = self.resume_iter, Path(self.checkpoint_dir)
+        names = [f"iteration_{step}", f"{step:06d}_nets_ema", f"{step}_nets_ema"]
+        for name in names:
+            if (path := folder / f"{name}.pdparams").is_file():
+                return path
+        raise CheckpointError(
+            f"--resume_iter: {folder} has no {' or '.join(names)}.pdparams; a published .ckpt is"
+            " converted first, by convert/convert_weights.py"
+        )
+
+    def expect(self, **found: float) -> None:
+        """Raise `ConfigError` if a number of the weights, by its option, is not the one given."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, value in found.items():
+            wanted = getattr(self, name)
+            if wanted not in (defaults[name], value):
+                raise ConfigError(
+                    f"--{name}: {self.weight_file()} has {value:g}, not {wanted:g}; leave the"
+                    " option out or name another file"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleOptions(WeightsOptions):
+    """Translate images: by references, by latents, and as a video."""
+
+    mode: str = mode_option("sample")
+    src_dir: str = option("data/celeba_hq/val", "images to translate, a folder per domain")
+    ref_dir: str = option("data/celeba_hq/val", "images whose style to take, a folder per domain")
+    result_dir: str = option("results/stargan2", "folder for the pictures")
+    max_images: int = option(6, "images of each domain; 0 for all", minimum=0)
+    num_outs_per_domain: int = option(8, "latents for each domain", minimum=1)
+    psi: float = option(1.0, "below 1: latents' styles closer to the mean", minimum=0)
+    video: bool = option(True, "also write a video that goes from reference to reference")
+    video_steps: int = option(30, "frames from one reference to the next", minimum=1)
+    fps: float = option(30.0, "frames per second", minimum=1)
+    seed: int = option(777, "seed of the latents", minimum=0)
+    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+
+
+@dataclasses.dataclass(frozen=True)
+class StarGAN2EvaluationOptions(WeightsOptions, FeatureOptions):
+    """StarGAN v2's protocol: translations between all domains, how real and how varied."""
+
+    mode: str = mode_option("eval")
+    train_img_dir: str = option("data/celeba_hq/train", "training images, a folder per domain")
+    val_img_dir: str = option("data/celeba_hq/val", "validation images, a folder per domain")
+    eval_dir: str = option("log/stargan2_eval", "where translations are kept")
+    num_outs_per_domain: int = option(10, "translations of each image", minimum=2)
+    max_images: int = option(0, "validation images of each domain; 0 for all", minimum=0)
+    val_batch_size: int = option(32, "images translated at a time", minimum=1)
+    no_fid: bool = option(False, "leave out FID, KID, precision and recall")
+    seed: int = option(0, "seed of latents and references", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignOptions:
+    """Align photographs of one face each onto the mean face of CelebA-HQ."""
+
+    mode: str = mode_option("align")
+    inp_dir: str = option("", "photograph, or folder of them")
+    out_dir: str = option("results/aligned", "folder for the crops")
+    wing_path: str = option("pretrained_models/wing.pdparams", "converted wing.ckpt")
+    lm_path: str = option(
+        "pretrained_models/celeba_lm_mean.npz", "mean face, as published (.npz) or converted"
+    )
+    img_size: int = option(256, "height and width of the crops", minimum=16)
+    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+
+
+MODES = {
+    "train": StarGAN2Options,
+    "sample": SampleOptions,
+    "eval": StarGAN2EvaluationOptions,
+    "align": AlignOptions,
+}
+# Options of the published command, which takes all of them in every mode.
+_PUBLISHED = """
+    img_size num_domains latent_dim hidden_dim style_dim lambda_reg lambda_cyc lambda_sty lambda_ds
+    ds_iter w_hpf randcrop_prob total_iters resume_iter batch_size val_batch_size lr f_lr beta1
+    beta2 weight_decay num_outs_per_domain num_workers seed train_img_dir val_img_dir sample_dir
+    checkpoint_dir eval_dir result_dir src_dir ref_dir inp_dir out_dir wing_path lm_path
+    print_every sample_every save_every eval_every
+"""
 _PRESETS = {
     "celeba_hq": {},
     "afhq": {
@@ -102,7 +222,7 @@ _PRESETS = {
         "w_hpf": 0.0,
         "lambda_ds": 2.0,
     },
-    # Small networks, for a processor.
+    # Small networks, for a CPU.
     "mini": {
         "img_size": 64,
         "base_dim": 16,
@@ -124,9 +244,45 @@ _PRESETS = {
         "exp_dir": "log/stargan2_mini",
     },
 }
-PRESETS = tuple(_PRESETS)
 
 
-def implied(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a preset, for what the command line leaves open."""
+def read_command_line(argv: Sequence[str] | None, description: str, prog: str | None = None) -> Any:
+    """The options of the `--mode` that a command line names.
+
+    Published options that the mode does not use are accepted, as in the published command, and
+    named in a note on stderr.
+
+    Args:
+        argv: arguments; None for those of the process.
+        description, prog: for `--help`.
+
+    Raises:
+        ConfigError: there is no mode, or a value cannot work.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=prog)
+    first.add_argument("--mode", choices=MODES)
+    mode = first.parse_known_args(argv)[0].mode
+    if mode is None:
+        if {"-h", "--help"} & set(sys.argv[1:] if argv is None else argv):
+            print(description)
+            raise SystemExit(0)
+        raise ConfigError(f"--mode: expected one of {', '.join(MODES)}, found none")
+    config_type = MODES[mode]
+    known = {field.name for field in dataclasses.fields(config_type)}
+    others = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    for name in _PUBLISHED.split():
+        if name not in known:
+            others.add_argument(f"--{name}", nargs="?")
+    unused, argv = others.parse_known_args(argv)
+    if unused := vars(unused):
+        where = "; a run keeps everything in --exp_dir" if mode == "train" else ""
+        names = ", ".join(f"--{name}" for name in unused)
+        print(f"note: --mode {mode} does not use {names}{where}", file=sys.stderr)
+    presets = (tuple(_PRESETS), _of_preset) if mode == "train" else ()
+    return parse(config_type, argv, description, *presets, prog=prog)
+
+
+def _of_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_PRESETS.get(preset, {}))

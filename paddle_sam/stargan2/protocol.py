@@ -25,11 +25,12 @@ from paddle_sam.core.files import claim_folder, sha256
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
 from paddle_sam.core.weights import locate
 from paddle_sam.imagesets.archive import ImageSource, content_digest
-from paddle_sam.metrics.distances import fid, kid, precision_recall
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.pairs import diversity
+from paddle_sam.metrics.sets import feature_store, report, set_measures
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.stargan2.domains import Domains, read_all
+from paddle_sam.stargan2.options import StarGAN2EvaluationOptions
 from paddle_sam.stargan2.system import StarGAN2
 
 GUIDES = ("latent", "reference")
@@ -184,6 +185,30 @@ class TranslationEvaluation:
         claim_folder(self.folder, facts, "--eval_dir", "translations")
 
 
+def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
+    """Run the protocol as the options say; a second call resumes one that was interrupted.
+
+    Raises:
+        PaddleSamError: an option is missing, or a file cannot be used.
+    """
+    path = config.weight_file()
+    train = Domains(config.train_img_dir, "train_img_dir")
+    val = Domains(config.val_img_dir, "val_img_dir")
+    system = StarGAN2.from_file(path, config.wing_path, config.device)
+    config.expect(**system.numbers)
+    evaluation = TranslationEvaluation(
+        system,
+        "".join(sha256(locate(file)) for file in (path, config.wing_path) if file),
+        train,
+        val,
+        Path(config.eval_dir),
+        diversity_store(config.lpips_path, Path(config.cache_dir)),
+        None if config.no_fid else feature_store(config),
+        Protocol(config.num_outs_per_domain, config.val_batch_size, config.seed, config.max_images),
+    )
+    return report(config, evaluation.run())
+
+
 def diversity_store(lpips_path: str | os.PathLike, folder: Path | None) -> FeatureStore:
     """What measures LPIPS diversities, [N, 1] of N groups of images, and keeps them in `folder`.
 
@@ -197,17 +222,6 @@ def diversity_store(lpips_path: str | os.PathLike, folder: Path | None) -> Featu
 
     settings = {"measure": "LPIPS diversity", "weights": sha256(locate(lpips_path))}
     return FeatureStore(folder, measure, settings)
-
-
-def set_measures(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
-    """FID, KID, precision and recall of features [M, D] `made` against [N, D] `real`."""
-    precision, recall = precision_recall(real, made)
-    return {
-        "FID": fid(real, made),
-        "KID": kid(real, made)[0],
-        "precision": precision,
-        "recall": recall,
-    }
 
 
 def _by_measure(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

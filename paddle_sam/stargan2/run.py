@@ -1,4 +1,4 @@
-"""A whole StarGAN v2 training run from its options (`scripts/train_stargan2.py`)."""
+"""A whole StarGAN v2 training run from its options (`scripts/stargan2.py --mode train`)."""
 
 from __future__ import annotations
 

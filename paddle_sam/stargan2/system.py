@@ -81,6 +81,17 @@ class StarGAN2:
     def num_domains(self) -> int:
         return len(self.mapping_network.unshared)
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What the networks were built with, by the published options."""
+        return {
+            "img_size": self.img_size,
+            "num_domains": self.num_domains,
+            "latent_dim": self.mapping_network.latent_dim,
+            "style_dim": self.generator.style_dim,
+            "w_hpf": self.generator.w_hpf,
+        }
+
     def masks(self, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor] | None:
         """What the generator is to keep of images [N, 3, S, S]; None where it has no skip."""
         return None if self.fan is None else self.fan.masks(images)

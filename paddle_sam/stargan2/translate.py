@@ -15,8 +15,8 @@ from paddle_sam.core.images import LONGEST_SIDES, save_image, to_uint8
 from paddle_sam.core.video import write_video
 from paddle_sam.errors import ConfigError
 from paddle_sam.stargan2.domains import Domains, read_domains
+from paddle_sam.stargan2.options import SampleOptions
 from paddle_sam.stargan2.system import StarGAN2, matrix, tiled
-from paddle_sam.stargan2.translate_options import SampleOptions
 
 # Latents whose styles are averaged to find the middle of a domain.
 _MEAN_LATENTS = 4096
@@ -30,7 +30,7 @@ def sample(config: SampleOptions) -> list[Path]:
     """
     resolve_device(config.device)
     system = StarGAN2.from_file(config.weight_file(), config.wing_path, config.device)
-    config.expect(system.num_domains, system.generator.w_hpf)
+    config.expect(**system.numbers)
     folder = Path(config.result_dir)
     size, limit = system.img_size, config.max_images
     sources, _ = read_domains(Domains(config.src_dir, "src_dir"), size, limit)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from paddle_sam.ageing.editing_options import parse_formats
 from paddle_sam.ageing.options import engine_option, parse_codes, tile_size_option
 from paddle_sam.errors import ConfigError
+from paddle_sam.metrics.options import FeatureOptions
 from paddle_sam.options import option, parse_names
 
 LARGEST_SEED = 2**32 - 1
@@ -201,6 +202,23 @@ class InspectionOptions(GeneratorOptions):
     fps: int = option(25, "frames per second of the video", minimum=1)
     duration: float = option(4.0, "seconds of the video, there and back", minimum=0.1)
     tile_size: int = tile_size_option()
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions(FeatureOptions):
+    """FID, KID, precision and recall of what a StyleGAN2 generator makes."""
+
+    checkpoint_path: str = option(
+        "", "StyleGAN2, SAM or pSp weight file, or a snapshot (default: the small embedded model)"
+    )
+    real: str = option("", "folder or archive of real images")
+    num_images: int = option(50_000, "images to make, of the seeds 0, 1, 2, ...", minimum=4)
+    truncation: float = option(1.0, "psi; below 1 trades variety for quality")
+    noise: str = option(
+        "random",
+        "fine detail: noise drawn from each seed, the model's stored noise, or none",
+        choices=("random", "stored", "none"),
+    )
 
 
 def parse_seeds(text: str, name: str = "--seeds") -> list[int]:

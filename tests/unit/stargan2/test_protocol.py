@@ -14,6 +14,7 @@ from paddle_sam.metrics.distances import fid
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.features import AlexFeatures
 from paddle_sam.metrics.pairs import diversity
+from paddle_sam.metrics.sets import set_measures
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.inception import InceptionV3
 from paddle_sam.networks.lpips import LPIPS
@@ -23,7 +24,6 @@ from paddle_sam.stargan2.protocol import (
     Protocol,
     TranslationEvaluation,
     diversity_store,
-    set_measures,
 )
 from paddle_sam.stargan2.system import StarGAN2
 from scripts.evaluate import main as evaluate

@@ -1,4 +1,4 @@
-"""StarGAN v2's matrices, grids and interpolation, and its two scripts on small networks."""
+"""StarGAN v2's matrices, grids and interpolation, and its command on small networks."""
 
 import shutil
 
@@ -16,8 +16,7 @@ from paddle_sam.stargan2 import system as stargan2_system
 from paddle_sam.stargan2.align import load_mean_face
 from paddle_sam.stargan2.system import StarGAN2, load_fan, matrix
 from paddle_sam.stargan2.translate import interpolation, latent_matrix, latents
-from scripts.align_stargan2 import main as align
-from scripts.sample_stargan2 import main as sample
+from scripts.stargan2 import main as stargan2_command
 
 SIZE = 32
 SHAPE = {"img_size": SIZE, "max_conv_dim": 8, "base_dim": 4}
@@ -62,6 +61,14 @@ def files(system, tmp_path_factory):
             image = rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)
             save_image(folder / "data" / domain / f"{index}.png", image)
     return folder
+
+
+def sample(flags):
+    return stargan2_command(["--mode", "sample", *flags])
+
+
+def align(flags):
+    return stargan2_command(["--mode", "align", *flags])
 
 
 def images(count, seed=0):

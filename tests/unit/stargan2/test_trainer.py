@@ -322,7 +322,7 @@ def train(data, folder, **changes):
         if value is not False
     ]
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train_stargan2.py"), *flags],
+        [sys.executable, str(ROOT / "scripts" / "stargan2.py"), "--mode", "train", *flags],
         capture_output=True,
         text=True,
         check=False,

@@ -11,8 +11,9 @@ from paddle_sam.core.weight_file import save_file
 from paddle_sam.imagesets.archive import write_archive
 from paddle_sam.metrics import sets
 from paddle_sam.metrics.feature_store import FeatureStore
+from paddle_sam.metrics.sets import set_measures
 from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.stargan2.protocol import set_measures
+from paddle_sam.stylegan2 import evaluate as evaluation
 from scripts.evaluate import main as evaluate
 from scripts.sample import main as sample
 
@@ -57,7 +58,7 @@ def test_a_generator_is_judged_by_what_it_samples_and_goes_on_where_it_stopped(
     given += ["--real", str(folder), "--cache_dir", str(tmp_path / "cache"), "--device", "cpu"]
     given += ["--batch_size", "3", "--output", str(tmp_path / "out.json")]
     made = []
-    render = sets.render_seeds
+    render = evaluation.render_seeds
 
     def stopped(generator, seeds, config):
         made.extend(seeds)
@@ -65,7 +66,7 @@ def test_a_generator_is_judged_by_what_it_samples_and_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return render(generator, seeds, config)
 
-    monkeypatch.setattr(sets, "render_seeds", stopped)
+    monkeypatch.setattr(evaluation, "render_seeds", stopped)
     assert evaluate(given) == 130
     assert evaluate(given) == 0
     assert made == [*range(7), *range(4, 10)]  # the first four were kept

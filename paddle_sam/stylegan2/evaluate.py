@@ -1,0 +1,47 @@
+"""FID and its like of what a generator makes: `scripts/evaluate.py stylegan2`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from paddle_sam.core.files import sha256
+from paddle_sam.imagesets.archive import list_sources
+from paddle_sam.metrics.sets import feature_store, report, require, set_measures
+from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint
+from paddle_sam.stylegan2.options import EvaluationOptions, SamplingOptions
+from paddle_sam.stylegan2.sampling import render_seeds
+
+
+def evaluate_stylegan2(config: EvaluationOptions) -> dict:
+    """Compare what a StyleGAN2 generator makes with a folder or archive of images.
+
+    Raises:
+        PaddleSamError: an option is missing, or a file cannot be used.
+    """
+    require(config, "real")
+    real = list_sources(config.real)
+    names = ("checkpoint_path", "truncation", "noise", "batch_size", "device")
+    sampling = SamplingOptions(**{name: getattr(config, name) for name in names})
+    path = checkpoint(sampling)
+    generator = StyleGenerator.open(path, sampling, any_noise=config.noise != "stored")
+    store = feature_store(config)
+    facts = f"{sha256(path)} {config.truncation} {config.noise}"
+    keys = [f"{facts} {seed}" for seed in range(config.num_images)]
+    made = store.of_made(keys, image_maker(generator, sampling), "made")
+    measures = set_measures(store.of_files(real, "real"), made)
+    return report(config, measures | {"real": len(real), "made": len(keys)})
+
+
+def image_maker(
+    generator: StyleGenerator, config: SamplingOptions
+) -> Callable[[Sequence[int]], list[np.ndarray]]:
+    """What makes the images of seeds, uint8 RGB [S, S, 3] each, as `scripts/sample.py` does."""
+
+    def make(seeds: Sequence[int]) -> list[np.ndarray]:
+        size = config.batch_size
+        batches = (seeds[start : start + size] for start in range(0, len(seeds), size))
+        return [image for batch in batches for image in render_seeds(generator, batch, config)]
+
+    return make
