@@ -17,11 +17,10 @@ from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.weight_file import read_file
 from paddle_sam.errors import ConfigError, ImageError, TrainingError
+from paddle_sam.metrics import sets
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
-from paddle_sam.options import parse
 from paddle_sam.stargan2 import options
-from paddle_sam.stargan2 import protocol as translation
 from paddle_sam.stargan2 import run as stargan2_run
 from paddle_sam.stargan2 import trainer as stargan2_trainer
 from paddle_sam.stargan2.domains import DomainBatch, Domains
@@ -261,7 +260,7 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match="3 training images and 9 translations.* give --no_fid"):
         stargan2_run.TranslationJudge(config, *domains)
     monkeypatch.setattr(stargan2_run, "NEIGHBOURS", 2)
-    monkeypatch.setattr(translation, "precision_recall", lambda real, made: (0.5, 0.25))
+    monkeypatch.setattr(sets, "precision_recall", lambda real, made: (0.5, 0.25))
     system = make_trainer().averaged
     found = stargan2_run.TranslationJudge(config, *domains)(system)
     guides = ("latent", "reference")
@@ -435,7 +434,7 @@ def test_checkpoints_are_weight_files_and_convert_to_the_published_layout(straig
 
 def test_presets_are_the_published_settings():
     def config(*argv):
-        return parse(StarGAN2Options, argv, "", options.PRESETS, options.implied)
+        return options.read_command_line(["--mode", "train", *argv], "")
 
     faces, animals = config("--preset", "celeba_hq"), config("--preset", "afhq")
     assert (faces.num_domains, faces.w_hpf, faces.lambda_ds) == (2, 1.0, 1.0)
