@@ -119,14 +119,16 @@ def _start_worker(start: Callable | None, *arguments: Any) -> None:
 
 
 class InBackground:
-    """Does calls one after the other in a thread, while the caller goes on; on leaving, waits.
+    """Does calls in a thread while the caller continues; on leaving, waits for them.
+
+    With several `threads` calls overlap; `waiting` calls may be pending before the caller waits.
 
     An exception of a call is raised in the caller, at its next call or on leaving. Where the caller
     itself failed or was interrupted, the calls made before are done all the same.
     """
 
-    def __init__(self, waiting: int = 8):
-        self._pool, self._room = ThreadPoolExecutor(1), waiting
+    def __init__(self, waiting: int = 8, threads: int = 1):
+        self._pool, self._room = ThreadPoolExecutor(threads), waiting
         self._calls: deque[Future] = deque()
 
     def __enter__(self) -> InBackground:

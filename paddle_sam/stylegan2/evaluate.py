@@ -9,7 +9,7 @@ import numpy as np
 from paddle_sam.core.files import sha256
 from paddle_sam.imagesets.archive import list_sources
 from paddle_sam.metrics.sets import feature_store, report, require, set_measures
-from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint
+from paddle_sam.stylegan2.generator import StyleGenerator, open_generator
 from paddle_sam.stylegan2.options import EvaluationOptions, SamplingOptions
 from paddle_sam.stylegan2.sampling import render_seeds
 
@@ -24,10 +24,9 @@ def evaluate_stylegan2(config: EvaluationOptions) -> dict:
     real = list_sources(config.real)
     names = ("checkpoint_path", "truncation", "noise", "batch_size", "device")
     sampling = SamplingOptions(**{name: getattr(config, name) for name in names})
-    path = checkpoint(sampling)
-    generator = StyleGenerator.open(path, sampling, any_noise=config.noise != "stored")
+    generator = open_generator(sampling, any_noise=config.noise != "stored")
     store = feature_store(config)
-    facts = f"{sha256(path)} {config.truncation} {config.noise}"
+    facts = f"{sha256(generator.source)} {config.truncation} {config.noise}"
     keys = [f"{facts} {seed}" for seed in range(config.num_images)]
     made = store.of_made(keys, image_maker(generator, sampling), "made")
     measures = set_measures(store.of_files(real, "real"), made)

@@ -1,46 +1,48 @@
-"""The figures of the StyleGAN papers, for any generator: `scripts/figures.py`."""
+"""The figures of the StyleGAN papers, for any generator: `scripts/figures.py`.
+
+The noise figures are figures 4 and 5 of "A Style-Based Generator Architecture for GANs".
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
 
 from paddle_sam.ageing.options import parse_numbers
 from paddle_sam.core.images import resize, save_image
 from paddle_sam.core.sheets import LARGE_TILE, PAPER, matrix
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.stylegan2 import style_ranges
-from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, mix, truncate
-from paddle_sam.stylegan2.noise_figures import components_figure, noise_figure
+from paddle_sam.networks.stylegan2 import first_resolution, noise_resolutions, style_ranges
+from paddle_sam.stylegan2.generator import StyleGenerator, mix, open_generator, seed_noise, truncate
 from paddle_sam.stylegan2.options import FiguresOptions, parse_levels, parse_seeds, parse_styles
 
-NOISE_FIGURES = {"noise": noise_figure, "components": components_figure}
+SHOWN_DRAWS = 4
+CROP_SHARE = 4  # the crop's side is this part of the image's
+FRAME = (255, 64, 32)
 
 
 def figures(config: FiguresOptions) -> Iterator[Path]:
-    """Write the figures asked for to `exp_dir/figures/NAME.FORMAT`; gives their paths.
+    """Write the figures asked for to `exp_dir/figures/NAME.FORMAT`; return their paths.
 
     Raises:
         ConfigError: an option cannot work.
         CheckpointError: the weight file cannot be used.
         OutputError: the system refused to write.
     """
-    path = checkpoint(config)
     names = config.names
-    drawn = {}
-    if noisy := [name for name in names if name in NOISE_FIGURES]:
-        generator = StyleGenerator.open(path, config, any_noise=True)
-        drawn |= {name: (NOISE_FIGURES[name], generator) for name in noisy}
-    if plain := [name for name in names if name in PLAIN_FIGURES]:
-        generator = StyleGenerator.open(path, config)
-        drawn |= {name: (PLAIN_FIGURES[name], generator) for name in plain}
+    opened = {
+        other: open_generator(config, any_noise=other)
+        for other in {name in OTHER_NOISE for name in names}
+    }
     for name in names:
-        draw, generator = drawn[name]
         target = Path(config.exp_dir) / "figures" / f"{name}.{config.format}"
-        save_image(target, draw(config, generator))
+        save_image(target, FIGURES[name](config, opened[name in OTHER_NOISE]))
         yield target
 
 
@@ -127,8 +129,124 @@ def truncation_figure(config: FiguresOptions, generator: StyleGenerator) -> np.n
     return matrix(lines, generator.tile_size(config.tile_size), top, list(map(str, seeds)))
 
 
-PLAIN_FIGURES = {
+@dataclass(frozen=True, eq=False)
+class NoiseStudy:
+    """One code under many noise draws.
+
+    images: the first draws, uint8 [SHOWN_DRAWS, R, R, 3]. deviation: of each pixel over all draws,
+    in grey levels, root mean square over the channels, float64 [R, R].
+    """
+
+    images: np.ndarray
+    deviation: np.ndarray
+
+
+def noise_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
+    """Each face, a detail of it under four noise draws, and the deviation over many.
+
+    White is the largest deviation, which is written beside it in grey levels of 255.
+    """
+    tile = generator.tile_size(config.tile_size, LARGE_TILE)
+    lines, left = [], []
+    for seed in parse_seeds(config.noise_seeds, "--noise_seeds"):
+        code = generator.seed_codes([seed], config.truncation, config.truncation_cutoff)
+        study = study_noise(generator, code, config.noise_draws)
+        box = busiest(study.deviation, generator.size // CROP_SHARE)
+        peak = study.deviation.max()
+        shade = np.rint(255 * study.deviation / max(peak, 1e-9)).astype(np.uint8)
+        details = matrix(
+            [[zoom(image, box, tile // 2) for image in study.images[k : k + 2]] for k in (0, 2)],
+            tile // 2,
+        )
+        lines.append([framed(study.images[0], box, tile), details, np.dstack([shade] * 3)])
+        left.append(f"{seed}\nwhite:\nstd. {peak:.0f}")
+    top = ["generated image", "four noise draws", f"std. of {config.noise_draws} draws"]
+    return matrix(lines, tile, top, left, gap=2)
+
+
+def study_noise(generator: StyleGenerator, code: np.ndarray, draws: int) -> NoiseStudy:
+    """Render a code [1, L, D] with the noise of the seeds 0 to `draws` - 1, keeping only sums."""
+    resolutions = noise_resolutions(generator.size)
+    total = np.zeros((generator.size, generator.size, 3))
+    squares = np.zeros_like(total)
+    shown: list[np.ndarray] = []
+    with tqdm(total=draws, unit="draw") as progress:
+        for start in range(0, draws, generator.batch_size):
+            seeds = range(start, min(start + generator.batch_size, draws))
+            noise = seed_noise(seeds, resolutions)
+            images = generator.render(np.repeat(code, len(seeds), axis=0), noise)
+            shown += list(images[: SHOWN_DRAWS - len(shown)])
+            total += images.sum(axis=0, dtype=np.float64)
+            squares += np.square(images, dtype=np.float64).sum(axis=0)
+            progress.update(len(seeds))
+    variance = np.maximum(squares / draws - (total / draws) ** 2, 0)
+    return NoiseStudy(np.stack(shown), np.sqrt(variance.mean(axis=-1)))
+
+
+def components_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
+    """Each face with all noise, with none, with the fine maps only, and the coarser ones only."""
+    tile = generator.tile_size(config.tile_size, LARGE_TILE)
+    resolutions = noise_resolutions(generator.size)
+    border = first_resolution(style_ranges(generator.size)["fine"])
+    kept = {
+        "all noise": [True for _ in resolutions],
+        "no noise": [False for _ in resolutions],
+        f"fine, {border}-{generator.size} px": [r >= border for r in resolutions],
+        f"coarse, 4-{border // 2} px": [r < border for r in resolutions],
+    }
+    lines, left = [], []
+    for seed in parse_seeds(config.component_seeds, "--component_seeds"):
+        code = generator.seed_codes([seed], config.truncation, config.truncation_cutoff)
+        images = [
+            generator.render(
+                code,
+                [noise * on for noise, on in zip(generator.stored_noise(), layers, strict=True)],
+            )[0]
+            for layers in kept.values()
+        ]
+        box = busiest(deviation(np.stack(images)), generator.size // CROP_SHARE)
+        lines += [
+            [framed(images[0], box, tile), *images[1:]],
+            [zoom(image, box, tile) for image in images],
+        ]
+        left += [str(seed), "detail"]
+    return matrix(lines, tile, list(kept), left, gap=2)
+
+
+def deviation(images: np.ndarray) -> np.ndarray:
+    """Deviation of each pixel over images [N, R, R, 3], root mean square over channels: [R, R]."""
+    return np.sqrt(images.astype(np.float64).var(axis=0).mean(axis=-1))
+
+
+def busiest(plane: np.ndarray, side: int) -> tuple[int, int, int]:
+    """The square of `side` pixels in which a plane [H, W] is largest: its top, left and side."""
+    sums = np.pad(plane, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    squares = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    top, left = np.unravel_index(squares.argmax(), squares.shape)
+    return int(top), int(left), side
+
+
+def zoom(image: np.ndarray, box: tuple[int, int, int], size: int) -> np.ndarray:
+    """A square of an image, enlarged to `size`."""
+    top, left, side = box
+    return resize(np.ascontiguousarray(image[top : top + side, left : left + side]), size)
+
+
+def framed(image: np.ndarray, box: tuple[int, int, int], size: int) -> np.ndarray:
+    """An image resized to `size`, with a frame around a square of it."""
+    picture = Image.fromarray(resize(image, size))
+    scale = size / len(image)
+    top, left, side = (edge * scale for edge in box)
+    corners = (left, top, left + side - 1, top + side - 1)
+    ImageDraw.Draw(picture).rectangle(corners, outline=FRAME, width=max(size // 128, 1))
+    return np.asarray(picture)
+
+
+FIGURES = {
     "uncurated": uncurated_figure,
     "mixing": mixing_figure,
+    "noise": noise_figure,
+    "components": components_figure,
     "truncation": truncation_figure,
 }
+OTHER_NOISE = ("noise", "components")  # rendered with other noise than the stored one

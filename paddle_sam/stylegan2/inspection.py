@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import paddle
+from tqdm import tqdm
 
 from paddle_sam.ageing.animate import there_and_back, write_all
 from paddle_sam.ageing.latents import read_latent
 from paddle_sam.core.files import atomic_path
-from paddle_sam.core.images import resize, save_image
+from paddle_sam.core.images import resize, save_image, to_network
 from paddle_sam.core.sheets import stack, strip
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSet, ImageSource, open_image_set, read_source
 from paddle_sam.imagesets.dataset import read_sample
+from paddle_sam.imagesets.read_ahead import read_batches
+from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.networks.lpips_weights import load_lpips
-from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint
-from paddle_sam.stylegan2.nearest import Distance, LpipsDistance, PixelDistance, distances, nearest
+from paddle_sam.stylegan2.generator import StyleGenerator, open_generator
 from paddle_sam.stylegan2.options import InspectionOptions, parse_seeds
 
 LARGEST_COMPARISON = 256
+BATCH = 16  # images of the data set compared together
 
 
 def inspect_generator(config: InspectionOptions) -> Iterator[Path]:
-    """Write what the options ask for to `exp_dir/inspection/`; gives the paths.
+    """Write what the options ask for to `exp_dir/inspection/`; return the paths.
 
     Raises:
         ConfigError: an option cannot work.
@@ -38,7 +45,7 @@ def inspect_generator(config: InspectionOptions) -> Iterator[Path]:
     ends = latent_paths(config.latents)
     seeds = parse_seeds(config.seeds)
     images = open_image_set(config.data_path) if config.data_path else None
-    generator = StyleGenerator.open(checkpoint(config), config)
+    generator = open_generator(config)
     folder = Path(config.exp_dir) / "inspection"
     yield average_face(config, generator, folder / "average_face.png")
     if images is not None:
@@ -175,3 +182,103 @@ def between(
     """Images of (1 - share) first + share last, codes [L, D], for each share in [0, 1]."""
     codes = ((1 - share) * first + share * last for share in shares)
     return generator.render_all(codes, len(shares))
+
+
+class Distance(Protocol):
+    """What makes two images near each other."""
+
+    def extract(self, images: np.ndarray) -> Sequence:
+        """What is compared of images uint8 [N, S, S, 3]: arrays or tensors [N, ...]."""
+
+    def between(self, queries: Sequence, images: Sequence) -> np.ndarray:
+        """Distances float [Q, N] between what `extract` gave for Q and for N images."""
+
+
+class PixelDistance:
+    """Root mean square difference of the pixels, in grey levels."""
+
+    def extract(self, images: np.ndarray) -> list[np.ndarray]:
+        return [images.reshape(len(images), -1).astype(np.float32)]
+
+    def between(self, queries: Sequence, images: Sequence) -> np.ndarray:
+        rows = [np.square(images[0] - query).mean(axis=1) for query in queries[0]]
+        return np.sqrt(np.stack(rows))
+
+
+class LpipsDistance:
+    """LPIPS, which is small where people see the same picture."""
+
+    def __init__(self, lpips: LPIPS):
+        self.lpips = lpips
+
+    def extract(self, images: np.ndarray) -> list[paddle.Tensor]:
+        with paddle.no_grad():
+            return self.lpips.extract(paddle.to_tensor(to_network(images)))
+
+    def between(self, queries: Sequence, images: Sequence) -> np.ndarray:
+        rows = []
+        with paddle.no_grad():
+            for index in range(len(queries[0])):
+                query = [level[index : index + 1] for level in queries]
+                rows.append(self.lpips.distance(query, images).numpy())
+        return np.stack(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest images of each of Q queries, the nearest first.
+
+    indices: int [Q, K], places in the data set. distances: float [Q, K].
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+
+
+def distances(
+    queries: np.ndarray,
+    images: Sequence[ImageSource],
+    distance: Distance,
+    mirror: bool = False,
+    workers: int = 0,
+) -> np.ndarray:
+    """Distance float [Q, N] of queries uint8 [Q, S, S, 3] from every image of a data set.
+
+    Images that cannot be read are named and infinitely far.
+
+    Args:
+        mirror: take the smaller of the distances of a query and of its mirror image.
+        workers: processes that read; 0 reads in this one.
+
+    Raises:
+        ImageError: no image can be read.
+    """
+    size = queries.shape[1]
+    if mirror:
+        queries = np.concatenate([queries, queries[:, :, ::-1]])
+    wanted = distance.extract(queries)
+    found = np.full((len(queries), len(images)), np.inf)
+    unreadable = {}
+    with tqdm(total=len(images), unit="image") as progress:
+        for read, failed in read_batches(images, size, BATCH, workers):
+            if read:
+                pixels = np.stack(list(read.values()))
+                found[:, list(read)] = distance.between(wanted, distance.extract(pixels))
+            for reason in failed.values():
+                tqdm.write(f"skipped: {reason}", file=sys.stderr)
+            unreadable |= failed
+            progress.update(len(read) + len(failed))
+    if len(unreadable) == len(images):
+        raise ImageError(f"none of {len(images)} images can be read, the first: {unreadable[0]}")
+    return found.reshape(2, -1, len(images)).min(axis=0) if mirror else found
+
+
+def nearest(table: np.ndarray, count: int) -> Neighbours:
+    """The `count` smallest of each row of `distances`, fewer where there are not so many.
+
+    >>> nearest(np.array([[0.5, 0.1, 0.3]]), 2).indices
+    array([[1, 2]])
+    """
+    readable = int(np.isfinite(table).sum(axis=1).min())
+    indices = np.argsort(table, axis=1, kind="stable")[:, : min(count, readable)]
+    return Neighbours(indices, np.take_along_axis(table, indices, axis=1))

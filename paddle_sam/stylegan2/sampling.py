@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,21 @@ from tqdm import tqdm
 
 from paddle_sam.core.files import CLAIM, claim_folder, sha256
 from paddle_sam.core.images import read_image, save_image
+from paddle_sam.core.processes import InBackground
 from paddle_sam.core.sheets import SMALLEST_TILE, stack, strip
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import noise_resolutions
-from paddle_sam.stylegan2.generator import StyleGenerator, checkpoint, seed_noise
+from paddle_sam.stylegan2.generator import StyleGenerator, open_generator, seed_noise
 from paddle_sam.stylegan2.options import SamplingOptions, parse_grid, parse_seeds
 
-WRITERS = 4  # threads that compress and write; compression lets Python go on
+WRITERS = 4  # threads that compress and write; compression releases Python's lock
 
 
 def sample(config: SamplingOptions) -> list[Path]:
-    """Write `exp_dir/samples/seedNNNN.png` for each seed, and sheets if asked; gives the sheets.
+    """Write `exp_dir/samples/seedNNNN.png` for each seed, and sheets if asked; return the sheets.
 
-    Images that are there already are not made again, so a run that was cut off goes on where it
-    was.
+    Images that are there already are not made again, so the same command resumes a run that was
+    cut off. Images are written while the next ones are rendered.
 
     Raises:
         ConfigError: an option cannot work, or the folder holds samples made with other options.
@@ -34,20 +34,19 @@ def sample(config: SamplingOptions) -> list[Path]:
     seeds = parse_seeds(config.seeds)
     grid = parse_grid(config.grid) if config.grid else None
     folder = Path(config.exp_dir) / "samples"
-    path = checkpoint(config)
-    generator = StyleGenerator.open(path, config, any_noise=config.noise != "stored")
-    claim(folder, config, path)
+    generator = open_generator(config, any_noise=config.noise != "stored")
+    claim(folder, config, Path(generator.source))
 
     paths = {seed: folder / f"seed{seed:04d}.{config.format}" for seed in seeds}
     todo = [seed for seed in seeds if not paths[seed].exists()]
     with (
         tqdm(total=len(seeds), initial=len(seeds) - len(todo), unit="image") as progress,
-        ThreadPoolExecutor(WRITERS) as pool,
+        InBackground(waiting=2 * WRITERS, threads=WRITERS) as write,
     ):
         for start in range(0, len(todo), config.batch_size):
             batch = todo[start : start + config.batch_size]
-            images = render_seeds(generator, batch, config)
-            for _ in pool.map(save_image, [paths[seed] for seed in batch], images):
+            for seed, image in zip(batch, render_seeds(generator, batch, config), strict=True):
+                write(save_image, paths[seed], image)
                 progress.update()
     print(f"{len(todo)} images made, {len(seeds) - len(todo)} were there: {folder}")
     return [] if grid is None else write_sheets(config, grid, paths)
@@ -69,7 +68,7 @@ def render_seeds(
 def write_sheets(
     config: SamplingOptions, grid: tuple[int, int], paths: dict[int, Path]
 ) -> list[Path]:
-    """`exp_dir/sample_sheets/sheet_N.png`, each of so many columns and rows of images."""
+    """`exp_dir/sample_sheets/sheet_N.png`, each of columns times rows images."""
     columns, rows = grid
     seeds = list(paths)
     sheets = []

@@ -6,15 +6,18 @@ import pytest
 from paddle_sam.core.images import read_image
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import noise_resolutions
-from paddle_sam.stylegan2.figures import mixing_figure, packed, truncation_figure, uncurated_figure
-from paddle_sam.stylegan2.generator import StyleGenerator, mix, seed_noise
-from paddle_sam.stylegan2.noise_figures import (
+from paddle_sam.stylegan2.figures import (
     busiest,
     components_figure,
     deviation,
+    mixing_figure,
     noise_figure,
+    packed,
     study_noise,
+    truncation_figure,
+    uncurated_figure,
 )
+from paddle_sam.stylegan2.generator import StyleGenerator, mix, seed_noise
 from paddle_sam.stylegan2.options import FiguresOptions
 from scripts.figures import main
 from tests.unit.ageing.tiny import save_generator, tiny_generator

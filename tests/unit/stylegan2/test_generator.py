@@ -6,7 +6,14 @@ import pytest
 
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.stylegan2.generator import StyleGenerator, mix, seed_latents, seed_noise, truncate
+from paddle_sam.stylegan2.generator import (
+    StyleGenerator,
+    mix,
+    open_generator,
+    seed_latents,
+    seed_noise,
+    truncate,
+)
 from paddle_sam.stylegan2.options import GeneratorOptions
 from tests.unit.ageing.tiny import save_generator, tiny_generator
 
@@ -24,7 +31,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["eager", "onednn"])
 def generator(request, weights):
-    return StyleGenerator.open(weights, GeneratorOptions(engine=request.param, device="cpu"))
+    return StyleGenerator.open(weights, engine=request.param, device="cpu")
 
 
 def test_a_seeds_latent_is_what_numpy_gives_it():
@@ -47,7 +54,7 @@ def test_a_seed_gives_one_image_in_any_company(generator):
 def test_the_engine_gives_the_eager_images(weights):
     images = []
     for engine in ("eager", "onednn"):
-        generator = StyleGenerator.open(weights, GeneratorOptions(engine=engine, device="cpu"))
+        generator = StyleGenerator.open(weights, engine=engine, device="cpu")
         images.append(generator.render(generator.seed_codes(SEEDS, 0.7)).astype(int))
     assert np.abs(images[0] - images[1]).max() <= 1
 
@@ -93,7 +100,7 @@ def test_noise_is_each_seeds_own():
 
 
 def test_noise_changes_the_image_and_none_differs_from_the_stored(weights):
-    generator = StyleGenerator.open(weights, GeneratorOptions(device="cpu"), any_noise=True)
+    generator = StyleGenerator.open(weights, device="cpu", any_noise=True)
     code = generator.seed_codes([1])
     stored = generator.render(code)
     np.testing.assert_array_equal(generator.render(code, generator.stored_noise()), stored)
@@ -104,7 +111,7 @@ def test_noise_changes_the_image_and_none_differs_from_the_stored(weights):
 def test_an_average_is_computed_where_the_file_has_none(tmp_path, capsys):
     network = tiny_generator()
     save_generator(tmp_path / "a.pdparams", network, latent_avg=False)
-    found = StyleGenerator.open(tmp_path / "a.pdparams", GeneratorOptions(engine="eager"))
+    found = StyleGenerator.open(tmp_path / "a.pdparams", engine="eager")
     note = capsys.readouterr().err
     assert "a.pdparams states no average code; using the mean of 10000 random ones" in note
     with paddle.no_grad():
@@ -120,7 +127,7 @@ def test_an_average_is_computed_where_the_file_has_none(tmp_path, capsys):
 
 def test_the_decoder_of_sam_is_a_generator_too(checkpoint, weights):
     for engine in ("eager", "onednn"):
-        found = StyleGenerator.open(checkpoint, GeneratorOptions(engine=engine, device="cpu"))
+        found = StyleGenerator.open(checkpoint, engine=engine, device="cpu")
         assert (found.size, found.n_codes, found.dim) == (32, 8, 16)
         assert found.w_avg.shape == (8, 16)
         assert found.render(found.seed_codes([1, 2])).shape == (2, 32, 32, 3)
@@ -129,10 +136,10 @@ def test_the_decoder_of_sam_is_a_generator_too(checkpoint, weights):
 def test_what_cannot_be_used_is_explained(weights):
     for engine in ("eager", "onednn"):
         with pytest.raises(CheckpointError, match="AgeRegressor, which renders nothing"):
-            StyleGenerator.open(find_weight("age_mini"), GeneratorOptions(engine=engine))
+            StyleGenerator.open(find_weight("age_mini"), engine=engine)
         with pytest.raises(CheckpointError, match=r"none\.pdparams: there is no such file"):
-            StyleGenerator.open(weights.with_name("none.pdparams"), GeneratorOptions(engine=engine))
+            StyleGenerator.open(weights.with_name("none.pdparams"), engine=engine)
     with pytest.raises(ConfigError, match="--truncation_cutoff: this model has 8 codes, found 9"):
-        StyleGenerator.open(weights, GeneratorOptions(truncation_cutoff=9))
+        open_generator(GeneratorOptions(checkpoint_path=str(weights), truncation_cutoff=9))
     with pytest.raises(ConfigError, match="--engine onednn: has the stored noise only"):
-        StyleGenerator.open(weights, GeneratorOptions(engine="onednn"), any_noise=True)
+        StyleGenerator.open(weights, engine="onednn", any_noise=True)

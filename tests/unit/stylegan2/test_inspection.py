@@ -10,7 +10,7 @@ from paddle_sam.ageing.latents import Latent, save_latent
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.errors import ImageError
 from paddle_sam.networks.lpips import LPIPS
-from paddle_sam.stylegan2.nearest import LpipsDistance, PixelDistance, distances, nearest
+from paddle_sam.stylegan2.inspection import LpipsDistance, PixelDistance, distances, nearest
 from scripts.inspect_generator import main
 from tests.unit.ageing.tiny import save_generator, tiny_generator
 

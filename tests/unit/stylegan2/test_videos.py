@@ -7,8 +7,15 @@ import pytest
 from paddle_sam.errors import ConfigError
 from paddle_sam.stylegan2.generator import StyleGenerator, mix
 from paddle_sam.stylegan2.options import VideosOptions
-from paddle_sam.stylegan2.training_video import crossfade, find_snapshots, training_frames
-from paddle_sam.stylegan2.videos import mixing_frames, smooth_walk, walk_codes, walk_frames
+from paddle_sam.stylegan2.videos import (
+    crossfade,
+    find_snapshots,
+    mixing_frames,
+    smooth_walk,
+    training_frames,
+    walk_codes,
+    walk_frames,
+)
 from scripts.video import main
 from tests.unit.ageing.tiny import save_generator, tiny_generator
 

@@ -17,7 +17,7 @@ from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.stylegan2.train.run import _images, _judge, augmentation, spread
-from paddle_sam.stylegan2.training_video import find_snapshots
+from paddle_sam.stylegan2.videos import find_snapshots
 from scripts.train_stylegan2 import main
 from tests import ROOT
 from tests.unit.stylegan2.train.tiny import TINY, make_trainer
