@@ -1,19 +1,41 @@
 """The errors a user can mend, and the shape check every network uses.
 
-A message of these errors names the option or file, what was found, what was expected and what
-to do next; the scripts print it without a traceback (`paddle_sam.core.command.command`).
+A message names the option or file, what was found, what was expected and what to do next. Options
+are written as flags. A command prints the message as it is, without a traceback
+(`paddle_sam.core.command`); in Python the flags read as what they are there, names of arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+
+# A command to run, which keeps its flags, or a flag.
+_FLAG = re.compile(r"(python \S+\.py[^;:,`)]*)|(?<![\w-])--(?=[A-Za-z])")
+_in_command = False
+
+
+@contextlib.contextmanager
+def flags_shown() -> Iterator[None]:
+    """Within this context messages show options as flags, for people at a command line."""
+    global _in_command
+    before, _in_command = _in_command, True
+    try:
+        yield
+    finally:
+        _in_command = before
 
 
 class PaddleSamError(Exception):
     """Base of every error that the user, not the programmer, can mend."""
 
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if _in_command else _FLAG.sub(lambda found: found[1] or "", text)
 
-class ConfigError(PaddleSamError):
+
+class ConfigError(PaddleSamError, ValueError):
     """An option or argument has a value that cannot work."""
 
 
@@ -30,7 +52,7 @@ class FaceNotFoundError(ImageError):
 
 
 class TrainingError(PaddleSamError):
-    """Training cannot go on, for example because a loss is no longer a number."""
+    """Training cannot continue, for example because a loss is not a number."""
 
 
 class EngineError(PaddleSamError):

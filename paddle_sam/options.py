@@ -1,11 +1,11 @@
 """Options declared once: a field of a frozen dataclass is a flag, a JSON entry and a check.
 
     @dataclasses.dataclass(frozen=True)
-    class RunOptions:
+    class TrainOptions(Options):
         batch_size: int = option(6, "images per step", minimum=1)
 
 gives `--batch_size N` on the command line, `"batch_size": 6` in the run's `opt.json`, and an
-error naming the option where the value cannot work.
+error naming the option where the value cannot work, in Python as on the command line.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import numbers
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from paddle_sam.errors import ConfigError
 
-Config = TypeVar("Config")
+AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
 def option(
@@ -30,6 +33,10 @@ def option(
     *,
     choices: Sequence | None = None,
     minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    may_be_empty: bool = False,
     resumable: bool = False,
 ) -> Any:
     """A dataclass field that is also a command line option.
@@ -38,30 +45,98 @@ def option(
         default: the value where nothing else is given; its type is the option's.
         help: one line for `--help`.
         choices: the values allowed.
-        minimum: the smallest number allowed.
+        minimum, maximum: the smallest and the largest number allowed.
+        above, below: numbers that the value must be more than, and less than.
+        may_be_empty: whether an empty text may be given on the command line.
         resumable: whether the value may differ when a run is resumed.
     """
-    metadata = {"help": help, "choices": choices, "minimum": minimum, "resumable": resumable}
+    metadata = {name: value for name, value in locals().items() if name != "default"}
     return dataclasses.field(default=default, metadata=metadata)
 
 
+class _Checked(type):
+    """Completes and checks the values that a class of options is called with."""
+
+    def __call__(cls, *, preset: str | None = None, **given: Any):
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for name in given:
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields, 1)
+                hint = f"did you mean --{near[0]}?" if near else "see --help for the known options."
+                raise ConfigError(f"--{name}: there is no such option; {hint}")
+        if preset is not None and preset not in cls.presets:
+            raise ConfigError(
+                f"--preset: expected one of {', '.join(cls.presets)}, found {preset!r}"
+            )
+        given = {name: _checked(fields[name], value) for name, value in given.items()}
+        options = super().__call__(**{**cls.implied(preset, given), **given})
+        options.check()
+        return options
+
+
+class Options(metaclass=_Checked):
+    """Base of all options: keyword arguments only, checked whenever an object is made.
+
+    Besides its fields a class takes `preset`, the name of a set of values.
+
+    Raises:
+        ConfigError: a name is unknown (the nearest known one is suggested) or a value cannot work.
+    """
+
+    presets: ClassVar[Sequence[str]] = ()
+
+    @classmethod
+    def implied(cls, preset: str | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values for what `given` leaves open; the fields' defaults fill the rest."""
+        return {}
+
+    def check(self) -> None:
+        """Raise `ConfigError` where values do not fit each other."""
+
+
+def device_option() -> str:
+    """The field `device` of every command that runs networks."""
+    return option("auto", "auto, cpu, gpu or gpu:N", resumable=True)
+
+
+def engine_option(does: str = "runs the network") -> str:
+    """The field `engine` of every command that can run exported models, which do this."""
+    return option(
+        "auto",
+        f"what {does}: exported models (onednn, onednn-bf16), layer by layer (eager)",
+        choices=("auto", "eager", "onednn", "onednn-bf16"),
+    )
+
+
+def tile_size_option(of: str = "each image in a sheet") -> int:
+    """The field `tile_size` of every command that lays images out for a person to look at."""
+    return option(0, f"side of {of}; 0 for the model's own, but at least 128", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(Options):
+    """What every training has."""
+
+    max_bad_images: int = option(100, "stop after N unreadable images", minimum=0, resumable=True)
+    keep_checkpoints: int = option(
+        2, "keep the newest N checkpoints; 0 keeps all", minimum=0, resumable=True
+    )
+    seed: int = option(0, "seed of everything random", minimum=0)
+    device: str = device_option()
+
+
 def parse(
-    config_type: type[Config],
+    options_type: type[AnyOptions],
     argv: Sequence[str] | None,
     description: str,
-    preset_names: Sequence[str] = (),
-    implied: Callable[[str | None, Mapping[str, Any]], Mapping[str, Any]] | None = None,
     prog: str | None = None,
-) -> Config:
-    """Read a command line into a config. `--dry_run` prints the resulting options and exits.
+) -> AnyOptions:
+    """Read a command line into options. `--dry_run` prints the result and exits.
 
     Args:
-        config_type: the dataclass.
+        options_type: the dataclass.
         argv: arguments; None for those of the process.
         description: for `--help`.
-        preset_names: what `--preset` may name.
-        implied: gives, for the preset's name and the options given, values for what the command
-            line leaves open. The defaults fill the rest.
         prog: what `--help` calls the command; the script's name if None.
 
     Raises:
@@ -74,53 +149,56 @@ def parse(
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    if preset_names:
-        parser.add_argument("--preset", choices=sorted(preset_names), help="named set of options")
+    if options_type.presets:
+        choices = sorted(options_type.presets)
+        parser.add_argument("--preset", choices=choices, help="named set of options")
     parser.add_argument("--dry_run", action="store_true", help="print the options and exit")
-    for field in dataclasses.fields(config_type):
-        _add_argument(parser, field, type(field.default))
+    fields = {field.name: field for field in dataclasses.fields(options_type)}
+    shared = {field.name for field in dataclasses.fields(RunOptions)} & set(fields)
+    for name in [*(name for name in fields if name not in shared), *sorted(shared)]:
+        _add_argument(parser, fields[name], type(fields[name].default))
     given = vars(parser.parse_args(argv))
     dry_run = given.pop("dry_run", False)
-    preset = given.pop("preset", None)
-    config = from_dict(config_type, {**(implied(preset, given) if implied else {}), **given})
+    for name, value in given.items():
+        if value == "" and name in fields and not fields[name].metadata["may_be_empty"]:
+            raise ConfigError(f"--{name}: found an empty value; leave the option out or name one")
+    options = options_type(**given)
     if dry_run:
-        print(to_json(config))
+        print(to_json(options))
         raise SystemExit(0)
-    return config
+    return options
 
 
-def from_dict(config_type: type[Config], values: Mapping[str, Any]) -> Config:
-    """Build and check a config.
-
-    Raises:
-        ConfigError: an unknown name (the nearest known one is suggested) or a bad value.
-    """
-    fields = {field.name: field for field in dataclasses.fields(config_type)}
-    for name in values:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            hint = f"did you mean {near[0]}?" if near else "see --help for the known options."
-            raise ConfigError(f"{name}: there is no such option; {hint}")
-    for name, value in values.items():
-        _check_value(fields[name], value)
-    return config_type(**values)
-
-
-def to_json(config: Any) -> str:
+def to_json(options: Options) -> str:
     """The options as indented JSON, in their declared order."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
+    return json.dumps(dataclasses.asdict(options), indent=2)
 
 
-def read_json(config_type: type[Config], path: Path) -> Config:
+def read_json(options_type: type[AnyOptions], path: Path) -> AnyOptions:
     """Read what `to_json` wrote.
 
     Raises:
         ConfigError: the file is damaged or holds unknown options.
     """
     try:
-        return from_dict(config_type, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return options_type(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as options ({error})") from error
+
+
+def check_resumable(stored: Any, wanted: Any, where: Path) -> None:
+    """Raise `ConfigError` where `wanted` differs from `stored` in an option fixed for a run."""
+    changed = [
+        f"--{field.name} was {getattr(stored, field.name)!r}, is {getattr(wanted, field.name)!r}"
+        for field in dataclasses.fields(wanted)
+        if not field.metadata["resumable"]
+        and getattr(stored, field.name) != getattr(wanted, field.name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{where}: this run was started with other options ({'; '.join(changed)}). Give the"
+            " same ones to resume it, or another --exp_dir to start afresh."
+        )
 
 
 def parse_names(text: str, known: Sequence[str], name: str) -> list[str]:
@@ -140,19 +218,59 @@ def parse_names(text: str, known: Sequence[str], name: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def check_resumable(stored: Any, wanted: Any, where: Path) -> None:
-    """Raise `ConfigError` where `wanted` differs from `stored` in an option fixed for a run."""
-    changed = [
-        f"--{field.name} was {getattr(stored, field.name)!r}, is {getattr(wanted, field.name)!r}"
-        for field in dataclasses.fields(wanted)
-        if not field.metadata["resumable"]
-        and getattr(stored, field.name) != getattr(wanted, field.name)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{where}: this run was started with other options ({'; '.join(changed)}). Give the"
-            " same ones to resume it, or another --exp_dir to start afresh."
-        )
+def parse_codes(text: str, codes: int, name: str) -> list[int]:
+    """Numbers of W+ codes that the option `name` lists, of a model that has `codes` of them.
+
+    >>> parse_codes("8,9,12-14", 18, "--latent_level")
+    [8, 9, 12, 13, 14]
+
+    Raises:
+        ConfigError: a part is not a number or range, or there is no such code.
+    """
+    listed: dict[int, None] = {}
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+        if last < first:
+            raise ConfigError(
+                f"{name}: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
+            )
+        if last >= codes:
+            raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {last}")
+        listed |= dict.fromkeys(range(first, last + 1))
+    return list(listed)
+
+
+def parse_numbers(text: str, name: str) -> list[float]:
+    """Numbers that the option `name` lists by commas.
+
+    >>> parse_numbers("1,0.5,-1", "--psis")
+    [1.0, 0.5, -1.0]
+
+    Raises:
+        ConfigError: a part is not a finite number.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise ConfigError(f"{name}: expected numbers such as 1,0.5,-1, found {text!r}")
+    return numbers
+
+
+def parse_formats(text: str) -> list[str]:
+    """File suffixes that `--formats` lists, each once.
+
+    >>> parse_formats("mp4,.GIF")
+    ['.mp4', '.gif']
+
+    Raises:
+        ConfigError: one is unknown.
+    """
+    known = ("mp4", "gif", "webp")
+    names = ",".join(part.strip().removeprefix(".") for part in text.lower().split(","))
+    return [f".{name}" for name in parse_names(names, known, "--formats")]
 
 
 def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: type) -> None:
@@ -170,15 +288,24 @@ def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, kin
         parser.add_argument(flag, type=kind, choices=choices, metavar=metavar, help=text)
 
 
-def _check_value(field: dataclasses.Field, value: Any) -> None:
-    kind = type(field.default)
-    numeric = kind is float and type(value) is int
-    if not (type(value) is kind or numeric):
-        raise ConfigError(f"{field.name}: expected {kind.__name__}, found {value!r}")
+def _checked(field: dataclasses.Field, value: Any) -> Any:
+    """The value as the field's type; NumPy's numbers and paths are taken as well."""
+    kind, rules, flag = type(field.default), field.metadata, f"--{field.name}"
+    accepted = {int: numbers.Integral, float: numbers.Real, str: (str, os.PathLike)}.get(kind, kind)
+    if not isinstance(value, accepted) or isinstance(value, bool) and kind is not bool:
+        raise ConfigError(f"{flag}: expected {kind.__name__}, found {value!r}")
+    value = os.fspath(value) if kind is str else kind(value)
     if kind is float and not math.isfinite(value):
-        raise ConfigError(f"{field.name}: expected a finite number, found {value}")
-    choices, minimum = field.metadata["choices"], field.metadata["minimum"]
-    if choices is not None and value not in choices:
-        raise ConfigError(f"{field.name}: expected one of {', '.join(choices)}, found {value!r}")
-    if minimum is not None and not value >= minimum:
-        raise ConfigError(f"{field.name}: expected at least {minimum}, found {value}")
+        raise ConfigError(f"{flag}: expected a finite number, found {value}")
+    if rules["choices"] is not None and value not in rules["choices"]:
+        raise ConfigError(f"{flag}: expected one of {', '.join(rules['choices'])}, found {value!r}")
+    bounds = (
+        ("minimum", "at least", lambda bound: value >= bound),
+        ("maximum", "at most", lambda bound: value <= bound),
+        ("above", "more than", lambda bound: value > bound),
+        ("below", "less than", lambda bound: value < bound),
+    )
+    for name, words, fits in bounds:
+        if rules[name] is not None and not fits(rules[name]):
+            raise ConfigError(f"{flag}: expected {words} {rules[name]}, found {value}")
+    return value

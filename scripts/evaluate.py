@@ -49,7 +49,7 @@ def main(argv=None):
     if kind == "stargan2":
         config = options(["--mode", "eval", *argv], __doc__, prog)
     else:
-        config = parse(options, argv, options.__doc__, prog=prog)
+        config = parse(options, argv, options.__doc__, prog)
     results = pkgutil.resolve_name(evaluate)(config)
     print(json.dumps(results, indent=2))
     return 1 if results.get("failed") else 0

@@ -20,7 +20,7 @@ def main(argv=None):
     from paddle_sam.ageing.train import options as sam
     from paddle_sam.options import parse
 
-    config = parse(sam.SAMOptions, argv, __doc__, sam.PRESETS, sam.implied)
+    config = parse(sam.SAMOptions, argv, __doc__)
     from paddle_sam.ageing.train.run import train_sam
 
     folder = train_sam(config)

@@ -17,7 +17,7 @@ def main(argv=None):
     from paddle_sam.options import parse
     from paddle_sam.stylegan2.train import options as stylegan2
 
-    config = parse(stylegan2.StyleGAN2Options, argv, __doc__, stylegan2.PRESETS, stylegan2.implied)
+    config = parse(stylegan2.StyleGAN2Options, argv, __doc__)
     from paddle_sam.stylegan2.train.run import train_stylegan2
 
     folder = train_stylegan2(config)

@@ -12,7 +12,7 @@ import paddle
 from paddle_sam.ageing.directions import Directions, parse_edits, read_directions
 from paddle_sam.ageing.edits import chain, shift, strengthen
 from paddle_sam.ageing.latents import read_latent
-from paddle_sam.ageing.options import AgeingOptions, parse_codes
+from paddle_sam.ageing.options import AgeingOptions
 from paddle_sam.ageing.photos import (
     Photo,
     Result,
@@ -33,6 +33,7 @@ from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.networks.lpips_weights import load_lpips
+from paddle_sam.options import parse_codes
 
 # Gentler than a projection from scratch, so that the code stays where ageing understands it.
 REFINEMENT = ProjectionSettings(start_lr=0.05, final_lr=0.01)

@@ -5,16 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from paddle_sam.ageing.options import (
-    AgeingOptions,
-    PhotoOptions,
-    parse_ages,
-    parse_codes,
-    parse_numbers,
-    tile_size_option,
-)
+from paddle_sam.ageing.options import AgeingOptions, PhotoOptions, parse_ages
 from paddle_sam.errors import ConfigError
-from paddle_sam.options import option
+from paddle_sam.options import option, parse_codes, parse_formats, parse_numbers, tile_size_option
 
 # Codes of the published example, which carry hair and skin colour, and how many its model has.
 PUBLISHED_LATENT_MASK = (8, 9)
@@ -59,7 +52,7 @@ class MixingOptions(AgeingOptions):
     mix_alpha: float = option(1.0, "share of the other face in these codes", minimum=0)
     tile_size: int = tile_size_option()
 
-    def __post_init__(self):
+    def check(self):
         parse_ages(self.target_age)
 
 
@@ -97,8 +90,8 @@ class ProjectOptions(PhotoOptions):
     space: str = option("w+", "a code for each level, or one for all", choices=("w+", "w"))
     latent_level: str = option("", "codes that may change, such as 0-9 (default: all)")
     step: int = option(100, "steps of the optimisation", minimum=1)
-    start_lr: float = option(0.1, "learning rate of the first step")
-    final_lr: float = option(0.025, "learning rate at the end, reached geometrically")
+    start_lr: float = option(0.1, "learning rate of the first step", above=0)
+    final_lr: float = option(0.025, "learning rate at the end, reached geometrically", above=0)
     lpips: str = option("vgg", "network of the perceptual distance", choices=("vgg", "alex"))
     lpips_path: str = option("", "its weights (default: lpips_vgg or lpips_alex)")
     mse_weight: float = option(1.0, "factor of the squared error beside LPIPS", minimum=0)
@@ -110,11 +103,6 @@ class ProjectOptions(PhotoOptions):
     )
     save_mp4: bool = option(True, "write the optimisation as a video")
     fps: int = option(20, "frames per second of the video", minimum=1)
-
-    def __post_init__(self):
-        for name in ("start_lr", "final_lr"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"--{name}: expected more than 0, found {getattr(self, name)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,21 +137,6 @@ class EditOptions(AgeingOptions):
     def steps(self) -> list[float]:
         """The numbers of `amounts`; raises `ConfigError` where one is none."""
         return parse_numbers(self.amounts, "--amounts")
-
-
-def parse_formats(text: str) -> list[str]:
-    """File suffixes that `--formats` lists, each once.
-
-    >>> parse_formats("mp4,GIF")
-    ['.mp4', '.gif']
-
-    Raises:
-        ConfigError: one is unknown.
-    """
-    names = [name.strip().lower().removeprefix(".") for name in text.split(",")]
-    if wrong := [name for name in names if name not in ("mp4", "gif", "webp")]:
-        raise ConfigError(f"--formats: expected mp4, gif or webp, found {wrong[0]!r}")
-    return [f".{name}" for name in dict.fromkeys(names)]
 
 
 def parse_latent_mask(text: str, codes: int) -> list[int]:

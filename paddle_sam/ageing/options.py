@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.options import LPIPS
-from paddle_sam.options import option
+from paddle_sam.options import Options, device_option, engine_option, option, tile_size_option
 
 _IDENTITY = "face recognition weights that judge the crop's face region, such as IR-SE50"
 _ALIGNED_IDENTITY = (
@@ -16,22 +15,8 @@ _ALIGNED_IDENTITY = (
 )
 
 
-def engine_option(does: str = "runs the network") -> str:
-    """The field `engine` of every command that can run exported models, which do this."""
-    return option(
-        "auto",
-        f"what {does}: exported models (onednn, onednn-bf16), layer by layer (eager)",
-        choices=("auto", "eager", "onednn", "onednn-bf16"),
-    )
-
-
-def tile_size_option(of: str = "each image in a sheet") -> int:
-    """The field `tile_size` of every command that lays images out for a person to look at."""
-    return option(0, f"side of {of}; 0 for the model's own, but at least 128", minimum=0)
-
-
 @dataclasses.dataclass(frozen=True)
-class PhotoOptions:
+class PhotoOptions(Options):
     """Which photographs to work on, with what, and where to."""
 
     data_path: str = option("", "photograph, or folder of them (default: a portrait to try it on)")
@@ -48,7 +33,7 @@ class PhotoOptions:
         choices=("best", "largest", "all"),
     )
     no_align: bool = option(False, "the images are aligned crops already")
-    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    device: str = device_option()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +65,10 @@ class InferenceOptions(AgeingOptions):
     resize_outputs: bool = option(False, "pool the results to the network's input size")
     paste_back: bool = option(False, "also write each photograph with its faces aged")
     feather: float = option(
-        0.15, "border over which a pasted face fades in, as a share of its side: up to 0.5"
+        0.15,
+        "border over which a pasted face fades in, as a share of its side: up to 0.5",
+        above=0,
+        maximum=0.5,
     )
     report: bool = option(False, "measure every result and write report.json")
     identity_path: str = option(
@@ -89,10 +77,6 @@ class InferenceOptions(AgeingOptions):
     age_regressor_path: str = option(
         "", "age regressor weights (default: the embedded one, for the embedded model)"
     )
-
-    def __post_init__(self):
-        if not 0 < self.feather <= 0.5:
-            raise ConfigError(f"--feather: expected more than 0, at most 0.5, found {self.feather}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +96,7 @@ class SideBySideOptions(InferenceOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(Options):
     """Options of `scripts/export.py`."""
 
     checkpoint_path: str = option("", "SAM weight file (default: the small embedded model)")
@@ -144,7 +128,7 @@ class ReconstructionOptions(PhotoOptions):
     aligned_identity_path: str = option("", _ALIGNED_IDENTITY)
     lpips_path: str = option(LPIPS, "LPIPS weights")
 
-    def __post_init__(self):
+    def check(self):
         if self.test_batch_size:
             raise ConfigError("--test_batch_size: faces are inverted one at a time")
 
@@ -180,44 +164,3 @@ def parse_ages(text: str) -> list[float]:
     if wrong := [age for age in ages if age > 100]:
         raise ConfigError(f"--target_age: expected ages from 0 to 100, found {wrong[0]:g}")
     return list(dict.fromkeys(ages))
-
-
-def parse_codes(text: str, codes: int, name: str) -> list[int]:
-    """Numbers of W+ codes that the option `name` lists, of a model that has so many.
-
-    >>> parse_codes("8,9,12-14", 18, "--latent_level")
-    [8, 9, 12, 13, 14]
-
-    Raises:
-        ConfigError: a part is no number or range, or there is no such code.
-    """
-    numbers: dict[int, None] = {}
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
-        if last < first:
-            raise ConfigError(
-                f"{name}: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
-            )
-        if last >= codes:
-            raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {last}")
-        numbers |= dict.fromkeys(range(first, last + 1))
-    return list(numbers)
-
-
-def parse_numbers(text: str, name: str) -> list[float]:
-    """Numbers separated by commas.
-
-    >>> parse_numbers("1,0.5,-1", "--psis")
-    [1.0, 0.5, -1.0]
-
-    Raises:
-        ConfigError: a part is none, naming the option `name`.
-    """
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(map(math.isfinite, numbers)):
-        raise ConfigError(f"{name}: expected numbers such as 1,0.5,-1, found {text!r}")
-    return numbers

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from paddle_sam.ageing.editing_options import ProjectOptions
 from paddle_sam.ageing.engines import stated_crop
 from paddle_sam.ageing.latents import Latent, save_latent
-from paddle_sam.ageing.options import parse_codes
 from paddle_sam.ageing.photos import (
     OtherFormat,
     Photo,
@@ -43,6 +42,7 @@ from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.options import parse_codes
 
 
 @dataclass(frozen=True, eq=False)

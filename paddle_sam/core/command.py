@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from paddle_sam.errors import PaddleSamError
+from paddle_sam.errors import PaddleSamError, flags_shown
 
 # What Paddle warns about at every import or step, whatever the program does.
 _PADDLE_NOISE = ("No ccache found", "When training, we now always track", r"\s*Non compatible API")
@@ -37,23 +37,24 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
     @functools.wraps(main)
     def wrapped(argv=None) -> int:
         quiet_paddle()
-        try:
-            status = main(argv) or 0
-            sys.stdout.flush()
-            return status
-        except PaddleSamError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            return 130
+        with flags_shown():
+            try:
+                status = main(argv) or 0
+                sys.stdout.flush()
+                return status
+            except PaddleSamError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 2
+            except BrokenPipeError:  # who reads the output, such as `head`, has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print("stopped", file=sys.stderr)
+                return 130
 
     return wrapped

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from paddle_sam.errors import ConfigError
-from paddle_sam.options import option
+from paddle_sam.options import Options, device_option, option
 
 
 @dataclasses.dataclass(frozen=True)
-class DemoOptions:
+class DemoOptions(Options):
     """How the demo is served, and which models it offers."""
 
     checkpoint_path: str = option(
@@ -22,13 +21,9 @@ class DemoOptions:
         "", "age regressor weights (default: the embedded one, for the embedded model)"
     )
     host: str = option("127.0.0.1", "address to bind to; others can only reach it beyond loopback")
-    port: int = option(7860, "port; 0 takes a free one", minimum=0)
+    port: int = option(7860, "port; 0 takes a free one", minimum=0, maximum=65535)
     max_upload_mb: float = option(20.0, "largest photo accepted, in megabytes", minimum=0)
     queue_length: int = option(64, "requests that may wait for the network", minimum=1)
     sessions: int = option(32, "photos kept in memory at once", minimum=1)
     idle_minutes: float = option(15.0, "a photo is forgotten after so long unused", minimum=0)
-    device: str = option("auto", "auto, cpu, gpu or gpu:N")
-
-    def __post_init__(self):
-        if self.port > 65535:
-            raise ConfigError(f"--port: expected 0 to 65535, found {self.port}")
+    device: str = device_option()

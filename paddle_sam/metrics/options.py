@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.options import option
+from paddle_sam.options import Options, device_option, option
 
 INCEPTION = "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams"
 LPIPS = "pretrained_models/lpips_alex.npz"
@@ -14,7 +14,7 @@ INCEPTION_V3, ALEXNET = FEATURES = ("inception", "alexnet")
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureOptions:
+class FeatureOptions(Options):
     """What FID, KID, precision and recall are computed with."""
 
     features: str = option(
@@ -33,9 +33,9 @@ class FeatureOptions:
     cache_dir: str = option("log/features", "where features are kept between runs")
     batch_size: int = option(32, "images at a time; changes speed and memory only", minimum=1)
     output: str = option("", "JSON file for the results (default: printed only)")
-    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    device: str = device_option()
 
-    def __post_init__(self):
+    def check(self):
         if self.features == ALEXNET and self.resizing == LEGACY:
             raise ConfigError(f"--resizing {LEGACY}: is for --features {INCEPTION_V3} only")
 

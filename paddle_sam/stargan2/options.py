@@ -7,11 +7,11 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.metrics.options import INCEPTION, LPIPS, FeatureOptions
-from paddle_sam.options import option, parse
+from paddle_sam.options import Options, RunOptions, device_option, option, parse
 
 
 def mode_option(mode: str) -> str:
@@ -20,8 +20,10 @@ def mode_option(mode: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class StarGAN2Options:
+class StarGAN2Options(RunOptions):
     """One training run. `opt.json` in the run's folder keeps it."""
+
+    presets: ClassVar = ("afhq", "celeba_hq", "mini")
 
     # Data and place
     mode: str = mode_option("train")
@@ -36,7 +38,6 @@ class StarGAN2Options:
         "pretrained_models/wing.pdparams", "face alignment network; needed where --w_hpf is above 0"
     )
     num_workers: int = option(4, "processes that read images", minimum=0, resumable=True)
-    max_bad_images: int = option(100, "stop after N unreadable images", minimum=0, resumable=True)
 
     # Networks
     img_size: int = option(256, "height and width, a power of two", minimum=32)
@@ -56,7 +57,9 @@ class StarGAN2Options:
     ds_iter: int = option(100_000, "steps in which --lambda_ds falls to 0", minimum=1)
 
     # Optimisation
-    randcrop_prob: float = option(0.5, "how often images are cropped at random", minimum=0)
+    randcrop_prob: float = option(
+        0.5, "how often images are cropped at random", minimum=0, maximum=1
+    )
     total_iters: int = option(100_000, "steps to train", minimum=1, resumable=True)
     resume_iter: int = option(
         0, "resume from this step's checkpoint; 0 for the latest", minimum=0, resumable=True
@@ -65,12 +68,11 @@ class StarGAN2Options:
     val_batch_size: int = option(32, "validation images at a time", minimum=1, resumable=True)
     lr: float = option(1e-4, "learning rate", minimum=0)
     f_lr: float = option(1e-6, "learning rate of the mapping network", minimum=0)
-    beta1: float = option(0.0, "Adam's decay of the mean", minimum=0)
-    beta2: float = option(0.99, "Adam's decay of the variance", minimum=0)
+    beta1: float = option(0.0, "Adam's decay of the mean", minimum=0, below=1)
+    beta2: float = option(0.99, "Adam's decay of the variance", minimum=0, below=1)
     weight_decay: float = option(1e-4, "L2 penalty in Adam's gradients", minimum=0)
-    ema_decay: float = option(0.999, "decay of the averaged weights", minimum=0)
+    ema_decay: float = option(0.999, "decay of the averaged weights", minimum=0, below=1)
     seed: int = option(777, "seed of everything random", minimum=0)
-    device: str = option("auto", "auto, cpu, gpu or gpu:N", resumable=True)
 
     # Events, in steps
     print_every: int = option(10, "steps between logged losses", minimum=1, resumable=True)
@@ -89,15 +91,14 @@ class StarGAN2Options:
     no_fid: bool = option(False, "validate without FID, KID, precision and recall")
     no_lpips: bool = option(False, "validate without LPIPS diversity")
 
-    def __post_init__(self):
-        if self.randcrop_prob > 1:
-            raise ConfigError(f"randcrop_prob: expected at most 1, found {self.randcrop_prob}")
-        if not (self.beta1 < 1 and self.beta2 < 1 and self.ema_decay < 1):
-            raise ConfigError("beta1, beta2, ema_decay: expected below 1")
+    @classmethod
+    def implied(cls, preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of the preset."""
+        return dict(_PRESETS.get(preset, {}))
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightsOptions:
+class WeightsOptions(Options):
     """Which StarGAN v2 to use: a file, or a folder and a step as the published code has it."""
 
     checkpoint_path: str = option("", "StarGAN v2 weight file or training checkpoint")
@@ -165,7 +166,7 @@ class SampleOptions(WeightsOptions):
     video_steps: int = option(30, "frames from one reference to the next", minimum=1)
     fps: float = option(30.0, "frames per second", minimum=1)
     seed: int = option(777, "seed of the latents", minimum=0)
-    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    device: str = device_option()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +185,7 @@ class StarGAN2EvaluationOptions(WeightsOptions, FeatureOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class AlignOptions:
+class AlignOptions(Options):
     """Align photographs of one face each onto the mean face of CelebA-HQ."""
 
     mode: str = mode_option("align")
@@ -195,7 +196,7 @@ class AlignOptions:
         "pretrained_models/celeba_lm_mean.npz", "mean face, as published (.npz) or converted"
     )
     img_size: int = option(256, "height and width of the crops", minimum=16)
-    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    device: str = device_option()
 
 
 MODES = {
@@ -280,9 +281,4 @@ def read_command_line(argv: Sequence[str] | None, description: str, prog: str | 
         where = "; a run keeps everything in --exp_dir" if mode == "train" else ""
         names = ", ".join(f"--{name}" for name in unused)
         print(f"note: --mode {mode} does not use {names}{where}", file=sys.stderr)
-    presets = (tuple(_PRESETS), _of_preset) if mode == "train" else ()
-    return parse(config_type, argv, description, *presets, prog=prog)
-
-
-def _of_preset(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(_PRESETS.get(preset, {}))
+    return parse(config_type, argv, description, prog)

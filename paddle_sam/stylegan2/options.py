@@ -6,11 +6,18 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from paddle_sam.ageing.editing_options import parse_formats
-from paddle_sam.ageing.options import engine_option, parse_codes, tile_size_option
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.options import FeatureOptions
-from paddle_sam.options import option, parse_names
+from paddle_sam.options import (
+    Options,
+    device_option,
+    engine_option,
+    option,
+    parse_codes,
+    parse_formats,
+    parse_names,
+    tile_size_option,
+)
 
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 10**6
@@ -18,7 +25,7 @@ _WHOLE = re.compile(r"\s*(\d+)\s*")
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratorOptions:
+class GeneratorOptions(Options):
     """Which generator, how far from its average, and where the results go."""
 
     checkpoint_path: str = option(
@@ -37,7 +44,7 @@ class GeneratorOptions:
     batch_size: int = option(
         0, "images rendered together; 0 for as many as fit into memory, at most 16", minimum=0
     )
-    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    device: str = device_option()
     engine: str = engine_option()
 
 
@@ -166,7 +173,7 @@ class VideosOptions(GeneratorOptions):
         """Deviation of the Gaussian that smooths a walk."""
         return self.fps * (self.smoothing or min(1.0, self.duration / 4))
 
-    def __post_init__(self):
+    def check(self):
         if self.smoothing > self.duration / 4:
             raise ConfigError(
                 f"--smoothing: expected at most a quarter of --duration ({self.duration:g} s), or"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from paddle_sam.options import option
+from paddle_sam.options import RunOptions, option
 
 # Widths of the five convolution stages and of the two linear layers, by size of network.
 SIZES = {"published": ((64, 128, 256, 512, 512), 4096), "mini": ((16, 32, 64, 128, 128), 256)}
 
 
 @dataclasses.dataclass(frozen=True)
-class AgeOptions:
+class AgeOptions(RunOptions):
     """One training run of the age regressor. `opt.json` in the run's folder keeps it."""
 
     exp_dir: str = option(
@@ -28,9 +28,6 @@ class AgeOptions:
     vgg_path: str = option(
         "", "VGG16 features to start from, such as pretrained_models/lpips_vgg.npz"
     )
-    max_bad_images: int = option(
-        100, "stop after so many unreadable images", minimum=0, resumable=True
-    )
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
     workers: int = option(4, "processes that read images", minimum=0, resumable=True)
     batch_size: int = option(32, "images per step, over all devices", minimum=1)
@@ -38,12 +35,7 @@ class AgeOptions:
     learning_rate: float = option(1e-4, "learning rate", minimum=0)
     mae_lambda: float = option(0.1, "factor of the mean absolute error in years", minimum=0)
     max_steps: int = option(20_000, "steps to train", minimum=1, resumable=True)
-    seed: int = option(0, "seed of everything random", minimum=0)
-    device: str = option("auto", "auto, cpu, gpu or gpu:N", resumable=True)
     image_interval: int = option(1000, "steps between image panels", minimum=1, resumable=True)
     board_interval: int = option(50, "steps between logged losses", minimum=1, resumable=True)
     val_interval: int = option(1000, "steps between validations", minimum=1, resumable=True)
     save_interval: int = option(1000, "steps between checkpoints", minimum=1, resumable=True)
-    keep_checkpoints: int = option(
-        2, "delete all but so many newest checkpoints; 0 keeps all", minimum=0, resumable=True
-    )

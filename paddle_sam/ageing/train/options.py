@@ -6,17 +6,19 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.options import option
+from paddle_sam.options import RunOptions, option
 
 UNIFORM = "uniform_random"
 
 
 @dataclasses.dataclass(frozen=True)
-class SAMOptions:
+class SAMOptions(RunOptions):
     """One training run. `opt.json` in the run's folder keeps it."""
+
+    presets: ClassVar = ("mini", "paper")
 
     # What to train, from what
     task: str = option("sam", "sam (ageing) or psp (inversion encoder)", choices=("sam", "psp"))
@@ -66,9 +68,6 @@ class SAMOptions:
     test_target: str = option("", "targets, by the same relative paths as --test_data")
     target_age: str = option(UNIFORM, f"{UNIFORM}, or ages to draw from: 30 or 0,50,100")
     max_test_images: int = option(0, "use only so many test images; 0 for all", minimum=0)
-    max_bad_images: int = option(
-        100, "stop after so many unreadable images", minimum=0, resumable=True
-    )
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
     workers: int = option(4, "processes that read training images", minimum=0, resumable=True)
     test_workers: int = option(2, "processes that read test images", minimum=0, resumable=True)
@@ -83,9 +82,7 @@ class SAMOptions:
     learning_rate: float = option(1e-4, "learning rate", minimum=0)
     optim_name: str = option("ranger", "optimizer", choices=("ranger", "adam"))
     max_steps: int = option(500_000, "steps to train", minimum=1, resumable=True)
-    seed: int = option(0, "seed of everything random", minimum=0)
     amp: bool = option(False, "16-bit arithmetic where it is safe")
-    device: str = option("auto", "auto, cpu, gpu or gpu:N", resumable=True)
 
     # Loss factors (the published values)
     id_lambda: float = option(0.1, "identity loss", minimum=0)
@@ -106,22 +103,30 @@ class SAMOptions:
     val_interval: int = option(2500, "steps between validations", minimum=1, resumable=True)
     save_interval: int = option(5000, "steps between checkpoints", minimum=1, resumable=True)
     keep_checkpoints: int = option(
-        0, "delete all but so many newest checkpoints; 0 keeps all", minimum=0, resumable=True
+        0, "keep the newest N checkpoints; 0 keeps all", minimum=0, resumable=True
     )
 
-    def __post_init__(self):
+    def check(self):
+        if self.label_nc:
+            raise ConfigError("--label_nc: label maps are not part of SAM; leave it at 0")
+        if self.task == "psp" and self.start_from_encoded_w_plus:
+            raise ConfigError(
+                "--start_from_encoded_w_plus: pSp starts from the mean latent or zero"
+            )
         if self.start_from_encoded_w_plus and self.start_from_latent_avg:
             raise ConfigError(
-                "start_from_encoded_w_plus, start_from_latent_avg: these exclude each other"
+                "--start_from_encoded_w_plus, --start_from_latent_avg: these exclude each other"
             )
-        if self.label_nc:
-            raise ConfigError("label_nc: label maps are not part of SAM; leave it at 0")
-        if self.task == "psp" and self.start_from_encoded_w_plus:
-            raise ConfigError("start_from_encoded_w_plus: pSp starts from the mean latent or zero")
         channels = {"sam": 4, "psp": 3}[self.task]
         if self.input_nc != channels:
-            raise ConfigError(f"input_nc: {self.task} takes {channels}, found {self.input_nc}")
+            raise ConfigError(f"--input_nc: {self.task} takes {channels}, found {self.input_nc}")
         target_ages(self.target_age)
+
+    @classmethod
+    def implied(cls, preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by the task, then by its preset."""
+        task = given.get("task", "sam")
+        return {**_TASK[task], **_PRESETS.get((task, preset), {})}
 
     @property
     def start(self) -> str:
@@ -169,19 +174,12 @@ _MINI = {
     "save_interval": 150,
     "keep_checkpoints": 2,
 }
-PRESETS = ("mini", "paper")
 _PRESETS = {
     ("sam", "paper"): {"start_from_encoded_w_plus": True, "use_weighted_id_loss": True},
     ("sam", "mini"): {**_MINI, "start_from_encoded_w_plus": True},
     ("psp", "paper"): {"batch_size": 8, "test_batch_size": 8},
     ("psp", "mini"): {**_MINI, "encoder_start": "random"},
 }
-
-
-def implied(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for what the command line leaves open, by its task and preset."""
-    task = given.get("task", "sam")
-    return {**_TASK.get(task, {}), **_PRESETS.get((task, preset), {})}
 
 
 def target_ages(text: str) -> tuple[int, ...]:
@@ -200,7 +198,8 @@ def target_ages(text: str) -> tuple[int, ...]:
         ages = (-1,)
     if not all(0 <= age <= 100 for age in ages):
         raise ConfigError(
-            f"target_age: expected {UNIFORM} or ages from 0 to 100 such as 0,50,100; found {text!r}"
+            f"--target_age: expected {UNIFORM} or ages from 0 to 100 such as 0,50,100; found"
+            f" {text!r}"
         )
     return ages
 

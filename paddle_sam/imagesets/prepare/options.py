@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 
-from paddle_sam.ageing.options import engine_option
 from paddle_sam.errors import ConfigError
-from paddle_sam.options import option, parse_names
+from paddle_sam.options import Options, device_option, engine_option, option, parse_names
 
 AUGMENTATIONS = ("mirror", "colour", "sharpness", "blur", "contrast", "crop")
 
 
 @dataclasses.dataclass(frozen=True)
-class AlignFolderOptions:
+class AlignFolderOptions(Options):
     """Options of `scripts/align_all_parallel.py`."""
 
     root_path: str = option("", "folder of photographs, at any depth")
     output_path: str = option("", "folder for the crops (default: ROOT_PATH_aligned)")
     num_threads: int = option(0, "processes to use; 0 for one a processor", minimum=0)
     size: int = option(256, "side of the crops in pixels; sam_mini takes 64", minimum=1)
-    scale: float = option(1.0, "size of the square: FFHQ's is 1, sam_mini's 0.6")
+    scale: float = option(1.0, "size of the square: FFHQ's is 1, sam_mini's 0.6", above=0)
     offset: float = option(0.1, "its centre, from eyes (0) to mouth (1): sam_mini's is 0.5")
     oversample: int = option(
         1, "cut the crop out so many times larger, then reduce it; sam_mini takes 4", minimum=1
@@ -31,15 +30,13 @@ class AlignFolderOptions:
     )
     format: str = option("png", "of the crops", choices=("png", "jpg"))
 
-    def __post_init__(self):
+    def check(self):
         if not self.root_path:
             raise ConfigError("--root_path: name a folder of photographs")
-        if not self.scale > 0:
-            raise ConfigError(f"--scale: expected more than 0, found {self.scale}")
 
 
 @dataclasses.dataclass(frozen=True)
-class PrepareOptions:
+class PrepareOptions(Options):
     """From any pictures to a data set of squares of one size."""
 
     data_path: str = option("", "folders and archives (zip, tar, tar.gz) of images, by commas")
@@ -63,13 +60,17 @@ class PrepareOptions:
         "of several faces: the most confident (of a cascade: the largest), the largest, or each",
         choices=("best", "largest", "all"),
     )
-    face_scale: float = option(1.0, "size of the square, relative to FFHQ's or the cascade's")
+    face_scale: float = option(
+        1.0, "size of the square, relative to FFHQ's or the cascade's", above=0
+    )
     face_offset: float = option(0.1, "centre of an FFHQ square, from eyes (0) to mouth (1)")
     cascade: str = option(
         "haarcascade_frontalface_default.xml",
         "OpenCV cascade: a file, or the name of one that comes with OpenCV",
     )
-    cascade_scale_factor: float = option(1.1, "step from one searched face size to the next")
+    cascade_scale_factor: float = option(
+        1.1, "step from one searched face size to the next", above=1
+    )
     cascade_neighbours: int = option(
         5, "detections that have to agree; more finds less that is no face", minimum=0
     )
@@ -83,7 +84,9 @@ class PrepareOptions:
     upscale: str = option(
         "", "enlarge squares that are smaller: lanczos, or a super-resolution model (.onnx, .pb)"
     )
-    max_aspect: float = option(3.0, "longest picture to cut the middle out of, length to width")
+    max_aspect: float = option(
+        3.0, "longest picture to cut the middle out of, length to width", minimum=1
+    )
     min_contrast: float = option(
         8.0, "smallest deviation of the brightness, of 255 levels; 0 keeps monochrome images"
     )
@@ -105,7 +108,7 @@ class PrepareOptions:
     sheet_images: int = option(200, "images on each contact sheet", minimum=1)
     num_threads: int = option(0, "processes to use; 0 for one a processor", minimum=0)
 
-    def __post_init__(self):
+    def check(self):
         if not self.data_path:
             raise ConfigError("--data_path: name folders or archives of images")
         if not self.output.endswith(".zip"):
@@ -120,19 +123,11 @@ class PrepareOptions:
                 f"--min_size: {self.min_size} is less than --size {self.size}; say how to enlarge"
                 " what is smaller, such as with --upscale lanczos"
             )
-        if not self.cascade_scale_factor > 1:
-            raise ConfigError(
-                f"--cascade_scale_factor: expected more than 1, found {self.cascade_scale_factor}"
-            )
-        if not self.face_scale > 0:
-            raise ConfigError(f"--face_scale: expected more than 0, found {self.face_scale}")
-        if not self.max_aspect >= 1:
-            raise ConfigError(f"--max_aspect: expected at least 1, found {self.max_aspect}")
         parse_names(self.augmentations, AUGMENTATIONS, "--augmentations")
 
 
 @dataclasses.dataclass(frozen=True)
-class RankOptions:
+class RankOptions(Options):
     """Images, and the discriminator that judges them."""
 
     data_path: str = option("", "folder or archive of images to rank")
@@ -143,20 +138,18 @@ class RankOptions:
     discriminator: str = option("d", "which network of that file judges")
     truncation: float = option(1.0, "psi of the samples")
     seed: int = option(0, "seed of the first sample; the others follow", minimum=0)
-    drop_percent: float = option(0.0, "write an archive without the worst so many percent")
+    drop_percent: float = option(
+        0.0, "also write an archive without the worst N percent", minimum=0, below=100
+    )
     exp_dir: str = option("results/ranking", "folder for the ranking, the sheets and the archive")
     sheet_images: int = option(100, "images on each contact sheet", minimum=1)
     batch_size: int = option(16, "images at a time; changes speed and memory only", minimum=1)
     num_threads: int = option(2, "processes that read ahead; 0 reads in this one", minimum=0)
-    device: str = option("auto", "auto, cpu, gpu or gpu:N")
+    device: str = device_option()
     engine: str = engine_option("renders samples")
 
-    def __post_init__(self):
+    def check(self):
         if bool(self.data_path) == bool(self.samples):
             raise ConfigError("give either --data_path or --samples: what is to be ranked")
-        if not 0 <= self.drop_percent < 100:
-            raise ConfigError(
-                f"--drop_percent: expected 0 or more and less than 100, found {self.drop_percent}"
-            )
         if self.samples and self.drop_percent:
             raise ConfigError("--drop_percent: makes an archive of --data_path, not of --samples")

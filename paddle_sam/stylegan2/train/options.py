@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.options import INCEPTION, LPIPS
-from paddle_sam.options import option, parse_names
+from paddle_sam.options import RunOptions, option, parse_names
 
 AUGMENTATIONS = ("blit", "geometry", "colour")
 # With at least so many images, discriminators are not known to overfit (Karras et al. 2020b).
@@ -16,8 +16,17 @@ PLENTY_OF_IMAGES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class StyleGAN2Options:
+class StyleGAN2Options(RunOptions):
     """One training run. `opt.json` in the run's folder keeps it."""
+
+    presets: ClassVar = (
+        "auto",
+        "mini",
+        "paper1024",
+        "paper256",
+        "paper512",
+        "stylegan2",
+    )
 
     # Data and place
     train_data: str = option("data/train", "folder of images, or an archive made by preparation")
@@ -29,9 +38,6 @@ class StyleGAN2Options:
     mirror: bool = option(True, "show every second image mirrored")
     num_workers: int = option(2, "processes that read images", minimum=0, resumable=True)
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
-    max_bad_images: int = option(
-        100, "stop after so many unreadable images", minimum=0, resumable=True
-    )
 
     # Networks
     latent_dim: int = option(512, "length of z and w", minimum=1)
@@ -42,6 +48,7 @@ class StyleGAN2Options:
     stages: str = option(
         "",
         "stages of growth as SIZE:KIMG,...; 16:20,32:40 trains 20 kimg at 16 px, 40 at 32",
+        may_be_empty=True,
         resumable=True,
     )
     init_from: str = option(
@@ -59,7 +66,7 @@ class StyleGAN2Options:
     path_weight: float = option(2.0, "factor of the path length penalty; 0 for none", minimum=0)
     path_interval: int = option(4, "steps between path length updates", minimum=1)
     path_shrink: int = option(2, "path lengths take every so many-th image", minimum=1)
-    style_mixing: float = option(0.9, "how often styles are mixed", minimum=0)
+    style_mixing: float = option(0.9, "how often styles are mixed", minimum=0, maximum=1)
 
     # Augmentation
     augment: str = option(
@@ -68,7 +75,9 @@ class StyleGAN2Options:
         choices=("auto", "ada", "fixed", "none"),
     )
     augment_ops: str = option(",".join(AUGMENTATIONS), "groups of augmentations")
-    augment_p: float = option(0.0, "probability of each augmentation at the start", minimum=0)
+    augment_p: float = option(
+        0.0, "probability of each augmentation at the start", minimum=0, maximum=1
+    )
     ada_target: float = option(0.6, "mean sign of D on real images that p is steered to")
     ada_interval: int = option(4, "steps between adjustments of p", minimum=1)
     ada_kimg: float = option(500.0, "thousands of images in which p can go from 0 to 1", minimum=1)
@@ -84,16 +93,11 @@ class StyleGAN2Options:
         0.05, "share of the images so far that limits the half-life; 0 for no limit", minimum=0
     )
     amp: bool = option(False, "16-bit arithmetic where it is safe (GPUs)")
-    seed: int = option(0, "seed of everything random", minimum=0)
-    device: str = option("auto", "auto, cpu, gpu or gpu:N", resumable=True)
 
     # Events, in thousands of images
     log_kimg: float = option(1.0, "between logged losses", minimum=0, resumable=True)
     snapshot_kimg: float = option(50.0, "between snapshots and grids", minimum=0, resumable=True)
     save_kimg: float = option(50.0, "between checkpoints", minimum=0, resumable=True)
-    keep_checkpoints: int = option(
-        2, "delete all but so many newest checkpoints; 0 keeps all", minimum=0, resumable=True
-    )
     metric: str = option(
         "none",
         "measured during training: fid needs converted Inception weights, kid_alex is the kernel"
@@ -110,22 +114,32 @@ class StyleGAN2Options:
     )
     lpips_path: str = option(LPIPS, "AlexNet, for --metric kid_alex", resumable=True)
 
-    def __post_init__(self):
+    def check(self):
         if self.resolution & (self.resolution - 1):
-            raise ConfigError(f"resolution: expected a power of two, found {self.resolution}")
-        for name in ("style_mixing", "augment_p"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{name}: expected at most 1, found {getattr(self, name)}")
+            raise ConfigError(f"--resolution: expected a power of two, found {self.resolution}")
         if self.resume != "latest" and not self.resume.isdigit():
-            raise ConfigError(f"resume: expected latest or a step, found {self.resume!r}")
+            raise ConfigError(f"--resume: expected latest or a step, found {self.resume!r}")
         if self.freeze_d and (self.stages or not self.init_from):
-            raise ConfigError("freeze_d: expected with --init_from and without --stages")
+            raise ConfigError("--freeze_d: expected with --init_from and without --stages")
         parse_stages(self.stages, self.resolution)
-        parse_names(self.augment_ops, AUGMENTATIONS, "augment_ops")
+        parse_names(self.augment_ops, AUGMENTATIONS, "--augment_ops")
         if self.augment == "fixed" and not self.augment_p:
-            raise ConfigError("augment_p: expected more than 0 with --augment fixed, found 0")
+            raise ConfigError("--augment_p: expected more than 0 with --augment fixed, found 0")
         if self.augment == "none" and self.augment_p:
-            raise ConfigError(f"augment_p: {self.augment_p} has no use with --augment none")
+            raise ConfigError(f"--augment_p: {self.augment_p} has no use with --augment none")
+
+    @classmethod
+    def implied(cls, preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of a transfer, where it is one, then the preset's, then those by resolution."""
+        values = dict(_PRESETS[preset or "auto"])
+        if given.get("init_from"):
+            soon = min(_TRANSFER_ADA_KIMG, values.get("ada_kimg", _TRANSFER_ADA_KIMG))
+            values |= _TRANSFER | {"ada_kimg": soon}
+        if "g_lr" in values:
+            values["d_lr"] = values["g_lr"]
+        chosen = values | dict(given)
+        size = chosen.get("resolution", cls.resolution)
+        return by_resolution(size, chosen.get("batch_size", 0)) | values
 
     def steps(self, kimg: float) -> int:
         """Steps in which about `kimg` thousand images are trained on; at least 1."""
@@ -153,12 +167,12 @@ def parse_stages(text: str, resolution: int) -> list[tuple[int, float]]:
         try:
             stages.append((int(size), float(kimg)))
         except ValueError:
-            raise ConfigError(f"stages: expected SIZE:KIMG,..., found {item!r}") from None
+            raise ConfigError(f"--stages: expected SIZE:KIMG,..., found {item!r}") from None
     sizes = [size for size, _ in stages]
     fits = all(8 <= size < resolution and not size & (size - 1) for size in sizes)
     if not fits or sizes != sorted(set(sizes)):
         raise ConfigError(
-            f"stages: expected rising powers of two from 8 and below --resolution {resolution},"
+            f"--stages: expected rising powers of two from 8 and below --resolution {resolution},"
             f" found {', '.join(map(str, sizes))}"
         )
     return stages
@@ -229,20 +243,3 @@ _PRESETS = {
         "exp_dir": "log/stylegan2_mini",
     },
 }
-PRESETS = tuple(_PRESETS)
-
-
-def implied(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for what the command line leaves open.
-
-    They are those of a transfer, where it is one, then the preset's, then those by resolution.
-    """
-    values = dict(_PRESETS[preset or "auto"])
-    if given.get("init_from"):
-        soon = min(_TRANSFER_ADA_KIMG, values.get("ada_kimg", _TRANSFER_ADA_KIMG))
-        values |= _TRANSFER | {"ada_kimg": soon}
-    if "g_lr" in values:
-        values["d_lr"] = values["g_lr"]
-    chosen = values | dict(given)
-    size = chosen.get("resolution", StyleGAN2Options.resolution)
-    return by_resolution(max(size, 8), max(chosen.get("batch_size", 0), 0)) | values

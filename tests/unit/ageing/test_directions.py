@@ -139,7 +139,7 @@ def test_saved_directions_come_back(tmp_path):
     ("text", "words"), [("smile", "found 'smile'"), ("a=b", "found 'a=b'"), ("=3", "found '=3'")]
 )
 def test_edits_that_cannot_be_read_are_explained(text, words):
-    with pytest.raises(ConfigError, match=f"--edit: expected NAME=AMOUNT.*{words}"):
+    with pytest.raises(ConfigError, match=f"edit: expected NAME=AMOUNT.*{words}"):
         parse_edits(text)
 
 
@@ -148,7 +148,7 @@ def test_edits_that_cannot_be_read_are_explained(text, words):
     [
         (["--edit", "smile=2"], "there is no direction 'smile'; known are sefa0 to sefa127"),
         (["--edit", "sefa128=2"], "--edit, --explore: there is no direction 'sefa128'"),
-        (["--edit", "sefa0=2", "--edit_level", "10"], "--edit_level: this model has the codes 0"),
+        (["--edit", "sefa0=2", "--edit_level", "10"], "edit_level: this model has the codes 0"),
         (["--directions", "nowhere.npz"], "nowhere.npz: there is no such file"),
         (["--edit", "sefa0=2", "--engine", "onednn"], "--engine onednn: can neither refine"),
     ],
@@ -185,8 +185,8 @@ def test_files_that_hold_no_directions_are_explained(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"explore": " ,"}, "--explore: expected names"),
-        ({"amounts": "1,x"}, "--amounts: expected"),
+        ({"explore": " ,"}, "explore: expected names"),
+        ({"amounts": "1,x"}, "amounts: expected"),
     ],
 )
 def test_what_to_explore_is_checked(option, words):

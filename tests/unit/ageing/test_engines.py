@@ -87,7 +87,7 @@ def test_auto_falls_back_to_eager_and_says_so(checkpoint, crops, monkeypatch, ca
 
 def test_an_engine_asked_for_is_not_replaced(checkpoint, monkeypatch):
     monkeypatch.setattr(networks, "EngineSAM", type("Broken", (EngineSAM,), {"__init__": broken}))
-    with pytest.raises(ConfigError, match="--engine onednn: cannot run here: no oneDNN in this"):
+    with pytest.raises(ConfigError, match="engine onednn: cannot run here: no oneDNN in this"):
         networks.ageing_network(checkpoint, "cpu", "onednn")
 
 
@@ -107,5 +107,5 @@ def test_files_that_cannot_age_are_refused(engine):
 
 
 def test_unknown_engines_are_refused(checkpoint):
-    with pytest.raises(ConfigError, match="--engine: expected one of auto, eager, onednn"):
+    with pytest.raises(ConfigError, match="engine: expected one of auto, eager, onednn"):
         networks.ageing_network(checkpoint, "cpu", "fast")

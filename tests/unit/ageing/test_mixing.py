@@ -154,7 +154,7 @@ def test_masks_that_cannot_be_are_explained(text, words):
 def test_lists_of_references_that_cannot_be_used_are_explained(tmp_path, content, words):
     if content is not None:
         (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(ConfigError, match=f"--ref_images_paths_file: .*{words}"):
+    with pytest.raises(ConfigError, match=f"ref_images_paths_file: .*{words}"):
         read_paths(str(tmp_path / "list.txt"))
 
 
@@ -164,4 +164,4 @@ def test_a_missing_reference_is_named(tmp_path, capsys):
     assert reference_guided_inference([*arguments, "--exp_dir", str(tmp_path / "out")]) == 2
     assert "nowhere.png: there is no such file" in capsys.readouterr().err
     assert reference_guided_inference([]) == 2
-    assert "--ref_images_paths_file: expected a text file" in capsys.readouterr().err
+    assert "ref_images_paths_file: expected a text file" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_ages(text, ages):
     ],
 )
 def test_other_texts_are_refused(text, words):
-    with pytest.raises(ConfigError, match=f"--target_age: expected .*{words}"):
+    with pytest.raises(ConfigError, match=f"target_age: expected .*{words}"):
         parse_ages(text)
 
 

@@ -224,7 +224,7 @@ def test_the_package_names_it():
     [([], "found none"), ([-1], "found -1"), ([20, 100.5], "found 100.5"), ([np.nan], "found nan")],
 )
 def test_ages_are_checked(pipeline, crop, ages, found):
-    with pytest.raises(ConfigError, match=f"--target_age: expected .*{found}"):
+    with pytest.raises(ConfigError, match=f"target_age: expected .*{found}"):
         pipeline(crop, ages, align=False)
     assert check_ages(iter([0, 100])) == [0, 100]
 
@@ -258,7 +258,7 @@ def test_files_that_cannot_be_used_are_named(pipeline, tmp_path):
         pipeline(tmp_path / "grey.png", [30])
     with pytest.raises(ImageError, match=r"none\.png: there is no such file"):
         pipeline([PHOTO, tmp_path / "none.png"], [30])
-    with pytest.raises(ConfigError, match="--face: expected one of best, largest, all, found"):
+    with pytest.raises(ConfigError, match="face: expected one of best, largest, all, found"):
         pipeline(PHOTO, [30], face="second")
 
 

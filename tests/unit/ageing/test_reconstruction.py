@@ -79,7 +79,7 @@ def test_sam_gives_its_inversion_and_psp_the_same(folder, tmp_path, capsys):
 
 def test_options_that_change_nothing_are_refused(folder, tmp_path, capsys):
     assert run(folder, tmp_path, "--test_batch_size", "2") == 2
-    assert "--test_batch_size: faces are inverted one at a time" in capsys.readouterr().err
+    assert "test_batch_size: faces are inverted one at a time" in capsys.readouterr().err
 
 
 def test_other_weights_are_refused(folder, tmp_path, capsys):

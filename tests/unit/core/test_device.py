@@ -21,7 +21,7 @@ from paddle_sam.errors import ConfigError
     ],
 )
 def test_devices_that_are_not_there_are_named(name, message):
-    with pytest.raises(ConfigError, match=f"--device: .*{message}"):
+    with pytest.raises(ConfigError, match=f"device: .*{message}"):
         device.resolve_device(name)
 
 

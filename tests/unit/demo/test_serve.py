@@ -35,7 +35,7 @@ def test_models_of_one_name_stay_apart(tmp_path):
     one, two, other = map(str, paths)
     assert model_names(f"{one},{two}, {other}") == {one: one, two: two, "c": other}
     assert model_names("") == {"sam_mini": ""}
-    with pytest.raises(CheckpointError, match=r"--checkpoint_path: nowhere: there is no such file"):
+    with pytest.raises(CheckpointError, match=r"checkpoint_path: nowhere: there is no such file"):
         model_names(f"{one},nowhere")
 
 
@@ -62,10 +62,10 @@ def test_idle_photos_go_although_nobody_asks(monkeypatch):
 def test_addresses_that_cannot_be_used_are_explained(capfd):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"--port: 127.0.0.1:{port} cannot be used"):
+        with pytest.raises(ConfigError, match=f"port: 127.0.0.1:{port} cannot be used"):
             make_demo_server(DemoOptions(port=port))
     assert "in use" in capfd.readouterr().err
-    with pytest.raises(ConfigError, match="--port: expected 0 to 65535, found 70000"):
+    with pytest.raises(ConfigError, match="port: expected at most 65535, found 70000"):
         DemoOptions(port=70000)
 
 

@@ -145,7 +145,7 @@ def test_what_concerns_every_image_ends_the_run(root, output):
 def test_crops_of_two_kinds_are_not_mixed(root, output):
     save(root, "a.png")
     align_folder(root, output, StandIn, CROP)
-    with pytest.raises(ConfigError, match="--output_path: .* holds crops .*size was 32, is 64"):
+    with pytest.raises(ConfigError, match="output_path: .* holds crops .*size was 32, is 64"):
         align_folder(root, output, StandIn, CropSettings(size=64))
 
 
@@ -160,9 +160,9 @@ def test_crops_inside_the_tree_are_not_taken_for_photographs(root):
 @pytest.mark.parametrize(
     ("root_name", "output_name", "workers", "error", "words"),
     [
-        ("photos", "photos", 1, ConfigError, "--output_path: expected a folder other"),
-        ("absent", "crops", 1, ConfigError, "--root_path: expected a folder of photographs"),
-        ("photos", "crops", 0, ConfigError, "--num_threads: expected at least 1"),
+        ("photos", "photos", 1, ConfigError, "output_path: expected a folder other"),
+        ("absent", "crops", 1, ConfigError, "root_path: expected a folder of photographs"),
+        ("photos", "crops", 0, ConfigError, "num_threads: expected at least 1"),
         ("photos", "crops", 1, ImageError, "found no image"),
     ],
 )

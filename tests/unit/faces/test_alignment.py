@@ -221,9 +221,7 @@ def test_a_faint_face_is_taken_where_it_is_the_only_one():
 
 
 def test_no_face_names_the_file_and_the_way_on():
-    with pytest.raises(
-        FaceNotFoundError, match="beach.jpg: found no face in 512 x 512.*--no_align"
-    ):
+    with pytest.raises(FaceNotFoundError, match="beach.jpg: found no face in 512 x 512.*no_align"):
         align_faces(PHOTO, lambda image: [], FFHQ, source="beach.jpg")
 
 
@@ -234,5 +232,5 @@ def test_unusable_face_names_the_file():
 
 
 def test_unknown_choice():
-    with pytest.raises(ConfigError, match="--face: expected one of best, largest, all.*'first'"):
+    with pytest.raises(ConfigError, match="face: expected one of best, largest, all.*'first'"):
         align_faces(PHOTO, lambda image: [SURE], FFHQ, choice="first")

@@ -71,4 +71,4 @@ def test_nothing_found(fill, capsys):
 
 def test_no_such_folder(fill, capsys):
     assert fill({}) == (2, [])
-    assert "--data_path: expected a folder" in capsys.readouterr().err
+    assert "data_path: expected a folder" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_too_many_unreadable_images_stop_the_run(folder):
     for name in ("0.png", "1.png"):
         (folder / "a" / name).write_bytes(b"broken")
     loader = BatchLoader(ImagePairs(folder), 8, max_bad=1, report=lambda _: None)
-    with pytest.raises(ImageError, match="2 of 7.*--max_bad_images"):
+    with pytest.raises(ImageError, match="2 of 7.*max_bad_images"):
         list(loader.once(3))
 
 

@@ -114,7 +114,7 @@ def test_an_empty_network_holds_no_memory():
 def test_unknown_device(tmp_path):
     path = write(tmp_path / "net.pdparams", "net")
     for device in ("tpu", "cpu:1", "gpu:x"):
-        with pytest.raises(ConfigError, match="--device: expected auto, cpu, gpu or gpu:N"):
+        with pytest.raises(ConfigError, match="device: expected auto, cpu, gpu or gpu:N"):
             paddle_sam.load(path, device=device)
 
 

@@ -125,7 +125,7 @@ def test_unreadable_images_are_replaced_and_reported_once(root):
     assert {0, 20, 21, 40, 41, 42, 44, 45} == seen
     assert len(said) == 1 and str(bad) in said[0]
     strict = DomainLoader(Domains(root), 16, report=said.append)
-    with pytest.raises(ImageError, match="--max_bad_images"):
+    with pytest.raises(ImageError, match="max_bad_images"):
         list(itertools.islice(strict.training(16, 0, 0, EVERYTHING), 10))
 
 
@@ -169,7 +169,7 @@ def test_archives_are_domains_like_folders(root, tmp_path):
     with pytest.raises(ConfigError, match=r"two classes of one name: \['x', 'x', 'y'\]"):
         Domains(whole)
     pack(whole, names)
-    with pytest.raises(ConfigError, match=r"says no classes of its images; .* --labels folders"):
+    with pytest.raises(ConfigError, match=r"says no classes of its images; .* labels folders"):
         Domains(whole)
     shutil.copytree(root / "d1", apart / "d1")
     with pytest.raises(ConfigError, match="two domains called d1"):

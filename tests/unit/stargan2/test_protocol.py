@@ -276,12 +276,12 @@ def test_mistakes_on_the_command_line_are_named(capsys, tmp_path):
     assert "one of sets, stylegan2, stargan2, ageing" in capsys.readouterr().err
     assert evaluate([]) == 2
     assert evaluate(["sets"]) == 2
-    assert "--real: is needed: folder or archive of real images" in capsys.readouterr().err
+    assert "real: is needed: folder or archive of real images" in capsys.readouterr().err
     nowhere = str(tmp_path / "nowhere")
     assert evaluate(["sets", "--real", nowhere, "--made", nowhere]) == 2
     assert f"{nowhere}: there is no such file or folder" in capsys.readouterr().err
     assert evaluate(["stargan2"]) == 2
-    assert "--checkpoint_path: name a StarGAN v2 weight file" in capsys.readouterr().err
+    assert "checkpoint_path: name a StarGAN v2 weight file" in capsys.readouterr().err
 
 
 def test_set_measures_of_equal_sets():

@@ -167,8 +167,8 @@ def test_what_is_missing_is_named(files, capsys, tmp_path):
     data = ["--src_dir", str(files / "data"), "--ref_dir", str(files / "data")]
     bare = ["--checkpoint_path", str(files / "bare.pdparams"), "--device", "cpu"]
     assert sample([*bare, *data]) == 2
-    assert "--wing_path: this generator has a high-pass skip" in capsys.readouterr().err
-    with pytest.raises(CheckpointError, match="--wing_path: .*download_weights.py wing"):
+    assert "wing_path: this generator has a high-pass skip" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match="wing_path: .*download_weights.py wing"):
         load_fan(tmp_path / "none.pdparams", "cpu")
     with pytest.raises(CheckpointError, match="expected wing.ckpt, found Generator"):
         load_fan(files / "whole.pdparams", "cpu")
@@ -231,5 +231,5 @@ def test_the_mean_face_may_be_converted_or_not(files, tmp_path):
     np.savez(tmp_path / "other.npz", x=mean_face())
     with pytest.raises(CheckpointError, match="holds no array `mean`, as celeba_lm_mean.npz does"):
         load_mean_face(str(tmp_path / "other.npz"))
-    with pytest.raises(CheckpointError, match="--lm_path: .*download_weights.py celeba_lm_mean"):
+    with pytest.raises(CheckpointError, match="lm_path: .*download_weights.py celeba_lm_mean"):
         load_mean_face(str(tmp_path / "missing.npz"))

@@ -105,7 +105,7 @@ def test_mixing_rows_take_their_styles_from_the_columns(generator):
         mixed = mix(codes[seed], codes[12], taken)
         same(tile_at(figure, row, 3), generator.render(mixed)[0])
     for styles in ("coarse,fine", "coarse,fine,x", "0-3,0-8,0"):
-        with pytest.raises(ConfigError, match="--mix_styles: "):
+        with pytest.raises(ConfigError, match="mix_styles: "):
             mixing_figure(FiguresOptions(mix_rows="1,2,3", mix_styles=styles), generator)
 
 
@@ -124,7 +124,7 @@ def test_uncurated_images_are_packed_by_size(generator):
     assert figure.shape == (TILE, TILE + TILE // 2 + TILE // 4, 3)
     images = generator.render(generator.seed_codes(range(5, 12), 0.7))
     same(figure[:, :TILE], images[0])
-    with pytest.raises(ConfigError, match="--uncurated_levels: 5 halvings of 32 px"):
+    with pytest.raises(ConfigError, match="uncurated_levels: 5 halvings of 32 px"):
         uncurated_figure(FiguresOptions(uncurated_levels="5", tile_size=TILE), generator)
 
 
@@ -147,4 +147,4 @@ def test_the_command(tmp_path, capsys):
         assert str(path) in printed
         assert read_image(path).std() > 10
     assert main(["--figures", "mixin"]) == 2
-    assert "--figures: expected some of uncurated, mixing" in capsys.readouterr().err
+    assert "figures: expected some of uncurated, mixing" in capsys.readouterr().err

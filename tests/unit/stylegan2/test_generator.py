@@ -139,7 +139,7 @@ def test_what_cannot_be_used_is_explained(weights):
             StyleGenerator.open(find_weight("age_mini"), engine=engine)
         with pytest.raises(CheckpointError, match=r"none\.pdparams: there is no such file"):
             StyleGenerator.open(weights.with_name("none.pdparams"), engine=engine)
-    with pytest.raises(ConfigError, match="--truncation_cutoff: this model has 8 codes, found 9"):
+    with pytest.raises(ConfigError, match="truncation_cutoff: this model has 8 codes, found 9"):
         open_generator(GeneratorOptions(checkpoint_path=str(weights), truncation_cutoff=9))
-    with pytest.raises(ConfigError, match="--engine onednn: has the stored noise only"):
+    with pytest.raises(ConfigError, match="engine onednn: has the stored noise only"):
         StyleGenerator.open(weights, engine="onednn", any_noise=True)

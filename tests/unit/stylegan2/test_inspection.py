@@ -138,7 +138,7 @@ def test_interpolation_goes_from_one_projection_to_the_other(options, tmp_path, 
     assert "a_to_b.mp4" in capsys.readouterr().out
 
     assert main([*options, "--latents", f"{tmp_path / 'a.npz'}"]) == 2
-    assert "--latents: expected two files such as a.npz,b.npz" in capsys.readouterr().err
+    assert "latents: expected two files such as a.npz,b.npz" in capsys.readouterr().err
     save_latent(tmp_path / "b.npz", Latent(codes[0][:4], crops[0]))
     assert main([*options, "--latents", both]) == 2
     assert "b.npz: holds a code of shape [4, 16], this model takes [8, 16]" in (

@@ -17,7 +17,6 @@ from paddle_sam.imagesets.prepare.options import RankOptions
 from paddle_sam.networks.load import load
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
-from paddle_sam.options import from_dict
 from paddle_sam.stylegan2.rank import rank_images, score_all
 from paddle_sam.stylegan2.score_log import ScoreLog
 from scripts.rank_images import main
@@ -54,7 +53,7 @@ def folder(tmp_path):
 
 def config(weights, tmp_path, **options):
     fixed = {"checkpoint_path": str(weights), "exp_dir": str(tmp_path / "out"), "num_threads": 0}
-    return from_dict(RankOptions, {**fixed, **options})
+    return RankOptions(**{**fixed, **options})
 
 
 def table(folder):
@@ -175,7 +174,7 @@ def test_samples_of_seeds_are_ranked(weights, tmp_path):
 
 def test_the_embedded_discriminator_knows_noise_from_what_its_generator_makes(tmp_path):
     options = {"exp_dir": str(tmp_path / "out"), "samples": 8, "num_threads": 0, "engine": "eager"}
-    rank_images(from_dict(RankOptions, options))
+    rank_images(RankOptions(**options))
     random = np.random.default_rng(0)
     for index in range(4):
         noise = random.integers(0, 256, (64, 64, 3), np.uint8)
@@ -191,20 +190,20 @@ def test_the_embedded_discriminator_knows_noise_from_what_its_generator_makes(tm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either --data_path or --samples"),
-        ({"data_path": "x", "samples": 3}, "give either --data_path or --samples"),
-        ({"data_path": "x", "drop_percent": 100.0}, "--drop_percent: expected 0 or more"),
-        ({"samples": 3, "drop_percent": 5.0}, "--drop_percent: makes an archive of --data_path"),
+        ({}, "give either data_path or samples"),
+        ({"data_path": "x", "samples": 3}, "give either data_path or samples"),
+        ({"data_path": "x", "drop_percent": 100.0}, "drop_percent: expected less than 100"),
+        ({"samples": 3, "drop_percent": 5.0}, "drop_percent: makes an archive"),
     ],
 )
 def test_options_that_cannot_work(options, message):
     with pytest.raises(ConfigError, match=message):
-        from_dict(RankOptions, options)
+        RankOptions(**options)
 
 
 def test_results_among_the_images(weights, folder, tmp_path):
     options = {"data_path": str(folder), "exp_dir": str(folder / "out")}
-    with pytest.raises(ConfigError, match="--exp_dir: .*out lies in the input .*images"):
+    with pytest.raises(ConfigError, match="exp_dir: .*out lies in the input .*images"):
         rank_images(config(weights, tmp_path, **options))
 
 

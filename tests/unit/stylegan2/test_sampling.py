@@ -64,7 +64,7 @@ def test_samples_made_in_another_way_are_not_mixed_in(command, tmp_path, capsys)
     assert command("--seeds", "1", "--truncation", "-0.5") == 2
     message = capsys.readouterr().err
     assert "samples made in another way (truncation was 0.7, is -0.5)" in message
-    assert "--exp_dir: " in message and "name another folder" in message
+    assert "exp_dir: " in message and "name another folder" in message
     save_generator(tmp_path / "tiny.pdparams", tiny_generator(seed=1))
     assert command("--seeds", "1") == 2
     assert "(weights was " in capsys.readouterr().err
@@ -122,9 +122,9 @@ def test_other_noise(command, tmp_path, noise):
 
 def test_options_that_cannot_work_write_nothing(command, tmp_path, capsys):
     for options, words in (
-        (["--seeds", "3-1"], "--seeds: expected seeds"),
-        (["--grid", "3"], "--grid: expected COLUMNSxROWS"),
-        (["--truncation_cutoff", "9"], "--truncation_cutoff: this model has 8 codes"),
+        (["--seeds", "3-1"], "seeds: expected seeds"),
+        (["--grid", "3"], "grid: expected COLUMNSxROWS"),
+        (["--truncation_cutoff", "9"], "truncation_cutoff: this model has 8 codes"),
         (["--checkpoint_path", "none.pdparams"], "none.pdparams: there is no such file"),
         (["--engine", "onednn", "--noise", "none"], "has the stored noise only"),
     ):

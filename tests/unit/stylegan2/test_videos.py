@@ -159,14 +159,14 @@ def test_the_command_writes_what_players_show(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--videos wlk", "--videos: expected some of walk, coarse, middle, fine, training"),
-        ("--formats avi", "--formats: expected mp4, gif or webp"),
-        ("--bitrate fast", "--bitrate: expected bits per second"),
-        ("--videos training", "--snapshots: name the folder"),
+        ("--videos wlk", "videos: expected some of walk, coarse, middle, fine, training"),
+        ("--formats avi", "formats: expected mp4, gif or webp"),
+        ("--bitrate fast", "bitrate: expected bits per second"),
+        ("--videos training", "snapshots: name the folder"),
         ("--videos training --snapshots none", "expected at least two files"),
-        ("--grid 3", "--grid: expected COLUMNSxROWS"),
-        ("--destinations x --videos fine", "--destinations: expected seeds"),
-        ("--smoothing 9", "--smoothing: expected at most a quarter"),
+        ("--grid 3", "grid: expected COLUMNSxROWS"),
+        ("--destinations x --videos fine", "destinations: expected seeds"),
+        ("--smoothing 9", "smoothing: expected at most a quarter"),
         ("--fps 0", "fps: expected at least 1"),
     ],
 )

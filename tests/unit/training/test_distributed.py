@@ -19,7 +19,7 @@ def test_each_process_has_its_share_of_a_batch():
 
 def test_alone_the_device_is_the_one_that_was_named():
     assert join_world("cpu") == World(0, 1)
-    with pytest.raises(ConfigError, match="--device: expected auto, cpu, gpu or gpu:N"):
+    with pytest.raises(ConfigError, match="device: expected auto, cpu, gpu or gpu:N"):
         join_world("tpu")
 
 

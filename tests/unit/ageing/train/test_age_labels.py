@@ -63,5 +63,5 @@ def test_says_what_is_wrong(tmp_path, name, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="--labels: .*gone.csv cannot be read"):
+    with pytest.raises(ConfigError, match="labels: .*gone.csv cannot be read"):
         read_ages(str(tmp_path / "gone.csv"), FFHQ)

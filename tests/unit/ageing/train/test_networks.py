@@ -101,18 +101,18 @@ def test_a_sam_checkpoint_is_taken_whole(files, tmp_path):
         (
             {"stylegan_weights": "gone.pdparams"},
             CheckpointError,
-            "--stylegan_weights: .*is missing",
+            "stylegan_weights: .*is missing",
         ),
         ({"encoder_start": "ir_se50"}, CheckpointError, "encoder_start.*does not fit"),
         (
             {"stylegan_weights": "psp.pdparams"},
             CheckpointError,
-            "--stylegan_weights: .*holds psp, expected a StyleGAN2 generator",
+            "stylegan_weights: .*holds psp, expected a StyleGAN2 generator",
         ),
         (
             {"age_regressor_path": "ir_se50.pdparams"},
             CheckpointError,
-            "--age_regressor_path: .*holds a FaceEmbedder, expected AgeRegressor",
+            "age_regressor_path: .*holds a FaceEmbedder, expected AgeRegressor",
         ),
     ],
 )

@@ -110,7 +110,7 @@ def test_starts_from_imagenet_features(tmp_path):
     np.testing.assert_allclose(network.conv1_1(x)[:, :, 1:-1, 1:-1], expected, atol=1e-4)
     np.testing.assert_array_equal(network.conv5_3.weight, vgg.features[28].weight)
     assert F.relu(expected).max().item() > 0
-    with pytest.raises(CheckpointError, match="--vgg_path: .* does not fit"):
+    with pytest.raises(CheckpointError, match="vgg_path: .* does not fit"):
         start_from_vgg(AgeRegressor(32, (4, 4, 4, 4, 4), 8), tmp_path / "vgg.npz")
 
 
@@ -143,5 +143,5 @@ def test_processes_share_the_batch_and_one_of_them_writes(faces, tmp_path):
 
 
 def test_a_holdout_must_leave_images_to_train_on(faces, tmp_path):
-    with pytest.raises(ConfigError, match="--holdout: 1.0 leaves none"):
+    with pytest.raises(ConfigError, match="holdout: 1.0 leaves none"):
         train_age(_config(faces, tmp_path, holdout=1.0))

@@ -168,7 +168,7 @@ def test_a_loss_that_is_no_number_stops_before_any_parameter_changes(files):
     bad = tiny.batch()
     bad.source[0, 0, 0, 0] = np.nan
     before = {n: p.numpy().copy() for n, p in _trainable(trainer.network)}
-    with pytest.raises(TrainingError, match="step 5: .* is nan.*smaller --learning_rate"):
+    with pytest.raises(TrainingError, match="step 5: .* is nan.*smaller learning_rate"):
         trainer.train_step(bad, 4)
     assert not _changed(before, {n: p.numpy() for n, p in _trainable(trainer.network)})
 
@@ -206,7 +206,7 @@ def test_evaluation_repeats_itself_and_leaves_no_trace(files):
 
 @pytest.mark.skipif(paddle.device.is_compiled_with_cuda(), reason="the error of a CPU build")
 def test_mixed_precision_needs_a_gpu(files):
-    with pytest.raises(ConfigError, match="--amp: Paddle has 16-bit training on GPUs only"):
+    with pytest.raises(ConfigError, match="amp: Paddle has 16-bit training on GPUs only"):
         tiny.trainer(files, amp=True)
 
 

@@ -68,7 +68,7 @@ def test_several_inputs_and_names_with_commas(tmp_path):
 
 
 def test_no_input():
-    with pytest.raises(ConfigError, match="--data_path: expected folders or archives, found ' , '"):
+    with pytest.raises(ConfigError, match="data_path: expected folders or archives, found ' , '"):
         input_paths(" , ")
 
 

@@ -29,7 +29,6 @@ from paddle_sam.imagesets.prepare.augmentation import augment
 from paddle_sam.imagesets.prepare.examine import encode
 from paddle_sam.imagesets.prepare.options import AUGMENTATIONS, PrepareOptions
 from paddle_sam.imagesets.prepare.prepare import prepare_dataset
-from paddle_sam.options import from_dict
 from scripts.prepare_dataset import main
 from tests import ROOT
 from tests.unit.core.icc_profiles import P3_TO_XYZ, rgb_profile
@@ -49,7 +48,7 @@ def inputs(root: Path) -> str:
 
 
 def config(**options) -> PrepareOptions:
-    return from_dict(PrepareOptions, {"size": SIZE, "num_threads": 2, **options})
+    return PrepareOptions(**{"size": SIZE, "num_threads": 2, **options})
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +237,7 @@ def test_labels_that_cannot_be_carried_over(tmp_path):
         (("a.zip", "c.zip"), "c.zip states no labels; expected a folder or zip"),
     ):
         data = ",".join(str(tmp_path / name) for name in names)
-        with pytest.raises(ConfigError, match=f"--labels inputs: .*{message}"):
+        with pytest.raises(ConfigError, match=f"labels inputs: .*{message}"):
             prepare_dataset(config(data_path=data, output=str(tmp_path / "o.zip"), labels="inputs"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.zip", "c.zip"]
 
@@ -299,14 +298,14 @@ def test_smaller_images_are_enlarged_when_asked(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data_path": ""}, "--data_path: name folders"),
+        ({"data_path": ""}, "data_path: name folders"),
         ({"output": "set"}, "ends? in .zip|name of an archive"),
         ({"size": 100}, "a power of two"),
-        ({"min_size": 32}, "--min_size: 32 is less than --size 64; say how to enlarge"),
-        ({"cascade_scale_factor": 1.0}, "--cascade_scale_factor: expected more than 1"),
-        ({"face_scale": 0.0}, "--face_scale: expected more than 0"),
-        ({"max_aspect": 0.5}, "--max_aspect: expected at least 1"),
-        ({"augmentations": "mirror,smear"}, "--augmentations: expected some of .* found 'smear'"),
+        ({"min_size": 32}, "min_size: 32 is less than size 64"),
+        ({"cascade_scale_factor": 1.0}, "cascade_scale_factor: expected more than 1"),
+        ({"face_scale": 0.0}, "face_scale: expected more than 0"),
+        ({"max_aspect": 0.5}, "max_aspect: expected at least 1"),
+        ({"augmentations": "mirror,smear"}, "augmentations: expected some of .* found 'smear'"),
     ],
 )
 def test_options_that_cannot_work(options, message):

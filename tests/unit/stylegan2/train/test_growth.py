@@ -130,7 +130,7 @@ def test_transfer_without_a_discriminator_begins_with_a_new_one(pretrained, tmp_
     save_file(path, content)
     start, new = read_start(dataclasses.replace(config, init_from=str(path), freeze_d=0))
     assert new == "the discriminator, which the file does not have"
-    with pytest.raises(ConfigError, match="--freeze_d: would freeze layers that begin anew"):
+    with pytest.raises(ConfigError, match="freeze_d: would freeze layers that begin anew"):
         read_start(dataclasses.replace(config, init_from=str(path)))
     archs = Archs.of_entries(start, config)
     assert archs.discriminator["channels"] == whole["d"]["arch"]["channels"]
@@ -150,7 +150,7 @@ def test_files_that_are_no_start_are_refused(pretrained, tmp_path):
         read_start(config)
     entry = {"network": "age_regressor", "arch": {}, "state": {}}
     save_file(tmp_path / "age.pdparams", {"kind": "dex_vgg", "networks": {"dex_vgg": entry}})
-    with pytest.raises(ConfigError, match="--init_from: .*age.pdparams holds no StyleGAN2"):
+    with pytest.raises(ConfigError, match="init_from: .*age.pdparams holds no StyleGAN2"):
         read_start(dataclasses.replace(TINY, init_from=str(tmp_path / "age.pdparams")))
 
 
@@ -164,5 +164,5 @@ def test_frozen_stages_are_never_updated():
     frozen = [n for n in changed if n.startswith(("convs.0.", "convs.1."))]
     assert frozen == []
     assert {"convs.2.conv1.conv.weight", "final_linear.1.weight"} <= changed
-    with pytest.raises(ConfigError, match="--freeze_d: the discriminator has 3 stages at 16 px"):
+    with pytest.raises(ConfigError, match="freeze_d: the discriminator has 3 stages at 16 px"):
         make_trainer(freeze_d=4, init_from="file")

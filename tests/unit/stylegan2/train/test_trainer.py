@@ -89,5 +89,5 @@ def test_snapshots_hold_the_average_and_the_mean_code(tmp_path):
 
 
 def test_sixteen_bits_are_for_gpus():
-    with pytest.raises(ConfigError, match="--amp: Paddle has 16-bit training on GPUs only"):
+    with pytest.raises(ConfigError, match="amp: Paddle has 16-bit training on GPUs only"):
         make_trainer(amp=True)
