@@ -8,21 +8,13 @@ written on request.
     python scripts/animate.py --data_path photo.jpg --duration 10 --formats mp4,gif --no-labels
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.editing_options import AnimationOptions
-    from paddle_sam.options import parse
-
-    config = parse(AnimationOptions, argv, __doc__)
-    from paddle_sam.ageing.animate import animate
-
-    return animate(config).status()
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.editing_options:AnimationOptions",
+    "paddle_sam.ageing.animate:animate",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

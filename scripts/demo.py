@@ -9,21 +9,13 @@ memory only, while they are used.
     python scripts/demo.py --checkpoint_path one.pdparams,two.pdparams --identity_path ir50.pdparams
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.demo.options import DemoOptions
-    from paddle_sam.options import parse
-
-    config = parse(DemoOptions, argv, __doc__)
-    from paddle_sam.demo.serve import serve
-
-    serve(config)
-
+main = script(
+    __doc__,
+    "paddle_sam.demo.options:DemoOptions",
+    "paddle_sam.demo.serve:serve",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

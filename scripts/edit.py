@@ -10,21 +10,13 @@ kept by name in an .npz file and applied, while ageing, by the other commands: -
     python scripts/inference_side_by_side.py --directions mine.npz --edit smile=2,sefa4=-1
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.editing_options import EditOptions
-    from paddle_sam.options import parse
-
-    config = parse(EditOptions, argv, __doc__)
-    from paddle_sam.ageing.edit_sheets import edit_sheets
-
-    return edit_sheets(config).status()
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.editing_options:EditOptions",
+    "paddle_sam.ageing.edit_sheets:edit_sheets",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -10,21 +10,13 @@ and fails if one of its models differs from Paddle's.
         --checkpoint_path pretrained_models/sam_ffhq_aging.pdparams
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.options import ExportOptions
-    from paddle_sam.options import parse
-
-    config = parse(ExportOptions, argv, __doc__)
-    from paddle_sam.ageing.exporting import export
-
-    export(config)
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.options:ExportOptions",
+    "paddle_sam.ageing.exporting:export",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

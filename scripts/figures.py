@@ -14,22 +14,13 @@ Which layers are coarse, middle and fine follows from the resolution. At 1024 px
     python scripts/figures.py --figures truncation --truncation_seeds 0-7 --psis=1,0.5,0,-0.5,-1
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.options import parse
-    from paddle_sam.stylegan2.options import FiguresOptions
-
-    config = parse(FiguresOptions, argv, __doc__)
-    from paddle_sam.stylegan2.figures import figures
-
-    for path in figures(config):
-        print(path)
-
+main = script(
+    __doc__,
+    "paddle_sam.stylegan2.options:FiguresOptions",
+    "paddle_sam.stylegan2.figures:figures",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -7,21 +7,13 @@ Exit status: 0 all done, 1 some failed, 2 none.
     python scripts/inference.py --data_path photos --exp_dir results --target_age 10,70
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.options import FolderPerAgeOptions
-    from paddle_sam.options import parse
-
-    config = parse(FolderPerAgeOptions, argv, __doc__)
-    from paddle_sam.ageing.strips import folder_per_age
-
-    return folder_per_age(config).status()
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.options:FolderPerAgeOptions",
+    "paddle_sam.ageing.strips:folder_per_age",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -10,21 +10,13 @@ cannot be used is reported while the others go on. Exit status: 0 all done, 1 so
         --checkpoint_path pretrained_models/sam_ffhq_aging.pdparams --target_age=0,10,20,30,40,50
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.options import SideBySideOptions
-    from paddle_sam.options import parse
-
-    config = parse(SideBySideOptions, argv, __doc__)
-    from paddle_sam.ageing.strips import side_by_side
-
-    return side_by_side(config).status()
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.options:SideBySideOptions",
+    "paddle_sam.ageing.strips:side_by_side",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -11,22 +11,13 @@ A_to_B.png, .mp4   with --latents: between two images that scripts/project.py ha
     python scripts/inspect_generator.py --latents results/projection/a.npz,results/projection/b.npz
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.options import parse
-    from paddle_sam.stylegan2.options import InspectionOptions
-
-    config = parse(InspectionOptions, argv, __doc__)
-    from paddle_sam.stylegan2.inspection import inspect_generator
-
-    for path in inspect_generator(config):
-        print(path)
-
+main = script(
+    __doc__,
+    "paddle_sam.stylegan2.options:InspectionOptions",
+    "paddle_sam.stylegan2.inspection:inspect_generator",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

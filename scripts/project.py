@@ -9,21 +9,13 @@ the photograph's edge. The .npz file is the face for the other commands: --laten
     python scripts/inference_side_by_side.py --latent examples/projection/astronaut.npz
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.editing_options import ProjectOptions
-    from paddle_sam.options import parse
-
-    config = parse(ProjectOptions, argv, __doc__)
-    from paddle_sam.ageing.project import project_photos
-
-    return project_photos(config).status()
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.editing_options:ProjectOptions",
+    "paddle_sam.ageing.project:project_photos",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -8,21 +8,13 @@ the same age. They stand on top of each sheet, above the results.
         --ref_images_paths_file references.txt --latent_mask=8,9 --target_age=30,60
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.editing_options import ReferenceOptions
-    from paddle_sam.options import parse
-
-    config = parse(ReferenceOptions, argv, __doc__)
-    from paddle_sam.ageing.mixing import reference_guided
-
-    return reference_guided(config).status()
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.editing_options:ReferenceOptions",
+    "paddle_sam.ageing.mixing:reference_guided",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -10,22 +10,13 @@ sheets of many, EXP_DIR/sample_sheets/sheet_N.png.
     python scripts/sample.py --seeds 0-31 --grid 8x4 --truncation -0.7 --exp_dir results/opposites
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.options import parse
-    from paddle_sam.stylegan2.options import SamplingOptions
-
-    config = parse(SamplingOptions, argv, __doc__)
-    from paddle_sam.stylegan2.sampling import sample
-
-    for sheet in sample(config):
-        print(sheet)
-
+main = script(
+    __doc__,
+    "paddle_sam.stylegan2.options:SamplingOptions",
+    "paddle_sam.stylegan2.sampling:sample",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

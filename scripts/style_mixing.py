@@ -7,21 +7,13 @@ them is a row for each age, beginning with the face itself at that age.
     python scripts/style_mixing.py --data_path photo.jpg --latent_mask=7-9 --mix_alpha 0.5 --seed 3
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.editing_options import StyleMixingOptions
-    from paddle_sam.options import parse
-
-    config = parse(StyleMixingOptions, argv, __doc__)
-    from paddle_sam.ageing.mixing import style_mixing
-
-    return style_mixing(config).status()
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.editing_options:StyleMixingOptions",
+    "paddle_sam.ageing.mixing:style_mixing",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -12,20 +12,14 @@ that was stopped, exactly where it was. Checkpoints in EXP_DIR/checkpoints are w
 Options ending in _lambda, _aging or _crop are factors of the losses.
 """
 
-from paddle_sam.core.command import command
+from paddle_sam.core.command import script
 
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.train import options as sam
-    from paddle_sam.options import parse
-
-    config = parse(sam.SAMOptions, argv, __doc__)
-    from paddle_sam.ageing.train.run import train_sam
-
-    folder = train_sam(config)
-    print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.train.options:SAMOptions",
+    "paddle_sam.ageing.train.run:train_sam",
+    "run: {0}\nlook at it: python scripts/visualize.py {0}",
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -7,20 +7,14 @@ JSON. The same command goes on with a run that was stopped.
     python scripts/train_age.py --train_data FACES --labels ages.csv --network mini --input_size 64
 """
 
-from paddle_sam.core.command import command
+from paddle_sam.core.command import script
 
-
-@command
-def main(argv=None):
-    from paddle_sam.ageing.train.age_options import AgeOptions
-    from paddle_sam.options import parse
-
-    config = parse(AgeOptions, argv, __doc__)
-    from paddle_sam.ageing.train.age_run import train_age
-
-    folder = train_age(config)
-    print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")
-
+main = script(
+    __doc__,
+    "paddle_sam.ageing.train.age_options:AgeOptions",
+    "paddle_sam.ageing.train.age_run:train_age",
+    "run: {0}\nlook at it: python scripts/visualize.py {0}",
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

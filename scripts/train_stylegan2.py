@@ -9,22 +9,14 @@ From a model:   python scripts/train_stylegan2.py --train_data FACES --init_from
 On a processor: python scripts/train_stylegan2.py --train_data FACES --preset mini
 """
 
-from paddle_sam.core.command import command
+from paddle_sam.core.command import script
 
-
-@command
-def main(argv=None):
-    from paddle_sam.options import parse
-    from paddle_sam.stylegan2.train import options as stylegan2
-
-    config = parse(stylegan2.StyleGAN2Options, argv, __doc__)
-    from paddle_sam.stylegan2.train.run import train_stylegan2
-
-    folder = train_stylegan2(config)
-    print(
-        f"run: {folder}\ngrids: {folder}/samples\nlook at it: python scripts/visualize.py {folder}"
-    )
-
+main = script(
+    __doc__,
+    "paddle_sam.stylegan2.train.options:StyleGAN2Options",
+    "paddle_sam.stylegan2.train.run:train_stylegan2",
+    "run: {0}\ngrids: {0}/samples\nlook at it: python scripts/visualize.py {0}",
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -14,22 +14,13 @@ All but the last loop without a seam. MP4 files are H.264 in yuv420p, which ever
     python scripts/video.py --videos training --snapshots log/mine/snapshots --grid 6x3
 """
 
-import sys
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command
-
-
-@command
-def main(argv=None):
-    from paddle_sam.options import parse
-    from paddle_sam.stylegan2.options import VideosOptions
-
-    config = parse(VideosOptions, argv, __doc__)
-    from paddle_sam.stylegan2.videos import videos
-
-    for path in videos(config):
-        print(path)
-
+main = script(
+    __doc__,
+    "paddle_sam.stylegan2.options:VideosOptions",
+    "paddle_sam.stylegan2.videos:videos",
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
