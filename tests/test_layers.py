@@ -22,7 +22,7 @@ LAYERS = {
     "convert": ["core", "networks"],
     "metrics": ["core", "networks", "faces", "imagesets"],
     "ageing": ["core", "networks", "faces", "metrics", "export"],
-    "imagesets.prepare": ["core", "faces", "ageing.options"],
+    "imagesets.prepare": ["core", "faces"],
     "stylegan2": ["core", "networks", "imagesets", "metrics", "export", "ageing"],
     "stargan2": ["core", "networks", "faces", "imagesets", "metrics", "training", "ageing.photos"],
     "ageing.train": ["core", "networks", "imagesets", "training"],

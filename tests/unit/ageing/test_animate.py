@@ -70,5 +70,5 @@ def test_the_command_writes_each_format_for_each_face(tmp_path, capsys):
 
 def test_formats_are_checked():
     assert AnimationOptions(formats="mp4, GIF,.mp4").suffixes == [".mp4", ".gif"]
-    with pytest.raises(ConfigError, match="formats: expected mp4, gif or webp, found 'avi'"):
+    with pytest.raises(ConfigError, match="formats: expected some of mp4, gif, webp, found 'avi'"):
         _ = AnimationOptions(formats="mp4,avi").suffixes
