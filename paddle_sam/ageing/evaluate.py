@@ -21,8 +21,9 @@ from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.options import AgeingEvaluationOptions, parse_ages
 from paddle_sam.ageing.photos import Photo, Summary, face_mask
 from paddle_sam.ageing.report_page import write_page
-from paddle_sam.core.files import claim_folder, sha256, write_json
+from paddle_sam.core.files import sha256, write_json
 from paddle_sam.core.images import save_image
+from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction

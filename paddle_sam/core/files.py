@@ -115,46 +115,6 @@ def write_arrays(
         (np.savez_compressed if compress else np.savez)(stream, **arrays)
 
 
-CLAIM = "made_from.json"
-
-
-def claim_folder(folder: Path, facts: Mapping[str, Any], option: str, what: str) -> None:
-    """Note in a folder of results what they are made from, so that work can be taken up again.
-
-    Args:
-        folder: where the results go; the file `CLAIM` in it keeps the note.
-        facts: what the results depend on, as plain values by name.
-        option: the option that named the folder, and
-        what: what the results are, for the message.
-
-    Raises:
-        ConfigError: the folder holds results of something else.
-    """
-    note = Path(folder) / CLAIM
-    if not note.exists():
-        write_json(note, facts)
-        return
-    try:
-        before = dict(json.loads(note.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise ConfigError(f"{note}: cannot be read ({error}); delete the folder") from error
-    changed = [
-        f"{name} was {_shortened(before.get(name))}, is {_shortened(facts.get(name))}"
-        for name in sorted({*facts, *before})
-        if facts.get(name) != before.get(name)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{option}: {folder} holds {what} made in another way ({'; '.join(changed)}). Give the"
-            " same options to go on with them, name another folder, or delete this one."
-        )
-
-
-def _shortened(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:16]}..."
-
-
 def check_outside(option: str, place: Path, source: Path) -> None:
     """Raise `ConfigError` where `option` names a `place` in the folder that it is made from.
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from paddle_sam.core.files import claim_folder
 from paddle_sam.core.images import list_images, read_image, save_image
 from paddle_sam.core.processes import in_processes
+from paddle_sam.core.store import claim_folder
 from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
 from paddle_sam.faces.alignment import CropSettings, align_faces
 

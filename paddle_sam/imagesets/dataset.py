@@ -1,4 +1,4 @@
-"""Folders or archives of training images, and the order in which a run sees them."""
+"""Folders or archives of training images, and the order and form in which a run sees them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ImageSource, list_sources, read_source, relative_name
-from paddle_sam.imagesets.transforms import fit
 
 
 class ImagePairs:
@@ -20,7 +20,7 @@ class ImagePairs:
         source: folder (at any depth) or archive of images, or the images themselves.
         target: folder or archive with an image for each source, under the same relative path
             whatever the suffix; the sources are their own targets when empty.
-        limit: use only the first so many; 0 for all.
+        limit: use the first N only; 0 for all.
 
     Raises:
         ImageError: a folder or archive is missing or holds no image.
@@ -57,13 +57,23 @@ def read_sample(paths: Sequence[ImageSource], size: int) -> tuple[np.ndarray, ..
     Raises:
         ImageError: one of them cannot be read.
     """
-    return tuple(fit(read_source(path), size) for path in paths)
+    return tuple(resize_bilinear(read_source(path), size) for path in paths)
 
 
-def shuffled(position: int, length: int, seed: int) -> int:
-    """Index of the sample at `position` of a run: every pass shows each sample once, reshuffled.
+def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize uint8 RGB [H, W, 3] to [size, size, 3], antialiased, as the published training does.
 
-    A function of its arguments alone, so that a resumed run goes on exactly where it was.
+    The whole picture is kept: one that is not square is squeezed.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def sample_index(position: int, length: int, seed: int) -> int:
+    """Return which sample a run shows at `position`: each once in every pass, reshuffled.
+
+    A function of its arguments alone, so that a resumed run sees what an unbroken one would.
     """
     epoch, place = divmod(position, length)
     return int(_permutation(length, seed, epoch)[place])
@@ -72,6 +82,11 @@ def shuffled(position: int, length: int, seed: int) -> int:
 @functools.lru_cache(maxsize=4)
 def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, 0, epoch)).permutation(length)
+
+
+def draw_mirrored(positions: np.ndarray, seed: int) -> np.ndarray:
+    """Draw which samples of a run, by their positions, are mirrored: bool [N], half of them."""
+    return np.array([np.random.default_rng((seed, 1, p)).random() < 0.5 for p in positions], bool)
 
 
 def _key(image: ImageSource, root: str) -> str:

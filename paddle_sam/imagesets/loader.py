@@ -1,24 +1,32 @@
-"""Batches of images, read ahead by worker processes, the same whatever their number."""
+"""Batches of images, read ahead by worker processes, the same whatever their number.
+
+They travel as bytes, uint8 [N, S, S, 3], a quarter of what a network takes: `to_device` turns
+them into its input where it runs. Paddle is imported there, as reading processes do not need it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle_sam.core.images import to_network
 from paddle_sam.core.processes import process_pool
 from paddle_sam.errors import ImageError
 from paddle_sam.imagesets.archive import ImageSource
-from paddle_sam.imagesets.dataset import ImagePairs, read_sample, shuffled
-from paddle_sam.imagesets.transforms import flips, mirrored
+from paddle_sam.imagesets.dataset import ImagePairs, draw_mirrored, read_sample, sample_index
+
+if TYPE_CHECKING:
+    import paddle
 
 _BATCHES_AHEAD = 3
 _GRACE = 20.0  # seconds
@@ -26,14 +34,48 @@ _GRACE = 20.0  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Images float32 [N, 3, S, S] in [-1, 1]; `target` is None where it equals `source`."""
+    """Images uint8 RGB [N, S, S, 3]; `target` is None where it equals `source`.
+
+    mirror: bool [N], which of them are shown mirrored; None for none.
+    """
 
     source: np.ndarray
     target: np.ndarray | None
     paths: tuple[ImageSource, ...]
+    mirror: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def __getitem__(self, part: slice) -> Batch:
+        target, mirror = (None if a is None else a[part] for a in (self.target, self.mirror))
+        return Batch(self.source[part], target, self.paths[part], mirror)
+
+    def tensors(self, size: int = 0) -> tuple[paddle.Tensor, paddle.Tensor | None]:
+        """Return source and target as `to_device` makes them."""
+        target = None if self.target is None else to_device(self.target, self.mirror, size)
+        return to_device(self.source, self.mirror, size), target
+
+
+def to_device(images: np.ndarray, mirror: np.ndarray | None = None, size: int = 0) -> paddle.Tensor:
+    """Turn images into network input on Paddle's device: float32 [N, 3, S, S] in [-1, 1].
+
+    Args:
+        images: uint8 [N, S, S, 3]; or network input as an array, whose values are kept.
+        mirror: bool [N], which of them to mirror.
+        size: reduce them to this side by averaging squares of pixels; 0 keeps S.
+    """
+    import paddle
+
+    x = paddle.to_tensor(images)
+    if images.dtype == np.uint8:
+        # A division, as in `to_network`; Paddle's own by a number multiplies by its inverse.
+        x = paddle.divide(x.transpose([0, 3, 1, 2]).astype("float32"), paddle.to_tensor(127.5)) - 1
+    if mirror is not None and mirror.any():
+        x = paddle.where(paddle.to_tensor(mirror)[:, None, None, None], paddle.flip(x, [3]), x)
+    if size and size != x.shape[2]:
+        x = paddle.nn.functional.avg_pool2d(x, x.shape[2] // size)
+    return x
 
 
 class BatchLoader:
@@ -45,9 +87,9 @@ class BatchLoader:
         data: the images.
         size: height and width to resize to.
         workers: reading processes; 0 reads in this one.
-        max_bad: unreadable images to put up with.
+        max_bad: unreadable images to tolerate.
         cache: keep decoded images in memory.
-        mirror: whether training batches are mirrored at random.
+        mirror: mirror half of the training images, at random.
         report: called with a message for each unreadable image.
     """
 
@@ -71,70 +113,54 @@ class BatchLoader:
         self._report = report
 
     def training(self, batch_size: int, seed: int, start: int, part: slice) -> Iterator[Batch]:
-        """Endless shuffled batches, mirrored or not, from step `start` (0 is the first).
+        """Yield shuffled batches without end, from step `start` (0 is the first).
 
         Args:
             batch_size: samples per step in the whole run.
             seed: the run's seed.
-            start: first step to give.
+            start: first step to yield.
             part: which samples of each step to read (those of this process).
         """
 
-        def positions() -> Iterator[np.ndarray]:
-            step = start
-            while True:
-                yield np.arange(step * batch_size, (step + 1) * batch_size)[part]
-                step += 1
-
-        def indices(places: np.ndarray) -> list[int]:
-            return [shuffled(int(place), len(self.data), seed) for place in places]
-
-        for places, batch in self._read_ahead((p, indices(p)) for p in positions()):
-            mirror = flips(places, seed) if self._mirror else np.zeros(len(places), bool)
-            yield self._batch(batch, mirror)
+        places = step_positions(batch_size, start, part)
+        wanted = ((p, [sample_index(int(i), len(self.data), seed) for i in p]) for p in places)
+        for positions, batch in self._read(wanted):
+            mirror = draw_mirrored(positions, seed) if self._mirror else None
+            yield dataclasses.replace(batch, mirror=mirror)
 
     def once(self, batch_size: int) -> Iterator[Batch]:
-        """Every sample once, in order; the last batch may be smaller."""
-        groups = (
-            list(range(first, min(first + batch_size, len(self.data))))
-            for first in range(0, len(self.data), batch_size)
-        )
-        for _, batch in self._read_ahead((None, group) for group in groups):
-            yield self._batch(batch, np.zeros(len(batch), bool))
+        """Yield every sample once, in order; the last batch may be smaller."""
+        indices = range(len(self.data))
+        wanted = ((None, indices[i : i + batch_size]) for i in indices[::batch_size])
+        return (batch for _, batch in self._read(wanted))
 
-    def _batch(self, samples: list[tuple[int, tuple]], mirror: np.ndarray) -> Batch:
-        sides = [
-            to_network(list(mirrored(np.stack(side), mirror)))
-            for side in zip(*(images for _, images in samples), strict=True)
-        ]
-        paths = tuple(self.data.sources[index] for index, _ in samples)
-        return Batch(sides[0], sides[1] if len(sides) > 1 else None, paths)
-
-    def _read_ahead(self, wanted: Iterator[tuple]) -> Iterator[tuple]:
-        """Give (tag, [(index, images), ...]) for each (tag, indices) wanted."""
+    def _read(self, wanted: Iterable[tuple[Any, Sequence[int]]]) -> Iterator[tuple[Any, Batch]]:
+        """Yield (tag, batch) for each (tag, indices) wanted."""
         with reading_pool(self.workers) as executor:
-            ahead = []
-            for tag, indices in wanted:
-                ahead.append((tag, indices, [self._submit(executor, i) for i in indices]))
-                if len(ahead) > (_BATCHES_AHEAD if self.workers else 0):
-                    yield self._collect(executor, *ahead.pop(0))
-            for item in ahead:
-                yield self._collect(executor, *item)
+
+            def submit(item: tuple) -> tuple:
+                tag, indices = item
+                return tag, indices, [self._submit(executor, index) for index in indices]
+
+            for tag, indices, futures in ahead(wanted, submit, self.workers):
+                yield tag, self._collect(executor, indices, futures)
 
     def _submit(self, executor: Executor, index: int) -> Future | None:
         if index in self.bad or (self._cache is not None and index in self._cache):
             return None
         return executor.submit(read_sample, self.data.paths(index), self.size)
 
-    def _collect(self, executor, tag, indices: Sequence[int], futures: Sequence) -> tuple:
-        samples = []
+    def _collect(self, executor, indices: Sequence[int], futures: Sequence) -> Batch:
+        samples, paths = [], []
         for index, future in zip(indices, futures, strict=True):
             images = self._result(index, future)
             while images is None:  # unreadable: take the next that is not
                 index = (index + 1) % len(self.data)
                 images = self._result(index, self._submit(executor, index))
-            samples.append((index, images))
-        return tag, samples
+            samples.append(images)
+            paths.append(self.data.sources[index])
+        source, *target = (np.stack(side) for side in zip(*samples, strict=True))
+        return Batch(source, target[0] if target else None, tuple(paths))
 
     def _result(self, index: int, future: Future | None) -> tuple[np.ndarray, ...] | None:
         if future is None:
@@ -160,6 +186,49 @@ class BatchLoader:
             )
 
 
+def read_batches(
+    images: Sequence[ImageSource], size: int, batch_size: int, workers: int
+) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
+    """Yield images uint8 RGB [size, size, 3] by their indices, and why others cannot be read.
+
+    Args:
+        images: read and resized in this order, each once.
+        size: side to resize to.
+        batch_size: images in each batch, the unreadable ones counted.
+        workers: processes that read; 0 reads in this one.
+    """
+    with reading_pool(workers) as pool:
+
+        def submit(start: int) -> dict[int, Future]:
+            indices = range(start, min(start + batch_size, len(images)))
+            return {i: pool.submit(read_sample, (images[i],), size) for i in indices}
+
+        for jobs in ahead(range(0, len(images), batch_size), submit, workers):
+            read, failed = {}, {}
+            for index, job in jobs.items():
+                try:
+                    (read[index],) = job.result()
+                except ImageError as error:
+                    failed[index] = str(error)
+            yield read, failed
+
+
+def step_positions(batch_size: int, start: int, part: slice) -> Iterator[np.ndarray]:
+    """Yield the positions of a run's samples, step after step from `start`, of one process."""
+    for step in itertools.count(start):
+        yield np.arange(step * batch_size, (step + 1) * batch_size)[part]
+
+
+def ahead(items: Iterable, submit: Callable[[Any], Any], workers: int) -> Iterator:
+    """Yield `submit(item)` of every item, with some batches submitted in advance."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(submit(item))
+        if len(waiting) > (_BATCHES_AHEAD if workers else 0):
+            yield waiting.popleft()
+    yield from waiting
+
+
 class _SameProcess(Executor):
     """Runs a task when it is submitted, here."""
 
@@ -174,7 +243,7 @@ class _SameProcess(Executor):
 
 @contextlib.contextmanager
 def reading_pool(workers: int) -> Iterator[Executor]:
-    """Processes that read images; with 0 workers tasks run here, when they are submitted.
+    """Yield processes that read images; with 0 workers tasks run here, when submitted.
 
     Raises:
         ImageError: a process was killed, which it is where memory runs out.
@@ -187,16 +256,16 @@ def reading_pool(workers: int) -> Iterator[Executor]:
             yield pool
     except BrokenProcessPool as error:
         raise ImageError(
-            f"one of {workers} processes that read images was killed, perhaps for want of memory."
-            " Give fewer of them; 0 reads in the main process."
+            f"one of {workers} processes that read images was killed, perhaps because memory ran"
+            " out. Use fewer of them; 0 reads in the main process."
         ) from error
 
 
 def _put_off_sigterm() -> None:
-    """Go on reading for a while after SIGTERM, which all processes of a run may get.
+    """Keep reading for a while after SIGTERM, which all processes of a run may receive.
 
-    The training process finishes its step meanwhile. Not for ever: a pool of which a process was
-    killed ends the others so, and waits for them.
+    Meanwhile the training process finishes its step. The delay is limited: a pool that lost a
+    process ends the others by SIGTERM, and waits for them.
     """
 
     def end_later(number, frame):

@@ -23,14 +23,13 @@ from paddle_sam.imagesets.archive import (
     read_description,
     read_source,
 )
-from paddle_sam.imagesets.loader import reading_pool
-from paddle_sam.imagesets.transforms import fit
+from paddle_sam.imagesets.dataset import resize_bilinear
+from paddle_sam.imagesets.loader import ahead, reading_pool, step_positions
 
 # The published crop: shares of the area, ratios of width to height, and attempts to place one.
 CROP_AREA = (0.8, 1.0)
 CROP_RATIO = (0.9, 1.1)
 _CROP_ATTEMPTS = 10
-_BATCHES_AHEAD = 2
 # Independent streams of random numbers: what is drawn for the same position in each differs.
 _SOURCE, _REFERENCE, _AUGMENTATION = 10, 11, 12
 
@@ -114,7 +113,7 @@ class Domains:
 
 @dataclasses.dataclass(frozen=True)
 class DomainBatch:
-    """One step's images, float32 [N, 3, S, S] in [-1, 1], with their domains, int64 [N].
+    """One step's images, uint8 [N, S, S, 3] for `to_device`, with their domains, int64 [N].
 
     `reference` and `other_reference` are two images of the target domain.
     """
@@ -139,7 +138,7 @@ class DomainLoader:
         size: S.
         crop_probability: how often an image is cropped at random before it is resized.
         workers: reading processes; 0 reads in this one.
-        max_bad: unreadable images to put up with.
+        max_bad: unreadable images to tolerate.
         report: called with a message for each unreadable image.
     """
 
@@ -163,25 +162,22 @@ class DomainLoader:
     def training(
         self, batch_size: int, seed: int, start: int, part: slice
     ) -> Iterator[DomainBatch]:
-        """Endless batches from step `start` (0 is the first).
+        """Yield batches without end, from step `start` (0 is the first).
 
         Args:
             batch_size: samples per step in the whole run.
             seed: the run's seed.
-            start: first step to give.
+            start: first step to yield.
             part: which samples of each step to read (those of this process).
         """
         with reading_pool(self.workers) as pool:
-            ahead = []
-            step = start
-            while True:
-                places = range(step * batch_size, (step + 1) * batch_size)[part]
-                draws = [draw(self.domains, seed, place) for place in places]
-                jobs = [[self._submit(pool, image) for image in one.images] for one in draws]
-                ahead.append((draws, jobs))
-                step += 1
-                if len(ahead) > (_BATCHES_AHEAD if self.workers else 0):
-                    yield self._collect(pool, *ahead.pop(0))
+
+            def submit(places: np.ndarray) -> tuple:
+                draws = [draw(self.domains, seed, int(place)) for place in places]
+                return draws, [[self._submit(pool, i) for i in one.images] for one in draws]
+
+            for jobs in ahead(step_positions(batch_size, start, part), submit, self.workers):
+                yield self._collect(pool, *jobs)
 
     def _submit(self, pool, image: Drawn):
         path = self.domains.files[image.domain][image.index]
@@ -192,7 +188,7 @@ class DomainLoader:
             [self._result(pool, image, job) for image, job in zip(one.images, row, strict=True)]
             for one, row in zip(draws, jobs, strict=True)
         ]
-        source, reference, other = (to_network(list(side)) for side in zip(*images, strict=True))
+        source, reference, other = (np.stack(side) for side in zip(*images, strict=True))
         return DomainBatch(
             source,
             np.array([one.source.domain for one in draws]),
@@ -271,7 +267,7 @@ def read_augmented(
     if rng.random() < crop_probability:
         top, left, height, width = crop_box(*image.shape[:2], rng)
         image = image[top : top + height, left : left + width]
-    image = fit(np.ascontiguousarray(image), size)
+    image = resize_bilinear(np.ascontiguousarray(image), size)
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
@@ -288,7 +284,7 @@ def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, in
 
 def read_all(paths: Sequence[ImageSource], size: int) -> np.ndarray:
     """Read images as they are and resize them: float32 [N, 3, size, size] in [-1, 1]."""
-    return to_network([fit(read_source(path), size) for path in paths])
+    return to_network([resize_bilinear(read_source(path), size) for path in paths])
 
 
 def read_domains(domains: Domains, size: int, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:

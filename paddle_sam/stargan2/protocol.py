@@ -21,8 +21,9 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.core.files import claim_folder, sha256
+from paddle_sam.core.files import sha256
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
+from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import locate
 from paddle_sam.imagesets.archive import ImageSource, content_digest
 from paddle_sam.metrics.feature_store import FeatureStore

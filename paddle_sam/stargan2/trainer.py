@@ -17,6 +17,7 @@ from paddle import nn
 
 from paddle_sam.core.weight_file import load_strict
 from paddle_sam.errors import TrainingError
+from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.stargan2.domains import DomainBatch
@@ -217,13 +218,13 @@ class StarGAN2Trainer:
         mine = self.world.share(self.config.batch_size)
         rng = np.random.default_rng((self.config.seed, _LATENTS, step))
         latents = (rng.standard_normal(size, np.float32)[mine] for _ in range(2))
-        images = paddle.to_tensor(batch.source)
+        images = to_device(batch.source)
         return _Sample(
             images=images,
             domain=paddle.to_tensor(batch.source_domain),
             target=paddle.to_tensor(batch.target_domain),
             latents=tuple(paddle.to_tensor(z) for z in latents),
-            references=tuple(paddle.to_tensor(r) for r in (batch.reference, batch.other_reference)),
+            references=tuple(map(to_device, (batch.reference, batch.other_reference))),
             masks=self.live.masks(images),
         )
 

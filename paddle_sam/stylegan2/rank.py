@@ -1,13 +1,13 @@
-"""Images in the order in which a discriminator takes them for real: `scripts/rank_images.py`.
+"""Images ordered by how real a discriminator finds them: `scripts/rank_images.py`.
 
-What a trained discriminator finds least real among the images it was trained on is often what does
-not belong there: bad crops, text, drawings among photographs. Look at both ends before dropping.
+What a trained discriminator finds least real among the images it was trained on often does not
+belong there: bad crops, text, drawings among photographs. Look at both ends before dropping.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,33 +20,32 @@ from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import atomic_path, check_outside, sha256
 from paddle_sam.core.images import save_image, to_network
 from paddle_sam.core.sheets import contact_sheet
+from paddle_sam.core.store import PART_SIZE, Store
 from paddle_sam.core.weight_file import read_file
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     ImageSet,
-    ImageSource,
     open_image_set,
     read_description,
     read_source,
     stamp,
     write_archive,
 )
+from paddle_sam.imagesets.loader import read_batches
 from paddle_sam.imagesets.prepare.options import RankOptions
-from paddle_sam.imagesets.read_ahead import read_batches
 from paddle_sam.networks.load import network_from
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.stylegan2.generator import EMBEDDED_GENERATOR
 from paddle_sam.stylegan2.options import SamplingOptions
 from paddle_sam.stylegan2.sampling import sample
-from paddle_sam.stylegan2.score_log import ScoreLog
 
 _OF_SAMPLING = ("checkpoint_path", "exp_dir", "truncation", "batch_size", "device", "engine")
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a ranking came to: how many images, how many unreadable, and the files written."""
+    """How many images were ranked, how many are unreadable, and the files written."""
 
     images: int
     unreadable: int
@@ -56,7 +55,7 @@ class Ranking:
 def rank_images(config: RankOptions) -> Ranking:
     """Score all images, and write the table, the sheets of both ends, and perhaps an archive.
 
-    Scores are kept until all is written: a ranking that was stopped goes on where it was.
+    Scores are kept until all is written, so that an interrupted ranking resumes.
 
     Raises:
         PaddleSamError: the images or weights cannot be used.
@@ -67,9 +66,10 @@ def rank_images(config: RankOptions) -> Ranking:
     weights = config.checkpoint_path or find_weight(EMBEDDED_GENERATOR)
     discriminator = read_discriminator(weights, config.discriminator, config.device)
     images = make_samples(config) if config.samples else open_image_set(config.data_path)
-    log = ScoreLog(folder / "scores.jsonl", _facts(config, weights, images))
+    facts = {"weights": sha256(weights), "discriminator": config.discriminator}
+    store = Store(folder / "scores", facts | {"batch_size": config.batch_size})
     scores, problems = score_all(
-        discriminator, images.images, config.batch_size, config.num_threads, log
+        discriminator, images, config.batch_size, config.num_threads, store
     )
     # Best first; of equal scores in the images' order; unreadable ones (NaN) last.
     order = np.argsort(-scores, kind="stable")
@@ -84,21 +84,8 @@ def rank_images(config: RankOptions) -> Ranking:
         write_subset(
             files[-1], config.data_path, images, [i for i in range(len(images)) if i not in drop]
         )
-    log.remove()
+    shutil.rmtree(folder / "scores", ignore_errors=True)
     return Ranking(len(images), len(problems), tuple(files))
-
-
-def _facts(config: RankOptions, weights: str | Path, images: ImageSet) -> dict:
-    """What scores, to their last bits, depend on."""
-    digest = hashlib.sha256()
-    for name, image in zip(images.names, images.images, strict=True):
-        digest.update(f"{name} {stamp(image)}\n".encode())
-    return {
-        "weights": sha256(weights),
-        "discriminator": config.discriminator,
-        "images": digest.hexdigest(),
-        "batch_size": config.batch_size,
-    }
 
 
 def read_discriminator(path: str | Path, part: str, device: str) -> Discriminator:
@@ -120,44 +107,41 @@ def read_discriminator(path: str | Path, part: str, device: str) -> Discriminato
 
 
 def score_all(
-    discriminator: Discriminator,
-    images: Sequence[ImageSource],
-    batch_size: int,
-    workers: int,
-    log: ScoreLog,
+    discriminator: Discriminator, images: ImageSet, batch_size: int, workers: int, store: Store
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Scores (logits) float64 [N], higher for what looks more real; NaN where unreadable.
+    """Return scores (logits) float64 [N], higher for what looks more real; NaN if unreadable.
 
-    Also gives why images are unreadable, by their indices. Every image is its own group of the
-    minibatch deviation, so that its score does not depend on what it is scored beside. What `log`
+    Also returns why images are unreadable, by their indices. Every image is its own group of the
+    minibatch deviation, so that its score does not depend on the others of its batch. What `store`
     holds is not scored again, and what is scored is added to it.
 
     Raises:
         ImageError: none of them can be read.
     """
     discriminator.group_size = 1
-    batches = list(log.batches)
-    done = min(len(batches) * batch_size, len(images))
-    with tqdm(total=len(images), initial=done, desc="scoring", unit="img") as bar:
-        for read, failed in read_batches(images[done:], discriminator.size, batch_size, workers):
-            outcomes = _scores(discriminator, read) | failed
-            batches.append({done + place: outcome for place, outcome in outcomes.items()})
-            log.add(batches[-1])
-            bar.update(len(outcomes))
-    scores, problems = np.full(len(images), np.nan), {}
-    for place, outcome in (item for batch in batches for item in batch.items()):
-        if isinstance(outcome, str):
-            problems[place] = outcome
-        else:
-            scores[place] = outcome
-    if len(problems) == len(images):
-        log.remove()
-        raise ImageError(f"none of {len(images)} images can be read, the first: {problems[0]}")
-    return scores, problems
+    pairs = zip(images.names, images.images, strict=True)
+    keys = [f"{name} {stamp(image)}" for name, image in pairs]
+    missing = [index for index, key in enumerate(keys) if key not in store.rows]
+    unread = [images.images[index] for index in missing]
+    fresh: dict[str, np.ndarray] = {}
+    problems: dict[int, str] = {}
+    with tqdm(total=len(keys), initial=len(keys) - len(missing), desc="scoring", unit="img") as bar:
+        for read, failed in read_batches(unread, discriminator.size, batch_size, workers):
+            for place, score in _scores(discriminator, read).items():
+                fresh[keys[missing[place]]] = np.array([score])
+            problems |= {missing[place]: reason for place, reason in failed.items()}
+            if len(fresh) >= PART_SIZE:
+                store.keep(fresh)
+                fresh = {}
+            bar.update(len(read) + len(failed))
+    store.keep(fresh)
+    if len(problems) == len(keys):
+        raise ImageError(f"none of {len(keys)} images can be read, the first: {problems[0]}")
+    return np.array([store.rows.get(key, [np.nan])[0] for key in keys]), problems
 
 
 def _scores(discriminator: Discriminator, images: Mapping[int, np.ndarray]) -> dict[int, float]:
-    """Logits of uint8 images [S, S, 3], under their keys."""
+    """Return the logits of uint8 images [S, S, 3], by the same keys."""
     if not images:
         return {}
     with paddle.no_grad():
@@ -168,7 +152,7 @@ def _scores(discriminator: Discriminator, images: Mapping[int, np.ndarray]) -> d
 def make_samples(config: RankOptions) -> ImageSet:
     """Render `config.samples` seeds from `config.seed` on into `exp_dir/samples`.
 
-    Those that are there are not made again.
+    Existing ones are not made again.
     """
     seeds = f"{config.seed}-{config.seed + config.samples - 1}"
     taken_over = {name: getattr(config, name) for name in _OF_SAMPLING}

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.core.files import CLAIM, claim_folder, sha256
+from paddle_sam.core.files import sha256
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.processes import InBackground
 from paddle_sam.core.sheets import SMALLEST_TILE, stack, strip
+from paddle_sam.core.store import CLAIM, claim_folder
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import noise_resolutions
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator, seed_noise

@@ -54,7 +54,7 @@ class AgeTrainer:
         self.optimizer = paddle.optimizer.Adam(
             config.learning_rate, parameters=self.network.parameters()
         )
-        self._last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._last: tuple[paddle.Tensor, np.ndarray, np.ndarray] | None = None
         send_from_first(self.network.state_dict().values(), self.world)
 
     def train_step(self, batch: Batch, step: int) -> dict[str, float]:
@@ -69,7 +69,8 @@ class AgeTrainer:
         paddle.seed(seed_of(self.config.seed, step, self.world.rank))
         self.network.train()
         years = self._years(batch)
-        logits = self.network(paddle.to_tensor(batch.source))
+        images, _ = batch.tensors()
+        logits = self.network(images)
         classes = F.cross_entropy(logits, years.round().astype("int64"))
         found = expected_age(logits)
         error = (found - years).abs().mean()
@@ -80,7 +81,7 @@ class AgeTrainer:
         average_gradients(self.network.parameters(), self.world)
         self.optimizer.step()
         self.optimizer.clear_grad()
-        self._last = (batch.source, years.numpy(), found.numpy())
+        self._last = (images, years.numpy(), found.numpy())
         return {"loss": float(loss), "loss_classes": float(classes), "mae_years": float(error)}
 
     @paddle.no_grad()
@@ -90,15 +91,16 @@ class AgeTrainer:
         years, found = [], []
         for batch in batches:
             years.append(self._years(batch).numpy())
-            found.append(self.network.age(paddle.to_tensor(batch.source)).numpy())
-            self._last = (batch.source, years[-1], found[-1])
+            images, _ = batch.tensors()
+            found.append(self.network.age(images).numpy())
+            self._last = (images, years[-1], found[-1])
         return errors_by_decade(np.concatenate(years), np.concatenate(found))
 
     def panel(self) -> np.ndarray:
         """Faces of the last batch with their age and what the network takes them for."""
         rows, columns = _PANEL
         tiles = [
-            (to_uint8(image), f"age {age:.0f}\nfound {guess:.1f}")
+            (to_uint8(image.numpy()), f"age {age:.0f}\nfound {guess:.1f}")
             for image, age, guess in list(zip(*self._last, strict=True))[: rows * columns]
         ]
         return captioned_grid([tiles[i : i + columns] for i in range(0, len(tiles), columns)])

@@ -125,8 +125,7 @@ class SAMTrainer:
 
     def _passes(self, batch: Batch, ages: np.ndarray | None, share: float | None) -> dict:
         """The aged pass and the way back, for a batch; see `_pass` for `share`."""
-        images = paddle.to_tensor(batch.source)
-        target = None if batch.target is None else paddle.to_tensor(batch.target)
+        images, target = batch.tensors()
         reference = self.loss.reference(images, target)
         if self.config.task == "psp":
             found = self._pass(images, None, reference, False, share)
@@ -213,9 +212,10 @@ class SAMTrainer:
         """Inputs, targets, outputs and recovered faces of the last batch, as one uint8 picture."""
         batch, outcomes = self.last_batch, self.last_outcomes
         rows = min(_PANEL_ROWS, len(batch))
-        target = batch.source if batch.target is None else batch.target
-        sides = [batch.source, target, *(outcome.images.numpy() for outcome in outcomes)]
-        tiles = [to_uint8(side[:rows]) for side in sides]
+        source, target = batch[:rows].tensors()
+        target = source if target is None else target
+        sides = [source, target, *(outcome.images[:rows] for outcome in outcomes)]
+        tiles = [to_uint8(side.numpy()) for side in sides]
         return captioned_grid(
             [
                 [(tiles[0][row], "input"), (tiles[1][row], "target")]
@@ -314,9 +314,7 @@ def _split(
     """Cut this process's share into `parts`; `ages` are those of the whole batch."""
     ages = None if ages is None else ages[mine]
     for start, stop in _ranges(len(batch), -(-len(batch) // parts)):
-        target = None if batch.target is None else batch.target[start:stop]
-        part = Batch(batch.source[start:stop], target, batch.paths[start:stop])
-        yield part, None if ages is None else ages[start:stop]
+        yield batch[start:stop], None if ages is None else ages[start:stop]
 
 
 def _ranges(total: int, size: int) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.core.device import seed_everything
-from paddle_sam.core.images import save_image, to_uint8
+from paddle_sam.core.images import save_image
 from paddle_sam.core.sheets import grid_columns, tiled
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.errors import ConfigError, ImageError
@@ -145,7 +145,7 @@ def _judge(config: StyleGAN2Options, data: ImagePairs) -> GeneratedQuality | Non
 
     def reals() -> Iterator[np.ndarray]:
         for batch in _loader(chosen, config).once(_REALS_AT_ONCE):
-            yield to_uint8(batch.source)
+            yield batch.source
 
     if config.metric == "fid":
         return GeneratedQuality.fid(config.inception_path, config.device, reals, len(chosen))
@@ -170,5 +170,5 @@ def _save_reals(folder: Path, data: ImagePairs, config: StyleGAN2Options) -> Non
     chosen = spread(data, columns * columns)
     if path.exists() or len(chosen) < columns:
         return
-    images = to_uint8(next(_loader(chosen, config).once(len(chosen))).source)
+    images = next(_loader(chosen, config).once(len(chosen))).source
     save_image(path, tiled(images[: len(images) // columns * columns], columns))

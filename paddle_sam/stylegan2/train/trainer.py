@@ -27,7 +27,6 @@ from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import grid_columns, tiled
 from paddle_sam.errors import TrainingError
 from paddle_sam.imagesets.loader import Batch
-from paddle_sam.imagesets.transforms import shrunk
 from paddle_sam.networks.frozen import held, trained
 from paddle_sam.stylegan2.train import ada
 from paddle_sam.stylegan2.train.draws import Part, StepDraws, split_batch
@@ -149,7 +148,7 @@ class StyleGAN2Trainer:
         config = self.config
         if (size := config.size_at(step)) != self.generator.size:
             self._enter_size(size, self._entries())
-        reals = shrunk(batch.source, size)
+        reals, _ = batch.tensors(size)
         with held(self.discriminator):
             logged = self._update("g", step, lambda part: self._generator_loss(part, step))
         if config.path_weight and step % config.path_interval == 0:
@@ -215,7 +214,7 @@ class StyleGAN2Trainer:
         loss = penalty * config.path_weight * config.path_interval
         return loss, {"G/path_penalty": penalty, "G/path_length": lengths.mean()}
 
-    def _discriminator_loss(self, part: Part, step: int, reals: np.ndarray):
+    def _discriminator_loss(self, part: Part, step: int, reals: paddle.Tensor):
         """-log D(x) - log(1 - D(G(z)))."""
         with paddle.no_grad():
             images, _ = self.render(part, step, _D_FAKE)
@@ -229,7 +228,7 @@ class StyleGAN2Trainer:
             "D/sign_real": real.sign().mean(),
         }
 
-    def _r1(self, part: Part, step: int, reals: np.ndarray):
+    def _r1(self, part: Part, step: int, reals: paddle.Tensor):
         """gamma / 2 |grad D(x)|^2, times the steps that it stands for; by x before augmentation.
 
         A smaller image's gradient is larger, in the square as its number of pixels is smaller;
@@ -286,8 +285,8 @@ class StyleGAN2Trainer:
     def _transform(self, part: Part, step: int, use: int) -> ada.Transform:
         return self.draws.transform(part, step, use, self.augment_p, self.generator.size)
 
-    def _reals(self, reals: np.ndarray, part: Part) -> paddle.Tensor:
-        return paddle.to_tensor(reals[part.places - self.world.share(self.config.batch_size).start])
+    def _reals(self, reals: paddle.Tensor, part: Part) -> paddle.Tensor:
+        return reals[part.places - self.world.share(self.config.batch_size).start]
 
     # Looking at the averaged generator
 

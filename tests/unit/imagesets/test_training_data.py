@@ -8,9 +8,14 @@ import pytest
 from PIL import Image
 
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.imagesets.dataset import ImagePairs, read_sample, shuffled
-from paddle_sam.imagesets.loader import BatchLoader
-from paddle_sam.imagesets.transforms import fit, flips, mirrored
+from paddle_sam.imagesets.dataset import (
+    ImagePairs,
+    draw_mirrored,
+    read_sample,
+    resize_bilinear,
+    sample_index,
+)
+from paddle_sam.imagesets.loader import BatchLoader, to_device
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def folder(tmp_path):
 
 def _levels(batch):
     """Which images of `folder` a batch holds, from the grey level in their middle."""
-    return [int(round((image[0, 4, 4] + 1) * 12.75)) for image in batch.source]
+    return [int(image[4, 4, 0]) // 10 for image in batch.source]
 
 
 def _take(loader, count, start=0, part=slice(None), batch_size=3):
@@ -35,17 +40,17 @@ def _take(loader, count, start=0, part=slice(None), batch_size=3):
 
 
 def test_every_pass_shows_each_sample_once_in_another_order():
-    passes = [[shuffled(7 * epoch + i, 7, seed=3) for i in range(7)] for epoch in range(2)]
+    passes = [[sample_index(7 * epoch + i, 7, seed=3) for i in range(7)] for epoch in range(2)]
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(7))
     assert passes[0] != passes[1]
 
 
-def test_batches_hold_network_input(folder):
+def test_batches_hold_bytes(folder):
     batch = next(BatchLoader(ImagePairs(folder), 8).once(4))
-    assert batch.source.shape == (4, 3, 8, 8)
-    assert batch.source.dtype == np.float32
-    assert (batch.source.min(), batch.source.max()) == (-1, 1)
-    assert batch.target is None
+    assert batch.source.shape == (4, 8, 8, 3)
+    assert batch.source.dtype == np.uint8 and batch.source.flags.c_contiguous
+    assert (batch.source.min(), batch.source.max()) == (0, 255)
+    assert batch.target is None and batch.mirror is None
     assert [path.name for path in batch.paths] == ["0.png", "1.png", "2.png", "3.png"]
 
 
@@ -59,6 +64,7 @@ def test_a_run_can_be_resumed_at_any_step(folder):
     resumed = _take(BatchLoader(ImagePairs(folder), 8), 2, start=4)
     for left, right in zip(straight[4:], resumed, strict=True):
         np.testing.assert_array_equal(left.source, right.source)
+        np.testing.assert_array_equal(left.mirror, right.mirror)
 
 
 def test_processes_together_see_what_one_alone_sees(folder):
@@ -74,25 +80,47 @@ def test_processes_together_see_what_one_alone_sees(folder):
 
 def test_about_half_of_the_samples_are_mirrored(folder):
     batches = _take(BatchLoader(ImagePairs(folder), 8), 40)
-    left = [image[0, 0, 0] == 1 for batch in batches for image in batch.source]
-    right = [image[0, 0, 7] == 1 for batch in batches for image in batch.source]
-    assert all(a != b for a, b in zip(left, right, strict=True))
+    shown = np.concatenate([batch.tensors()[0].numpy() for batch in batches])
+    left, right = (shown[:, 0, 0, column] == 1 for column in (0, 7))
+    assert all(left != right)
     assert 40 < sum(right) < 80
-    np.testing.assert_array_equal(flips(np.arange(120), 5), right)
+    np.testing.assert_array_equal(draw_mirrored(np.arange(120), 5), right)
 
 
-def test_mirrored_flips_columns():
-    images = np.arange(12, dtype=np.uint8).reshape(2, 1, 2, 3)
-    found = mirrored(images, np.array([True, False]))
-    np.testing.assert_array_equal(found[0], images[0, :, ::-1])
-    np.testing.assert_array_equal(found[1], images[1])
+def test_network_input_has_the_bits_that_numpy_gives():
+    """Of every level of the three colours: as when it was made by NumPy, before the batches."""
+    levels = np.random.default_rng(0).permuted(np.arange(3 * 4096) % 256).astype(np.uint8)
+    images = levels.reshape(4, 32, 32, 3)
+    mirror = np.array([True, False, True, False])
+    shown = np.where(mirror[:, None, None, None], images[:, :, ::-1], images)
+    expected = shown.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    np.testing.assert_array_equal(to_device(images, mirror).numpy(), expected)
+    for size in (16, 4, 1):
+        squares = expected.reshape(4, 3, size, 32 // size, size, 32 // size)
+        np.testing.assert_array_equal(
+            to_device(images, mirror, size).numpy(), squares.mean(axis=(3, 5))
+        )
 
 
-def test_fit_is_pillows_antialiased_bilinear():
+def test_images_are_reduced_by_averaging():
+    image = np.arange(16, dtype="float32").reshape(1, 1, 4, 4)
+    np.testing.assert_array_equal(to_device(image, size=2), [[[[2.5, 4.5], [10.5, 12.5]]]])
+
+
+def test_a_part_of_a_batch_has_its_own_targets_and_mirrors(folder):
+    batch = next(BatchLoader(ImagePairs(folder, folder), 8).training(6, 5, 0, slice(None)))
+    source, target = batch.tensors()
+    part = batch[2:4]
+    assert (len(part), part.paths) == (2, batch.paths[2:4])
+    for whole, some in zip((source, target), part.tensors(), strict=True):
+        np.testing.assert_array_equal(some.numpy(), whole[2:4].numpy())
+
+
+def test_resizing_is_pillows_antialiased_bilinear():
     checker = np.indices((64, 64)).sum(0) % 2 * 255
     image = np.repeat(checker[:, :, None], 3, 2).astype(np.uint8)
-    assert np.abs(fit(image, 16).astype(int) - 127).max() <= 1
-    assert fit(image, 64) is image
+    assert np.abs(resize_bilinear(image, 16).astype(int) - 127).max() <= 1
+    assert resize_bilinear(image, 64) is image
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -156,7 +184,7 @@ def test_pairs_by_relative_path(folder, tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(255 - np.asarray(Image.open(path))).save(target)
     batch = next(BatchLoader(ImagePairs(folder, tmp_path / "targets"), 8).once(7))
-    np.testing.assert_allclose(batch.source, -batch.target, atol=1e-6)
+    np.testing.assert_array_equal(batch.source, 255 - batch.target)
     (tmp_path / "targets" / "a" / "2.bmp").unlink()
     with pytest.raises(ConfigError, match="has no image for a/2 of .*1 of 7"):
         ImagePairs(folder, tmp_path / "targets")

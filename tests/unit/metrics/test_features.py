@@ -159,7 +159,7 @@ def test_changed_images_and_other_settings_are_computed_anew(files, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(files, tmp_path, monkeypatch):
-    monkeypatch.setattr("paddle_sam.metrics.feature_store._PART_SIZE", 2)
+    monkeypatch.setattr("paddle_sam.metrics.feature_store.PART_SIZE", 2)
     files[3].write_bytes(b"no image")
     first = Extractor()
     with pytest.raises(ImageError, match="3.png"):
@@ -198,7 +198,7 @@ def test_a_damaged_part_is_computed_again(files, tmp_path, capsys):
     part.write_bytes(part.read_bytes()[:100])
     extractor = Extractor()
     store = FeatureStore(tmp_path / "cache", extractor, {})
-    assert f"{part}: is damaged" in capsys.readouterr().err
+    assert f"{part}: damaged" in capsys.readouterr().err
     np.testing.assert_array_equal(store.of_files(files), expected)
     assert len(extractor.asked) == 5
     FeatureStore(tmp_path / "cache", extractor, {}).of_files(files)  # the part is whole again

@@ -51,7 +51,7 @@ def test_a_generator_is_judged_by_what_it_samples_and_goes_on_where_it_stopped(
         return FeatureStore(folder, colours, {})
 
     monkeypatch.setattr(sets, "open_store", open_store)
-    monkeypatch.setattr("paddle_sam.metrics.feature_store._PART_SIZE", 4)
+    monkeypatch.setattr("paddle_sam.metrics.feature_store.PART_SIZE", 4)
     real = samples(weights, tmp_path / "real", "--seeds", "50-58")
     folder = tmp_path / "real" / "samples"
     given = ["stylegan2", "--checkpoint_path", str(weights), "--num_images", "10"]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from paddle_sam.core.images import read_image, to_network
+from paddle_sam.core.store import Store
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
@@ -18,7 +19,6 @@ from paddle_sam.networks.load import load
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.stylegan2.rank import rank_images, score_all
-from paddle_sam.stylegan2.score_log import ScoreLog
 from scripts.rank_images import main
 
 ARCH = {"size": 16, "channels": {4: 4, 8: 4, 16: 4}}
@@ -116,11 +116,12 @@ def test_nothing_readable(weights, folder, tmp_path):
         path.write_bytes(b"no")
     with pytest.raises(ImageError, match="none of 10 images can be read"):
         rank_images(config(weights, tmp_path, data_path=str(folder)))
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_ranking_that_was_stopped_goes_on_where_it_was(weights, folder, tmp_path, monkeypatch):
+def test_a_ranking_that_was_stopped_resumes(weights, folder, tmp_path, monkeypatch):
     options = {"data_path": str(folder), "batch_size": 3}
+    monkeypatch.setattr("paddle_sam.stylegan2.rank.PART_SIZE", 3)
     (folder / "4.png").write_bytes(b"no")
     rank_images(config(weights, tmp_path, **options, exp_dir=str(tmp_path / "straight/out")))
     scored = []
@@ -135,25 +136,36 @@ def test_a_ranking_that_was_stopped_goes_on_where_it_was(weights, folder, tmp_pa
     monkeypatch.setattr(Discriminator, "forward", stopped)
     with pytest.raises(KeyboardInterrupt):
         rank_images(config(weights, tmp_path, **options))
-    log = tmp_path / "out/scores.jsonl"
-    with log.open("a") as stream:
-        stream.write('{"6": 1.')  # what a kill in the middle of writing leaves behind
+    (part,) = (tmp_path / "out/scores").rglob("part_*.npz")
+    part.with_name("part_0.npz").write_bytes(part.read_bytes()[:50])  # as a failing disk leaves it
     monkeypatch.setattr(
         Discriminator, "forward", lambda d, x: scored.append(len(x)) or forward(d, x)
     )
     rank_images(config(weights, tmp_path, **options))
-    assert scored == [3, 2, 3, 1]
+    # Five were scored, of which three were kept; the unreadable one is tried again.
+    assert sum(scored) == 5 + 6
     assert table(tmp_path) == table(tmp_path / "straight")
-    assert not log.exists()
+    assert not (tmp_path / "out/scores").exists()
 
 
-def test_scores_of_other_images_are_not_taken_over(weights, folder, tmp_path):
-    images = open_image_set(folder)
-    for facts in ({"images": "these"}, {"images": "others"}):
-        log = ScoreLog(tmp_path / "scores.jsonl", facts)
-        assert log.batches == []
-        score_all(load(weights, "d"), images.images, 4, 0, log)
-    assert len(ScoreLog(tmp_path / "scores.jsonl", facts).batches) == 3
+def test_scores_belong_to_an_image_and_a_discriminator(weights, folder, tmp_path, monkeypatch):
+    scored = []
+    forward = Discriminator.forward
+    monkeypatch.setattr(
+        Discriminator, "forward", lambda d, x: scored.append(len(x)) or forward(d, x)
+    )
+
+    def score(facts):
+        store = Store(tmp_path / "scores", facts)
+        return score_all(load(weights, "d"), open_image_set(folder), 4, 0, store)[0]
+
+    first = score({"weights": "these"})
+    assert sum(scored) == 10
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "3.png")
+    second = score({"weights": "these"})
+    assert sum(scored) == 11 and list(first != second) == [n == 3 for n in range(10)]
+    score({"weights": "others"})
+    assert sum(scored) == 21
 
 
 def test_samples_of_seeds_are_ranked(weights, tmp_path):
@@ -181,8 +193,7 @@ def test_the_embedded_discriminator_knows_noise_from_what_its_generator_makes(tm
         Image.fromarray(noise).save(tmp_path / f"out/samples/noise{index}.png")
     discriminator = load(find_weight("stylegan2_mini"), "d")
     images = open_image_set(tmp_path / "out/samples")
-    log = ScoreLog(tmp_path / "scores.jsonl", {})
-    scores, _ = score_all(discriminator, images.images, 12, 0, log)
+    scores, _ = score_all(discriminator, images, 12, 0, Store(None, {}))
     noisy = [name.startswith("noise") for name in images.names]
     assert scores[noisy].max() < scores[np.logical_not(noisy)].min()
 

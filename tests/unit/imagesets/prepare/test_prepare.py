@@ -112,7 +112,7 @@ def test_the_archive_holds_what_was_kept_as_squares(prepared):
     assert {entry["name"]: entry["source"] for entry in about["images"]} == kept
     assert about["labels"] is None
     batch = next(BatchLoader(ImagePairs(output), SIZE).once(4))
-    assert batch.source.shape == (4, 3, SIZE, SIZE)
+    assert batch.source.shape == (4, SIZE, SIZE, 3)
 
 
 def test_unusual_files_come_out_as_a_viewer_shows_them(prepared):

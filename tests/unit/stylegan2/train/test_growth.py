@@ -8,17 +8,11 @@ import pytest
 
 from paddle_sam.core.weight_file import read_file, save_file
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.imagesets.transforms import shrunk
+from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks.stylegan2_ops import upsample2d
 from paddle_sam.stylegan2.train.growth import Archs, read_start
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from tests.unit.stylegan2.train.tiny import TINY, batch, make_trainer, state
-
-
-def test_images_are_reduced_by_averaging():
-    image = np.arange(16, dtype="float32").reshape(1, 1, 4, 4)
-    np.testing.assert_array_equal(shrunk(image, 2), [[[[2.5, 4.5], [10.5, 12.5]]]])
-    assert shrunk(image, 4) is image
 
 
 def test_a_grown_generator_first_renders_the_same_enlarged():
@@ -62,12 +56,12 @@ def test_networks_grow_by_several_doublings():
     wide = {"channel_base": 192, "resolution": 32}
     small = make_trainer(stages="8:0.008", **wide)
     big = make_trainer(start=small._entries(), **wide)
-    before = small.discriminator(paddle.to_tensor(shrunk(waves(32), 8))).numpy()
+    before = small.discriminator(to_device(waves(32), size=8)).numpy()
     after = big.discriminator(paddle.to_tensor(waves(32))).numpy()
     assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
     z = paddle.randn([1, 6])
     coarse = small.average([z], randomize_noise=False).numpy()
-    fine = shrunk(big.average([z], randomize_noise=False).numpy(), 8)
+    fine = to_device(big.average([z], randomize_noise=False).numpy(), size=8).numpy()
     assert np.abs(fine - coarse)[:, :, 2:-2, 2:-2].mean() < 0.2 * np.abs(coarse).mean()
 
 
@@ -79,11 +73,11 @@ def test_a_grown_discriminator_first_gives_the_scores_of_the_smaller_one():
             layer.bias.set_value(0.3 * paddle.randn(layer.bias.shape))
     big = make_trainer(start=small._entries())
     images = waves(16)
-    before = small.discriminator(paddle.to_tensor(shrunk(images, 8))).numpy()
+    before = small.discriminator(to_device(images, size=8)).numpy()
     after = big.discriminator(paddle.to_tensor(images)).numpy()
     assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
     # Inside, where no border is near, it is the same up to the filters' difference.
-    features = small.discriminator.convs[0](paddle.to_tensor(shrunk(images, 8))).numpy()
+    features = small.discriminator.convs[0](to_device(images, size=8)).numpy()
     passed = big.discriminator.convs[1](big.discriminator.convs[0](paddle.to_tensor(images)))
     np.testing.assert_allclose(
         passed.numpy()[:, :, 2:-2, 2:-2], features[:, :, 2:-2, 2:-2], atol=0.05
