@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import paddle
 
 from paddle_sam.ageing.pipeline import Edit
-from paddle_sam.networks.sam import mix_latents
+from paddle_sam.networks.stylegan2 import mix_latents
 
 
 def strengthen(factor: float) -> Edit:

@@ -12,9 +12,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.errors import ConfigError
 from paddle_sam.networks.psp_encoder import GradualStyleEncoder
-from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2 import Generator, mix_latents
 
 STARTS = ("encoded_w_plus", "latent_avg", "zero")
 
@@ -156,33 +156,6 @@ class SAM(nn.Layer):
 def pool(images: paddle.Tensor, size: int) -> paddle.Tensor:
     """Average-pool images [N, 3, R, R] to [N, 3, size, size]."""
     return images if images.shape[-1] == size else F.adaptive_avg_pool2d(images, size)
-
-
-def mix_latents(
-    codes: paddle.Tensor,
-    latent_mask: Sequence[int],
-    inject_latent: paddle.Tensor | None = None,
-    alpha: float | None = None,
-) -> paddle.Tensor:
-    """Replace, or blend by `alpha`, the codes [N, L, D] whose indices `latent_mask` names.
-
-    Returns a new tensor; see `SAM.forward` for the arguments.
-
-    Raises:
-        ConfigError: an index is outside 0..L-1, or a shape does not fit.
-    """
-    check_shape("codes", codes, (None, None, None))
-    n_codes = codes.shape[1]
-    if wrong := [index for index in latent_mask if not 0 <= index < n_codes]:
-        raise ConfigError(f"latent_mask: this model has codes 0 to {n_codes - 1}, found {wrong[0]}")
-    if inject_latent is None:
-        alpha = None  # there is nothing to blend with: masked codes become zero
-        inject_latent = paddle.zeros_like(codes)
-    check_shape("inject_latent", inject_latent, (None, n_codes, codes.shape[2]))
-    share = 1.0 if alpha is None else alpha
-    shares = [share if index in latent_mask else 0.0 for index in range(n_codes)]
-    weight = paddle.to_tensor(shares, dtype=codes.dtype).reshape([1, n_codes, 1])
-    return weight * inject_latent + (1.0 - weight) * codes
 
 
 def add_age_plane(images: paddle.Tensor, ages: paddle.Tensor) -> paddle.Tensor:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -25,6 +26,7 @@ from paddle_sam.networks.stylegan2_ops import (
 )
 
 DEFAULT_FIR = (1.0, 3.0, 3.0, 1.0)
+MEAN_SAMPLES = 10_000  # random codes whose mean stands for the average code
 # Resolutions in the coarse and in the middle range of the papers' figures.
 _PUBLISHED_RESOLUTIONS = 2
 
@@ -112,6 +114,56 @@ def resolution_levels(size: int, channels: Mapping[int, int]) -> list[int]:
     if missing := [r for r in resolutions if r not in channels]:
         raise ConfigError(f"channels: no entry for resolution {missing[0]} of size {size}")
     return resolutions
+
+
+@paddle.no_grad()
+def average_code(
+    map_latents: Callable[[paddle.Tensor], paddle.Tensor],
+    style_dim: int,
+    samples: int = MEAN_SAMPLES,
+) -> np.ndarray:
+    """Mean float32 [D] of w over random z, always the same ones.
+
+    Args:
+        map_latents: the mapping network, z [N, D] -> w [N, D].
+        style_dim: D.
+        samples: number of z.
+    """
+    random = np.random.RandomState(0)
+    total = np.zeros(style_dim)
+    for start in range(0, samples, 1000):
+        z = random.randn(min(1000, samples - start), style_dim).astype(np.float32)
+        total += map_latents(paddle.to_tensor(z)).numpy().sum(axis=0, dtype=np.float64)
+    return (total / samples).astype(np.float32)
+
+
+def mix_latents(
+    codes: paddle.Tensor,
+    latent_mask: Sequence[int],
+    inject_latent: paddle.Tensor | None = None,
+    alpha: float | None = None,
+) -> paddle.Tensor:
+    """Replace, or blend by `alpha`, the codes [N, L, D] whose indices `latent_mask` names.
+
+    Args:
+        inject_latent: codes [N or 1, L, D] that take their place; None for zeros.
+        alpha: the share of `inject_latent`; None for all of it.
+
+    Raises:
+        ConfigError: an index is outside 0..L-1, or a shape does not fit.
+    """
+    check_shape("codes", codes, (None, None, None))
+    n_codes = codes.shape[1]
+    if wrong := [index for index in latent_mask if not 0 <= index < n_codes]:
+        raise ConfigError(f"latent_mask: this model has codes 0 to {n_codes - 1}, found {wrong[0]}")
+    if inject_latent is None:
+        alpha = None  # there is nothing to blend with: masked codes become zero
+        inject_latent = paddle.zeros_like(codes)
+    check_shape("inject_latent", inject_latent, (None, n_codes, codes.shape[2]))
+    share = 1.0 if alpha is None else alpha
+    shares = [share if index in latent_mask else 0.0 for index in range(n_codes)]
+    weight = paddle.to_tensor(shares, dtype=codes.dtype).reshape([1, n_codes, 1])
+    return weight * inject_latent + (1.0 - weight) * codes
 
 
 class PixelNorm(nn.Layer):
@@ -305,10 +357,9 @@ class Generator(nn.Layer):
         """Return the images [N, 3, size, size] of W+ codes [N, L, D], with the stored noise."""
         return self.synthesis(codes, self.noises.as_list())[0]
 
-    def mean_latent(self, samples: int = 4096) -> paddle.Tensor:
-        """Mean [1, D] of w over `samples` random z."""
-        with paddle.no_grad():
-            return self.style(paddle.randn([samples, self.style_dim])).mean(axis=0, keepdim=True)
+    def mean_latent(self, samples: int = MEAN_SAMPLES) -> paddle.Tensor:
+        """Mean [1, D] of w over `samples` random z; see `average_code`."""
+        return paddle.to_tensor(average_code(self.map_latents, self.style_dim, samples)[None])
 
     @contextlib.contextmanager
     def second_derivatives(self) -> Iterator[None]:
@@ -392,4 +443,4 @@ class Generator(nn.Layer):
             return tiled[0]
         if inject_index is None:
             inject_index = paddle.randint(1, self.n_codes, [1]).item()
-        return paddle.concat([tiled[0][:, :inject_index], tiled[1][:, inject_index:]], axis=1)
+        return mix_latents(tiled[0], range(inject_index, self.n_codes), tiled[1])

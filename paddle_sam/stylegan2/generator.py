@@ -25,12 +25,10 @@ from paddle_sam.core.sheets import SMALLEST_TILE
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.export.engine import EngineGenerator
-from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2 import MEAN_SAMPLES, Generator, average_code, mix_latents
 from paddle_sam.stylegan2.options import GeneratorOptions
 
 EMBEDDED_GENERATOR = "stylegan2_mini"
-# Random codes whose mean stands in where a weight file states no average; their seed is fixed.
-MEAN_SAMPLES = 10_000
 
 
 class StyleGenerator:
@@ -68,7 +66,7 @@ class StyleGenerator:
                 file=sys.stderr,
             )
         if mean_samples:
-            self.w_avg = self._mean_code(mean_samples)
+            self.w_avg = average_code(network.map_latents, self.dim, mean_samples)[None]
         else:
             self.w_avg = network.latent_avg.numpy().reshape(-1, self.dim)
 
@@ -160,14 +158,6 @@ class StyleGenerator:
         """The model's own noise maps, float32 [1, 1, R, R] for each layer; eager networks only."""
         return [noise.numpy() for noise in self.network.noises.as_list()]
 
-    def _mean_code(self, samples: int) -> np.ndarray:
-        random = np.random.RandomState(0)
-        total = np.zeros(self.dim)
-        for start in range(0, samples, 1000):
-            z = random.randn(min(1000, samples - start), self.dim)
-            total += self.map(z).sum(axis=0, dtype=np.float64)
-        return (total / samples).astype(np.float32)[None]
-
 
 def open_generator(options: GeneratorOptions, any_noise: bool = False) -> StyleGenerator:
     """The generator that the options of a command name, or the embedded one with a note.
@@ -231,6 +221,5 @@ def truncate(w_plus: np.ndarray, w_avg: np.ndarray, psi: float, cutoff: int = 0)
 
 def mix(w_plus: np.ndarray, source: np.ndarray, codes: Sequence[int]) -> np.ndarray:
     """w_plus [N, L, D] with the numbered codes taken from source [N or 1, L, D]."""
-    mixed = w_plus.copy()
-    mixed[:, list(codes)] = source[:, list(codes)]
-    return mixed
+    with paddle.no_grad():
+        return mix_latents(paddle.to_tensor(w_plus), codes, paddle.to_tensor(source)).numpy()

@@ -22,7 +22,6 @@ from paddle_sam.networks.residual_body import PUBLISHED_UNITS, PUBLISHED_WIDTHS
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import code_count
 
-_MEAN_LATENT_SAMPLES = 10_000
 _SMALL_UNITS = (2, 2, 3, 2)
 _PUBLISHED = (".pt", ".pth")
 
@@ -242,7 +241,7 @@ def _latent_avg(generator_file: dict, network: SAM, psp: _PspFile | None) -> np.
     elif psp is not None and psp.latent_avg is not None:
         mean = psp.latent_avg
     else:
-        mean = network.decoder.mean_latent(_MEAN_LATENT_SAMPLES).numpy()
+        mean = network.decoder.mean_latent().numpy()
     return np.broadcast_to(mean, network.latent_avg.shape).astype("float32")
 
 

@@ -51,12 +51,11 @@ from paddle_sam.training.gan_losses import logistic, path_lengths, r1_penalty_th
 from paddle_sam.training.optimizer_state import named_state, restore_named_state
 
 # Streams of random numbers; those of a step are in `stylegan2_draws`.
-_BUILD, _GRID, _MEAN, _JUDGE = 20, 21, 22, 23
+_BUILD, _GRID, _JUDGE = 20, 21, 23
 # What the random numbers of a step are for.
 _G, _PATH, _PATH_NOISE, _D_FAKE, _D_REAL, _R1 = range(6)
 # Path lengths' running mean moves this share of the way at each penalty.
 _PATH_DECAY = 0.01
-_MEAN_SAMPLES = 4096
 _RENDERED_AT_ONCE = 16
 
 Judge = Callable[[Callable[[int], Iterator[np.ndarray]]], dict[str, float]]
@@ -324,12 +323,10 @@ class StyleGAN2Trainer:
 
     @paddle.no_grad()
     def _file(self, entries: Entries) -> dict[str, Any]:
-        rng = np.random.default_rng((self.config.seed, _MEAN))
-        z = rng.standard_normal([_MEAN_SAMPLES, self.average.style_dim], np.float32)
         return {
             "kind": "stylegan2",
             "networks": dict(entries),
-            "latent_avg": self.average.style(paddle.to_tensor(z)).mean(axis=0).numpy(),
+            "latent_avg": self.average.mean_latent()[0].numpy(),
             "options": dataclasses.asdict(self.config),
         }
 
