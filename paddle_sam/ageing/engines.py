@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from paddle_sam.ageing.options import ExportOptions
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.weight_file import read_file
-from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
-from paddle_sam.export import cache
-from paddle_sam.export.engine import ENGINES, LARGE, EngineGenerator, EngineSAM
-from paddle_sam.export.static_model import export_generator, export_sam
+from paddle_sam.core.weights import find_weight
+from paddle_sam.errors import CheckpointError
+from paddle_sam.export.engine import EngineGenerator, EngineSAM
+from paddle_sam.export.opening import open_exported
+from paddle_sam.export.static_model import export_generator, export_sam, to_onnx
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.load import network_from
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 
+EMBEDDED_DEFAULT = "sam_mini"
 CROP = "crop.json"
 GENERATOR_ENTRY = ".generator"
-
-Engine = TypeVar("Engine", bound=EngineGenerator)
 
 
 def ageing_network(
@@ -43,7 +42,7 @@ def ageing_network(
         CheckpointError: the file is missing, damaged, foreign, or no network that ages faces.
         ConfigError: the device does not exist, or the engine asked for cannot run.
     """
-    loaded = _fast(path, device, engine, EngineSAM, _export_sam)
+    loaded = open_exported(path, device, engine, EngineSAM, _export_sam)
     if loaded is None:
         return read_sam(path)
     network, entry = loaded
@@ -57,7 +56,9 @@ def rendering_network(
 
     For the arguments and errors see `ageing_network`.
     """
-    loaded = _fast(path, device, engine, EngineGenerator, _export_generator, GENERATOR_ENTRY)
+    loaded = open_exported(
+        path, device, engine, EngineGenerator, _export_generator, GENERATOR_ENTRY
+    )
     return read_generator(path) if loaded is None else loaded[0]
 
 
@@ -131,68 +132,6 @@ def check_can_age(network: object, source: str) -> None:
         )
 
 
-def _fast(
-    path: Path,
-    device: str,
-    engine: str,
-    network: type[Engine],
-    export: Callable[[Path, Path], None],
-    kind: str = "",
-) -> tuple[Engine, Path] | None:
-    """The exported network of a weight file and its cache entry; None where eager Paddle is due."""
-    if engine not in ENGINES:
-        raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
-    device = resolve_device(device)
-    if engine == "eager":
-        return None
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    precision = "bfloat16" if engine == "onednn-bf16" else "float32"
-    try:
-        entry = _entry(path, export, kind)
-        try:
-            return _checked(network(entry, device, precision)), entry
-        except EngineError:  # an entry can be damaged in ways its stamps do not show: make it anew
-            cache.discard(entry)
-            entry = _entry(path, export, kind)
-            return _checked(network(entry, device, precision)), entry
-    except (EngineError, OutputError, OSError) as error:
-        if engine != "auto":
-            raise ConfigError(
-                f"--engine {engine}: cannot run here: {error}. Use --engine eager."
-            ) from error
-        print(
-            f"note: the fast engine cannot run here ({error}); using eager Paddle, which gives"
-            " the same images several times slower",
-            file=sys.stderr,
-        )
-        return None
-
-
-def _checked(network: Engine) -> Engine:
-    network.check()
-    return network
-
-
-def _entry(path: Path, export: Callable[[Path, Path], None], kind: str) -> Path:
-    """The cache entry of a weight file; where it is made, and takes long, that is said."""
-
-    def build(folder: Path) -> None:
-        large = path.stat().st_size > LARGE
-        start = time.monotonic()
-        if large:
-            print(f"making the fast models of {path}, once; about a minute", file=sys.stderr)
-        try:
-            export(path, folder)
-        except (ValueError, RuntimeError) as error:
-            # Paddle's tracer reads its own call stack as text, and a file name with ", " ends it.
-            raise EngineError(f"{path}: could not be exported ({error})") from error
-        if large:
-            print(f"made in {time.monotonic() - start:.0f} s: {cache.cache_dir()}", file=sys.stderr)
-
-    return cache.exported(path, build, kind)
-
-
 def _export_sam(path: Path, folder: Path) -> None:
     network, crop = read_sam(path)
     export_sam(network, folder)
@@ -201,3 +140,24 @@ def _export_sam(path: Path, folder: Path) -> None:
 
 def _export_generator(path: Path, folder: Path) -> None:
     export_generator(read_generator(path), folder)
+
+
+def export(config: ExportOptions) -> None:
+    """Write the models of an ageing network to `exp_dir`; the command `scripts/export.py`.
+
+    Raises:
+        CheckpointError: the weight file cannot be used.
+        ConfigError: ONNX was asked for without the packages it needs.
+        EngineError: an ONNX model does not give what Paddle's gives.
+    """
+    resolve_device("cpu")
+    path = Path(config.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
+    folder = Path(config.exp_dir)
+    network, _ = read_sam(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    export_sam(network, folder)
+    for model in sorted(folder.glob("*.pdiparams")):
+        print(f"{model.with_suffix('')}.json, .pdiparams: {model.stat().st_size / 1e6:.1f} MB")
+        if config.onnx:
+            target, error = to_onnx(model.with_suffix(""))
+            print(f"{target}: largest difference from Paddle {error:.1e}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.engines import ageing_network, check_can_age
+from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, ageing_network, check_can_age
 from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, check_shape
@@ -20,7 +20,6 @@ from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.load import load
 from paddle_sam.networks.sam import SAM, add_age_plane
 
-EMBEDDED_DEFAULT = "sam_mini"
 EMBEDDED_NOTE = (
     "No --checkpoint_path: using the small embedded model (64 px, trained on UTKFace, research"
     " use). The published 1024 px model is fetched and converted once; see README, 'The published"

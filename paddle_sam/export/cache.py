@@ -16,7 +16,9 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from paddle_sam.core.files import atomic_path, sha256
@@ -54,16 +56,11 @@ def exported(checkpoint: Path, build: Callable[[Path], None], kind: str = "") ->
     return entry
 
 
-def discard(entry: Path) -> None:
-    """Remove an entry that turned out to be unusable."""
-    shutil.rmtree(entry, ignore_errors=True)
-
-
 def is_whole(entry: Path) -> bool:
-    """Whether every file of an entry is as it was written: same size, same time of writing."""
+    """Whether every file of an entry holds what was written, by its CRC-32."""
     try:
         contents = json.loads((entry / CONTENTS).read_text(encoding="utf-8"))
-        return contents == _stamps(entry)
+        return contents == _checksums(entry)
     except (OSError, ValueError):
         return False
 
@@ -98,10 +95,10 @@ def _build(entry: Path, build: Callable[[Path], None]) -> None:
     aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
     try:
         build(aside)
-        contents = json.dumps(_stamps(aside), indent=1)
+        contents = json.dumps(_checksums(aside), indent=1)
         (aside / CONTENTS).write_text(contents, encoding="utf-8")
         if entry.exists() and not is_whole(entry):
-            discard(entry)
+            shutil.rmtree(entry, ignore_errors=True)
         try:
             aside.rename(entry)
         except OSError:
@@ -111,9 +108,19 @@ def _build(entry: Path, build: Callable[[Path], None]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _stamps(entry: Path) -> dict[str, list[int]]:
+def _checksums(entry: Path) -> dict[str, int]:
+    """CRC-32 of each file: it guards against damage, not against intent, and reads fastest."""
     files = sorted(path for path in entry.iterdir() if path.name != CONTENTS)
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+    with ThreadPoolExecutor() as pool:
+        return dict(zip((path.name for path in files), pool.map(_checksum, files), strict=True))
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 @contextlib.contextmanager

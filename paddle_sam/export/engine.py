@@ -15,7 +15,6 @@ from paddle_sam.export.predictor import Predictor
 from paddle_sam.export.static_model import DESCRIPTION, LATENT_AVG
 from paddle_sam.networks.sam import pool
 
-ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
 # Above this size of weights (bytes) memory rules: models that are not needed are let go, and
 # images run one at a time, because oneDNN keeps a packed copy of all weights per batch size.
 LARGE = 256 << 20

@@ -17,6 +17,8 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from paddle_sam.errors import ConfigError, EngineError
+from paddle_sam.export.predictor import Predictor
 from paddle_sam.export.static_decoder import StaticDecoder, StaticMapping
 from paddle_sam.export.static_encoder import StaticEncoder
 from paddle_sam.networks.sam import SAM
@@ -24,6 +26,7 @@ from paddle_sam.networks.stylegan2 import Generator
 
 DESCRIPTION = "network.json"
 LATENT_AVG = "latent_avg.npy"
+ONNX_TOLERANCE = 1e-3  # of images in [-1, 1] and codes of unit deviation
 
 
 def static_parts(network: SAM) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
@@ -96,3 +99,31 @@ def save_inference_model(layer: nn.Layer, spec: InputSpec, path: str | os.PathLi
     static = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True)
     with contextlib.redirect_stdout(io.StringIO()):  # Paddle prints notes of its own
         paddle.jit.save(static, str(path))
+
+
+def to_onnx(model: Path, batch: int = 2) -> tuple[Path, float]:
+    """Convert `model` (a path without suffix) to ONNX by paddle2onnx and compare in onnxruntime.
+
+    Returns the file and the largest difference of its output from Paddle's.
+
+    Raises:
+        ConfigError: paddle2onnx or onnxruntime is not installed.
+        EngineError: the difference is above `ONNX_TOLERANCE`.
+    """
+    try:
+        import onnxruntime
+        import paddle2onnx
+    except ImportError as error:
+        raise ConfigError(f"--onnx: {error}. Install them: pip install -e .[onnx]") from error
+    target = model.with_suffix(".onnx")
+    paddle2onnx.export(
+        f"{model}.json", f"{model}.pdiparams", str(target), opset_version=13, optimize_tool="None"
+    )
+    session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    shape = [size if isinstance(size, int) and size > 0 else batch for size in given.shape]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    difference = float(np.abs(session.run(None, {given.name: x})[0] - Predictor(model)(x)).max())
+    if not difference <= ONNX_TOLERANCE:
+        raise EngineError(f"{target}: differs from Paddle's model by {difference:.1e}")
+    return target, difference

@@ -1,6 +1,6 @@
 """Which engine a weight file gets, and what happens where that cannot run."""
 
-import json
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from paddle_sam.ageing import engines as networks
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError
-from paddle_sam.export import cache
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.networks.sam import SAM
 
@@ -63,13 +62,34 @@ def test_a_corrupt_cache_is_rebuilt(checkpoint, crops, own_cache, name):
     np.testing.assert_array_equal(aged(checkpoint, "onednn", crops), first)
 
 
-def test_damage_that_the_stamps_do_not_show_is_found(checkpoint, crops, own_cache):
+def test_garbage_of_the_right_size_and_time_is_noticed(checkpoint, crops, own_cache):
+    """Weights that are numbers still, so that nothing but a checksum can tell."""
     first = aged(checkpoint, "onednn", crops)
-    (entry,) = (path for path in own_cache.iterdir() if (path / "decoder.json").exists())
-    (entry / "decoder.json").write_text("{}")
-    stamps = cache._stamps(entry)
-    (entry / cache.CONTENTS).write_text(json.dumps(stamps))
-    assert cache.is_whole(entry)
+    (weights,) = own_cache.glob("*/decoder.pdiparams")
+    status, content = weights.stat(), bytearray(weights.read_bytes())
+    middle = len(content) // 2 // 4 * 4
+    content[middle : middle + 4] = np.float32(3.0).tobytes()
+    weights.write_bytes(content)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    np.testing.assert_array_equal(aged(checkpoint, "onednn", crops), first)
+
+
+def test_a_refused_engine_leaves_a_good_cache_alone(checkpoint, crops, own_cache, monkeypatch):
+    first = aged(checkpoint, "onednn", crops)
+    before = {path: path.stat().st_mtime_ns for path in own_cache.glob("*/*")}
+    monkeypatch.setattr(networks, "export_sam", lambda *_: pytest.fail("exported again"))
+
+    class Refusing(EngineSAM):
+        def check(self):
+            raise EngineError("not here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(networks, "EngineSAM", Refusing)
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="--engine onednn: .*not here"):
+                aged(checkpoint, "onednn", crops)
+        assert isinstance(networks.ageing_network(checkpoint, "cpu", "auto")[0], SAM)
+    assert {path: path.stat().st_mtime_ns for path in own_cache.glob("*/*")} == before
     np.testing.assert_array_equal(aged(checkpoint, "onednn", crops), first)
 
 

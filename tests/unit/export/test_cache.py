@@ -67,7 +67,7 @@ def test_another_paddle_has_another_entry(build, weights, monkeypatch):
     "damage",
     [
         lambda entry: (entry / "model").write_text("abc"),  # truncated
-        lambda entry: (entry / "model").write_text("ABCABC"),  # same size
+        lambda entry: (entry / "model").write_text("abcabd"),  # same size
         lambda entry: (entry / "model").unlink(),
         lambda entry: (entry / "more").write_text(""),
         lambda entry: (entry / cache.CONTENTS).unlink(),
@@ -76,7 +76,6 @@ def test_another_paddle_has_another_entry(build, weights, monkeypatch):
 )
 def test_a_damaged_entry_is_rebuilt(build, weights, damage):
     entry = cache.exported(weights, build)
-    time.sleep(0.01)  # file systems may tell times apart only by milliseconds
     damage(entry)
     assert not cache.is_whole(entry)
     assert cache.exported(weights, build) == entry
@@ -99,7 +98,7 @@ def test_what_a_crashed_builder_left_is_cleared(build, weights):
     entry = cache.exported(weights, build)
     left = entry.parent / f".{entry.name}.crashed"
     left.mkdir()
-    cache.discard(entry)
+    (entry / "model").unlink()
     cache.exported(weights, build)
     assert not left.exists()
 

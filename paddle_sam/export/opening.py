@@ -1,0 +1,81 @@
+"""A weight file to its exported network, ready to run, or the reason why eager Paddle has to do."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from paddle_sam.core.device import resolve_device
+from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
+from paddle_sam.export import cache
+from paddle_sam.export.engine import LARGE, EngineGenerator
+
+ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
+
+Engine = TypeVar("Engine", bound=EngineGenerator)
+
+
+def open_exported(
+    path: Path,
+    device: str,
+    engine: str,
+    network: type[Engine],
+    export: Callable[[Path, Path], None],
+    kind: str = "",
+) -> tuple[Engine, Path] | None:
+    """Return the exported network of a weight file and its cache entry; None: use eager Paddle.
+
+    Args:
+        path: the weight file.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+        engine: one of `ENGINES`; see `ageing.engines.ageing_network`.
+        network: what runs the models.
+        export: writes the models of a weight file to a folder.
+        kind: keeps apart what different exports make of one file; see `cache.exported`.
+
+    Raises:
+        CheckpointError: the file is missing, or as `export` raises.
+        ConfigError: the device does not exist, or the engine asked for by name cannot run.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
+    device = resolve_device(device)
+    if engine == "eager":
+        return None
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    precision = "bfloat16" if engine == "onednn-bf16" else "float32"
+    try:
+        entry = cache.exported(path, lambda folder: _build(path, export, folder), kind)
+        loaded = network(entry, device, precision)
+        loaded.check()
+        return loaded, entry
+    except (EngineError, OutputError, OSError) as error:
+        if engine != "auto":
+            raise ConfigError(
+                f"--engine {engine}: cannot run here: {error}. Use --engine eager."
+            ) from error
+        print(
+            f"note: the fast engine cannot run here ({error}); using eager Paddle, which gives"
+            " the same images several times slower",
+            file=sys.stderr,
+        )
+        return None
+
+
+def _build(path: Path, export: Callable[[Path, Path], None], folder: Path) -> None:
+    """Fill a cache entry; where that takes long, say so."""
+    large = path.stat().st_size > LARGE
+    start = time.monotonic()
+    if large:
+        print(f"making the fast models of {path}, once; about a minute", file=sys.stderr)
+    try:
+        export(path, folder)
+    except (ValueError, RuntimeError) as error:
+        # Paddle's tracer reads its own call stack as text, and a file name with ", " ends it.
+        raise EngineError(f"{path}: could not be exported ({error})") from error
+    if large:
+        print(f"made in {time.monotonic() - start:.0f} s: {cache.cache_dir()}", file=sys.stderr)
