@@ -7,17 +7,16 @@ import ctypes
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from paddle_sam.errors import ConfigError
 
 
-def resolve_device(name: str = "auto") -> str:
-    """Choose where networks run: `auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`.
+def find_device(name: str = "auto") -> str:
+    """Return Paddle's name of a device: `auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`.
 
-    Sets Paddle's current device and returns its name. Of several processes, started by
-    `paddle.distributed.launch`, each takes the GPU it was given. On a CPU also `keep_freed_memory`
-    and `use_all_processors`.
+    Of several processes, started by `paddle.distributed.launch`, each finds the GPU it was given.
 
     Raises:
         ConfigError: the name is unknown, or this Paddle or machine has no such device.
@@ -42,12 +41,45 @@ def resolve_device(name: str = "auto") -> str:
             else "this Paddle is the CPU build; install paddlepaddle-gpu"
         )
         raise ConfigError(f"--device: {name} is not there: {reason}. Use --device cpu.")
+    return name
+
+
+def resolve_device(name: str = "auto") -> str:
+    """Have this process run networks on a device (see `find_device`) and return its name.
+
+    For commands: it sets Paddle's current device, and removes Paddle's answer to SIGTERM, a page
+    about its insides.
+    """
+    import paddle
+
+    name = find_device(name)
     paddle.device.set_device(name)
-    paddle.disable_signal_handler()  # which answers SIGTERM with a page about Paddle's insides
+    paddle.disable_signal_handler()
+    _tune(name)
+    return name
+
+
+@contextlib.contextmanager
+def on_device(name: str = "auto") -> Iterator[str]:
+    """Within this context Paddle works on a device (see `find_device`); yield its name.
+
+    For functions that Python programs call, whose own device stays what it was.
+    """
+    import paddle
+
+    name, before = find_device(name), paddle.device.get_device()
+    _tune(name)
+    try:
+        paddle.device.set_device(name)
+        yield name
+    finally:
+        paddle.device.set_device(before)
+
+
+def _tune(name: str) -> None:
     if name == "cpu":
         keep_freed_memory()
         use_all_processors()
-    return name
 
 
 # Where Paddle's launcher says how many processes there are, and which GPU is this one's.

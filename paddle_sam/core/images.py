@@ -155,6 +155,8 @@ def natural_key(path: PurePath) -> tuple:
 def to_network(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     """Turn one uint8 `[H, W, 3]` image, or several of one size, into float32 `[N, 3, H, W]`.
 
+    The result is contiguous: Paddle copies any other array element by element.
+
     >>> to_network(np.full((1, 1, 3), 255, np.uint8)).tolist()
     [[[[1.0]], [[1.0]], [[1.0]]]]
     """
@@ -164,7 +166,12 @@ def to_network(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     for image in batch:
         check_image("image", image)
         check_shape("images of one batch", image, batch[0].shape)
-    return np.stack(batch).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    planes = np.empty((len(batch), 3, *batch[0].shape[:2]), np.float32)
+    for place, image in zip(planes, batch, strict=True):
+        place[:] = image.transpose(2, 0, 1)
+    planes /= np.float32(127.5)
+    planes -= 1
+    return planes
 
 
 def to_uint8(array: np.ndarray) -> np.ndarray:
@@ -179,7 +186,10 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
     check_shape("network image", array, (None, 3, None, None)[4 - array.ndim :])
     if not np.isfinite(array).all():
         raise ImageError("a network produced values that are not numbers; its weights are damaged")
-    return np.rint((np.moveaxis(array, -3, -1).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    levels = array.clip(-1, 1) + 1
+    levels *= 127.5
+    np.rint(levels, out=levels)
+    return np.ascontiguousarray(np.moveaxis(levels, -3, -1), np.uint8)
 
 
 def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:

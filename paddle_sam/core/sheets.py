@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from paddle_sam.core.images import LONGEST_SIDES, resize, save_image
+from paddle_sam.core.sequences import batches
 
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
@@ -115,14 +116,10 @@ def contact_sheet(tiles: Sequence[tuple[np.ndarray, str]], size: int = SMALLEST_
     def shortened(text: str) -> str:
         return text if len(text) <= _CAPTION_LETTERS else f"..{text[-_CAPTION_LETTERS + 2 :]}"
 
-    rows = [
-        tiles[start : start + _CONTACTS_PER_ROW]
-        for start in range(0, len(tiles), _CONTACTS_PER_ROW)
-    ]
     return stack(
         [
             strip([tile for tile, _ in row], size, [shortened(text) for _, text in row])
-            for row in rows
+            for row in batches(tiles, _CONTACTS_PER_ROW)
         ]
     )
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import paddle
 from paddle import nn
 
-from paddle_sam.core.device import resolve_device
+from paddle_sam.core.device import on_device
 from paddle_sam.core.weight_file import load_strict, read_file
 from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
 from paddle_sam.networks import stargan2
@@ -89,14 +89,15 @@ def load(path: str | os.PathLike, part: str | None = None, device: str = "auto")
         path: a `.pdparams` file written by `convert/convert_weights.py` or by training.
         part: which network of a file with several, such as `d` of a StyleGAN2 file; the first
             (there `g_ema`) when None.
-        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+        device: where its parameters lie: `auto`, `cpu`, `gpu` or `gpu:N`. Paddle's current device
+            stays what it was.
 
     Raises:
         CheckpointError: the file is missing, damaged, foreign, or does not fit its description.
         ConfigError: the device or the part does not exist.
     """
-    resolve_device(device)
-    return network_from(read_file(path), str(path), part)
+    with on_device(device):
+        return network_from(read_file(path), str(path), part)
 
 
 def network_from(content: dict, source: str, part: str | None = None) -> nn.Layer:
