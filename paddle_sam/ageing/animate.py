@@ -18,6 +18,7 @@ from paddle_sam.ageing.options import parse_ages
 from paddle_sam.ageing.photos import OtherFormat, Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize, to_network, to_uint8
+from paddle_sam.core.sequences import ease
 from paddle_sam.core.sheets import LARGE_TILE, caption_line
 from paddle_sam.core.video import open_video
 
@@ -82,7 +83,7 @@ def frame_ages(first: float, last: float, frames: int, back: bool) -> list[float
     """
     count = max(frames // 2 + 1 if back else frames, 2)
     phases = (index / (count - 1) for index in range(count))
-    return [first + (last - first) * (1 - math.cos(math.pi * phase)) / 2 for phase in phases]
+    return [first + (last - first) * float(ease(phase)) for phase in phases]
 
 
 def key_codes(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
+
+import numpy as np
 
 Sliced = TypeVar("Sliced", bound=Sequence)
 
@@ -19,22 +20,20 @@ def batches(items: Sliced, size: int) -> Iterator[Sliced]:
 
 
 def spread(count: int, total: int) -> list[int]:
-    """Return up to `count` whole numbers below `total`, evenly spread, both ends included.
+    """Return up to `count` whole numbers from 0 to `total` - 1, evenly spread, with both ends.
 
     >>> spread(3, 9)
     [0, 4, 8]
     >>> spread(5, 2)
     [0, 1]
     """
-    if count >= total:
-        return list(range(total))
-    return [round(index * (total - 1) / max(count - 1, 1)) for index in range(count)]
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
-def ease(share: float) -> float:
-    """Return a smooth way from 0 to 1, half a cosine: slow, fast, slow.
+def ease(share: float | np.ndarray) -> float | np.ndarray:
+    """Return the way from 0 to 1 along half a cosine, which starts and ends slowly.
 
-    >>> ease(0.0), ease(0.5), ease(1.0)
-    (0.0, 0.5, 1.0)
+    >>> [round(float(ease(share)), 3) for share in (0, 0.25, 0.5, 1)]
+    [0.0, 0.146, 0.5, 1.0]
     """
-    return (1 - math.cos(math.pi * share)) / 2
+    return (1 - np.cos(np.pi * share)) / 2

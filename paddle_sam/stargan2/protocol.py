@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from paddle_sam.core.files import sha256
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
+from paddle_sam.core.sequences import batches
 from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import locate
 from paddle_sam.imagesets.archive import ImageSource, content_digest
@@ -144,7 +145,7 @@ class TranslationEvaluation:
             index for index, paths in enumerate(files) if not all(path.exists() for path in paths)
         ]
         with tqdm(total=len(missing), desc=f"{guide} {folder.name}", disable=None) as progress:
-            for chosen in _batches(missing, self.protocol.batch_size):
+            for chosen in batches(missing, self.protocol.batch_size):
                 self._translate(guide, source, target, chosen, files)
                 progress.update(len(chosen))
         return files
@@ -237,7 +238,3 @@ def _by_measure(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str,
 def _content_id(images: Sequence[ImageSource]) -> str:
     """What tells the contents of these images, in their order, from others."""
     return hashlib.sha256("".join(map(content_digest, images)).encode()).hexdigest()
-
-
-def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.images import LONGEST_SIDES, save_image, to_uint8
+from paddle_sam.core.sequences import ease
 from paddle_sam.core.video import write_video
 from paddle_sam.errors import ConfigError
 from paddle_sam.stargan2.domains import Domains, read_domains
@@ -102,7 +103,7 @@ def interpolation(
         raise ConfigError(f"interpolation: expected at least 2 references, found {len(references)}")
     with paddle.no_grad():
         styles = system.reference_styles(references, domains)
-    share = (1 - np.cos(np.pi * np.arange(steps) / steps)) / 2
+    share = ease(np.arange(steps) / steps)
     path = [
         a + float(t) * (b - a) for a, b in zip(styles[:-1], styles[1:], strict=True) for t in share
     ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from paddle_sam.core.files import sha256
+from paddle_sam.core.sequences import batches
 from paddle_sam.imagesets.archive import list_sources
 from paddle_sam.metrics.sets import feature_store, report, require, set_measures
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator
@@ -39,8 +40,7 @@ def image_maker(
     """What makes the images of seeds, uint8 RGB [S, S, 3] each, as `scripts/sample.py` does."""
 
     def make(seeds: Sequence[int]) -> list[np.ndarray]:
-        size = config.batch_size
-        batches = (seeds[start : start + size] for start in range(0, len(seeds), size))
-        return [image for batch in batches for image in render_seeds(generator, batch, config)]
+        parts = batches(seeds, config.batch_size)
+        return [image for part in parts for image in render_seeds(generator, part, config)]
 
     return make

@@ -18,6 +18,7 @@ from paddle_sam.ageing.animate import there_and_back, write_all
 from paddle_sam.ageing.latents import read_latent
 from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import resize, save_image, to_network
+from paddle_sam.core.sequences import ease, spread
 from paddle_sam.core.sheets import stack, strip
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
@@ -98,11 +99,10 @@ def nearest_sheet(
 
 def references(sources: Sequence[ImageSource], count: int, size: int) -> dict[int, np.ndarray]:
     """Up to `count` readable images spread evenly over a data set, by their places in it."""
-    places = np.linspace(0, len(sources) - 1, min(count, len(sources))).round().astype(int)
     found = {}
-    for place in places if len(sources) > 1 else ():
+    for place in spread(count, len(sources)) if len(sources) > 1 else ():
         with contextlib.suppress(ImageError):  # the search will name it
-            (found[int(place)],) = read_sample((sources[place],), size)
+            (found[place],) = read_sample((sources[place],), size)
     return found
 
 
@@ -164,7 +164,7 @@ def interpolation(
     yield folder / f"{name}.png"
     if config.video:
         count = max(round(config.fps * config.duration) // 2 + 1, 2)
-        shares = (1 - np.cos(np.pi * np.arange(count) / (count - 1))) / 2
+        shares = ease(np.arange(count) / (count - 1))
         images = between(config, generator, first.w_plus, last.w_plus, shares)
         size = generator.tile_size(config.tile_size)
         frames = there_and_back((resize(image, size) for image in images), count)

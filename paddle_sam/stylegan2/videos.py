@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
 from paddle_sam.ageing.animate import write_all
+from paddle_sam.core.sequences import ease
 from paddle_sam.core.sheets import caption_line, matrix
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import style_ranges
@@ -165,7 +166,7 @@ def crossfade(picture, position: float) -> np.ndarray:
         position: not below 0.
     """
     before = math.floor(position)
-    share = (1 - math.cos(math.pi * (position - before))) / 2
+    share = ease(position - before)
     if share == 0:
         return picture(before)
     mixed = (1 - share) * picture(before) + share * picture(before + 1)

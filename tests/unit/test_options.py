@@ -1,12 +1,19 @@
 import dataclasses
 import json
+import re
 import shlex
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paddle_sam import options as base
+from paddle_sam.ageing.options import SideBySideOptions
 from paddle_sam.ageing.train.options import SAMOptions, data_folders
+from paddle_sam.core.command import command
+from paddle_sam.demo.options import DemoOptions
 from paddle_sam.errors import ConfigError
+from paddle_sam.stylegan2.train.options import StyleGAN2Options
 
 PUBLISHED = shlex.split("""--dataset_type=ffhq_aging --exp_dir=exp/test --workers=0 --test_workers=0
     --batch_size=6 --test_batch_size=6 --start_from_encoded_w_plus --use_weighted_id_loss
@@ -89,6 +96,55 @@ def test_dry_run_prints_the_options_and_ends(capsys):
 def test_refuses_values_that_cannot_work(values, message):
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         SAMOptions(**values)
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "found"),
+    [
+        (lambda: SAMOptions(batch_size=-3), "batch_size", "-3"),
+        (lambda: SAMOptions(optim_name="sgd"), "optim_name", "'sgd'"),
+        (lambda: SAMOptions(learning_rate="x"), "learning_rate", "'x'"),
+        (lambda: StyleGAN2Options(r1_gamma=float("nan")), "r1_gamma", "nan"),
+        (lambda: StyleGAN2Options(resolution="x"), "resolution", "'x'"),
+        (lambda: StyleGAN2Options(preset="tiny"), "preset", "'tiny'"),
+        (lambda: StyleGAN2Options(style_mixing=1.5), "style_mixing", "1.5"),
+        (lambda: DemoOptions(port=70000), "port", "70000"),
+        (lambda: SideBySideOptions(feather=0), "feather", "0.0"),
+        (lambda: dataclasses.replace(SAMOptions(), batch_size=0), "batch_size", "0"),
+    ],
+)
+def test_what_cannot_work_fails_in_python_too(made, name, found):
+    with pytest.raises(ValueError, match=f"^{name}: .*found {re.escape(found)}") as caught:
+        made()
+    assert isinstance(caught.value, ConfigError)
+
+
+def test_rules_by_resolution_and_presets_hold_in_python():
+    given = ["--resolution", "512"]
+    assert StyleGAN2Options(resolution=512) == base.parse(StyleGAN2Options, given, "")
+    assert StyleGAN2Options(resolution=512).r1_gamma == 0.0002 * 512**2 / 8
+    assert StyleGAN2Options(resolution=512, r1_gamma=3).r1_gamma == 3.0
+    assert SAMOptions(task="psp").input_nc == 3
+    assert SAMOptions(preset="mini") == _parse("--preset", "mini")
+
+
+def test_numbers_of_numpy_and_paths_are_taken():
+    options = SAMOptions(batch_size=np.int64(3), learning_rate=np.float32(0.5), exp_dir=Path("a"))
+    assert (options.batch_size, options.learning_rate, options.exp_dir) == (3, 0.5, "a")
+    assert json.loads(base.to_json(options))["batch_size"] == 3
+
+
+def test_an_option_is_named_as_argument_in_python_and_as_flag_by_a_command(capsys):
+    error = ConfigError("--size: 3; give --crop, or run python scripts/x.py --list")
+    assert str(error) == "size: 3; give crop, or run python scripts/x.py --list"
+    assert command(lambda argv: SAMOptions(batch_size=-3))() == 2
+    assert capsys.readouterr().err == "error: --batch_size: expected at least 1, found -3\n"
+
+
+def test_an_empty_value_is_refused(capsys):
+    with pytest.raises(ConfigError, match="train_data: found an empty value"):
+        _parse("--train_data", "")
+    assert base.parse(StyleGAN2Options, ["--preset", "mini", "--stages="], "").stages == ""
 
 
 def test_refuses_a_damaged_file(tmp_path):

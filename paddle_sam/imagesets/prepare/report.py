@@ -13,6 +13,7 @@ import numpy as np
 
 from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import save_image
+from paddle_sam.core.sequences import spread
 from paddle_sam.core.sheets import contact_sheet
 from paddle_sam.imagesets.archive import ArchiveImage, read_source
 from paddle_sam.imagesets.prepare.examine import REASONS, THUMBNAIL, Found
@@ -65,7 +66,8 @@ def write_report(folder: Path, items: Sequence[Item], sheet_images: int) -> None
         (folder / name).unlink(missing_ok=True)
         if chosen := [item for item in items if item.found.reason == reason]:
             pairs = reason in ("duplicate", "near_duplicate")
-            tiles = [tile for item in _spread(chosen, sheet_images) for tile in _tiles(item, pairs)]
+            shown = [chosen[place] for place in spread(sheet_images, len(chosen))]
+            tiles = [tile for item in shown for tile in _tiles(item, pairs)]
             save_image(folder / name, contact_sheet(tiles))
 
 
@@ -88,12 +90,6 @@ def _tiles(item: Item, pair: bool) -> list[tuple[np.ndarray, str]]:
     if pair:
         tiles.append((read_source(item.instead.picture), f"kept {Path(item.instead.name).name}"))
     return tiles
-
-
-def _spread(items: Sequence[Item], number: int) -> list[Item]:
-    """At most `number` of them, evenly from all."""
-    places = np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)
-    return [items[place] for place in places]
 
 
 def _write_table(path: Path, items: Sequence[Item]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from paddle_sam.core import sequences
 from paddle_sam.core.device import seed_everything
 from paddle_sam.core.images import save_image
 from paddle_sam.core.sheets import grid_columns, tiled
@@ -136,8 +137,7 @@ def _loader(data: ImagePairs, config: StyleGAN2Options, cache: bool = False) -> 
 
 def spread(data: ImagePairs, count: int) -> ImagePairs:
     """At most `count` images from all over the data, which is often sorted by what it shows."""
-    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
-    return ImagePairs([data.sources[index] for index in chosen])
+    return ImagePairs([data.sources[index] for index in sequences.spread(count, len(data))])
 
 
 def _judge(config: StyleGAN2Options, data: ImagePairs) -> GeneratedQuality | None:

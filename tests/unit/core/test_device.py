@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 
+import paddle
 import pytest
 from paddle.base import core
 
 from paddle_sam.core import device
+from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
+from paddle_sam.networks.load import load
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,18 @@ def test_layers_use_all_processors_unless_the_user_says_how_many(monkeypatch, as
     monkeypatch.setattr(device, "_ASKED_THREADS", asked)
     assert device.resolve_device("cpu") == "cpu"
     assert threads == given
+
+
+def test_a_device_for_a_while_leaves_the_callers(monkeypatch):
+    devices = ["gpu:1"]
+    monkeypatch.setattr(paddle.device, "get_device", lambda: devices[-1])
+    monkeypatch.setattr(paddle.device, "set_device", devices.append)
+    with pytest.raises(ZeroDivisionError), device.on_device("cpu") as name:
+        assert (name, devices[-1]) == ("cpu", "cpu")
+        raise ZeroDivisionError
+    assert devices == ["gpu:1", "cpu", "gpu:1"]
+    load(find_weight("age_mini"), device="cpu")
+    assert devices[-1] == "gpu:1"
 
 
 def test_what_the_user_says_is_read_before_paddle_overwrites_it():

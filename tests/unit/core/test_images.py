@@ -319,6 +319,8 @@ def test_network_layout_round_trip():
     batch = to_network([FACE, FACE[::-1]])
     assert batch.shape == (2, 3, 160, 120) and batch.dtype == np.float32
     assert batch[0, 2, 5, 7] == pytest.approx(FACE[5, 7, 2] / 127.5 - 1, abs=1e-6)
+    assert batch.flags.c_contiguous and batch.dtype == np.float32
+    assert to_uint8(batch).flags.c_contiguous
     assert np.array_equal(to_uint8(batch), np.stack([FACE, FACE[::-1]]))
     assert np.array_equal(to_uint8(to_network(FACE)[0]), FACE)
 
