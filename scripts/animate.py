@@ -12,7 +12,7 @@ from paddle_sam.core.command import script
 
 main = script(
     __doc__,
-    "paddle_sam.ageing.editing_options:AnimationOptions",
+    "paddle_sam.ageing.options:AnimationOptions",
     "paddle_sam.ageing.animate:animate",
 )
 

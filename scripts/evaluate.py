@@ -24,9 +24,12 @@ KINDS = {
     "sets": ("metrics.options:SetsOptions", "metrics.sets:evaluate_sets"),
     "stylegan2": ("stylegan2.options:EvaluationOptions", "stylegan2.evaluate:evaluate_stylegan2"),
     "stargan2": ("stargan2.options:read_command_line", "stargan2.protocol:evaluate_stargan2"),
-    "ageing": ("ageing.options:AgeingEvaluationOptions", "ageing.evaluate:evaluate_ageing"),
+    "ageing": (
+        "ageing.evaluation_options:AgeingEvaluationOptions",
+        "ageing.evaluate:evaluate_ageing",
+    ),
     "reconstruction": (
-        "ageing.options:ReconstructionOptions",
+        "ageing.evaluation_options:ReconstructionOptions",
         "ageing.reconstruction:evaluate_reconstruction",
     ),
 }

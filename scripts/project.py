@@ -13,7 +13,7 @@ from paddle_sam.core.command import script
 
 main = script(
     __doc__,
-    "paddle_sam.ageing.editing_options:ProjectOptions",
+    "paddle_sam.ageing.options:ProjectOptions",
     "paddle_sam.ageing.project:project_photos",
 )
 

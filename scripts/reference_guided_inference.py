@@ -12,7 +12,7 @@ from paddle_sam.core.command import script
 
 main = script(
     __doc__,
-    "paddle_sam.ageing.editing_options:ReferenceOptions",
+    "paddle_sam.ageing.options:ReferenceOptions",
     "paddle_sam.ageing.mixing:reference_guided",
 )
 

@@ -11,7 +11,7 @@ from paddle_sam.core.command import script
 
 main = script(
     __doc__,
-    "paddle_sam.ageing.editing_options:StyleMixingOptions",
+    "paddle_sam.ageing.options:StyleMixingOptions",
     "paddle_sam.ageing.mixing:style_mixing",
 )
 

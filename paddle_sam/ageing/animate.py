@@ -2,77 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.editing_options import AnimationOptions
-from paddle_sam.ageing.options import parse_ages
-from paddle_sam.ageing.photos import OtherFormat, Summary, results_folder
+from paddle_sam.ageing.options import AnimationOptions, parse_ages
+from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.images import resize, to_network, to_uint8
 from paddle_sam.core.sequences import ease
 from paddle_sam.core.sheets import LARGE_TILE, caption_line
-from paddle_sam.core.video import open_video
-
-GIF_FPS = 13
+from paddle_sam.core.video import there_and_back, write_all
 
 
-def animate(config: AnimationOptions) -> Summary:
+def animate(options: AnimationOptions) -> Summary:
     """A video of every face under `exp_dir/animations/`."""
-    keys = sorted(parse_ages(config.target_age))
-    suffixes = config.suffixes
-    ageing = Ageing(config)
-    size = config.frame_size or max(ageing.pipeline.output_size, LARGE_TILE)
-    ages = frame_ages(keys[0], keys[-1], round(config.fps * config.duration), config.back)
-    folder = results_folder(config) / "animations"
-    summary, named = Summary(), OtherFormat()
-    for photo in ageing.photos(summary):
+    keys = sorted(parse_ages(options.target_age))
+    suffixes = options.suffixes
+    run = AgeingRun(options)
+    ageing = run.ageing
+    size = options.frame_size or max(ageing.pipeline.output_size, LARGE_TILE)
+    ages = frame_ages(keys[0], keys[-1], round(options.fps * options.duration), options.back)
+    folder = results_folder(options) / "animations"
+    for photo in run.photos():
         inverted = ageing.invert(photo)
-        for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
+        for index, crop in enumerate(photo.crops):
             codes = key_codes(ageing, crop, inverted[index], keys)
             images = render_between(ageing.pipeline, codes, keys, ages, ageing.batch_size)
-            beside = crop if config.couple_outputs else None
+            beside = crop if options.couple_outputs else None
             frames = (
-                compose(image, size, age if config.labels else None, beside)
+                compose(image, size, age if options.labels else None, beside)
                 for image, age in zip(images, ages, strict=True)
             )
-            if config.back:
+            if options.back:
                 frames = there_and_back(frames, len(ages))
-            paths = [folder / named(name, suffix) for suffix in suffixes]
-            write_all(paths, frames, config.fps)
+            paths = [folder / photo.face_names(suffix)[index] for suffix in suffixes]
+            write_all(paths, frames, options.fps)
             tqdm.write("\n".join(map(str, paths)))
-    return summary
-
-
-def write_all(
-    paths: Sequence[Path],
-    frames: Iterable[np.ndarray],
-    fps: int,
-    codec: str = "h264",
-    bitrate: int | None = None,
-) -> None:
-    """Write the same frames to several files; a GIF, of large frames, gets fewer of them.
-
-    For the codec and its bit rate see `open_video`.
-    """
-    with contextlib.ExitStack() as stack:
-        videos = []
-        for path in paths:
-            every = math.ceil(fps / GIF_FPS) if path.suffix == ".gif" else 1
-            video = stack.enter_context(open_video(path, fps / every, codec, bitrate))
-            videos.append((every, video))
-        for number, frame in enumerate(frames):
-            for every, video in videos:
-                if number % every == 0:
-                    video.add(frame)
+    return run.summary
 
 
 def frame_ages(first: float, last: float, frames: int, back: bool) -> list[float]:
@@ -136,18 +107,3 @@ def compose(
         return frame
     captions = ["input", f"{age:.0f}"][-len(tiles) :]
     return np.concatenate([frame, caption_line(captions, size)])
-
-
-def there_and_back(frames: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """All `count` frames, then all but the last and the first backwards: a seamless loop.
-
-    What was shown waits on disk, not in memory.
-    """
-    with tempfile.TemporaryFile() as spool:
-        frame = None
-        for frame in frames:
-            yield frame
-            spool.write(frame.tobytes())
-        for index in range(count - 2, 0, -1):
-            spool.seek(index * frame.nbytes)
-            yield np.frombuffer(spool.read(frame.nbytes), np.uint8).reshape(frame.shape)

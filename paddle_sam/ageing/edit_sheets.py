@@ -8,37 +8,38 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.directions import save_directions
-from paddle_sam.ageing.editing_options import EditOptions
-from paddle_sam.ageing.options import parse_ages
+from paddle_sam.ageing.edits import open_directions, save_directions
+from paddle_sam.ageing.options import EditOptions, parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
+from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.images import to_network
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
 
 
-def edit_sheets(config: EditOptions) -> Summary:
+def edit_sheets(options: EditOptions) -> Summary:
     """`exp_dir/directions/NAME`, or `directions/AGE/NAME` with ages: a row for each direction."""
-    ages = parse_ages(config.target_age) if config.target_age else [None]
-    names, amounts = config.names, config.steps
-    ageing = Ageing(config)
-    directions = {name: ageing.directions[name] for name in names}
-    if config.save_directions:
-        save_directions(config.save_directions, directions)
-        print(f"directions: {config.save_directions}")
-    root = results_folder(config) / "directions"
-    summary = Summary()
-    for photo in ageing.photos(summary):
+    ages = parse_ages(options.target_age) if options.target_age else [None]
+    names, amounts = options.names, options.steps
+    run = AgeingRun(options)
+    ageing = run.ageing
+    known = open_directions(options, ageing.pipeline.network.decoder)
+    directions = {name: known[name] for name in names}
+    if options.save_directions:
+        save_directions(options.save_directions, directions)
+        print(f"directions: {options.save_directions}")
+    root = results_folder(options) / "directions"
+    for photo in run.photos():
         inverted = ageing.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
             start = inverted[index : index + 1]
             for age in ages:
                 codes = _codes(ageing, crop, start, age)
                 rows = [
-                    _row(ageing, config, codes, direction, amounts, label)
+                    _row(ageing, options, codes, direction, amounts, label)
                     for label, direction in directions.items()
                 ]
                 save_sheet(root / (name if age is None else Path(f"{age:g}") / name), stack(rows))
-    return summary
+    return run.summary
 
 
 def _codes(
@@ -52,7 +53,7 @@ def _codes(
 
 def _row(
     ageing: Ageing,
-    config: EditOptions,
+    options: EditOptions,
     codes: paddle.Tensor,
     direction: np.ndarray,
     amounts: list[float],
@@ -61,5 +62,5 @@ def _row(
     """The face moved by each of `amounts` along a direction [L, D], side by side."""
     moved = codes + paddle.to_tensor(np.stack([amount * direction for amount in amounts]))
     tiles = ageing.pipeline.pictures(moved, ageing.batch_size)
-    tile = config.tile_size or max(ageing.pipeline.output_size, SMALLEST_TILE)
+    tile = options.tile_size or max(ageing.pipeline.output_size, SMALLEST_TILE)
     return strip(tiles, tile, [f"{label} {amount:+g}" for amount in amounts])

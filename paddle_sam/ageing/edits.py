@@ -1,17 +1,31 @@
-"""Edits of aged codes: functions `(codes, inverted) -> codes`, all [N, L, D], that can be chained.
+"""Edits of aged codes, and directions in W+ along which a face changes.
 
-`codes` are those of the aged faces, `inverted` what the faces were inverted to, before ageing.
+An edit is a function `(codes, inverted) -> codes`, all [N, L, D]: `codes` are those of the aged
+faces, `inverted` what the faces were inverted to, before ageing. Directions are found in the
+generator's weights, or given in files. The closed form is that of Shen and Zhou, "Closed-Form
+Factorization of Latent Semantics in GANs" (2021): the unit vectors n that change the styles
+A w + b most, eigenvectors of A^T A.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import paddle
 
+from paddle_sam.ageing.options import AgeingOptions
 from paddle_sam.ageing.pipeline import Edit
-from paddle_sam.networks.stylegan2 import mix_latents
+from paddle_sam.core.files import read_arrays, write_arrays
+from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.networks.stylegan2 import Generator, mix_latents
+from paddle_sam.networks.stylegan2_ops import EqualLinear
+from paddle_sam.options import parse_codes
+
+CLOSED_FORM = "sefa"
 
 
 def strengthen(factor: float) -> Edit:
@@ -33,9 +47,140 @@ def mix(latent_mask: Sequence[int], injected: paddle.Tensor, alpha: float | None
 
 
 def chain(edits: Sequence[Edit]) -> Edit | None:
-    """One edit that applies `edits` in order; None for none."""
+    """One edit that applies `edits` in order; None without any."""
     if not edits:
         return None
     return lambda codes, inverted: functools.reduce(
         lambda changed, edit: edit(changed, inverted), edits, codes
     )
+
+
+class Directions:
+    """Directions by name: `sefa0`, `sefa1`, ... by falling effect, and those of files.
+
+    Args:
+        generator: whose weights are factorised when a closed-form direction is first asked for.
+        levels: codes that directions change, and whose modulations are factorised; all if None.
+        given: further directions, [D] or [L, D].
+
+    Raises:
+        ConfigError: a given direction has another shape.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        levels: Sequence[int] | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
+    ):
+        self._generator = generator
+        self._levels = list(range(generator.n_codes) if levels is None else levels)
+        self._closed: np.ndarray | None = None
+        self._given = dict(given or {})
+        shapes = ((generator.style_dim,), (generator.n_codes, generator.style_dim))
+        for name, direction in self._given.items():
+            if direction.shape not in shapes:
+                raise ConfigError(
+                    f"--directions: {name} has the shape {list(direction.shape)}, this model takes"
+                    f" {list(shapes[0])} or {list(shapes[1])}"
+                )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A direction, float32 [L, D], zero at the codes that it leaves alone.
+
+        Raises:
+            ConfigError: there is no direction of that name.
+        """
+        at_levels = np.zeros((self._generator.n_codes, self._generator.style_dim), np.float32)
+        number = name.removeprefix(CLOSED_FORM)
+        if name in self._given:
+            whole = np.broadcast_to(self._given[name], at_levels.shape)
+            at_levels[self._levels] = whole[self._levels]
+        elif name != number and number.isdecimal() and int(number) < self._generator.style_dim:
+            if self._closed is None:
+                self._closed, _ = factorise(self._generator, self._levels)
+            at_levels[self._levels] = self._closed[int(number)]
+        else:
+            last = f"{CLOSED_FORM}{self._generator.style_dim - 1}"
+            known = ", ".join([*self._given, f"{CLOSED_FORM}0 to {last}"])
+            raise ConfigError(
+                f"--edit, --explore: there is no direction {name!r}; known are {known}, and those"
+                " of a file that --directions names"
+            )
+        return at_levels
+
+    def offset(self, edits: Mapping[str, float]) -> np.ndarray:
+        """The sum of directions by name, each times its amount: float32 [L, D]."""
+        return sum(np.float32(amount) * self[name] for name, amount in edits.items())
+
+
+def open_directions(options: AgeingOptions, generator: Generator) -> Directions:
+    """The directions that `--edit`, `--explore` and `--directions` may name, for a generator."""
+    levels = None
+    if options.edit_level:
+        levels = parse_codes(options.edit_level, generator.n_codes, "--edit_level")
+    given = read_directions(options.directions) if options.directions else None
+    return Directions(generator, levels, given)
+
+
+def factorise(generator: Generator, levels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Directions [D, D] in the rows, by falling effect, and the effects [D].
+
+    The effect of a unit vector n is the squared change of all styles that the codes `levels` drive,
+    |A n|^2. The sign is such that the largest component is positive.
+    """
+    layers = [layer for level in levels for layer in modulations(generator)[level]]
+    # Stored [in, out], that is as the transpose of A.
+    transposed = np.concatenate(
+        [layer.weight.numpy().astype(np.float64) * layer.weight_gain for layer in layers], axis=1
+    )
+    effects, vectors = np.linalg.eigh(transposed @ transposed.T)
+    directions = vectors.T[::-1]
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(1)[:, None], 1)
+    return (directions * np.sign(largest)).astype(np.float32), effects[::-1]
+
+
+def modulations(generator: Generator) -> list[list[EqualLinear]]:
+    """For each code, the layers that turn it into styles (see `Generator.synthesis`)."""
+    driven = [[] for _ in range(generator.n_codes)]
+    for code, layer in enumerate([generator.conv1, *generator.convs]):
+        driven[code].append(layer.conv.modulation)
+    for level, to_rgb in enumerate([generator.to_rgb1, *generator.to_rgbs]):
+        driven[2 * level + 1].append(to_rgb.conv.modulation)
+    return driven
+
+
+def parse_edits(text: str) -> dict[str, float]:
+    """Names and amounts of `--edit`.
+
+    >>> parse_edits("smile=1.5, sefa3=-2")
+    {'smile': 1.5, 'sefa3': -2.0}
+
+    Raises:
+        ConfigError: a part is not a name with an amount.
+    """
+    edits = {}
+    for part in filter(None, text.split(",")):
+        found = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*", part)
+        if found is None:
+            raise ConfigError(f"--edit: expected NAME=AMOUNT,... such as sefa0=3, found {part!r}")
+        edits[found[1]] = float(found[2])
+    return edits
+
+
+def read_directions(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The directions of an `.npz` file, float32, by name.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    arrays = read_arrays(path, "expected an .npz file of arrays, each a named direction")
+    for name, array in arrays.items():
+        if not (np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all()):
+            raise CheckpointError(f"{path}: the direction {name} is not made of finite numbers")
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def save_directions(path: str | os.PathLike, directions: Mapping[str, np.ndarray]) -> None:
+    """Write directions by name, for `read_directions`."""
+    write_arrays(path, directions, compress=True)

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.ageing.ageing import Ageing
+from paddle_sam.ageing.evaluation_options import AgeingEvaluationOptions
 from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
+from paddle_sam.ageing.masks import face_mask
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.options import AgeingEvaluationOptions, parse_ages
-from paddle_sam.ageing.photos import Photo, Summary, face_mask
+from paddle_sam.ageing.options import parse_ages
+from paddle_sam.ageing.photos import Photo
 from paddle_sam.ageing.report_page import write_page
+from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.files import sha256, write_json
 from paddle_sam.core.images import save_image
 from paddle_sam.core.store import claim_folder
@@ -50,8 +52,7 @@ def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
     folder = Path(config.exp_dir)
     evaluation = AgeingEvaluation(config)
     claim_folder(folder, evaluation.facts, "--exp_dir", "results")
-    photos = Summary()
-    faces = evaluation.measure_all(photos, folder / "faces")
+    faces = evaluation.measure_all(folder / "faces")
     if not faces:
         raise ImageError(f"{config.data_path}: found no face to evaluate on")
     records = [
@@ -62,7 +63,7 @@ def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
         "settings": dataclasses.asdict(config),
         "made_from": evaluation.facts,
         **summarise(records),
-        "failed": photos.failures,
+        "failed": evaluation.run.summary.failures,
     }
     write_json(folder / "report.json", report | {"faces": list(map(dataclasses.asdict, records))})
     write_page(folder / "report.html", report, records, strips)
@@ -80,7 +81,8 @@ class AgeingEvaluation:
     def __init__(self, config: AgeingEvaluationOptions):
         self.config = config
         self.targets = parse_ages(config.target_age)
-        self.ageing = Ageing(config)
+        self.run = AgeingRun(config)
+        self.ageing = self.run.ageing
         files = (config.checkpoint_path, config.age_regressor_path, config.identity_path)
         self._measures = Measures.from_files(self.ageing.pipeline.crop, *files, config.device)
         self._lpips = load_lpips(config.lpips_path)
@@ -96,11 +98,10 @@ class AgeingEvaluation:
             **{name: sha256(locate(path)) for name, path in files.items() if path},
         }
 
-    def measure_all(self, summary: Summary, folder: Path) -> list[tuple[str, Path]]:
+    def measure_all(self, folder: Path) -> list[tuple[str, Path]]:
         """Measure the faces of all photographs, except those measured before.
 
         Args:
-            summary: counts the photographs and holds the reasons of failures.
             folder: where the results are kept.
 
         Returns:
@@ -112,7 +113,7 @@ class AgeingEvaluation:
 
         def unmeasured() -> Iterator[Photo]:
             """Yield each face to be measured as a photograph of its own."""
-            for photo in self.ageing.photos(summary):
+            for photo in self.run.photos():
                 names = photo.face_names()
                 for number, face in enumerate(photo.faces):
                     codes = None if photo.codes is None else photo.codes[number : number + 1]
@@ -127,7 +128,7 @@ class AgeingEvaluation:
         return named
 
     def _file(self, face: Photo, folder: Path) -> Path:
-        mask = face_mask(face, face.faces[0]) if self.config.refine else None
+        mask = face_mask(face.pixels, face.faces[0], face.path) if self.config.refine else None
         return folder / f"{face_key(face.faces[0].image, face.codes, mask)}.json"
 
     def _is_done(self, file: Path) -> bool:

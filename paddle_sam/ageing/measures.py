@@ -10,7 +10,6 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.ageing.losses import cosine, face_region
-from paddle_sam.ageing.pipeline import embedded_age_regressor, measure_ages
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
@@ -92,6 +91,17 @@ class Measures:
             if self._lpips is not None:
                 found["lpips"] = self._lpips(after, before.expand_as(after)).numpy()
         return found
+
+
+def measure_ages(regressor: AgeRegressor, images: np.ndarray) -> np.ndarray:
+    """Return the apparent ages [N] in years of uint8 images [N, H, W, 3]."""
+    with paddle.no_grad():
+        return regressor.age(paddle.to_tensor(to_network(images))).numpy()
+
+
+def embedded_age_regressor(device: str = "auto") -> AgeRegressor:
+    """Load the age regressor that belongs to the embedded default, and to its crop."""
+    return load(find_weight("age_mini"), device=device)
 
 
 @paddle.no_grad()

@@ -10,16 +10,17 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.editing_options import (
+from paddle_sam.ageing.edits import mix
+from paddle_sam.ageing.options import (
     MixingOptions,
     ReferenceOptions,
     StyleMixingOptions,
+    parse_ages,
     parse_latent_mask,
 )
-from paddle_sam.ageing.edits import mix
-from paddle_sam.ageing.options import parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.images import to_network
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
 from paddle_sam.errors import ConfigError
@@ -50,51 +51,52 @@ class Mixed:
     images: np.ndarray
 
 
-def style_mixing(config: StyleMixingOptions) -> Summary:
+def style_mixing(options: StyleMixingOptions) -> Summary:
     """`exp_dir/style_mixing/NAME`: random faces on top, below them a row for each age."""
-    ageing = Ageing(config)
-    pipeline = ageing.pipeline
-    codes = random_codes(pipeline, config.n_outputs_to_generate, config.seed, config.truncation)
+    run = AgeingRun(options)
+    ageing, pipeline = run.ageing, run.ageing.pipeline
+    codes = random_codes(pipeline, options.n_outputs_to_generate, options.seed, options.truncation)
     tiles = pipeline.pictures(codes, ageing.batch_size)
-    donors = Donors(tiles, lambda age: codes, config.keep_age)
-    root = results_folder(config) / "style_mixing"
+    donors = Donors(tiles, lambda age: codes, options.keep_age)
+    root = results_folder(options) / "style_mixing"
 
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
-        rows = [sheet_row(config, pipeline, crop, donors.tiles, "input")]
-        rows += [row_of(config, pipeline, one) for one in mixed]
+        rows = [sheet_row(options, pipeline, crop, donors.tiles, "input")]
+        rows += [row_of(options, pipeline, one) for one in mixed]
         save_sheet(root / name, stack(rows))
 
-    return mix_photos(config, ageing, donors, write)
+    return mix_photos(options, run, donors, write)
 
 
-def reference_guided(config: ReferenceOptions) -> Summary:
+def reference_guided(options: ReferenceOptions) -> Summary:
     """`exp_dir/reference_guided/AGE/NAME`: references on top, below them the results."""
-    paths = read_paths(config.ref_images_paths_file)
-    ageing = Ageing(config)
-    donors = references(ageing, paths)
-    root = results_folder(config) / "reference_guided"
+    paths = read_paths(options.ref_images_paths_file)
+    run = AgeingRun(options)
+    ageing = run.ageing
+    donors = references(options, ageing, paths)
+    root = results_folder(options) / "reference_guided"
 
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
-        top = sheet_row(config, ageing.pipeline, crop, donors.tiles, "input")
+        top = sheet_row(options, ageing.pipeline, crop, donors.tiles, "input")
         for one in mixed:
-            sheet = stack([top, row_of(config, ageing.pipeline, one)])
+            sheet = stack([top, row_of(options, ageing.pipeline, one)])
             save_sheet(root / f"{one.age:g}" / name, sheet)
 
-    return mix_photos(config, ageing, donors, write)
+    return mix_photos(options, run, donors, write)
 
 
 def mix_photos(
-    config: MixingOptions,
-    ageing: Ageing,
+    options: MixingOptions,
+    run: AgeingRun,
     donors: Donors,
     write: Callable[[Path, np.ndarray, list[Mixed]], None],
 ) -> Summary:
     """Mix every face with every donor at every age, and hand name, crop and results to `write`."""
-    ages = parse_ages(config.target_age)
-    latent_mask = parse_latent_mask(config.latent_mask, ageing.pipeline.n_codes)
+    ages = parse_ages(options.target_age)
+    ageing = run.ageing
+    latent_mask = parse_latent_mask(options.latent_mask, ageing.pipeline.n_codes)
     injected = [donors.codes(age) for age in ages]
-    summary = Summary()
-    for photo in ageing.photos(summary):
+    for photo in run.photos():
         inverted = ageing.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
             image = paddle.to_tensor(to_network(crop))
@@ -104,12 +106,12 @@ def mix_photos(
                 aged = ageing.codes(image, start, age)
                 if donors.age_with_face:
                     donated = donated + (aged - start)
-                blend = mix(latent_mask, donated, config.mix_alpha)
+                blend = mix(latent_mask, donated, options.mix_alpha)
                 codes = paddle.concat([aged, blend(aged.expand_as(donated), start)])
                 images = ageing.pipeline.pictures(codes, ageing.batch_size)
                 mixed.append(Mixed(age, images[0], images[1:]))
             write(name, crop, mixed)
-    return summary
+    return run.summary
 
 
 def random_codes(pipeline: AgePipeline, count: int, seed: int, truncation: float) -> paddle.Tensor:
@@ -121,11 +123,10 @@ def random_codes(pipeline: AgePipeline, count: int, seed: int, truncation: float
         return network.latent_avg + truncation * (w - network.latent_avg)
 
 
-def references(ageing: Ageing, paths: list[Path]) -> Donors:
+def references(options: ReferenceOptions, ageing: Ageing, paths: list[Path]) -> Donors:
     """The faces of the images at `paths`, aged like the faces they are mixed with."""
-    config = ageing.config
-    align = not config.no_align
-    choice = "best" if config.face == "all" else config.face
+    align = not options.no_align
+    choice = "best" if options.face == "all" else options.face
     faces = [ageing.pipeline.faces(path, choice, align)[0].image for path in paths]
     images = paddle.to_tensor(to_network(faces))
     inverted = ageing.pipeline.invert(images, ageing.batch_size)
@@ -155,17 +156,17 @@ def read_paths(file: str) -> list[Path]:
 
 
 def sheet_row(
-    config: MixingOptions,
+    options: MixingOptions,
     pipeline: AgePipeline,
     first: np.ndarray,
     others: np.ndarray,
     caption: str,
 ) -> np.ndarray:
     """One row of a sheet, the first image captioned."""
-    tile = config.tile_size or max(pipeline.output_size, SMALLEST_TILE)
+    tile = options.tile_size or max(pipeline.output_size, SMALLEST_TILE)
     return strip([first, *others], tile, [caption, *[""] * len(others)])
 
 
-def row_of(config: MixingOptions, pipeline: AgePipeline, mixed: Mixed) -> np.ndarray:
+def row_of(options: MixingOptions, pipeline: AgePipeline, mixed: Mixed) -> np.ndarray:
     """The row of one age."""
-    return sheet_row(config, pipeline, mixed.aged, mixed.images, f"{mixed.age:g}")
+    return sheet_row(options, pipeline, mixed.aged, mixed.images, f"{mixed.age:g}")

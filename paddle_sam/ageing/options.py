@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
+from typing import ClassVar
 
-from paddle_sam.errors import ConfigError
-from paddle_sam.metrics.options import LPIPS
-from paddle_sam.options import Options, device_option, engine_option, option, tile_size_option
-
-_IDENTITY = "face recognition weights that judge the crop's face region, such as IR-SE50"
-_ALIGNED_IDENTITY = (
-    "face recognition weights that judge faces aligned by five points, such as CurricularFace"
+from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.options import (
+    Options,
+    device_option,
+    engine_option,
+    option,
+    parse_codes,
+    parse_formats,
+    parse_numbers,
+    tile_size_option,
 )
+
+# Codes of the published example, which carry hair and skin colour, and how many its model has.
+PUBLISHED_LATENT_MASK = (8, 9)
+PUBLISHED_CODES = 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +31,7 @@ class PhotoOptions(Options):
     data_path: str = option("", "photograph, or folder of them (default: a portrait to try it on)")
     checkpoint_path: str = option("", "SAM weight file (default: the small embedded model)")
     exp_dir: str = option("", "folder for the results (default: results; examples without data)")
-    n_images: int = option(0, "use only the first so many images; 0 for all", minimum=0)
+    n_images: int = option(0, "use only the first N images; 0 for all", minimum=0)
     test_batch_size: int = option(
         0, "images rendered together; 0 for as many as memory allows", minimum=0
     )
@@ -34,6 +43,20 @@ class PhotoOptions(Options):
     )
     no_align: bool = option(False, "the images are aligned crops already")
     device: str = device_option()
+
+    FILES: ClassVar[tuple[str, ...]] = ("checkpoint_path",)  # options that name a file
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the user named something to work on."""
+        return bool(self.data_path)
+
+    def check_files(self) -> None:
+        """Raise `CheckpointError` if an option names a file that does not exist."""
+        for name in self.FILES:
+            path = getattr(self, name)
+            if path and not Path(path).is_file():
+                raise CheckpointError(f"--{name}: {path}: there is no such file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +76,26 @@ class AgeingOptions(PhotoOptions):
     edit: str = option("", "directions to move along and how far: smile=2,sefa0=-1")
     directions: str = option("", ".npz file of named directions (sefa0, sefa1, ... need none)")
     edit_level: str = option("", "codes that directions change, such as 0-3 (default: all)")
+
+    FILES = (*PhotoOptions.FILES, "directions")
+
+    @property
+    def has_input(self) -> bool:
+        return bool(self.data_path or self.latent)
+
+    @property
+    def needs_layers(self) -> bool:
+        """Whether an option needs the network itself, not its exported form.
+
+        Refining follows gradients, and directions are found in the weights.
+        """
+        return bool(self.refine or self.edit or self.directions)
+
+    @property
+    def needs_inversion(self) -> str:
+        """An option that needs the face's own code, at no age; empty without one."""
+        used = {"strength": self.strength != 1, "refine": self.refine, "latent": self.latent}
+        return next((name for name, given in used.items() if given), "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +120,19 @@ class InferenceOptions(AgeingOptions):
     age_regressor_path: str = option(
         "", "age regressor weights (default: the embedded one, for the embedded model)"
     )
+
+    FILES = (*AgeingOptions.FILES, "identity_path", "age_regressor_path")
+
+    def check(self):
+        if self.paste_back and self.latent and not self.data_path:
+            raise ConfigError(
+                "--paste_back: needs the photograph; give --data_path beside --latent"
+            )
+
+    @property
+    def measured(self) -> bool:
+        """Whether an option asks for measures of the results."""
+        return bool(self.report or self.identity_path or self.age_regressor_path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,36 +161,140 @@ class ExportOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class AgeingEvaluationOptions(AgeingOptions):
-    """How well faces are aged: age errors, identity, reconstruction; JSON and an HTML report."""
+class AnimationOptions(AgeingOptions):
+    """Options of `scripts/animate.py`."""
 
-    exp_dir: str = option("log/ageing", "folder for the results; resumes what it finds there")
-    target_age: str = option("0-100:10", "ages in years, also as ranges: 0-100:10 or 20,40-60")
-    age_regressor_path: str = option(
-        "", "age regressor weights (default: the embedded one, for the embedded model)"
+    target_age: str = option("0-100:10", "ages to pass through; codes between are interpolated")
+    back: bool = option(True, "return to the first age, so that the video can loop")
+    fps: int = option(25, "frames per second", minimum=1)
+    duration: float = option(6.0, "seconds, the way back included", minimum=0.1)
+    formats: str = option("mp4", "kinds of files to write: mp4, gif, webp")
+    labels: bool = option(True, "write the age below the face")
+    couple_outputs: bool = option(False, "show the input beside the face")
+    frame_size: int = option(
+        0, "side of the face in the video; 0 for the model's own, but at least 256", minimum=0
     )
-    identity_path: str = option("", _IDENTITY)
-    aligned_identity_path: str = option("", _ALIGNED_IDENTITY)
-    lpips_path: str = option(LPIPS, "LPIPS weights")
-    no_pictures: bool = option(False, "a report without pictures, for faces that are private")
+
+    @property
+    def suffixes(self) -> list[str]:
+        """File suffixes of `formats`, each once.
+
+        Raises:
+            ConfigError: one is unknown.
+        """
+        return parse_formats(self.formats)
 
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructionOptions(PhotoOptions):
-    """How well SAM or pSp gives faces back: L2, LPIPS, SSIM and identity, as JSON."""
+class MixingOptions(AgeingOptions):
+    """What both style mixing commands need."""
 
-    exp_dir: str = option("log/reconstruction", "folder for the results")
-    identity_path: str = option("", _IDENTITY)
-    aligned_identity_path: str = option("", _ALIGNED_IDENTITY)
-    lpips_path: str = option(LPIPS, "LPIPS weights")
+    target_age: str = option("20,50,80", "ages in years, also as ranges: 0-100:10 or 20,40-60")
+    latent_mask: str = option(
+        "",
+        "codes to take from the other face: 8,9 or 5-9 (default: the published 8,9 of 18; of fewer"
+        " the finer half)",
+    )
+    mix_alpha: float = option(1.0, "share of the other face in these codes", minimum=0)
+    tile_size: int = tile_size_option()
 
     def check(self):
-        if self.test_batch_size:
-            raise ConfigError("--test_batch_size: faces are inverted one at a time")
+        parse_ages(self.target_age)
 
 
-def parse_ages(text: str) -> list[float]:
-    """Ages of `--target_age`, each once, in the order given.
+@dataclasses.dataclass(frozen=True)
+class StyleMixingOptions(MixingOptions):
+    """Options of `scripts/style_mixing.py`."""
+
+    n_outputs_to_generate: int = option(5, "random faces to mix each input with", minimum=1)
+    seed: int = option(0, "seed of the random faces", minimum=0)
+    truncation: float = option(
+        0.7, "how far random faces may be from the average: 1 as published, less is tamer"
+    )
+    keep_age: bool = option(
+        True, "add what ageing changes to the codes mixed in, which have no age (not published)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceOptions(MixingOptions):
+    """Options of `scripts/reference_guided_inference.py`."""
+
+    ref_images_paths_file: str = option("", "text file that names a reference image on each line")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectOptions(PhotoOptions):
+    """Options of `scripts/project.py`."""
+
+    checkpoint_path: str = option(
+        "", "SAM, pSp or StyleGAN2 weight file (default: the small embedded model)"
+    )
+    start: str = option(
+        "encoder", "start from the encoder's code or the mean latent", choices=("encoder", "mean")
+    )
+    space: str = option("w+", "a code for each level, or one for all", choices=("w+", "w"))
+    latent_level: str = option("", "codes that may change, such as 0-9 (default: all)")
+    step: int = option(100, "steps of the optimisation", minimum=1)
+    start_lr: float = option(0.1, "learning rate of the first step", above=0)
+    final_lr: float = option(0.025, "learning rate at the end, reached geometrically", above=0)
+    lpips: str = option("vgg", "network of the perceptual distance", choices=("vgg", "alex"))
+    lpips_path: str = option("", "its weights (default: lpips_vgg or lpips_alex)")
+    mse_weight: float = option(1.0, "factor of the squared error beside LPIPS", minimum=0)
+    noise_regularize: float = option(
+        0.0,
+        "optimise the noise maps too, kept noise by this factor (1e5); the image shows them,"
+        " ageing by --latent does not",
+        minimum=0,
+    )
+    save_mp4: bool = option(True, "write the optimisation as a video")
+    fps: int = option(20, "frames per second of the video", minimum=1)
+
+    FILES = (*PhotoOptions.FILES, "lpips_path")
+
+
+@dataclasses.dataclass(frozen=True)
+class EditOptions(AgeingOptions):
+    """Options of `scripts/edit.py`."""
+
+    explore: str = option("sefa0-4", "directions to show, by name; sefa0-4 is a range")
+    amounts: str = option("-3,-1.5,0,1.5,3", "how far to move along each, in units of W")
+    target_age: str = option("", "also age the face, to these ages (default: as it is)")
+    save_directions: str = option("", "write the directions shown to this .npz file")
+    tile_size: int = tile_size_option()
+
+    needs_layers = True
+
+    @property
+    def needs_inversion(self) -> str:
+        return super().needs_inversion or ("" if self.target_age else "explore")
+
+    @property
+    def names(self) -> list[str]:
+        """The directions of `explore`, ranges spelled out.
+
+        >>> EditOptions(explore="smile,sefa2-4").names
+        ['smile', 'sefa2', 'sefa3', 'sefa4']
+        """
+        names = []
+        for part in filter(None, (part.strip() for part in self.explore.split(","))):
+            if found := re.fullmatch(r"sefa(\d+)-(\d+)", part):
+                numbers = range(int(found[1]), int(found[2]) + 1)
+                names += [f"sefa{k}" for k in numbers[:10_000]]  # more than any model has
+            else:
+                names.append(part)
+        if not names:
+            raise ConfigError(f"--explore: expected names of directions, found {self.explore!r}")
+        return names
+
+    @property
+    def steps(self) -> list[float]:
+        """The numbers of `amounts`; raises `ConfigError` if one is not a number."""
+        return parse_numbers(self.amounts, "--amounts")
+
+
+def parse_ages(text: str, name: str = "--target_age") -> list[float]:
+    """Ages that the option `name` lists, each once, in the order given.
 
     >>> parse_ages("0,10,50-70:10,65-67")
     [0.0, 10.0, 50.0, 60.0, 70.0, 65.0, 66.0, 67.0]
@@ -147,7 +307,7 @@ def parse_ages(text: str) -> list[float]:
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(?:-(\d+)(?::(\d+))?)?\s*", part)
         if found is None:
             raise ConfigError(
-                f"--target_age: expected ages such as 0,30,60 or ranges such as 0-100:10, found"
+                f"{name}: expected ages such as 0,30,60 or ranges such as 0-100:10, found"
                 f" {part.strip()!r}"
             )
         first, last, step = found.groups()
@@ -155,12 +315,29 @@ def parse_ages(text: str) -> list[float]:
             ages.append(float(first))
         elif "." in first or int(step or 1) == 0 or int(last) < int(first):
             raise ConfigError(
-                f"--target_age: expected a range FROM-TO or FROM-TO:STEP of whole, rising years,"
+                f"{name}: expected a range FROM-TO or FROM-TO:STEP of whole, rising years,"
                 f" found {part.strip()!r}"
             )
         else:
             years = range(int(first), int(last) + 1, int(step or 1))
             ages += map(float, years[:102])  # more would hold one beyond 100 anyway
     if wrong := [age for age in ages if age > 100]:
-        raise ConfigError(f"--target_age: expected ages from 0 to 100, found {wrong[0]:g}")
+        raise ConfigError(f"{name}: expected ages from 0 to 100, found {wrong[0]:g}")
     return list(dict.fromkeys(ages))
+
+
+def parse_latent_mask(text: str, codes: int) -> list[int]:
+    """Numbers of `--latent_mask` for a model with `codes` W+ codes.
+
+    >>> parse_latent_mask("", 18)
+    [8, 9]
+    >>> parse_latent_mask("", 10)
+    [5, 6, 7, 8, 9]
+
+    Raises:
+        ConfigError: see `parse_codes`.
+    """
+    if text:
+        return parse_codes(text, codes, "--latent_mask")
+    published = codes == PUBLISHED_CODES
+    return list(PUBLISHED_LATENT_MASK) if published else list(range(codes // 2, codes))

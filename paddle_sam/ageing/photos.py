@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -13,73 +14,77 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from paddle_sam.ageing.masks import is_mask
 from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
-from paddle_sam.core.images import IMAGE_SUFFIXES, WRITABLE_SUFFIXES, list_images, read_image
-from paddle_sam.errors import CheckpointError, ImageError
+from paddle_sam.core.images import WRITABLE_SUFFIXES, list_images, read_image, result_names
+from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace
-from paddle_sam.faces.cutter import FaceCutter, Image
-from paddle_sam.faces.paste import cut_plane
+from paddle_sam.faces.cutter import FaceCutter
 
-Result = TypeVar("Result")
-Inputs = list[tuple[Path, Image]]
+PORTRAIT = "astronaut"
+RESULTS = (
+    r"(inference_\w+|animations|style_mixing|reference_guided|projection|directions)/"
+    r"|contact_sheet_\d+\.jpg$"
+)
 
-PORTRAIT = "astronaut.png"
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """One thing to age.
+
+    name: relative path of its results, without suffix. source: a photograph's file or pixels.
+    suffix: of results that are images.
+    """
+
+    name: Path
+    source: Path | np.ndarray
+    suffix: str = ".png"
+
+    @property
+    def path(self) -> Path | None:
+        return self.source if isinstance(self.source, Path) else None
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
     """An input and the faces found in it.
 
-    name: relative path for its results. pixels: uint8 [H, W, 3]. path: its file, if it is one.
-    codes: float32 [F, L, D], what the faces are known to be inverted to, or None. taken: the names
-    of all inputs of the run, which the results of further faces must not have.
+    pixels: uint8 [H, W, 3]. codes: float32 [F, L, D], what the faces are known to be inverted to,
+    or None.
     """
 
-    name: Path
+    input: Input
     pixels: np.ndarray
     faces: list[AlignedFace]
-    path: Path | None = None
     codes: np.ndarray | None = None
-    taken: frozenset[Path] = frozenset()
+
+    @property
+    def path(self) -> Path | None:
+        """The photograph's file, if it is one."""
+        return self.input.path
 
     @property
     def crops(self) -> np.ndarray:
         """The faces' crops, uint8 [F, S, S, 3]."""
         return np.stack([face.image for face in self.faces])
 
-    def face_names(self) -> list[Path]:
-        """A name for each face's results: the second gets `_face2`, and so on."""
-        stem, suffix = self.name.stem, self.name.suffix
-        names = [self.name]
-        for number in range(2, len(self.faces) + 1):
-            name = self.name.with_name(f"{stem}_face{number}{suffix}")
-            while name in self.taken:  # a photograph is called like that
-                name = name.with_name(f"{name.stem}_{suffix}")
-            names.append(name)
-        return names
+    def face_suffixes(self) -> list[str]:
+        """What tells the results of its faces apart: ``, `_face2`, `_face3`, ..."""
+        return [f"_face{number}" if number > 1 else "" for number, _ in enumerate(self.faces, 1)]
+
+    def face_names(self, suffix: str = "") -> list[Path]:
+        """Paths of each face's results: `a.jpg`, the second `a_face2.jpg`, or with `suffix`."""
+        name, suffix = self.input.name, suffix or self.input.suffix
+        return [name.with_name(f"{name.name}{face}{suffix}") for face in self.face_suffixes()]
 
 
-class OtherFormat:
-    """Names results whose format is not the photograph's: `a.jpg` and `a.png` stay apart.
+@dataclass(frozen=True)
+class Failure:
+    """An input that cannot be used, and why."""
 
-    >>> name = OtherFormat()
-    >>> [str(name(Path(photo), ".mp4")) for photo in ("a.jpg", "a.png", "b.png")]
-    ['a.mp4', 'a.png.mp4', 'b.mp4']
-    """
-
-    def __init__(self):
-        self._taken: set[Path] = set()
-
-    def __call__(self, name: Path, suffix: str) -> Path:
-        """The name of the result of this suffix for the photograph or face `name`."""
-        path = name.with_suffix(suffix)
-        if path in self._taken:
-            path = name.with_name(f"{name.name}{suffix}")
-        while path in self._taken:
-            path = path.with_name(f"{path.stem}_{suffix}")
-        self._taken.add(path)
-        return path
+    name: str
+    reason: str
 
 
 @dataclass
@@ -94,102 +99,99 @@ class Summary:
         return exit_status(self.faces, len(self.failures))
 
 
+Found = TypeVar("Found")
+
+
 def read_photos(
-    config: PhotoOptions,
-    inputs: Inputs,
+    options: PhotoOptions,
+    inputs: Iterable[Input],
     cut_faces: FaceCutter,
-    summary: Summary,
-    prepare: Callable[[Photo], Result] = lambda photo: photo,
-) -> Iterator[Result]:
-    """Give the inputs that can be used, in order; `summary` counts them, and why others failed.
+    prepare: Callable[[Photo], Photo] = lambda photo: photo,
+) -> Iterator[Photo | Failure]:
+    """Read inputs and find their faces, in threads, a few inputs ahead of the caller.
 
-    `inputs` are those of `find_inputs`, which is called before weights are read, so that a mistyped
-    path is noticed at once. What is given is what `prepare` makes of them; an `ImageError` of it
-    is the input's failure.
+    Args:
+        options: which faces to cut out, and the number of threads.
+        inputs: those of `find_inputs`, which is called before weights are read, so that a
+            mistyped path is noticed at once.
+        cut_faces: finds faces.
+        prepare: changes each photograph, in the thread; an `ImageError` of it is a failure.
 
-    Reading and aligning happen in threads, a few inputs ahead of the caller; `with_progress` shows
-    how far its results are.
+    Yields:
+        of each input, in order, the photograph or why it cannot be used.
     """
-    for name, future in _read_ahead(inputs, cut_faces, config, prepare):
+
+    def read(one: Input) -> Photo | Failure:
         try:
-            photo, prepared = future.result()
-        except (ImageError, MemoryError, RuntimeError) as error:  # the last is dlib's
-            reason = str(error) if isinstance(error, ImageError) else f"{name}: {error!r}"
-            summary.failures[str(name)] = reason
-            tqdm.write(f"skipped: {reason}", file=sys.stderr)
-        else:
-            summary.faces += len(photo.faces)
-            yield prepared
+            pixels = read_image(one.source) if one.path else one.source
+            source = str(one.path or one.name)
+            faces = cut_faces(pixels, options.face, not options.no_align, source)
+            return prepare(Photo(one, pixels, faces))
+        except FaceNotFoundError as error:
+            advice = "If it is an aligned crop already, give --no_align."
+            return Failure(str(one.name), f"{error} {advice}")
+        except ImageError as error:
+            return Failure(str(one.name), str(error))
+        except (MemoryError, RuntimeError) as error:  # the latter is dlib's
+            return Failure(str(one.name), f"{one.path or one.name}: {error!r}")
+
+    with ThreadPoolExecutor(max(options.test_workers, 1)) as pool:
+        waiting = deque()
+        for one in inputs:
+            waiting.append(pool.submit(read, one))
+            if len(waiting) > 2 * options.test_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def with_progress(
-    results: Iterable[Result], summary: Summary, inputs: int, folder: Path
-) -> Iterator[Result]:
-    """Pass on the results of the inputs that could be used, each when it is asked for.
+def counted(
+    results: Iterable[Found | Failure], summary: Summary, inputs: int, folder: Path
+) -> Iterator[Found]:
+    """Pass on what is not a `Failure`, show how far the inputs are, and sum up after the last.
 
-    A progress bar counts the inputs that are done or failed. After the last the summary is
-    printed, of a folder with the reasons once more.
+    Args:
+        results: of each input something with `faces`, or why it failed.
+        summary: counts them.
+        inputs: how many there are.
+        folder: where the results are, for the summary.
     """
     with tqdm(total=inputs, unit="photo", disable=inputs == 1) as progress:
-        for done, result in enumerate(results, start=1):
-            yield result
-            progress.update(done + len(summary.failures) - progress.n)
-        progress.update(inputs - progress.n)
-    report(summary, inputs, folder)
+        for result in results:
+            if isinstance(result, Failure):
+                summary.failures[result.name] = result.reason
+                tqdm.write(f"skipped: {result.reason}", file=sys.stderr)
+            else:
+                summary.faces += len(result.faces)
+                yield result
+            progress.update()
+    done = inputs - len(summary.failures)
+    print(f"{done} of {inputs} photographs, faces: {summary.faces}, results: {folder}")
+    if inputs > 1:
+        for reason in summary.failures.values():
+            print(f"failed: {reason}", file=sys.stderr)
 
 
-def _read_ahead(
-    inputs: Inputs,
-    cut_faces: FaceCutter,
-    config: PhotoOptions,
-    prepare: Callable[[Photo], Result],
-) -> Iterator[tuple[Path, Future]]:
-    taken = frozenset(name for name, _ in inputs)
-
-    def read(name: Path, image: Image) -> tuple[Photo, Result]:
-        path = None if isinstance(image, np.ndarray) else Path(image)
-        pixels = image if path is None else read_image(path)
-        source = "" if path is None else str(path)
-        faces = cut_faces(pixels, config.face, not config.no_align, source)
-        photo = Photo(name, pixels, faces, path, taken=taken)
-        return photo, prepare(photo)
-
-    with ThreadPoolExecutor(max(config.test_workers, 1)) as pool:
-        waiting = []
-        for name, image in inputs:
-            waiting.append((name, pool.submit(read, name, image)))
-            if len(waiting) > 2 * config.test_workers:
-                yield waiting.pop(0)
-        yield from waiting
-
-
-def find_inputs(config: PhotoOptions) -> Inputs:
-    """Relative path for each input's result, and the input.
+def find_inputs(options: PhotoOptions) -> list[Input]:
+    """Find the photographs of `--data_path`; without it, there is a portrait to try.
 
     Raises:
-        ImageError: there is no photograph at `--data_path`.
+        ImageError: there is no photograph.
     """
-    if not config.data_path:
-        return [(Path(PORTRAIT), portrait())]
-    paths = list_images(config.data_path)
-    paths = [path for path in paths if len(paths) == 1 or not _is_mask(path)]
-    root = Path(config.data_path)
+    if not options.data_path:
+        return [Input(Path(PORTRAIT), portrait())]
+    root, paths = Path(options.data_path), list_images(options.data_path)
     if root.is_dir():
-        paths = _without_results(paths, root, results_folder(config).resolve())
+        paths = [path for path in paths if not is_mask(path)]
+        paths = _without_results(paths, root, results_folder(options).resolve())
         if not paths:
             raise ImageError(f"{root}: found nothing but results of earlier runs in this folder")
     else:
         root = root.parent
-    paths = paths[: config.n_images or None]
-    return list(zip(_result_names([path.relative_to(root) for path in paths]), paths, strict=True))
-
-
-def check_present(config: PhotoOptions, *options: str) -> None:
-    """Raise `CheckpointError` where one of the options, of those it has, names no file."""
-    for name in options:
-        path = getattr(config, name, "")
-        if path and not Path(path).is_file():
-            raise CheckpointError(f"--{name}: {path}: there is no such file")
+    names = result_names([path.relative_to(root) for path in paths])
+    suffixes = [path.suffix for path in paths]
+    suffixes = [one if one.lower() in WRITABLE_SUFFIXES else ".png" for one in suffixes]
+    return list(map(Input, names, paths, suffixes))[: options.n_images or None]
 
 
 def _without_results(paths: list[Path], root: Path, results: Path) -> list[Path]:
@@ -198,52 +200,7 @@ def _without_results(paths: list[Path], root: Path, results: Path) -> list[Path]
         return [path for path in paths if results not in path.resolve().parents]
     if root.resolve() != results:
         return paths
-    written = re.compile(
-        r"(inference_\w+|animations|style_mixing|reference_guided|projection|directions)/"
-        r"|contact_sheet_\d+\.jpg$"
-    )
-    return [path for path in paths if not written.match(path.relative_to(root).as_posix())]
-
-
-def mask_of(path: Path) -> Path | None:
-    """The mask that belongs to an image, `NAME.mask.EXT` beside `NAME.EXT`, if there is one."""
-    for suffix in (path.suffix, *IMAGE_SUFFIXES):
-        if (mask := path.with_name(f"{path.stem}.mask{suffix}")).is_file():
-            return mask
-    return None
-
-
-def face_mask(photo: Photo, face: AlignedFace) -> np.ndarray:
-    """What of a face's crop counts: float32 [S, S] in [0, 1].
-
-    That is what it shows of the photograph, not what alignment continued it by; where a mask lies
-    beside the photograph, only what that leaves white.
-
-    Raises:
-        ImageError: the mask cannot be used.
-    """
-    plane = np.ones(photo.pixels.shape[:2], np.float32)
-    file = None if photo.path is None else mask_of(photo.path)
-    if file is not None:
-        pixels = read_image(file)
-        if pixels.shape != photo.pixels.shape:
-            raise ImageError(
-                f"{file}: the mask has {pixels.shape[1]} x {pixels.shape[0]} pixels, its photograph"
-                f" {photo.pixels.shape[1]} x {photo.pixels.shape[0]}; they have to be equal"
-            )
-        plane = pixels[..., 0] / np.float32(255)
-    mask = cut_plane(plane, face.quad, len(face.image))
-    if not mask.any():
-        raise ImageError(f"{file}: the mask leaves nothing of the face; white is what counts")
-    return mask
-
-
-def _is_mask(path: Path) -> bool:
-    if not path.stem.endswith(".mask"):
-        return False
-    name = path.stem.removesuffix(".mask")
-    suffixes = (path.suffix, *IMAGE_SUFFIXES)
-    return any(path.with_name(name + suffix).is_file() for suffix in suffixes)
+    return [path for path in paths if not re.match(RESULTS, path.relative_to(root).as_posix())]
 
 
 def portrait() -> np.ndarray:
@@ -253,36 +210,6 @@ def portrait() -> np.ndarray:
     return data.astronaut()
 
 
-def _result_names(paths: list[Path]) -> list[Path]:
-    """The paths, each once; with `.png` added where a format cannot be written.
-
-    >>> [str(path) for path in _result_names([Path("a.gif"), Path("a.gif.png")])]
-    ['a.gif_2.png', 'a.gif.png']
-    """
-    taken = {path for path in paths if path.suffix.lower() in WRITABLE_SUFFIXES}
-    names = []
-    for path in paths:
-        if path not in taken:
-            stem, number = path.name, 1
-            path = path.with_name(f"{stem}.png")
-            while path in taken:
-                number += 1
-                path = path.with_name(f"{stem}_{number}.png")
-            taken.add(path)
-        names.append(path)
-    return names
-
-
-def results_folder(config: PhotoOptions) -> Path:
+def results_folder(options: PhotoOptions) -> Path:
     """`--exp_dir`, or where results go without it."""
-    own = config.data_path or getattr(config, "latent", "")
-    return Path(config.exp_dir or ("results" if own else "examples"))
-
-
-def report(summary: Summary, inputs: int, root: Path) -> None:
-    """Print how many inputs gave results and, after a folder, once more why others did not."""
-    done = inputs - len(summary.failures)
-    print(f"{done} of {inputs} photographs, faces: {summary.faces}, results: {root}")
-    if inputs > 1:
-        for reason in summary.failures.values():
-            print(f"failed: {reason}", file=sys.stderr)
+    return Path(options.exp_dir or ("results" if options.has_input else "examples"))

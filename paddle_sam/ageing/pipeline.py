@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import paddle
 
 from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, ageing_network, check_can_age
-from paddle_sam.core.images import to_network, to_uint8
+from paddle_sam.ageing.options import parse_ages
+from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
+from paddle_sam.core.sheets import SMALLEST_TILE, strip
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.errors import ConfigError, ImageError, check_shape
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.faces.alignment import AlignedFace, CropSettings
-from paddle_sam.faces.cutter import FaceCutter, Image
-from paddle_sam.networks.age_regressor import AgeRegressor
-from paddle_sam.networks.load import load
+from paddle_sam.faces.cutter import FaceCutter
+from paddle_sam.faces.paste import paste_back
 from paddle_sam.networks.sam import SAM, add_age_plane
 
 EMBEDDED_NOTE = (
@@ -29,15 +31,64 @@ EMBEDDED_NOTE = (
 # Changes codes [N, L, D] of aged faces, given what they were inverted to, likewise [N, L, D];
 # see paddle_sam.ageing.edits.
 Edit = Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]
+Ages = float | str | Iterable[float]
+
+
+@dataclass(frozen=True, eq=False)
+class Aged:
+    """The faces of photographs at several ages: a sequence of arrays, one for each face.
+
+    images: of each face uint8 [A, R, R, 3]. ages: [A]. faces: the crops that were aged, and where
+    they lie. photo_of_face: for each face the number of its photograph, from 0. photos: those
+    photographs, uint8 [H, W, 3].
+    """
+
+    images: list[np.ndarray]
+    ages: list[float]
+    faces: list[AlignedFace]
+    photo_of_face: list[int]
+    photos: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, face: int) -> np.ndarray:
+        return self.images[face]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """uint8 [F, A, R, R, 3], where all images have one size."""
+        return np.array(self.images, dtype)
+
+    def strip(self, face: int = 0, size: int = 0, captions: bool = True) -> np.ndarray:
+        """Lay a face's crop and results side by side: uint8 [*, size * (A + 1), 3].
+
+        `size` is the side of each, by default that of the results, but at least 128.
+        """
+        images = self.images[face]
+        words = ["input", *[f"{age:g}" for age in self.ages]] if captions else None
+        tiles = [self.faces[face].image, *images]
+        return strip(tiles, size or max(images.shape[2], SMALLEST_TILE), words)
+
+    def paste(self, photo: int = 0, feather: float = 0.15) -> np.ndarray:
+        """Return a photograph with all its faces aged: uint8 [A, H, W, 3]. See `paste_back`."""
+        faces = [face for face, of in enumerate(self.photo_of_face) if of == photo]
+        quads = [self.faces[face].quad for face in faces]
+        pasted = [
+            paste_back(
+                self.photos[photo], [self.images[face][at] for face in faces], quads, feather
+            )
+            for at in range(len(self.ages))
+        ]
+        return np.stack(pasted)
 
 
 class AgePipeline:
     """Align faces, encode them once, render them at any ages.
 
     >>> pipeline = AgePipeline.from_checkpoint()                    # the embedded default
-    >>> strips = pipeline("photo.jpg", ages=[10, 40, 70])           # doctest: +SKIP
-    >>> strips.shape                                                # doctest: +SKIP
-    (1, 3, 64, 64, 3)
+    >>> aged = pipeline("photo.jpg", ages=[10, 40, 70])             # doctest: +SKIP
+    >>> aged[0].shape                                               # doctest: +SKIP
+    (3, 64, 64, 3)
 
     Args:
         network: a SAM network in eval mode, or its exported form.
@@ -61,7 +112,7 @@ class AgePipeline:
         For `device` and `engine` see `paddle_sam.ageing.engines.ageing_network`.
 
         Raises:
-            CheckpointError: the file is missing, damaged, foreign, or no SAM network.
+            CheckpointError: the file is missing, damaged, foreign, or not a SAM network.
             ConfigError: the device does not exist, or the engine asked for cannot run.
         """
         path = Path(path) if path else find_weight(EMBEDDED_DEFAULT)
@@ -85,45 +136,72 @@ class AgePipeline:
 
     def __call__(
         self,
-        images: Image | Sequence[Image],
-        ages: Iterable[float] = range(0, 101, 10),
+        photos: ImageLike | Iterable[ImageLike],
+        ages: Ages = range(0, 101, 10),
         face: str = "best",
         align: bool = True,
         resize_outputs: bool = False,
         batch_size: int = 4,
-    ) -> np.ndarray:
+    ) -> Aged:
         """Age the faces of one or several photographs.
 
         Args:
-            images: path or uint8 RGB array [H, W, 3], or a sequence of them.
-            ages: target ages in years, 0 to 100.
+            photos: a path, file content as bytes or stream, PIL image or array (see `as_image`),
+                or several of them. An array [N, H, W, 3] is N photographs.
+            ages: target ages in years, 0 to 100: one, several, or text such as "20,40-60:10".
             face: which faces of a photograph: `best` (the most confident), `largest` or `all`.
-            align: find and cut out the face; False where images are aligned crops already.
+            align: find and cut out the face; False where photographs are aligned crops already.
             resize_outputs: pool the results to the network's input size.
             batch_size: images rendered together.
 
-        Returns:
-            uint8 [F, A, S, S, 3]: every face of every image in order, at every age.
-
         Raises:
-            ImageError, FaceNotFoundError: an image cannot be used; the message names it.
+            ImageError, FaceNotFoundError: a photograph cannot be used; the message names it.
             ConfigError: an age or option cannot work.
         """
-        single = isinstance(images, (str, os.PathLike)) or (
-            isinstance(images, np.ndarray) and images.ndim == 3
-        )
-        crops = [
-            found.image
-            for image in ([images] if single else images)
-            for found in self.faces(image, face, align)
-        ]
-        if not crops:
-            raise ConfigError("images: expected at least one photograph, found none")
-        return self.age(np.stack(crops), ages, resize_outputs, batch_size)
+        ages = list_ages(ages)
+        pictures, faces, photo_of_face = [], [], []
+        for number, (name, photo) in enumerate(_named(photos)):
+            pictures.append(as_image(photo, name))
+            found = self.cut_faces(pictures[-1], face, align, name)
+            faces += found
+            photo_of_face += [number] * len(found)
+        if not faces:
+            raise ConfigError("photos: expected at least one photograph, found none")
+        crops = np.stack([one.image for one in faces])
+        images = self.age(crops, ages, resize_outputs, batch_size)
+        return Aged(list(images), ages, faces, photo_of_face, pictures)
 
-    def faces(self, image: Image, face: str = "best", align: bool = True) -> list[AlignedFace]:
-        """Crops of one photograph as this network expects them. See `__call__`."""
-        return self.cut_faces(image, face, align)
+    def iterate(
+        self,
+        photos: Iterable[ImageLike],
+        ages: Ages = range(0, 101, 10),
+        failed: Callable[[ImageLike, ImageError], None] | None = None,
+        **options,
+    ) -> Iterator[Aged]:
+        """Age any number of photographs one by one; only one is in memory at a time.
+
+        Args:
+            photos, ages: see `__call__`.
+            failed: called with each photograph that cannot be used and the reason; the others
+                are aged all the same. Without it the first such photograph raises.
+            options: further arguments of `__call__`.
+
+        Yields:
+            the result of each photograph, in order.
+        """
+        ages = list_ages(ages)
+        for name, photo in _named(photos):
+            try:
+                yield self([as_image(photo, name)], ages, **options)
+            except ImageError as error:
+                if failed is None:
+                    raise
+                failed(photo, error)
+
+    def faces(self, photo: ImageLike, face: str = "best", align: bool = True) -> list[AlignedFace]:
+        """Cut the faces out of one photograph as this network expects them. See `__call__`."""
+        ((name, photo),) = _named([photo])
+        return self.cut_faces(as_image(photo, name), face, align, name)
 
     def age(
         self,
@@ -134,16 +212,16 @@ class AgePipeline:
         inverted: paddle.Tensor | None = None,
         edit: Edit | None = None,
     ) -> np.ndarray:
-        """Aligned crops uint8 [F, S, S, 3] at every age: uint8 [F, A, R, R, 3]. See `__call__`.
+        """Age crops uint8 [F, S, S, 3] to every age: uint8 [F, A, R, R, 3]. See `__call__`.
 
         `ages` may also be [F, A], to give each face its own. `inverted` are the faces' codes
-        [F, L, D] where they are known already; `edit` changes the aged codes before they are
+        [F, L, D] if they are known already; `edit` changes the aged codes before they are
         rendered.
         """
         size = self.network.input_size
         check_shape("crops", crops, (None, size, size, 3))
         ages = np.asarray(list(ages), np.float32)
-        check_ages(ages.ravel())
+        list_ages(ages.ravel())
         ages = np.broadcast_to(ages, (len(crops), ages.shape[-1]))
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
@@ -200,26 +278,35 @@ class AgePipeline:
         return np.concatenate([to_uint8(self.decode(part).numpy()) for part in parts])
 
 
-def measure_ages(regressor: AgeRegressor, images: np.ndarray) -> np.ndarray:
-    """Apparent ages [N] in years of uint8 images [N, H, W, 3]."""
-    with paddle.no_grad():
-        return regressor.age(paddle.to_tensor(to_network(images))).numpy()
+def list_ages(ages: Ages) -> list[float]:
+    """Return ages, given as a number, several, or text (see `parse_ages`), as a list.
 
-
-def embedded_age_regressor(device: str = "auto") -> AgeRegressor:
-    """The age regressor that belongs to the embedded default, and to its crop."""
-    return load(find_weight("age_mini"), device=device)
-
-
-def check_ages(ages: Iterable[float]) -> list[float]:
-    """The ages as a list.
+    >>> list_ages(40), list_ages("20,50-70:10")
+    ([40.0], [20.0, 50.0, 60.0, 70.0])
 
     Raises:
-        ConfigError: there is none, or one is outside 0 to 100.
+        ConfigError: there is none, or one is not a number from 0 to 100.
     """
-    ages = list(ages)
+    if isinstance(ages, str):
+        return parse_ages(ages, "ages")
+    try:
+        ages = [float(age) for age in (ages if np.iterable(ages) else [ages])]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"ages: expected numbers of years, found {ages!r}") from error
     if not ages:
-        raise ConfigError("--target_age: expected at least one age, found none")
+        raise ConfigError("ages: expected at least one age, found none")
     if wrong := [age for age in ages if not 0 <= age <= 100]:
-        raise ConfigError(f"--target_age: expected ages from 0 to 100, found {wrong[0]:g}")
+        raise ConfigError(f"ages: expected 0 to 100 years, found {wrong[0]:g}")
     return ages
+
+
+def _named(photos: ImageLike | Iterable[ImageLike]) -> Iterator[tuple[str, ImageLike]]:
+    """Each photograph, and what messages call it: its path, or its number among several."""
+    single = isinstance(photos, str | bytes | bytearray | os.PathLike) or hasattr(photos, "read")
+    if single or not np.iterable(photos) or getattr(photos, "ndim", 4) < 4:
+        photos, name = [photos], "photo"
+    else:
+        name = "photos[{}]"
+    for number, photo in enumerate(photos):
+        path = isinstance(photo, str | os.PathLike)
+        yield str(photo) if path else name.format(number), photo

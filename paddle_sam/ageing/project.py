@@ -5,26 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.ageing.editing_options import ProjectOptions
 from paddle_sam.ageing.engines import stated_crop
 from paddle_sam.ageing.latents import Latent, save_latent
+from paddle_sam.ageing.masks import face_mask
+from paddle_sam.ageing.options import ProjectOptions
 from paddle_sam.ageing.photos import (
-    OtherFormat,
+    Failure,
     Photo,
     Summary,
-    check_present,
-    face_mask,
+    counted,
     find_inputs,
     read_photos,
     results_folder,
-    with_progress,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.ageing.projection import Best, ProjectionSettings, project
@@ -34,7 +32,7 @@ from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
 from paddle_sam.core.weight_file import read_file
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.faces.cutter import FaceCutter
 from paddle_sam.networks.load import network_from
@@ -63,49 +61,58 @@ class Inverter:
 class Target:
     """A face to project.
 
-    mask: float32 [S, S] in [0, 1], what of the crop counts. last: of its photograph's faces.
+    path: of its results, `.npz`. mask: float32 [S, S] in [0, 1], what of the crop counts.
     """
 
-    name: Path
+    path: Path
     crop: np.ndarray
     mask: np.ndarray
-    last: bool
 
 
-def project_photos(config: ProjectOptions) -> Summary:
+def project_photos(options: ProjectOptions) -> Summary:
     """Latent, final image and video of every face, under `exp_dir/projection/`."""
-    inputs = find_inputs(config)
-    check_present(config, "lpips_path")
-    inverter = load_inverter(config.checkpoint_path, config.device)
-    if config.start == "encoder" and inverter.encode is None:
+    inputs = find_inputs(options)
+    options.check_files()
+    inverter = load_inverter(options.checkpoint_path, options.device)
+    if options.start == "encoder" and inverter.encode is None:
         raise ConfigError(
-            f"--start: {config.checkpoint_path} holds no encoder to start from; use --start mean"
+            f"--start: {options.checkpoint_path} holds no encoder to start from; use --start mean"
         )
-    lpips = load_lpips(config.lpips_path or find_weight(f"lpips_{config.lpips}"))
+    lpips = load_lpips(options.lpips_path or find_weight(f"lpips_{options.lpips}"))
     codes = inverter.generator.n_codes
     settings = ProjectionSettings(
-        steps=config.step,
-        start_lr=config.start_lr,
-        final_lr=config.final_lr,
-        mse_weight=config.mse_weight,
-        levels=parse_codes(config.latent_level, codes, "--latent_level")
-        if config.latent_level
+        steps=options.step,
+        start_lr=options.start_lr,
+        final_lr=options.final_lr,
+        mse_weight=options.mse_weight,
+        levels=parse_codes(options.latent_level, codes, "--latent_level")
+        if options.latent_level
         else None,
-        in_w=config.space == "w",
-        noise_weight=config.noise_regularize,
+        in_w=options.space == "w",
+        noise_weight=options.noise_regularize,
     )
+    together = options.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)
+    folder = results_folder(options)
     summary = Summary()
-    photos = read_photos(config, inputs, FaceCutter(inverter.crop), summary, targets_of)
-    targets = (target for photo in photos for target in photo)
-    named = OtherFormat()
-    together = config.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)
 
-    def done_photos() -> Iterator[Target]:
-        while batch := list(islice(targets, together)):
-            project_batch(config, inverter, lpips, settings, batch, named)
-            yield from (target for target in batch if target.last)
+    def done() -> Iterator[Photo | Failure]:
+        """Each input when its faces are projected; faces of several are projected together."""
+        waiting, targets = [], []
+        for photo in read_photos(options, inputs, FaceCutter(inverter.crop)):
+            if isinstance(photo, Photo):
+                try:
+                    targets += targets_of(photo, folder / "projection")
+                except ImageError as error:
+                    photo = Failure(str(photo.input.name), str(error))
+            waiting.append(photo)
+            if len(targets) >= together:
+                project_all(options, inverter, lpips, settings, targets, together)
+                yield from waiting
+                waiting, targets = [], []
+        project_all(options, inverter, lpips, settings, targets, together)
+        yield from waiting
 
-    for _ in with_progress(done_photos(), summary, len(inputs), results_folder(config)):
+    for _ in counted(done(), summary, len(inputs), folder):
         pass
     return summary
 
@@ -139,52 +146,44 @@ def load_inverter(checkpoint_path: str, device: str) -> Inverter:
     return Inverter(network.decoder, encode, network.latent_avg, stated_crop(content, path))
 
 
-def targets_of(photo: Photo) -> list[Target]:
-    """The faces of a photograph with their masks; raises `ImageError` where one cannot be used."""
+def targets_of(photo: Photo, folder: Path) -> list[Target]:
+    """The faces of a photograph with their masks; raises `ImageError` if one cannot be used."""
     return [
-        Target(name, face.image, face_mask(photo, face), last=face is photo.faces[-1])
-        for name, face in zip(photo.face_names(), photo.faces, strict=True)
+        Target(folder / name, face.image, face_mask(photo.pixels, face, photo.path))
+        for name, face in zip(photo.face_names(".npz"), photo.faces, strict=True)
     ]
 
 
-def project_batch(
-    config: ProjectOptions,
+def project_all(
+    options: ProjectOptions,
     inverter: Inverter,
     lpips: LPIPS,
     settings: ProjectionSettings,
-    batch: list[Target],
-    named: OtherFormat,
+    targets: list[Target],
+    together: int,
 ) -> None:
-    """Project several faces at once and write what comes out."""
-    images = paddle.to_tensor(to_network([target.crop for target in batch]))
-    masks = paddle.to_tensor(np.stack([target.mask for target in batch])[:, None])
-    folder = results_folder(config) / "projection"
-    paths = [folder / named(target.name, ".npz") for target in batch]
-    best = Best()
-    with contextlib.ExitStack() as stack:
-        videos = []
-        if config.save_mp4:
-            videos = [
-                stack.enter_context(open_video(path.with_suffix(".mp4"), config.fps))
-                for path in paths
-            ]
-        steps = project(
-            inverter.generator,
-            lpips,
-            images,
-            start_codes(config, inverter, images),
-            settings,
-            masks,
-        )
-        for step in tqdm(steps, total=settings.steps + 1, unit="step", leave=False):
-            best.see(step)
-            add_frames(videos, batch, to_uint8(step.images.numpy()), f"step {step.index}")
-    write_results(paths, batch, best)
+    """Project faces, at most `together` at once, and write what comes out."""
+    for start in range(0, len(targets), together):
+        batch = targets[start : start + together]
+        images = paddle.to_tensor(to_network([target.crop for target in batch]))
+        masks = paddle.to_tensor(np.stack([target.mask for target in batch])[:, None])
+        codes = start_codes(options, inverter, images)
+        best = Best()
+        with contextlib.ExitStack() as stack:
+            paths = [one.path.with_suffix(".mp4") for one in batch] if options.save_mp4 else []
+            videos = [stack.enter_context(open_video(path, options.fps)) for path in paths]
+            steps = project(inverter.generator, lpips, images, codes, settings, masks)
+            for step in tqdm(steps, total=settings.steps + 1, unit="step", leave=False):
+                best.see(step)
+                add_frames(videos, batch, to_uint8(step.images.numpy()), f"step {step.index}")
+        write_results(batch, best)
 
 
-def start_codes(config: ProjectOptions, inverter: Inverter, images: paddle.Tensor) -> paddle.Tensor:
+def start_codes(
+    options: ProjectOptions, inverter: Inverter, images: paddle.Tensor
+) -> paddle.Tensor:
     """Codes [N, L, D] to start from for images [N, 3, S, S]."""
-    if config.start == "encoder":
+    if options.start == "encoder":
         with paddle.no_grad():
             return inverter.encode(images)
     return inverter.mean.unsqueeze(0).expand([len(images), inverter.generator.n_codes, -1])
@@ -199,12 +198,14 @@ def add_frames(
         video.add(strip([target.crop, resize(image, size)], size, ["target", caption]))
 
 
-def write_results(paths: list[Path], batch: list[Target], best: Best) -> None:
+def write_results(batch: list[Target], best: Best) -> None:
     """Write each face's latent (with its noise maps, if optimised) and image, and say how close."""
     images, codes = to_uint8(best.images.numpy()), best.codes.numpy()
-    for index, (path, target) in enumerate(zip(paths, batch, strict=True)):
+    for index, target in enumerate(batch):
         noise = {f"noise_{k}": one[index].numpy() for k, one in enumerate(best.noise or [])}
-        save_latent(path, Latent(codes[index], target.crop), noise)
-        save_image(path.with_suffix(".png"), images[index])
+        save_latent(target.path, Latent(codes[index], target.crop), noise)
+        save_image(target.path.with_suffix(".png"), images[index])
         start, end = best.start.loss[index].item(), best.loss[index].item()
-        tqdm.write(f"{path}: LPIPS + MSE {start:.4f} -> {end:.4f}, {start / end:.1f} times closer")
+        tqdm.write(
+            f"{target.path}: LPIPS + MSE {start:.4f} -> {end:.4f}, {start / end:.1f} times closer"
+        )

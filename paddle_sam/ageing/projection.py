@@ -7,13 +7,16 @@ and Improving the Image Quality of StyleGAN" (2020), appendix D.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import paddle
 import paddle.nn.functional as F
 
+from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, TrainingError, check_shape
+from paddle_sam.networks.frozen import held
 from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.networks.stylegan2 import Generator
 
 SMALLEST_NOISE = 8  # side at which the pyramid of a noise map ends
@@ -72,10 +75,10 @@ def project(
     settings: ProjectionSettings,
     masks: paddle.Tensor | None = None,
 ) -> Iterator[Step]:
-    """Optimise codes for several images at once, each as if it were alone; gives every `Step`.
+    """Optimise codes for several images at once, each as if it were alone; yield every `Step`.
 
     Args:
-        generator: renders [N, 3, G, G]; its parameters stop taking gradients.
+        generator: renders [N, 3, G, G]. It is left as it is found.
         lpips: the perceptual distance, frozen.
         targets: images [N, 3, S, S] in [-1, 1]. They are compared at the smaller of S and G, the
             larger images averaged down.
@@ -88,8 +91,6 @@ def project(
         TrainingError: a loss is no longer a number.
     """
     check_shape("start", start, (len(targets), generator.n_codes, generator.style_dim))
-    for parameter in generator.parameters():
-        parameter.stop_gradient = True
     compare = _Comparison(lpips, targets, masks, min(targets.shape[2], generator.size))
     chosen = _chosen_levels(settings, generator.n_codes)
     if settings.in_w:
@@ -101,7 +102,8 @@ def project(
 
     for index in range(settings.steps + 1):
         codes = start + chosen * offset
-        images = generator([codes], input_is_latent=True, noise=maps or noise)
+        with held(generator):
+            images = generator([codes], input_is_latent=True, noise=maps or noise)
         distance, error = compare(images)
         loss = distance + settings.mse_weight * error
         if not bool(paddle.isfinite(loss).all()):
@@ -202,6 +204,23 @@ class Best:
         self.images = choose(step.images, self.images)
         if step.noise is not None:
             self.noise = [choose(a, b) for a, b in zip(step.noise, self.noise, strict=True)]
+
+
+def refinement(generator: Generator, steps: int) -> Callable[..., paddle.Tensor]:
+    """A function (images, codes, masks) -> codes that brings codes closer to images: `--refine`.
+
+    Gentler than a projection from scratch, so that the codes stay where ageing understands them.
+    """
+    settings = ProjectionSettings(steps, start_lr=0.05, final_lr=0.01)
+    lpips = load_lpips(find_weight("lpips_vgg"))
+
+    def refine(images: paddle.Tensor, codes: paddle.Tensor, masks: paddle.Tensor) -> paddle.Tensor:
+        best = Best()
+        for step in project(generator, lpips, images, codes, settings, masks):
+            best.see(step)
+        return best.codes
+
+    return refine
 
 
 def _chosen_levels(settings: ProjectionSettings, codes: int) -> paddle.Tensor:

@@ -10,14 +10,14 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.engines import read_inverter
+from paddle_sam.ageing.evaluation_options import ReconstructionOptions
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.options import ReconstructionOptions
 from paddle_sam.ageing.photos import (
     Summary,
+    counted,
     find_inputs,
     read_photos,
     results_folder,
-    with_progress,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
 from paddle_sam.core.device import resolve_device
@@ -60,8 +60,8 @@ def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
     facts = {name: sha256(locate(file)) for name, file in files.items() if file}
     claim_folder(folder, facts, "--exp_dir", "results")
     summary, records = Summary(), []
-    photos = read_photos(config, inputs, FaceCutter(crop_settings), summary)
-    for photo in with_progress(photos, summary, len(inputs), results_folder(config)):
+    photos = read_photos(config, inputs, FaceCutter(crop_settings))
+    for photo in counted(photos, summary, len(inputs), results_folder(config)):
         for name, face in zip(photo.face_names(), photo.faces, strict=True):
             file = folder / "faces" / f"{face_key(face.image)}.json"
             if not file.is_file():

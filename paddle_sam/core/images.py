@@ -10,6 +10,7 @@ import io
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -64,6 +65,59 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         ImageError: there is no such file, or it cannot be read as an image.
     """
     return decode_image(_file_bytes(Path(path)), str(path))
+
+
+ImageLike = str | os.PathLike | bytes | bytearray | io.IOBase | Image.Image | np.ndarray
+
+
+def as_image(photo: ImageLike, name: str = "photo") -> np.ndarray:
+    """Turn whatever holds a photograph into uint8 RGB `[H, W, 3]`.
+
+    Args:
+        photo: the path of a file, its content as bytes or as a stream, a PIL image, or an array
+            (also a tensor) `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or, with transparency, `[H, W, 4]`:
+            uint8, uint16, or floating point from 0 to 1.
+        name: what messages call it, where it is not a path.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+        ConfigError: the array is not an image.
+    """
+    if isinstance(photo, str | os.PathLike):
+        return read_image(photo)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return decode_image(bytes(photo), name)
+    if hasattr(photo, "read"):
+        if photo.seekable():
+            photo.seek(0)
+        return decode_image(photo.read(), name)
+    if isinstance(photo, Image.Image):
+        return np.array(_flatten(_upright(photo), photo.format))
+    return _array_to_image(np.asarray(photo), name)
+
+
+def _array_to_image(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
+        raise ConfigError(
+            f"{name}: expected a path, bytes, PIL image or an array [H, W], [H, W, 3] or [H, W, 4],"
+            f" found {list(array.shape) if array.ndim else array.dtype}"
+        )
+    if array.dtype == np.uint16:
+        array = array / 65535
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ConfigError(
+                f"{name}: expected floating point values from 0 to 1, found {array.min():g} to"
+                f" {array.max():g}; convert it to uint8"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ConfigError(f"{name}: expected uint8, uint16 or floating point, found {array.dtype}")
+    if array.shape[2] == 4:
+        return np.array(_flatten(Image.fromarray(array), None))
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -144,6 +198,31 @@ def list_images(path: str | os.PathLike) -> list[Path]:
             f" {', '.join(IMAGE_SUFFIXES)}"
         )
     return sorted(found, key=lambda file: natural_key(file.relative_to(path)))
+
+
+def result_names(paths: Sequence[Path]) -> list[Path]:
+    """What the results of image files are called: their paths without suffix, each once.
+
+    Where several images differ in their suffix only, or a name is what another's second face would
+    be called, the suffix is kept. So no two results of one run share a name, whatever suffix they
+    get.
+
+    >>> [str(name) for name in result_names([Path("b.jpg"), Path("a.jpg"), Path("a.png")])]
+    ['b', 'a.jpg', 'a.png']
+    """
+    stems = Counter(path.with_suffix("") for path in paths)
+    files = set(paths)
+    names = []
+    for path in paths:
+        stem = path.with_suffix("")
+        first_face = stem.with_name(re.sub(r"_face\d+$", "", stem.name) or stem.name)
+        shared = (
+            stems[stem] > 1
+            or stem in files
+            or (first_face != stem and (first_face in stems or first_face in files))
+        )
+        names.append(path if shared else stem)
+    return names
 
 
 def natural_key(path: PurePath) -> tuple:

@@ -7,8 +7,10 @@ its name when it is whole.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +27,7 @@ from paddle_sam.errors import ConfigError, OutputError, check_shape
 
 BT709 = 1  # number of that standard in the lists of primaries, transfer curves and matrices
 GIF_COLOURS = 256
+GIF_FPS = 13
 YUV = "yuv420p"
 
 
@@ -161,6 +164,44 @@ def encode_video(stream: BinaryIO, suffix: str, fps: float) -> Iterator[VideoWri
     kind = replace(kind, container_options=options)
     with _encoding(stream, kind, _rate(fps), "video") as writer:
         yield writer
+
+
+def write_all(
+    paths: Sequence[Path],
+    frames: Iterable[np.ndarray],
+    fps: int,
+    codec: str = "h264",
+    bitrate: int | None = None,
+) -> None:
+    """Write the same frames to several files; a GIF, of large frames, gets fewer of them.
+
+    For the codec and its bit rate see `open_video`.
+    """
+    with contextlib.ExitStack() as stack:
+        videos = []
+        for path in paths:
+            every = math.ceil(fps / GIF_FPS) if path.suffix == ".gif" else 1
+            video = stack.enter_context(open_video(path, fps / every, codec, bitrate))
+            videos.append((every, video))
+        for number, frame in enumerate(frames):
+            for every, video in videos:
+                if number % every == 0:
+                    video.add(frame)
+
+
+def there_and_back(frames: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """All `count` frames, then all but the last and the first backwards: a seamless loop.
+
+    What was shown waits on disk, not in memory.
+    """
+    with tempfile.TemporaryFile() as spool:
+        frame = None
+        for frame in frames:
+            yield frame
+            spool.write(frame.tobytes())
+        for index in range(count - 2, 0, -1):
+            spool.seek(index * frame.nbytes)
+            yield np.frombuffer(spool.read(frame.nbytes), np.uint8).reshape(frame.shape)
 
 
 def _kind(suffix: str, name: str) -> _Kind:

@@ -13,9 +13,9 @@ import paddle
 from PIL import Image
 
 from paddle_sam.ageing.animate import compose, frame_ages, render_between
-from paddle_sam.ageing.editing_options import parse_latent_mask
 from paddle_sam.ageing.edits import mix, strengthen
 from paddle_sam.ageing.measures import Measures
+from paddle_sam.ageing.options import parse_latent_mask
 from paddle_sam.ageing.photos import portrait
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import decode_image, resize, to_network, to_uint8

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from paddle_sam.core.images import list_images, read_image, save_image
+from paddle_sam.core.images import list_images, read_image, result_names, save_image
 from paddle_sam.core.processes import in_processes
 from paddle_sam.core.store import claim_folder
 from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
@@ -113,18 +112,11 @@ def _plan(root: Path, output: Path, suffix: str) -> list[_Task]:
     if output.resolve() == root.resolve():
         raise ConfigError(f"--output_path: expected a folder other than the photographs', {root}")
     sources = [path for path in list_images(root) if output.resolve() not in path.resolve().parents]
-    plain = {source: source.relative_to(root).with_suffix(suffix) for source in sources}
-    shared = Counter(plain.values())
-    tasks = []
-    for source, target in plain.items():
-        if shared[target] > 1:
-            target = target.with_name(source.name + suffix)
-        tasks.append(_Task(source, output / target))
-    if len({task.target for task in tasks}) < len(tasks):
-        names = Counter(task.target for task in tasks)
-        clash = next(target for target, count in names.items() if count > 1)
-        raise ConfigError(f"{root}: several photographs would become {clash}. Rename one of them.")
-    return tasks
+    names = result_names([source.relative_to(root) for source in sources])
+    return [
+        _Task(source, output / name.with_name(f"{name.name}{suffix}"))
+        for source, name in zip(sources, names, strict=True)
+    ]
 
 
 def _marker(task: _Task, choice: str) -> Path:

@@ -65,7 +65,7 @@ def align_faces(
 
     Args:
         image: uint8 RGB `[H, W, 3]`.
-        find_faces: gives the faces of an image, most confident first, such as
+        find_faces: returns the faces of an image, most confident first, such as
             `FaceLandmarker().find`.
         settings: the crop.
         choice: `best` (the most confident), `largest`, or `all` (that are not `FAINT`).
@@ -75,12 +75,12 @@ def align_faces(
         FaceNotFoundError: there is no face, or none that lies in the image.
     """
     if choice not in FACE_CHOICES:
-        raise ConfigError(f"--face: expected one of {', '.join(FACE_CHOICES)}, found {choice!r}")
+        raise ConfigError(f"face: expected one of {', '.join(FACE_CHOICES)}, found {choice!r}")
     faces = list(find_faces(image))
     if not faces:
         raise FaceNotFoundError(
             f"{source}: found no face in {image.shape[1]} x {image.shape[0]} pixels. Use a picture"
-            " with a face seen from the front; give --no_align if it is an aligned crop already."
+            " with a face seen from the front."
         )
     if choice == "best":
         faces = faces[:1]

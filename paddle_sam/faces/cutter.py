@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 import numpy as np
 
-from paddle_sam.core.images import check_image, read_image, resize
+from paddle_sam.core.images import check_image, resize
 from paddle_sam.faces.alignment import AlignedFace, CropSettings, align_faces
 from paddle_sam.faces.landmarks import Face, FaceLandmarker
-
-Image = str | os.PathLike | np.ndarray
 
 
 class FaceCutter:
@@ -27,25 +24,23 @@ class FaceCutter:
         self._lock = threading.Lock()
 
     def __call__(
-        self, image: Image, face: str = "best", align: bool = True, source: str = ""
+        self, image: np.ndarray, face: str = "best", align: bool = True, source: str = "image"
     ) -> list[AlignedFace]:
-        """Crops of one photograph: a path, or uint8 RGB [H, W, 3].
+        """Crops of one photograph.
 
         Args:
-            image: the photograph.
+            image: uint8 RGB [H, W, 3].
             face: `best` (the most confident), `largest` or `all`.
             align: find the face; False where the photograph is an aligned crop already.
-            source: what messages call the photograph; its path if empty.
+            source: what messages call the photograph.
 
         Raises:
             ImageError, FaceNotFoundError: it cannot be used; the message names it.
             ConfigError: an array is no such image, or `face` is none of these.
         """
-        if not isinstance(image, np.ndarray):
-            return self(read_image(image), face, align, source or str(image))
-        check_image(source or "image", image)
+        check_image(source, image)
         if align:
-            return align_faces(image, self._find, self.crop, choice=face, source=source or "image")
+            return align_faces(image, self._find, self.crop, choice=face, source=source)
         height, width = image.shape[:2]
         corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
         return [AlignedFace(resize(image, self.crop.size), corners)]

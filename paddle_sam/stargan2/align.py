@@ -10,10 +10,16 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.ageing.photos import OtherFormat
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import read_arrays
-from paddle_sam.core.images import list_images, read_image, resize, save_image, to_network
+from paddle_sam.core.images import (
+    list_images,
+    read_image,
+    resize,
+    result_names,
+    save_image,
+    to_network,
+)
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.mean_face import MEAN_FACE_SIZE, align_to_mean_face
@@ -24,7 +30,7 @@ from paddle_sam.stargan2.system import load_fan
 
 
 def align_for_stargan2(config: AlignOptions) -> int:
-    """Align every photograph of `inp_dir` into `out_dir`, as PNG, under names of `OtherFormat`.
+    """Align every photograph of `inp_dir` into `out_dir`, as PNG, named by `result_names`.
 
     Files that cannot be used are reported on stderr and the others go on.
 
@@ -42,9 +48,9 @@ def align_for_stargan2(config: AlignOptions) -> int:
 
     inputs = list_images(config.inp_dir)
     root = Path(config.inp_dir)
-    named, done = OtherFormat(), 0
-    for path in tqdm(inputs, unit="photo", disable=None):
-        name = named(path.relative_to(root) if root.is_dir() else Path(path.name), ".png")
+    root = root if root.is_dir() else root.parent
+    names, done = result_names([path.relative_to(root) for path in inputs]), 0
+    for path, name in zip(tqdm(inputs, unit="photo", disable=None), names, strict=True):
         try:
             photograph = read_image(path)
             crop = align_to_mean_face(photograph, find_landmarks, mean_face, config.img_size)
@@ -52,7 +58,7 @@ def align_for_stargan2(config: AlignOptions) -> int:
             where = "" if str(path) in str(error) else f"{path}: "
             tqdm.write(f"error: {where}{error}", file=sys.stderr)
             continue
-        save_image(Path(config.out_dir) / name, crop)
+        save_image(Path(config.out_dir) / name.with_name(f"{name.name}.png"), crop)
         done += 1
     print(f"{done} of {len(inputs)} aligned: {config.out_dir}")
     return exit_status(done, len(inputs) - done)

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from paddle_sam.ageing.animate import write_all
 from paddle_sam.core.sequences import ease
 from paddle_sam.core.sheets import caption_line, matrix
+from paddle_sam.core.video import write_all
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, mix, open_generator

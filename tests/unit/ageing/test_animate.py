@@ -5,8 +5,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from paddle_sam.ageing.animate import frame_ages, interpolate, render_between, there_and_back
-from paddle_sam.ageing.editing_options import AnimationOptions
+from paddle_sam.ageing.animate import frame_ages, interpolate, render_between
+from paddle_sam.ageing.options import AnimationOptions
+from paddle_sam.core.video import there_and_back
 from paddle_sam.errors import ConfigError
 from scripts.animate import main as animate
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from paddle_sam.ageing import evaluate as ageing
 from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
-from paddle_sam.ageing.pipeline import AgePipeline, measure_ages
+from paddle_sam.ageing.measures import measure_ages
+from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import read_image, save_image, to_network
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.core.weights import find_weight

@@ -5,13 +5,13 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.ageing import mixing as style_mixing
-from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.editing_options import (
+from paddle_sam.ageing.mixing import Donors, mix_photos, random_codes, read_paths
+from paddle_sam.ageing.options import (
     ReferenceOptions,
     StyleMixingOptions,
     parse_latent_mask,
 )
-from paddle_sam.ageing.mixing import Donors, mix_photos, random_codes, read_paths
+from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.sam import add_age_plane
@@ -43,7 +43,7 @@ def mixed_images(config, donors):
     def keep(name, crop, mixed):
         found[str(name)] = np.stack([one.images for one in mixed])
 
-    summary = mix_photos(config, Ageing(config), donors, keep)
+    summary = mix_photos(config, AgeingRun(config), donors, keep)
     assert summary.status() == 0
     return found
 
@@ -93,7 +93,9 @@ def test_references_are_aged_to_the_same_age(pipeline, crops, tmp_path):
         no_align=True,
         ref_images_paths_file=str(tmp_path / "list.txt"),
     )
-    donors = style_mixing.references(Ageing(config), read_paths(config.ref_images_paths_file))
+    donors = style_mixing.references(
+        config, AgeingRun(config).ageing, read_paths(config.ref_images_paths_file)
+    )
     with paddle.no_grad():
         want = pipeline.network.encode(network_input(crops / "b.png", 40))
     np.testing.assert_allclose(donors.codes(40).numpy(), want.numpy(), atol=1e-4)

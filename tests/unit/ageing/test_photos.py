@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_sam.ageing.masks import face_mask, mask_of
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
-from paddle_sam.ageing.photos import (
-    OtherFormat,
-    Photo,
-    face_mask,
-    find_inputs,
-    mask_of,
-    results_folder,
-)
+from paddle_sam.ageing.photos import Input, Photo, find_inputs, results_folder
+from paddle_sam.core.images import result_names
 from paddle_sam.errors import ImageError
 from paddle_sam.faces.alignment import AlignedFace
 
@@ -31,7 +26,7 @@ def test_results_of_every_command_are_no_photographs(tmp_path):
         write(tmp_path / folder / "a.png")
     write(tmp_path / "contact_sheet_1.jpg")
     config = PhotoOptions(data_path=str(tmp_path), exp_dir=str(tmp_path))
-    assert [name.as_posix() for name, _ in find_inputs(config)] == ["a.png", "holiday/a.png"]
+    assert [one.name.as_posix() for one in find_inputs(config)] == ["a", "holiday/a"]
 
 
 def test_only_the_portrait_s_results_are_examples():
@@ -47,7 +42,7 @@ def test_only_the_portrait_s_results_are_examples():
 def test_masks_are_no_photographs_but_belong_to_them(tmp_path):
     for name in ("a.jpg", "a.mask.png", "b.png", "b.mask.png", "alone.mask.png"):
         write(tmp_path / name)
-    names = [path.name for _, path in find_inputs(PhotoOptions(data_path=str(tmp_path)))]
+    names = [one.path.name for one in find_inputs(PhotoOptions(data_path=str(tmp_path)))]
     assert names == ["a.jpg", "alone.mask.png", "b.png"]
     assert mask_of(tmp_path / "a.jpg") == tmp_path / "a.mask.png"
     assert mask_of(tmp_path / "b.png") == tmp_path / "b.mask.png"
@@ -59,27 +54,48 @@ def test_a_mask_counts_where_it_is_white_and_the_photograph_reaches(tmp_path):
     mask[:4] = 0
     write(tmp_path / "a.png")
     face = AlignedFace(np.zeros((8, 8, 3), np.uint8), SQUARE + (4, 0))  # its right half is outside
-    photo = Photo("a.png", np.zeros((8, 8, 3), np.uint8), [face], tmp_path / "a.png")
-    covered = face_mask(photo, face)
+    pixels, path = np.zeros((8, 8, 3), np.uint8), tmp_path / "a.png"
+    covered = face_mask(pixels, face, path)
     assert covered[:, :4].all() and not covered[:, 4:].any()
     Image.fromarray(mask).save(tmp_path / "a.mask.png")
-    both = face_mask(photo, face)
+    both = face_mask(pixels, face, path)
     assert not both[:3].any() and (both[5:, :4] == 1).all() and not both[:, 4:].any()
     write(tmp_path / "a.mask.png", size=(4, 8))
     with pytest.raises(ImageError, match="the mask has 4 x 8 pixels, its photograph 8 x 8"):
-        face_mask(photo, face)
+        face_mask(pixels, face, path)
 
 
-def test_a_photograph_called_like_a_second_face_keeps_its_result():
-    taken = frozenset(map(Path, ("x.jpg", "x_face2.jpg", "x_face2_.jpg")))
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_face_of_which_nothing_counts_is_named(tmp_path, masked):
+    """A crop may touch the photograph's border only, or a mask may be black."""
+    write(tmp_path / "a.png")
+    if masked:
+        write(tmp_path / "a.mask.png", value=0)
+    square = SQUARE if masked else SQUARE + (8, 0)
+    face = AlignedFace(np.zeros((8, 8, 3), np.uint8), square)
+    words = r"a\.mask\.png: the mask leaves nothing" if masked else r"a\.png: the face lies outside"
+    with pytest.raises(ImageError, match=words):
+        face_mask(np.zeros((8, 8, 3), np.uint8), face, tmp_path / "a.png")
+
+
+def test_results_are_called_like_the_photograph():
     faces = [AlignedFace(np.zeros((8, 8, 3), np.uint8), SQUARE)] * 3
-    photo = Photo(Path("x.jpg"), np.zeros((8, 8, 3), np.uint8), faces, taken=taken)
-    names = [path.name for path in photo.face_names()]
-    assert names == ["x.jpg", "x_face2__.jpg", "x_face3.jpg"]
+    photo = Photo(Input(Path("in/x.v2"), Path("x.v2.jpg"), ".jpg"), np.zeros((8, 8, 3)), faces)
+    assert [path.as_posix() for path in photo.face_names()] == [
+        "in/x.v2.jpg",
+        "in/x.v2_face2.jpg",
+        "in/x.v2_face3.jpg",
+    ]
+    assert photo.face_names(".mp4")[1] == Path("in/x.v2_face2.mp4")
 
 
-def test_other_formats_never_share_a_name():
-    named = OtherFormat()
-    photos = ("a.jpg", "a.png", "a.png.jpg", "a.png.png")
-    found = [named(Path(photo), ".png").name for photo in photos]
-    assert len(set(found)) == 4 and found[:2] == ["a.png", "a.png.png"]
+def test_results_never_share_a_name():
+    """Whatever their suffix, and also with further faces in each photograph."""
+    files = "a.jpg a.png a.png.jpg a.png.png b.jpg c.gif c_face2.gif d_face2.jpg e/a.jpg"
+    paths = [Path(file) for file in files.split()]
+    names = result_names(paths)
+    assert [str(name) for name in names[4:6]] == ["b", "c"]
+    assert [name.as_posix() for name in names[6:]] == ["c_face2.gif", "d_face2", "e/a"]
+    every = [f"{name}{face}" for name in names for face in ("", "_face2", "_face3")]
+    assert len(set(every)) == len(every)
+    assert result_names(paths[:1]) == [Path("a")]

@@ -1,6 +1,7 @@
 """AgePipeline: N faces in, N faces at every age out. Most of it on a tiny network."""
 
 import inspect
+import io
 
 import numpy as np
 import paddle
@@ -9,12 +10,14 @@ import skimage.data
 from PIL import Image
 
 import paddle_sam
-from paddle_sam.ageing.pipeline import AgePipeline, check_ages, embedded_age_regressor, measure_ages
+from paddle_sam.ageing.measures import embedded_age_regressor, measure_ages
+from paddle_sam.ageing.pipeline import AgePipeline, list_ages
 from paddle_sam.core.images import resize, to_network, to_uint8
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import CropSettings, align_faces
 from paddle_sam.faces.landmarks import FaceLandmarker
+from paddle_sam.faces.paste import paste_back
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
 from tests.unit.ageing.tiny import SIZE, tiny_pipeline, tiny_sam
@@ -57,11 +60,11 @@ def several(crop, n):
 
 
 def test_faces_and_ages_of_the_result(pipeline, crop):
-    found = pipeline(list(several(crop, 3)), ages=[20, 70], align=False)
+    found = np.asarray(pipeline(list(several(crop, 3)), ages=[20, 70], align=False))
     assert found.shape == (3, 2, SIZE, SIZE, 3) and found.dtype == np.uint8
     assert len({image.tobytes() for image in found.reshape(6, -1)}) == 6
     single = pipeline(crop, ages=[70], align=False)
-    np.testing.assert_allclose(single[0, 0], found[0, 1].astype(int), atol=1)
+    np.testing.assert_allclose(single[0][0], found[0, 1].astype(int), atol=1)
 
 
 def test_result_is_encode_and_decode_written_out(pipeline, crop):
@@ -74,10 +77,10 @@ def test_result_is_encode_and_decode_written_out(pipeline, crop):
 
 
 def test_the_eleven_ages_are_the_default(pipeline, crop):
-    found = pipeline(crop, align=False)
-    assert found.shape[:2] == (1, 11)
+    (found,) = pipeline(crop, align=False)
+    assert len(found) == 11
     np.testing.assert_allclose(
-        found[0, [0, 10]], pipeline(crop, [0, 100], align=False)[0].astype(int), atol=1
+        found[[0, 10]], pipeline(crop, [0, 100], align=False)[0].astype(int), atol=1
     )
 
 
@@ -141,6 +144,68 @@ def test_an_array_of_images_is_several(pipeline, crop):
     )
 
 
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda pixels: Image.fromarray(pixels),
+        lambda pixels: file_of(pixels).getvalue(),
+        lambda pixels: file_of(pixels),
+        lambda pixels: pixels / 255,
+        lambda pixels: pixels.astype(np.uint16) * 257,
+        lambda pixels: np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)]),
+        lambda pixels: paddle.to_tensor(pixels),
+        lambda pixels: pixels[:, ::-1][:, ::-1],
+    ],
+    ids=["PIL", "bytes", "stream", "float", "uint16", "RGBA", "tensor", "view"],
+)
+def test_whatever_holds_a_photograph_is_taken(pipeline, crop, convert):
+    want = pipeline(crop, 30, align=False)
+    for photos in (convert(crop), [convert(crop)]):
+        np.testing.assert_array_equal(pipeline(photos, "30", align=False), want)
+
+
+def test_grey_photographs_are_taken(pipeline, crop):
+    grey = crop[..., 0]
+    want = pipeline(np.dstack([grey] * 3), [30], align=False)
+    for photo in (grey, grey[..., None], Image.fromarray(grey)):
+        np.testing.assert_array_equal(pipeline(photo, [30], align=False), want)
+
+
+def file_of(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream
+
+
+def test_strips_and_pasted_photographs(pipeline):
+    aged = pipeline([PHOTO[:300], PHOTO], [10, 80])
+    assert aged.strip(1).shape == (128 + 128 // 6, 3 * 128, 3)
+    assert aged.strip(size=64, captions=False).shape == (64, 3 * 64, 3)
+    pasted = aged.paste(1)
+    assert pasted.shape == (2, *PHOTO.shape)
+    want = paste_back(PHOTO, [aged[1][1]], [aged.faces[1].quad])
+    np.testing.assert_array_equal(pasted[1], want)
+
+
+def test_thousands_are_aged_one_by_one(pipeline, crop):
+    """A photograph is asked for when its turn has come, and one that fails does not stop others."""
+    taken, failures = [], []
+
+    def photos():
+        for number, photo in enumerate((crop, b"no image", crop)):
+            taken.append(number)
+            yield photo
+
+    results = pipeline.iterate(photos(), 30, lambda *failure: failures.append(failure), align=False)
+    np.testing.assert_array_equal(next(results), pipeline(crop, 30, align=False))
+    assert taken == [0]
+    assert len(list(results)) == 1 and taken == [0, 1, 2]
+    ((photo, error),) = failures
+    assert photo == b"no image" and "photos[1]" in str(error)
+    with pytest.raises(ImageError, match=r"photos\[0\]"):
+        next(pipeline.iterate([b"no image"], 30))
+
+
 def test_faces_are_aligned_with_the_crop_of_the_model(embedded):
     settings = embedded.crop
     assert (settings.size, settings.scale, settings.offset) == (64, 0.6, 0.5)
@@ -158,11 +223,12 @@ def test_aligned_input_is_only_resized(pipeline):
 def test_one_face_or_all(pipeline):
     faint = PHOTO // 2 + 60
     pair = np.hstack([PHOTO[:400, 60:400], faint[:400, 60:400]])
-    assert pipeline(pair, [30]).shape[0] == 1
+    assert len(pipeline(pair, [30])) == 1
     faces = pipeline.faces(pair, face="all")
     assert len(faces) == 2
     assert abs(faces[0].quad[:, 0].mean() - faces[1].quad[:, 0].mean()) > 200
-    assert pipeline([pair, PHOTO], [30, 60], face="all").shape[:2] == (3, 2)
+    found = pipeline([pair, PHOTO], [30, 60], face="all")
+    assert [len(images) for images in found] == [2, 2, 2] and found.photo_of_face == [0, 0, 1]
 
 
 def test_the_landmarker_is_loaded_when_a_face_is_looked_for(crop, monkeypatch):
@@ -171,7 +237,7 @@ def test_the_landmarker_is_loaded_when_a_face_is_looked_for(crop, monkeypatch):
 
     monkeypatch.setattr("paddle_sam.faces.landmarks.find_weight", missing)
     fresh = tiny_pipeline()
-    assert fresh(crop, [30], align=False).shape == (1, 1, SIZE, SIZE, 3)
+    assert fresh(crop, [30], align=False)[0].shape == (1, SIZE, SIZE, 3)
     with pytest.raises(CheckpointError, match="landmarks is missing"):
         fresh(PHOTO, [30])
 
@@ -213,7 +279,7 @@ def test_the_package_names_it():
     assert paddle_sam.AgePipeline is AgePipeline
     with pytest.raises(AttributeError, match="has no attribute 'Pipeline'"):
         paddle_sam.Pipeline  # noqa: B018
-    assert "images" in inspect.signature(AgePipeline.__call__).parameters
+    assert "photos" in inspect.signature(AgePipeline.__call__).parameters
 
 
 # --- errors ----------------------------------------------------------------------------------
@@ -224,20 +290,22 @@ def test_the_package_names_it():
     [([], "found none"), ([-1], "found -1"), ([20, 100.5], "found 100.5"), ([np.nan], "found nan")],
 )
 def test_ages_are_checked(pipeline, crop, ages, found):
-    with pytest.raises(ConfigError, match=f"target_age: expected .*{found}"):
+    with pytest.raises(ConfigError, match=f"ages: expected .*{found}"):
         pipeline(crop, ages, align=False)
-    assert check_ages(iter([0, 100])) == [0, 100]
+    assert list_ages(iter([0, 100])) == [0, 100]
+    assert list_ages(np.float32(7)) == [7] and list_ages("20-24:2") == [20, 22, 24]
 
 
 @pytest.mark.parametrize("align", [True, False])
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        ([], "images: expected at least one photograph, found none"),
-        (PHOTO[..., 0], r"image: expected shape \[\*, \*, 3\], found"),
-        ([PHOTO[..., 0]], r"image: expected shape \[\*, \*, 3\], found \[512, 512\]"),
-        (np.dstack([PHOTO, PHOTO]), r"image: expected shape .* found \[512, 512, 6\]"),
-        (PHOTO / 255, "image: expected uint8 in 0..255, found float64"),
+        ([], "photos: expected at least one photograph, found none"),
+        (np.dstack([PHOTO, PHOTO]), r"photo: .* found \[512, 512, 6\]"),
+        ([PHOTO, np.dstack([PHOTO, PHOTO])], r"photos\[1\]: .* found \[512, 512, 6\]"),
+        (PHOTO / 2, "photo: expected floating point values from 0 to 1, found 0 to 127.5"),
+        (PHOTO.astype(int), "photo: expected uint8, uint16 or floating point, found int64"),
+        (7, "photo: expected a path, bytes, PIL image or an array .* found int64"),
     ],
 )
 def test_arrays_that_are_no_images(pipeline, image, words, align):

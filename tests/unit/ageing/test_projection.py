@@ -119,6 +119,17 @@ def test_targets_larger_than_the_image_are_averaged_down(generator):
     np.testing.assert_allclose(small.codes.numpy(), large.codes.numpy(), atol=1e-6)
 
 
+def test_the_generator_is_left_as_it_was_found(generator):
+    targets, _ = faces(generator, 1, seed=1)
+    _, start = faces(generator, 1, seed=2)
+    before = [one.stop_gradient for one in generator.parameters()]
+    assert not all(before)
+    steps = project(generator, Pixels(), targets, start, ProjectionSettings(steps=2))
+    for _ in steps:  # also between two steps
+        assert [one.stop_gradient for one in generator.parameters()] == before
+    assert all(one.grad is None for one in generator.parameters())
+
+
 def test_noise_is_optimised_and_stays_noise(generator):
     targets, codes = faces(generator, 1, seed=1)
     _, start = faces(generator, 1, seed=2)
@@ -282,7 +293,7 @@ def test_refining_brings_the_face_closer(crops, pipeline, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"w_plus": np.zeros((10, 128), np.float32)}, "holds no array 'crop'"),
+        ({"w_plus": np.zeros((10, 128), np.float32)}, "lacks the array 'crop'"),
         (
             {"w_plus": np.zeros((18, 512)), "crop": 0},
             r"shape \[18, 512\], this model takes \[10, 128",

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.ageing import ageing
-from paddle_sam.ageing import strips as folders
+from paddle_sam.ageing import run, strips
 from paddle_sam.core import device
 from paddle_sam.core.processes import InBackground
 from paddle_sam.errors import OutputError
@@ -49,8 +48,8 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
 def test_faces_of_several_photographs_share_batches(tmp_path, monkeypatch, given):
     """Every face gets what it gets alone, under its own name, whatever the batch."""
     pipeline = tiny_pipeline()
-    monkeypatch.setattr(ageing.AgePipeline, "from_checkpoint", lambda *_: pipeline)
-    monkeypatch.setattr(ageing, "fitting_batch", lambda *_: 5)
+    monkeypatch.setattr(run.AgePipeline, "from_checkpoint", lambda *_: pipeline)
+    monkeypatch.setattr(run, "fitting_batch", lambda *_: 5)
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (5, 32, 32, 3), np.uint8)
     (tmp_path / "in").mkdir()
@@ -112,7 +111,7 @@ def test_a_full_disk_ends_the_command(tmp_path, capsys, monkeypatch):
     def full(path, _):
         raise OutputError(f"{path}: cannot be written: no space left")
 
-    monkeypatch.setattr(folders, "save_image", full)
+    monkeypatch.setattr(strips, "save_image", full)
     assert inference(["--exp_dir", str(tmp_path), "--target_age", "50"]) == 2
     assert "no space left" in capsys.readouterr().err
     assert not list(Path(tmp_path).rglob("*.png"))

@@ -5,16 +5,18 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.ageing import ageing
-from paddle_sam.ageing.directions import (
+from paddle_sam.ageing.edits import (
     Directions,
+    chain,
     factorise,
     modulations,
     parse_edits,
     read_directions,
     save_directions,
+    shift,
+    strengthen,
 )
-from paddle_sam.ageing.editing_options import EditOptions
-from paddle_sam.ageing.edits import chain, shift, strengthen
+from paddle_sam.ageing.options import EditOptions
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.stylegan2 import Generator
 from scripts.edit import main as edit
@@ -150,7 +152,10 @@ def test_edits_that_cannot_be_read_are_explained(text, words):
         (["--edit", "sefa128=2"], "--edit, --explore: there is no direction 'sefa128'"),
         (["--edit", "sefa0=2", "--edit_level", "10"], "edit_level: this model has the codes 0"),
         (["--directions", "nowhere.npz"], "nowhere.npz: there is no such file"),
-        (["--edit", "sefa0=2", "--engine", "onednn"], "--engine onednn: can neither refine"),
+        (
+            ["--edit", "sefa0=2", "--engine", "onednn"],
+            "--engine onednn: exported models can",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_explained(arguments, words, capsys):

@@ -1,0 +1,136 @@
+"""A run of a command that ages: the options become inputs, a network, and results one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddle_sam.ageing.ageing import Ageing
+from paddle_sam.ageing.edits import chain, open_directions, parse_edits, shift, strengthen
+from paddle_sam.ageing.latents import LatentReader, latent_inputs
+from paddle_sam.ageing.options import AgeingOptions
+from paddle_sam.ageing.photos import (
+    Failure,
+    Photo,
+    Summary,
+    counted,
+    find_inputs,
+    read_photos,
+    results_folder,
+)
+from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit
+from paddle_sam.core.device import fitting_batch
+from paddle_sam.errors import ConfigError
+from paddle_sam.faces.alignment import AlignedFace
+
+
+@dataclass(frozen=True, eq=False)
+class AgedPhoto:
+    """A photograph and its faces at every age: images uint8 [F, A, R, R, 3]."""
+
+    photo: Photo
+    images: np.ndarray
+    ages: list[float]
+
+    @property
+    def faces(self) -> list[AlignedFace]:
+        return self.photo.faces
+
+    def by_face(self) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+        """Of each face the name of its results, its crop and its images [A, R, R, 3]."""
+        yield from zip(self.photo.face_names(), self.photo.crops, self.images, strict=True)
+
+
+class AgeingRun:
+    """The photographs that options name, and what ages them.
+
+    `summary` counts what was done.
+
+    Raises:
+        PaddleSamError: an input is missing (this is found before weights are read), or the model
+            or an option cannot be used.
+    """
+
+    def __init__(self, options: AgeingOptions):
+        self.options, self.summary = options, Summary()
+        latents = latent_inputs(options.latent, options.data_path) if options.latent else []
+        self._latents = latents[: options.n_images or None]
+        self._alone = bool(latents) and not options.data_path
+        self._inputs = self._latents if self._alone else find_inputs(options)
+        options.check_files()
+        self.ageing = open_ageing(options)
+
+    def photos(self) -> Iterator[Photo]:
+        """The photographs that can be used; failures are reported, and a summary at the end."""
+        return self._counted(self._read())
+
+    def aged_photos(self, ages: list[float], resize_outputs: bool = False) -> Iterator[AgedPhoto]:
+        """The same, with their faces at every age. Several are aged together."""
+
+        def results() -> Iterator[AgedPhoto | Failure]:
+            for group in self.ageing.groups(self._read(), len(ages)):
+                photos = [one for one in group if isinstance(one, Photo)]
+                images = self.ageing.age_group(photos, ages, resize_outputs) if photos else []
+                aged = dict(zip(map(id, photos), images, strict=True))
+                for one in group:
+                    yield AgedPhoto(one, aged[id(one)], ages) if id(one) in aged else one
+
+        return self._counted(results())
+
+    def _counted(self, results: Iterator) -> Iterator:
+        folder = results_folder(self.options)
+        return counted(results, self.summary, len(self._inputs), folder)
+
+    def _read(self) -> Iterator[Photo | Failure]:
+        pipeline, options = self.ageing.pipeline, self.options
+        if not self._latents:
+            return read_photos(options, self._inputs, pipeline.cut_faces)
+        root = Path(options.latent)
+        reader = LatentReader(root, pipeline.n_codes, pipeline.style_dim, pipeline.crop.size)
+        if self._alone:
+            return reader.alone(self._inputs)
+        return read_photos(options, self._inputs, pipeline.cut_faces, reader.with_codes)
+
+
+def open_ageing(options: AgeingOptions) -> Ageing:
+    """Load the network, and prepare the edits and refinement that the options ask for.
+
+    Raises:
+        PaddleSamError: the model or an option cannot be used.
+    """
+    if not options.checkpoint_path:
+        print(EMBEDDED_NOTE)
+    if options.needs_layers and options.engine not in ("auto", "eager"):
+        raise ConfigError(
+            f"--engine {options.engine}: exported models can neither refine faces nor move them"
+            " along directions; use --engine eager"
+        )
+    engine = "eager" if options.needs_layers else options.engine
+    path = options.checkpoint_path or None
+    pipeline = AgePipeline.from_checkpoint(path, options.device, engine)
+    if options.needs_inversion and pipeline.network.start != "encoded_w_plus":
+        raise ConfigError(
+            f"--{options.needs_inversion}: {pipeline.source} does not invert faces before it ages"
+            " them"
+        )
+    batch_size = options.test_batch_size
+    batch_size = batch_size or fitting_batch(pipeline.output_size, bool(options.refine))
+    refine = None
+    if options.refine:
+        from paddle_sam.ageing.projection import refinement
+
+        refine = refinement(pipeline.network.decoder, options.refine)
+    return Ageing(pipeline, _edit(options, pipeline), refine, batch_size)
+
+
+def _edit(options: AgeingOptions, pipeline: AgePipeline) -> Edit | None:
+    edits = [] if options.strength == 1 else [strengthen(options.strength)]
+    if options.edit or options.directions:
+        directions = open_directions(options, pipeline.network.decoder)
+        if amounts := parse_edits(options.edit):
+            edits.append(shift(paddle.to_tensor(directions.offset(amounts))))
+    return chain(edits)
