@@ -24,12 +24,9 @@ KINDS = {
     "sets": ("metrics.options:SetsOptions", "metrics.sets:evaluate_sets"),
     "stylegan2": ("stylegan2.options:EvaluationOptions", "stylegan2.evaluate:evaluate_stylegan2"),
     "stargan2": ("stargan2.options:read_command_line", "stargan2.protocol:evaluate_stargan2"),
-    "ageing": (
-        "ageing.evaluation_options:AgeingEvaluationOptions",
-        "ageing.evaluate:evaluate_ageing",
-    ),
+    "ageing": ("ageing.eval_options:AgeingEvaluationOptions", "ageing.evaluate:evaluate_ageing"),
     "reconstruction": (
-        "ageing.evaluation_options:ReconstructionOptions",
+        "ageing.eval_options:ReconstructionOptions",
         "ageing.reconstruction:evaluate_reconstruction",
     ),
 }

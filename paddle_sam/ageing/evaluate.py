@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.ageing.evaluation_options import AgeingEvaluationOptions
+from paddle_sam.ageing.eval_options import AgeingEvaluationOptions
 from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
 from paddle_sam.ageing.masks import face_mask
 from paddle_sam.ageing.measures import Measures

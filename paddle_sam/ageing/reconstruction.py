@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.engines import read_inverter
-from paddle_sam.ageing.evaluation_options import ReconstructionOptions
+from paddle_sam.ageing.eval_options import ReconstructionOptions
 from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.photos import (
     Summary,
