@@ -26,7 +26,7 @@ from paddle_sam.ageing.photos import (
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.ageing.projection import Best, ProjectionSettings, project
-from paddle_sam.core.device import fitting_batch, resolve_device, seed_everything
+from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.images import resize, save_image, to_network, to_uint8
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
@@ -132,7 +132,6 @@ def load_inverter(checkpoint_path: str, device: str) -> Inverter:
     if isinstance(network, Generator):
         mean = network.latent_avg
         if mean is None:
-            seed_everything(0)
             mean = network.mean_latent()
         crop = stated_crop(content, path, size=min(network.size, 256))
         return Inverter(network, None, mean.reshape([-1, network.style_dim]), crop)
