@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from paddle_sam.ageing.options import ExportOptions
 from paddle_sam.core.device import resolve_device
-from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.export.engine import EngineGenerator, EngineSAM
 from paddle_sam.export.opening import open_exported
 from paddle_sam.export.static_model import export_generator, export_sam, to_onnx
 from paddle_sam.faces.alignment import CropSettings
-from paddle_sam.networks.load import network_from
+from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 
@@ -79,27 +77,20 @@ def read_inverter(path: Path) -> tuple[SAM, CropSettings]:
     Raises:
         CheckpointError: the file is missing, damaged, foreign, or no such network.
     """
-    content = read_file(path)
-    crop = stated_crop(content, path)
-    network = network_from(content, str(path))
-    if not isinstance(network, SAM):
-        raise CheckpointError(
-            f"{path}: holds a {type(network).__name__} that cannot age a face or give it back;"
-            " expected SAM or pSp"
-        )
-    return network, crop
+    file = WeightFile.read(path)
+    return build(file, expect=SAM), stated_crop(file)
 
 
-def stated_crop(content: Mapping[str, Any], path: str | Path, **unstated) -> CropSettings:
+def stated_crop(file: WeightFile, **unstated) -> CropSettings:
     """How the faces of a weight file's network are cut; by `unstated` where the file is silent.
 
     Raises:
         CheckpointError: what it says is of another kind.
     """
     try:
-        return CropSettings(**(content.get("alignment") or unstated))
+        return CropSettings(**(file.alignment or unstated))
     except TypeError as error:
-        raise CheckpointError(f"{path}: its `alignment` cannot be used: {error}") from error
+        raise CheckpointError(f"{file.label}: its `alignment` cannot be used: {error}") from error
 
 
 def read_generator(path: Path) -> Generator:
@@ -108,16 +99,11 @@ def read_generator(path: Path) -> Generator:
     Raises:
         CheckpointError: the file is missing, damaged, foreign, or renders nothing.
     """
-    network = network_from(read_file(path), str(path))
+    network = build(WeightFile.read(path), expect=(SAM, Generator))
     if isinstance(network, SAM):
         known = network.latent_avg.numpy().any()  # zero where the file did not state it
         network.decoder.latent_avg = network.latent_avg if known else None
         return network.decoder
-    if not isinstance(network, Generator):
-        raise CheckpointError(
-            f"{path}: holds a {type(network).__name__}, which renders nothing; expected a"
-            " StyleGAN2, pSp or SAM weight file"
-        )
     return network
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 
 from paddle_sam.ageing.losses import cosine, face_region
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.errors import CheckpointError
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.face_recognition import FaceEmbedder
@@ -65,10 +64,17 @@ class Measures:
         """
         regressor = None
         if age_regressor_path:
-            regressor = _load(age_regressor_path, AgeRegressor, "--age_regressor_path", device)
+            regressor = load(
+                age_regressor_path,
+                device=device,
+                expect=AgeRegressor,
+                option="--age_regressor_path",
+            )
         elif not checkpoint_path:
             regressor = embedded_age_regressor(device)
-        recogniser = identity_path and _load(identity_path, FaceEmbedder, "--identity_path", device)
+        recogniser = identity_path and load(
+            identity_path, device=device, expect=FaceEmbedder, option="--identity_path"
+        )
         return cls(crop, regressor, recogniser or None, lpips)
 
     def input_age(self, crop: np.ndarray) -> float | None:
@@ -175,11 +181,3 @@ def table(ages: list[float], measured: dict[str, np.ndarray]) -> str:
         f"  {name:<11}" + "".join(f"{value:{form}}" for value in values)
         for name, values, form in rows
     )
-
-
-def _load(path: str, kind: type, option: str, device: str) -> nn.Layer:
-    network = load(path, device=device)
-    if not isinstance(network, kind):
-        found = type(network).__name__
-        raise ConfigError(f"{option}: {path}: expected {kind.__name__}, found {found}")
-    return network

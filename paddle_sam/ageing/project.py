@@ -30,12 +30,12 @@ from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.images import resize, save_image, to_network, to_uint8
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
-from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import CheckpointError, ConfigError, ImageError
+from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.faces.cutter import FaceCutter
-from paddle_sam.networks.load import network_from
+from paddle_sam.networks.load import build
 from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.networks.sam import SAM
@@ -127,22 +127,17 @@ def load_inverter(checkpoint_path: str, device: str) -> Inverter:
         print(EMBEDDED_NOTE)
     path = checkpoint_path or str(find_weight(EMBEDDED_DEFAULT))
     resolve_device(device)
-    content = read_file(path)
-    network = network_from(content, path)
+    file = WeightFile.read(path)
+    network = build(file, expect=(SAM, Generator))
     if isinstance(network, Generator):
         mean = network.latent_avg
         if mean is None:
             mean = network.mean_latent()
-        crop = stated_crop(content, path, size=min(network.size, 256))
+        crop = stated_crop(file, size=min(network.size, 256))
         return Inverter(network, None, mean.reshape([-1, network.style_dim]), crop)
-    if not isinstance(network, SAM):
-        raise CheckpointError(
-            f"{path}: holds a {type(network).__name__}, which renders nothing; expected a SAM, pSp"
-            " or StyleGAN2 weight file"
-        )
     encode = network.encode if network.encoder.in_channels == 3 else None  # pSp itself, or
     encode = network.invert if network.start == "encoded_w_plus" else encode  # SAM's frozen one
-    return Inverter(network.decoder, encode, network.latent_avg, stated_crop(content, path))
+    return Inverter(network.decoder, encode, network.latent_avg, stated_crop(file))
 
 
 def targets_of(photo: Photo, folder: Path) -> list[Target]:

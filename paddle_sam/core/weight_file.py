@@ -1,8 +1,8 @@
-"""Weight files: written whole or not at all, read without running code, loaded strictly.
+"""Weight files: the one owner of what is in them.
 
 A `.pdparams` file of this package is a pickled dict of plain Python values and NumPy arrays
 (`paddle.load` opens it too). Reading it admits those types and nothing else, so a file from an
-unknown source can do no harm.
+unknown source can do no harm. It is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Collection, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
 
 from paddle_sam.core.array_pickle import ArrayUnpickler
 from paddle_sam.core.files import atomic_path
-from paddle_sam.errors import CheckpointError
+from paddle_sam.core.weights import locate, way_to
+from paddle_sam.errors import CheckpointError, ConfigError
 
 FORMAT = "paddle_sam"
 FORMAT_VERSION = 1
@@ -29,43 +32,207 @@ TORCH_ZIP = b"PK\x03\x04"
 TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 
 
-def save_file(path: str | os.PathLike, content: Mapping) -> None:
-    """Write `content` (plain values and NumPy arrays) to `path`, atomically.
+@dataclass
+class NetworkEntry:
+    """One network in a weight file.
 
-    Raises:
-        OutputError: the disk is full or the folder cannot be written.
+    network: its class, a key of `paddle_sam.networks.load.BUILDERS`.
+    arch: the arguments of its constructor.
+    state: arrays by the names of its `state_dict()`.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        header = {"format": FORMAT, "format_version": FORMAT_VERSION}
-        pickle.dump(header | dict(content), stream, protocol=PICKLE_PROTOCOL)
+
+    network: str
+    arch: dict[str, Any]
+    state: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, network: str, arch: Mapping[str, Any], layer: paddle.nn.Layer) -> NetworkEntry:
+        """Describe `layer`, which was built from `arch`; its arrays are copies."""
+        return cls(network, dict(arch), state_of(layer))
+
+    def below(self, prefix: str) -> dict[str, np.ndarray]:
+        """Return the arrays whose names begin with `prefix`, without it."""
+        return {
+            name.removeprefix(prefix): array
+            for name, array in self.state.items()
+            if name.startswith(prefix)
+        }
+
+
+@dataclass
+class WeightFile:
+    """Content of a weight file or of a checkpoint of a run.
+
+    kind: what was converted or trained (`sam`, `psp`, `stylegan2`, ...).
+    networks: by name; the first is what `paddle_sam.load` returns.
+    latent_avg: mean code of a StyleGAN2 generator, float32 [D] or [L, D].
+    alignment: the crop that the network was trained on, as arguments of `CropSettings`.
+    options: those of the training run.
+    source: where a converted file came from, for the way back.
+    training: in checkpoints, what resuming needs beside the networks.
+    label: how messages name the file, such as `--checkpoint_path: sam.pdparams`; not written.
+    """
+
+    kind: str
+    networks: dict[str, NetworkEntry] = field(default_factory=dict)
+    latent_avg: np.ndarray | None = None
+    alignment: dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+    source: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    label: str = field(default="weight file", compare=False)
+
+    @classmethod
+    def read(
+        cls,
+        path: str | os.PathLike,
+        option: str = "",
+        kinds: Collection[str] = (),
+        usual: str = "",
+    ) -> WeightFile:
+        """Read what `write` wrote.
+
+        Args:
+            path: the file; see `paddle_sam.core.weights.locate`.
+            option: the option or argument that named it, for messages.
+            kinds: accept these kinds only.
+            usual: name of the published weights that are meant, if the file is missing.
+
+        Raises:
+            CheckpointError: the file is missing, truncated, foreign, of another kind, or holds
+                more than data.
+        """
+        path = locate(path)
+        label = f"{option}: {path}" if option else str(path)
+        file = cls._from_content(_read_content(path, label, usual), label)
+        if kinds and file.kind not in kinds:
+            raise CheckpointError(
+                f"{label}: holds {file.kind}, expected {' or '.join(kinds)} weights"
+            )
+        return file
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write to `path`, atomically.
+
+        Raises:
+            OutputError: the disk is full or the folder cannot be written.
+        """
+        networks = {name: vars(entry) for name, entry in self.networks.items()}
+        facts = {name: getattr(self, name) for name in _FACTS}
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "networks": networks,
+            **{name: value for name, value in facts.items() if value is not None},
+        }
+        _write_content(path, content)
+
+    def entry(self, name: str | None = None) -> NetworkEntry:
+        """Return the network called `name`, or the first.
+
+        Raises:
+            CheckpointError: the file holds no network at all.
+            ConfigError: none of that name.
+        """
+        if not self.networks:
+            raise CheckpointError(f"{self.label}: holds no network; it is a {self.kind!r} file")
+        name = name or next(iter(self.networks))
+        if name not in self.networks:
+            raise ConfigError(f"{self.label}: holds {', '.join(self.networks)}, not {name!r}")
+        return self.networks[name]
+
+    def not_finite(self) -> str | None:
+        """Return the name of the first weight that is NaN or infinite, if there is one."""
+        for name, entry in self.networks.items():
+            for key, array in entry.state.items():
+                if not np.isfinite(array).all():
+                    return f"{name}.{key}"
+        return None
+
+    @classmethod
+    def _from_content(cls, content: dict, label: str) -> WeightFile:
+        """Check every entry's type; what a file of another version adds is left out."""
+        kind = _typed(content, "kind", str, "unknown", label)
+        networks = {}
+        for name, described in _typed(content, "networks", dict, {}, label).items():
+            where = f"{label}: {name}"
+            if not isinstance(name, str) or not isinstance(described, dict):
+                raise CheckpointError(f"{where}: expected the description of a network")
+            state = _typed(described, "state", dict, {}, where)
+            for key, array in state.items():
+                if not isinstance(key, str) or not isinstance(array, np.ndarray):
+                    raise CheckpointError(
+                        f"{where}: expected an array as {key}, found {type(array).__name__}"
+                    )
+            arch = _typed(described, "arch", dict, {}, where)
+            networks[name] = NetworkEntry(_typed(described, "network", str, "", where), arch, state)
+        facts = {key: _typed(content, key, of, None, label) for key, of in _FACTS.items()}
+        return cls(kind, networks, **facts, label=label)
+
+
+_FACTS = {
+    "latent_avg": np.ndarray,
+    "alignment": dict,
+    "options": dict,
+    "source": dict,
+    "training": dict,
+}
+
+
+def _typed(content: Mapping, key: str, kind: type, default: Any, label: str) -> Any:
+    value = content.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        raise CheckpointError(
+            f"{label}: its entry {key!r} is of type {type(value).__name__}, expected"
+            f" {kind.__name__}; fetch or convert the file again"
+        )
+    return value
+
+
+def state_of(layer: paddle.nn.Layer) -> dict[str, np.ndarray]:
+    """Return copies of a network's parameters and buffers by name."""
+    return {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
+
+
+def save_file(path: str | os.PathLike, content: Mapping) -> None:
+    """Write a dict as a weight file; `WeightFile.write` replaces this."""
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    _write_content(path, header | dict(content))
 
 
 def read_file(path: str | os.PathLike) -> dict:
-    """Read what `save_file` wrote.
+    """Read a weight file as a dict; `WeightFile.read` replaces this."""
+    return _read_content(Path(path), str(path))
 
-    Raises:
-        CheckpointError: the file is missing, truncated, of another kind, or holds more than data.
-    """
-    path = Path(path)
+
+def _write_content(path: str | os.PathLike, content: Mapping) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        pickle.dump(content, stream, protocol=PICKLE_PROTOCOL)
+
+
+def _read_content(path: Path, label: str, usual: str = "") -> dict:
     try:
         with path.open("rb") as stream:
             content = ArrayUnpickler(stream).load()
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
+        raise CheckpointError(f"{label}: there is no such file. {way_to(path, usual)}") from None
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: refused: {error}") from None
+        raise CheckpointError(f"{label}: refused: {error}") from None
     except (OSError, MemoryError) as error:
-        raise CheckpointError(f"{path}: could not be read: {error}") from error
+        raise CheckpointError(f"{label}: could not be read: {error}") from error
     except Exception as error:  # damaged pickles raise nearly every exception there is
-        raise CheckpointError(f"{path}: {_diagnosis(path)}") from error
+        raise CheckpointError(f"{label}: {_diagnosis(path)}") from error
     ours = isinstance(content, dict) and content.get("format") == FORMAT
     if not ours or not isinstance(content.get("format_version"), int):
         raise CheckpointError(
-            f"{path}: not a weight file of paddle_sam. {_diagnosis(path, damaged=False)}"
+            f"{label}: not a weight file of paddle_sam. {_diagnosis(path, damaged=False)}"
         )
     if content["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: written in format {content['format_version']}, this version reads"
+            f"{label}: written in format {content['format_version']}, this version reads"
             f" {FORMAT_VERSION}; update paddle_sam"
         )
     return content

@@ -111,3 +111,24 @@ def find_weight(name: str) -> Path:
     raise CheckpointError(
         f"{weights_dir() / weight.file}: this file is missing ({weight.what}). {advice}"
     )
+
+
+PUBLISHED = (".pt", ".pth", ".ckpt", ".pkl")
+
+
+def way_to(path: str | os.PathLike, usual: str = "") -> str:
+    """Say how to get a converted weight file that is missing, by its name.
+
+    A name that the manifest does not have stands for the weights called `usual` there.
+    """
+    path = Path(path)
+    for published in map(path.with_suffix, PUBLISHED):
+        if published.is_file():
+            return f"Convert it first: python convert/convert_weights.py {published}"
+    for weight in manifest().values():
+        if Path(weight.file).stem == path.stem or weight.name == usual:
+            get = f"Get it with: python scripts/download_weights.py {weight.name}"
+            if Path(weight.file).suffix in PUBLISHED:
+                get += f", then python convert/convert_weights.py pretrained_models/{weight.file}"
+            return get
+    return "python scripts/download_weights.py --list says which files can be fetched, and how."

@@ -21,7 +21,7 @@ from PIL import Image
 from paddle_sam.core.files import sha256
 from paddle_sam.core.images import check_image, resize, to_network
 from paddle_sam.core.weights import locate
-from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.options import CLEAN, RESIZINGS
 from paddle_sam.networks.inception import FEATURES, INPUT_SIZE, InceptionV3
@@ -72,20 +72,8 @@ class InceptionFeatures:
         Raises:
             CheckpointError: the file is missing, damaged, or holds another network.
         """
-        path = locate(path)
-        if not path.is_file():
-            raise CheckpointError(
-                f"{path}: FID's Inception-v3 is missing. Get it with: python"
-                " scripts/download_weights.py inception, and convert it with: python"
-                " convert/convert_weights.py pretrained_models/pt_inception-2015-12-05-6726825d.pth"
-                " (StarGAN v2's commands do without it with --no_fid)"
-            )
-        network = load(path, device=device)
-        if not isinstance(network, InceptionV3):
-            raise CheckpointError(
-                f"{path}: expected FID's Inception-v3, found {type(network).__name__}"
-            )
-        return cls(network, sha256(path), **options)
+        network = load(path, device=device, expect=InceptionV3, option="--inception_path")
+        return cls(network, sha256(locate(path)), **options)
 
     @paddle.no_grad()
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:

@@ -134,9 +134,9 @@ class AlignedIdentity:
     """
 
     def __init__(self, path: str | os.PathLike, device: str = "auto"):
-        self._embedder = load(path, device=device)
-        if not isinstance(self._embedder, FaceEmbedder):
-            raise ConfigError(f"--aligned_identity_path: {path} recognises no faces")
+        self._embedder = load(
+            path, device=device, expect=FaceEmbedder, option="--aligned_identity_path"
+        )
         self._landmarker = FaceLandmarker()
 
     def __call__(self, crop: np.ndarray, images: np.ndarray) -> list[float | None]:

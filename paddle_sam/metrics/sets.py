@@ -48,8 +48,8 @@ def feature_store(config: FeatureOptions) -> FeatureStore:
     Raises:
         PaddleSamError: the weights or the device cannot be used.
     """
+    resolve_device(config.device)
     if config.features == ALEXNET:
-        resolve_device(config.device)
         return open_alex_store(config.lpips_path, config.cache_dir, config.batch_size)
     return open_store(
         config.inception_path,

@@ -1,25 +1,17 @@
-"""Weight file to network: `load` builds what the file describes and fills it strictly.
-
-A file (see `paddle_sam.core.weight_file`) holds
-
-- `kind`: what was converted or trained (`sam`, `psp`, `stylegan2`, ...);
-- `networks`: by name, each with `network` (a key of `BUILDERS`), `arch` (its constructor's
-  arguments) and `state` (arrays by parameter name);
-- optionally `latent_avg`, `alignment` (the crop the network was trained on), `options` (those of
-  the training run) and `source` (where a converted file came from).
-"""
+"""Weight file to network: `load` builds what the file describes and fills it strictly."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TypeVar
 
 import paddle
 from paddle import nn
 
 from paddle_sam.core.device import on_device
-from paddle_sam.core.weight_file import load_strict, read_file
-from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
+from paddle_sam.core.weight_file import WeightFile, load_strict
+from paddle_sam.errors import CheckpointError, PaddleSamError
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps, MeanFace
@@ -30,6 +22,8 @@ from paddle_sam.networks.psp_encoder import GradualStyleEncoder
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
+
+Network = TypeVar("Network", bound=nn.Layer)
 
 
 def build_sam(
@@ -66,6 +60,26 @@ BUILDERS = {
 }
 
 
+# What messages call the networks that commands ask for, and which published weights they are.
+_NAMES = {
+    SAM: "a SAM or pSp network",
+    Generator: "a StyleGAN2 generator",
+    Discriminator: "a StyleGAN2 discriminator",
+    FaceEmbedder: "a face recognition network",
+    AgeRegressor: "an age regressor",
+    FaceHeatmaps: "StarGAN v2's face alignment network",
+    InceptionV3: "FID's Inception-v3",
+    MeanFace: "StarGAN v2's mean face",
+}
+_USUAL = {
+    FaceEmbedder: "ir_se50",
+    AgeRegressor: "dex",
+    FaceHeatmaps: "wing",
+    InceptionV3: "inception",
+    MeanFace: "celeba_lm_mean",
+}
+
+
 def build_empty(network: str, arch: Mapping) -> nn.Layer:
     """Build a network whose parameters take no memory until `load_strict` fills them."""
     if network not in BUILDERS:
@@ -82,8 +96,17 @@ def build_empty(network: str, arch: Mapping) -> nn.Layer:
         ) from error
 
 
-def load(path: str | os.PathLike, part: str | None = None, device: str = "auto") -> nn.Layer:
+def load(
+    path: str | os.PathLike,
+    part: str | None = None,
+    device: str = "auto",
+    *,
+    expect: type[Network] | tuple[type[Network], ...] = nn.Layer,
+    option: str = "",
+) -> Network:
     """Load the network that a converted or trained weight file holds, in eval mode.
+
+    Paddle's current device stays what it is.
 
     Args:
         path: a `.pdparams` file written by `convert/convert_weights.py` or by training.
@@ -91,30 +114,36 @@ def load(path: str | os.PathLike, part: str | None = None, device: str = "auto")
             (there `g_ema`) when None.
         device: where its parameters lie: `auto`, `cpu`, `gpu` or `gpu:N`. Paddle's current device
             stays what it was.
+        expect: the class or classes that the network must be of.
+        option: the option or argument that named `path`, for messages.
 
     Raises:
-        CheckpointError: the file is missing, damaged, foreign, or does not fit its description.
+        CheckpointError: the file is missing, damaged or foreign, does not fit its description, or
+            holds another network than expected.
         ConfigError: the device or the part does not exist.
     """
     with on_device(device):
-        return network_from(read_file(path), str(path), part)
+        return build(WeightFile.read(path, option, usual=_USUAL.get(expect, "")), part, expect)
 
 
-def network_from(content: dict, source: str, part: str | None = None) -> nn.Layer:
-    """The network in a file's `content`, whose arrays are used up. See `load`."""
-    networks = content.get("networks")
-    if not networks:
-        raise CheckpointError(f"{source}: holds no network; it is a {content.get('kind')!r} file")
-    part = part or next(iter(networks))
-    if part not in networks:
-        raise ConfigError(f"part: {source} holds {', '.join(networks)}, found {part!r}")
-    entry = networks[part]
+def build(
+    file: WeightFile,
+    part: str | None = None,
+    expect: type[Network] | tuple[type[Network], ...] = nn.Layer,
+) -> Network:
+    """Build and fill a network of `file`, whose arrays are used up, in eval mode; see `load`."""
+    entry = file.entry(part)
     try:
-        network = build_empty(entry["network"], entry["arch"])
+        network = build_empty(entry.network, entry.arch)
     except PaddleSamError as error:
-        raise CheckpointError(f"{source}: {error}") from error
-    load_strict(network, entry["state"], source, consume=True)
-    if isinstance(network, Generator) and content.get("latent_avg") is not None:
-        network.latent_avg = paddle.to_tensor(content["latent_avg"], dtype="float32")
+        raise CheckpointError(f"{file.label}: {error}") from error
+    if not isinstance(network, expect):
+        expected = expect if isinstance(expect, tuple) else (expect,)
+        names = " or ".join(_NAMES.get(kind, kind.__name__) for kind in expected)
+        found = _NAMES.get(type(network), entry.network)
+        raise CheckpointError(f"{file.label}: holds {found}, expected {names}")
+    load_strict(network, entry.state, file.label, consume=True)
+    if isinstance(network, Generator) and file.latent_avg is not None:
+        network.latent_avg = paddle.to_tensor(file.latent_avg, dtype="float32")
     network.eval()
     return network

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.core.files import read_arrays
-from paddle_sam.core.weight_file import load_strict, read_file
+from paddle_sam.core.weight_file import WeightFile, load_strict
 from paddle_sam.core.weights import locate
 from paddle_sam.networks.lpips import LPIPS
 
@@ -38,5 +38,5 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         name = path.stem if path.stem in ("lpips_alex", "lpips_vgg") else "lpips_alex"
         arrays = read_arrays(path, f"get it with: python scripts/download_weights.py {name}")
         return {key: array for key, array in arrays.items() if key not in ("mean", "std")}
-    networks = read_file(path)["networks"]
-    return {name: array for entry in networks.values() for name, array in entry["state"].items()}
+    entries = WeightFile.read(path).networks.values()
+    return {name: array for entry in entries for name, array in entry.state.items()}

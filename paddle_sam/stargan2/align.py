@@ -11,6 +11,7 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.core.command import exit_status
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import read_arrays
 from paddle_sam.core.images import (
     list_images,
@@ -39,6 +40,7 @@ def align_for_stargan2(config: AlignOptions) -> int:
     """
     if not config.inp_dir:
         raise ConfigError("--inp_dir: name a photograph or a folder of them")
+    resolve_device(config.device)
     fan = load_fan(config.wing_path, config.device)
     mean_face = load_mean_face(config.lm_path)
 
@@ -77,9 +79,7 @@ def load_mean_face(path: str | os.PathLike) -> np.ndarray:
             " scripts/download_weights.py celeba_lm_mean"
         )
     if path.suffix != ".npz":
-        layer = load(path)
-        if not isinstance(layer, MeanFace):
-            raise CheckpointError(f"{path}: expected celeba_lm_mean, found {type(layer).__name__}")
+        layer = load(path, expect=MeanFace, option="--lm_path")
         return layer.mean.numpy().astype(np.float64)
     arrays = read_arrays(path, "fetch it again")
     if "mean" not in arrays:

@@ -21,6 +21,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import sha256
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
 from paddle_sam.core.sequences import batches
@@ -196,6 +197,7 @@ def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
     path = config.weight_file()
     train = Domains(config.train_img_dir, "train_img_dir")
     val = Domains(config.val_img_dir, "val_img_dir")
+    resolve_device(config.device)
     system = StarGAN2.from_file(path, config.wing_path, config.device)
     config.expect(**system.numbers)
     evaluation = TranslationEvaluation(

@@ -8,15 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import paddle
 
-from paddle_sam.core.device import resolve_device
+from paddle_sam.core.device import on_device
 from paddle_sam.core.images import to_uint8
-from paddle_sam.core.weight_file import read_file
-from paddle_sam.core.weights import locate
-from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.errors import ConfigError
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
-from paddle_sam.networks.load import load, network_from
+from paddle_sam.networks.load import build, load
 from paddle_sam.networks.stargan2 import Generator, MappingNetwork, StyleEncoder
 
+_PARTS = {
+    "generator": Generator,
+    "mapping_network": MappingNetwork,
+    "style_encoder": StyleEncoder,
+}
 _TOGETHER = 32  # images, however many there are
 
 
@@ -60,17 +64,14 @@ class StarGAN2:
             CheckpointError: a file is missing, damaged, or holds something else.
             ConfigError: the face alignment network is needed, but not given.
         """
-        resolve_device(device)
-        content = read_file(path)
-        if content["kind"] != "stargan2":
-            raise CheckpointError(f"{path}: expected a StarGAN v2 file, found {content['kind']}")
-        parts = ("generator", "mapping_network", "style_encoder")
-        networks = [network_from(content, str(path), part) for part in parts]
-        fan = None
-        if wing_path:
-            fan = load_fan(wing_path, device)
-        elif "fan" in content["networks"]:
-            fan = network_from(content, str(path), "fan")
+        file = WeightFile.read(path, kinds=("stargan2",))
+        with on_device(device):
+            networks = [build(file, part, kind) for part, kind in _PARTS.items()]
+            fan = None
+            if wing_path:
+                fan = load_fan(wing_path, device)
+            elif "fan" in file.networks:
+                fan = build(file, "fan", FaceHeatmaps)
         return cls(*networks, fan)
 
     @property
@@ -131,17 +132,7 @@ def load_fan(path: str | os.PathLike, device: str = "auto") -> FaceHeatmaps:
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
-    path = locate(path)
-    if not path.is_file():
-        raise CheckpointError(
-            f"--wing_path: {path}: there is no such file. Get the face alignment network with:"
-            " python scripts/download_weights.py wing, and convert it with:"
-            " python convert/convert_weights.py pretrained_models/wing.ckpt"
-        )
-    fan = load(path, device=device)
-    if not isinstance(fan, FaceHeatmaps):
-        raise CheckpointError(f"{path}: expected wing.ckpt, found {type(fan).__name__}")
-    return fan
+    return load(path, device=device, expect=FaceHeatmaps, option="--wing_path")
 
 
 def matrix(

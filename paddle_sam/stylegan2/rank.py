@@ -21,9 +21,8 @@ from paddle_sam.core.files import atomic_path, check_outside, sha256
 from paddle_sam.core.images import save_image, to_network
 from paddle_sam.core.sheets import contact_sheet
 from paddle_sam.core.store import PART_SIZE, Store
-from paddle_sam.core.weight_file import read_file
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.errors import ImageError
 from paddle_sam.imagesets.archive import (
     ImageSet,
     open_image_set,
@@ -34,7 +33,7 @@ from paddle_sam.imagesets.archive import (
 )
 from paddle_sam.imagesets.loader import read_batches
 from paddle_sam.imagesets.prepare.options import RankOptions
-from paddle_sam.networks.load import network_from
+from paddle_sam.networks.load import load
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.stylegan2.generator import EMBEDDED_GENERATOR
 from paddle_sam.stylegan2.options import SamplingOptions
@@ -96,14 +95,7 @@ def read_discriminator(path: str | Path, part: str, device: str) -> Discriminato
         ConfigError: it holds no discriminator of that name.
     """
     resolve_device(device)
-    content = read_file(path)
-    found = {name: entry["network"] for name, entry in content.get("networks", {}).items()}
-    if found.get(part) != "stylegan2_discriminator":
-        raise ConfigError(
-            f"--discriminator: {path} holds {', '.join(found) or 'no network'}, and no StyleGAN2"
-            f" discriminator {part!r}. Checkpoints of training have one, snapshots do not."
-        )
-    return network_from(content, str(path), part)
+    return load(path, part, device, expect=Discriminator, option="--discriminator")
 
 
 def score_all(

@@ -238,7 +238,7 @@ def test_impossible_options_are_explained(tmp_path, capsys, arguments, words):
 
 def test_another_network_cannot_age(tmp_path, capsys):
     path = str(find_weight("age_mini"))
-    assert_refused(["--checkpoint_path", path], tmp_path, capsys, "cannot age a face")
+    assert_refused(["--checkpoint_path", path], tmp_path, capsys, "holds an age regressor")
 
 
 def test_results_that_cannot_be_written_are_explained(tmp_path, capsys):

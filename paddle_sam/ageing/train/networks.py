@@ -132,13 +132,7 @@ def _way_to(file: Path) -> str:
 
 
 def _load(config: SAMOptions, option: str, kind: type) -> paddle.nn.Layer:
-    path = weight_path(config, option)
-    network = load(path, device=config.device)
-    if not isinstance(network, kind):
-        raise CheckpointError(
-            f"--{option}: {path} holds a {type(network).__name__}, expected {kind.__name__}"
-        )
-    return network
+    return load(weight_path(config, option), expect=kind, option=f"--{option}")
 
 
 def _option_of(loss: str) -> str:

@@ -195,7 +195,7 @@ def test_results_of_something_else_are_not_mixed_in(whole, data, weights, capsys
     ("more", "words"),
     [
         (["--checkpoint_path", "x.pdparams"], "age_regressor_path: name the age regressor"),
-        (["--aligned_identity_path", str(find_weight("age_mini"))], "recognises no faces"),
+        (["--aligned_identity_path", str(find_weight("age_mini"))], "holds an age regressor"),
         (["--target_age", "120"], "expected ages from 0 to 100, found 120"),
     ],
 )

@@ -344,4 +344,4 @@ def test_a_generator_alone_has_no_encoder_to_start_from(crops, tmp_path, capsys)
     codes = read_latent(tmp_path / "projection" / "a.npz", 10, 128).w_plus
     np.testing.assert_allclose(codes, np.tile(codes[:1], (10, 1)), atol=1e-6)
     assert project_command(["--checkpoint_path", str(find_weight("age_mini"))]) == 2
-    assert "which renders nothing" in capsys.readouterr().err
+    assert "holds an age regressor" in capsys.readouterr().err

@@ -84,4 +84,4 @@ def test_options_that_change_nothing_are_refused(folder, tmp_path, capsys):
 
 def test_other_weights_are_refused(folder, tmp_path, capsys):
     assert run(folder, tmp_path, "--checkpoint_path", str(find_weight("age_mini"))) == 2
-    assert "expected SAM or pSp" in capsys.readouterr().err
+    assert "holds an age regressor" in capsys.readouterr().err

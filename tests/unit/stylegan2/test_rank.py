@@ -12,7 +12,7 @@ from paddle_sam.core.images import read_image, to_network
 from paddle_sam.core.store import Store
 from paddle_sam.core.weight_file import save_file
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.imagesets.archive import open_image_set, read_description, write_archive
 from paddle_sam.imagesets.prepare.options import RankOptions
 from paddle_sam.networks.load import load
@@ -219,6 +219,9 @@ def test_results_among_the_images(weights, folder, tmp_path):
 
 
 def test_a_file_without_a_discriminator(weights, folder, tmp_path):
-    for name in ("judge", "g_ema"):
-        with pytest.raises(ConfigError, match=f"holds g_ema, d, and no .* discriminator '{name}'"):
+    for name, error, words in (
+        ("judge", ConfigError, "holds g_ema, d, not 'judge'"),
+        ("g_ema", CheckpointError, "holds a StyleGAN2 generator"),
+    ):
+        with pytest.raises(error, match=f"discriminator: .*{words}"):
             rank_images(config(weights, tmp_path, data_path=str(folder), discriminator=name))

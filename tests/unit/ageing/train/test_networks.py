@@ -112,7 +112,7 @@ def test_a_sam_checkpoint_is_taken_whole(files, tmp_path):
         (
             {"age_regressor_path": "ir_se50.pdparams"},
             CheckpointError,
-            "age_regressor_path: .*holds a FaceEmbedder, expected AgeRegressor",
+            "age_regressor_path: .*holds a face recognition network",
         ),
     ],
 )
