@@ -19,7 +19,7 @@ def main(argv=None):
     add("--port", metavar="N", type=int, default=8040, help=f"port to serve on {shown}")
     options = parser.parse_args(argv)
 
-    from paddle_sam.training.visualize import serve
+    from paddle_sam.training.curves import serve
 
     serve(options.run, options.host, options.port)
 

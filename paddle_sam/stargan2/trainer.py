@@ -8,25 +8,25 @@ mapping network and style encoder with latents, and the generator alone with ref
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_sam.core.weight_file import load_strict
-from paddle_sam.errors import TrainingError
 from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
+from paddle_sam.networks.frozen import held
 from paddle_sam.stargan2.domains import DomainBatch
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.system import StarGAN2, matrix
 from paddle_sam.training.adam import averaged_copy, update_average
 from paddle_sam.training.distributed import World, average_gradients, send_from_first
 from paddle_sam.training.gan_losses import distance, diversity_weight, logistic, r1_penalty
-from paddle_sam.training.optimizer_state import named_state, restore_named_state
+from paddle_sam.training.state import RunState
+from paddle_sam.training.values import check_finite, read_values
 
 AVERAGED = ("generator", "mapping_network", "style_encoder")
 TRAINED = (*AVERAGED, "discriminator")
@@ -34,6 +34,10 @@ GUIDES = ("latent", "ref")
 # What each guide's generator half updates.
 _UPDATED = {"latent": AVERAGED, "ref": ("generator",)}
 _LATENTS, _TEST_LATENTS = 13, 14  # streams of random numbers
+_ADVICE = "Resume from the last checkpoint with a smaller --lr in a new --exp_dir."
+
+# Terms of a loss by name, and what to descend: their weighted sum.
+Found = tuple[dict[str, paddle.Tensor], paddle.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +61,19 @@ class _Sample:
     masks: tuple[paddle.Tensor, paddle.Tensor] | None
 
 
-def network_archs(config: StarGAN2Options) -> dict[str, dict]:
+def network_archs(options: StarGAN2Options) -> dict[str, dict]:
     """Constructor arguments of the trained networks."""
     size = {
-        "img_size": config.img_size,
-        "max_conv_dim": config.max_conv_dim,
-        "base_dim": config.base_dim or stargan2.published_width(config.img_size),
+        "img_size": options.img_size,
+        "max_conv_dim": options.max_conv_dim,
+        "base_dim": options.base_dim or stargan2.published_width(options.img_size),
     }
-    style, domains = {"style_dim": config.style_dim}, {"num_domains": config.num_domains}
+    style, domains = {"style_dim": options.style_dim}, {"num_domains": options.num_domains}
     return {
-        "generator": {**size, **style, "w_hpf": config.w_hpf},
+        "generator": {**size, **style, "w_hpf": options.w_hpf},
         "mapping_network": {
-            "latent_dim": config.latent_dim,
-            "width": config.hidden_dim,
+            "latent_dim": options.latent_dim,
+            "width": options.hidden_dim,
             **style,
             **domains,
         },
@@ -78,7 +82,7 @@ def network_archs(config: StarGAN2Options) -> dict[str, dict]:
     }
 
 
-def build_networks(config: StarGAN2Options) -> dict[str, nn.Layer]:
+def build_networks(options: StarGAN2Options) -> dict[str, nn.Layer]:
     """New networks, from Paddle's random numbers as they are seeded."""
     builders = {
         "generator": stargan2.Generator,
@@ -86,7 +90,7 @@ def build_networks(config: StarGAN2Options) -> dict[str, nn.Layer]:
         "style_encoder": stargan2.StyleEncoder,
         "discriminator": stargan2.Discriminator,
     }
-    return {name: builders[name](**arch) for name, arch in network_archs(config).items()}
+    return {name: builders[name](**arch) for name, arch in network_archs(options).items()}
 
 
 class StarGAN2Trainer:
@@ -94,7 +98,7 @@ class StarGAN2Trainer:
 
     Args:
         networks: by name, from `build_networks`.
-        config: the run's options.
+        options: the run's options.
         fan: the face alignment network; needed where `w_hpf` is above 0.
         validation: what panels and validations are made from.
         world: the processes of the run.
@@ -105,13 +109,14 @@ class StarGAN2Trainer:
     def __init__(
         self,
         networks: Mapping[str, nn.Layer],
-        config: StarGAN2Options,
+        options: StarGAN2Options,
         fan: FaceHeatmaps | None,
         validation: ValidationSet,
         world: World | None = None,
         judge: Callable[[StarGAN2], dict[str, float]] | None = None,
     ):
-        self.config = config
+        self.options = options
+        self.learning_rate = options.lr
         self.networks = dict(networks)
         self.world = world or World()
         self.validation = validation
@@ -123,6 +128,16 @@ class StarGAN2Trainer:
         self.live = StarGAN2(*(self.networks[name] for name in AVERAGED), fan)
         self.averaged = StarGAN2(*self.averages.values(), fan)
         self.optimizers = {name: self._optimizer(name) for name in TRAINED}
+        self.state = RunState("stargan2", lambda: {"options": dataclasses.asdict(options)})
+        archs = network_archs(options)
+        for name, average in self.averages.items():
+            self.state.network(name, average, f"stargan2_{name}", archs[name])
+        if self.live.fan is not None:
+            channels = self.live.fan.conv_last0.weight.shape[0]
+            self.state.network("fan", self.live.fan, "face_heatmaps", {"channels": channels})
+        for name, network in self.networks.items():
+            self.state.layer(f"networks/{name}", network)
+            self.state.optimizer(f"optimizers/{name}", self.optimizers[name], network)
 
     def train_step(self, batch: DomainBatch, step: int) -> dict[str, float]:
         """Do step number `step` (0 is the first) on this process's share of its batch.
@@ -132,19 +147,21 @@ class StarGAN2Trainer:
             and in total.
 
         Raises:
-            TrainingError: a loss is not a finite number. It changed no parameter.
+            TrainingError: a loss is not a finite number. The networks are spoilt by then.
         """
         sample = self._sample(batch, step)
-        factor = diversity_weight(self.config.lambda_ds, step, self.config.ds_iter)
-        logged: dict[str, float] = {}
+        factor = diversity_weight(self.options.lambda_ds, step, self.options.ds_iter)
+        values: dict[str, paddle.Tensor] = {}
         for guide in GUIDES:
-            terms, total = self._judge(sample, guide)
-            logged |= self._update(("discriminator",), f"D/{guide}", terms, total, step)
+            loss = functools.partial(self._judge, sample, guide)
+            values |= self._update(("discriminator",), f"D/{guide}", loss)
         for guide in GUIDES:
-            terms, total = self._translate(sample, guide, factor)
-            logged |= self._update(_UPDATED[guide], f"G/{guide}", terms, total, step)
+            loss = functools.partial(self._translate, sample, guide, factor)
+            values |= self._update(_UPDATED[guide], f"G/{guide}", loss)
+        logged = read_values(values, self.world)
+        check_finite(logged, step, _ADVICE)
         for name, average in self.averages.items():
-            update_average(average, self.networks[name], self.config.ema_decay)
+            update_average(average, self.networks[name], self.options.ema_decay)
         for half in ("D", "G"):
             logged[f"{half}/total"] = sum(logged[f"{half}/{guide}_total"] for guide in GUIDES)
         return logged | {
@@ -152,8 +169,8 @@ class StarGAN2Trainer:
             "loss": logged["D/total"] + logged["G/total"],
         }
 
-    def _judge(self, sample: _Sample, guide: str):
-        """The discriminator's losses (eq. 1 and R1): terms, and their weighted sum."""
+    def _judge(self, sample: _Sample, guide: str) -> Found:
+        """Return the discriminator's losses (eq. 1 and R1) and their weighted sum."""
         discriminator = self.networks["discriminator"]
         images = sample.images.detach()
         images.stop_gradient = False
@@ -165,10 +182,10 @@ class StarGAN2Trainer:
             "fake": logistic(discriminator(fake, sample.target), real=False).mean(),
             "reg": r1_penalty(logits, images).mean(),
         }
-        return terms, terms["real"] + terms["fake"] + self.config.lambda_reg * terms["reg"]
+        return terms, terms["real"] + terms["fake"] + self.options.lambda_reg * terms["reg"]
 
-    def _translate(self, sample: _Sample, guide: str, diversity_factor: float):
-        """The generator's losses (eq. 1 to 4): terms, and their weighted sum (eq. 5)."""
+    def _translate(self, sample: _Sample, guide: str, diversity_factor: float) -> Found:
+        """Return the generator's losses (eq. 1 to 4) and their weighted sum (eq. 5)."""
         generator, style_encoder = self.live.generator, self.live.style_encoder
         style = self._style(sample, guide, 0)
         fake = generator(sample.images, style, sample.masks)
@@ -185,9 +202,9 @@ class StarGAN2Trainer:
         }
         total = (
             terms["adv"]
-            + self.config.lambda_sty * terms["sty"]
+            + self.options.lambda_sty * terms["sty"]
             - diversity_factor * terms["ds"]
-            + self.config.lambda_cyc * terms["cyc"]
+            + self.options.lambda_cyc * terms["cyc"]
         )
         return terms, total
 
@@ -196,27 +213,23 @@ class StarGAN2Trainer:
             return self.live.mapping_network(sample.latents[which], sample.target)
         return self.live.style_encoder(sample.references[which], sample.target)
 
-    def _update(self, names, prefix: str, terms: Mapping, total, step: int) -> dict[str, float]:
-        """Step the optimizers of `names` down the gradient of `total`; give the values to log."""
-        values = {f"{prefix}_{name}": float(term) for name, term in terms.items()}
-        values[f"{prefix}_total"] = float(total)
-        if bad := [name for name, value in values.items() if not np.isfinite(value)]:
-            raise TrainingError(
-                f"step {step + 1}: {bad[0]} is {values[bad[0]]}. Resume from the last checkpoint"
-                " with a smaller --lr in a new --exp_dir."
-            )
-        for optimizer in self.optimizers.values():
-            optimizer.clear_grad(set_to_zero=False)
-        total.backward()
+    def _update(
+        self, names: Sequence[str], prefix: str, loss: Callable[[], Found]
+    ) -> dict[str, paddle.Tensor]:
+        """Step the optimizers of `names` down the gradient of a loss; returns values to log."""
+        with held(*(network for name, network in self.networks.items() if name not in names)):
+            terms, total = loss()
+            total.backward()
         for name in names:
             average_gradients(self.networks[name].parameters(), self.world)
             self.optimizers[name].step()
-        return values
+            self.optimizers[name].clear_grad(set_to_zero=False)
+        return {f"{prefix}_{name}": term for name, term in {**terms, "total": total}.items()}
 
     def _sample(self, batch: DomainBatch, step: int) -> _Sample:
-        size = [self.config.batch_size, self.config.latent_dim]
-        mine = self.world.share(self.config.batch_size)
-        rng = np.random.default_rng((self.config.seed, _LATENTS, step))
+        size = [self.options.batch_size, self.options.latent_dim]
+        mine = self.world.share(self.options.batch_size)
+        rng = np.random.default_rng((self.options.seed, _LATENTS, step))
         latents = (rng.standard_normal(size, np.float32)[mine] for _ in range(2))
         images = to_device(batch.source)
         return _Sample(
@@ -229,13 +242,13 @@ class StarGAN2Trainer:
         )
 
     def _optimizer(self, name: str):
-        config = self.config
+        options = self.options
         return paddle.optimizer.Adam(
-            config.f_lr if name == "mapping_network" else config.lr,
-            config.beta1,
-            config.beta2,
+            options.f_lr if name == "mapping_network" else options.lr,
+            options.beta1,
+            options.beta2,
             parameters=[p for p in self.networks[name].parameters() if not p.stop_gradient],
-            weight_decay=config.weight_decay,
+            weight_decay=options.weight_decay,
         )
 
     @paddle.no_grad()
@@ -245,20 +258,20 @@ class StarGAN2Trainer:
         Every image goes to the next domain, with latents that are the same at every call, and
         back. `loss` is the weighted sum; see `judge` for what else there is.
         """
-        system, config = self.averaged, self.config
-        rng = np.random.default_rng((config.seed, _TEST_LATENTS))
+        system, options = self.averaged, self.options
+        rng = np.random.default_rng((options.seed, _TEST_LATENTS))
         found: dict[str, list[np.ndarray]] = {"sty": [], "cyc": []}
         for array, domains in batches:
             images, domain = paddle.to_tensor(array), paddle.to_tensor(domains)
-            target = (domain + 1) % config.num_domains
-            z = rng.standard_normal([len(array), config.latent_dim], np.float32)
+            target = (domain + 1) % options.num_domains
+            z = rng.standard_normal([len(array), options.latent_dim], np.float32)
             style = system.mapping_network(paddle.to_tensor(z), target)
             fake = system.translate(images, style)
             back = system.translate(fake, system.style_encoder(images, domain))
             found["sty"].append(distance(system.style_encoder(fake, target), style).numpy())
             found["cyc"].append(distance(back, images).numpy())
         means = {name: float(np.concatenate(values).mean()) for name, values in found.items()}
-        loss = config.lambda_sty * means["sty"] + config.lambda_cyc * means["cyc"]
+        loss = options.lambda_sty * means["sty"] + options.lambda_cyc * means["cyc"]
         return means | {"loss": loss} | self.judge(system)
 
     def panel(self) -> np.ndarray:
@@ -266,53 +279,3 @@ class StarGAN2Trainer:
         chosen = self.validation.shown
         images, domains = self.validation.images[chosen], self.validation.domains[chosen]
         return matrix(self.averaged, images, images, domains)
-
-    def weights(self) -> dict[str, Any]:
-        """Contents of a weight file that inference loads: the averaged networks."""
-        archs = network_archs(self.config)
-        entries = {
-            name: _entry(f"stargan2_{name}", archs[name], network)
-            for name, network in self.averages.items()
-        }
-        if self.live.fan is not None:
-            channels = self.live.fan.conv_last0.weight.shape[0]
-            entries["fan"] = _entry("face_heatmaps", {"channels": channels}, self.live.fan)
-        return {
-            "kind": "stargan2",
-            "networks": entries,
-            "options": dataclasses.asdict(self.config),
-        }
-
-    def state(self) -> dict[str, Any]:
-        """What resuming needs beside the averaged networks."""
-        return {
-            "networks": {name: _arrays(network) for name, network in self.networks.items()},
-            "optimizers": {
-                name: {
-                    key: tensor.numpy()
-                    for key, tensor in named_state(optimizer, self._parameters(name)).items()
-                }
-                for name, optimizer in self.optimizers.items()
-            },
-        }
-
-    def restore(self, content: Mapping[str, Any]) -> None:
-        """Take up the weights and state of a checkpoint's content."""
-        for name, average in self.averages.items():
-            load_strict(average, content["networks"][name]["state"], "checkpoint", consume=True)
-        training = content["training"]
-        for name, network in self.networks.items():
-            load_strict(network, training["networks"][name], "checkpoint", consume=True)
-            state = training["optimizers"][name]
-            restore_named_state(self.optimizers[name], self._parameters(name), state)
-
-    def _parameters(self, name: str) -> dict[str, paddle.Tensor]:
-        return dict(self.networks[name].named_parameters())
-
-
-def _entry(builder: str, arch: Mapping, network: nn.Layer) -> dict[str, Any]:
-    return {"network": builder, "arch": dict(arch), "state": _arrays(network)}
-
-
-def _arrays(network: nn.Layer) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}

@@ -1,9 +1,11 @@
-"""Curves of a run as one picture, from its text records."""
+"""Look at runs: their curves as one picture, or all of it in VisualDL."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
+import signal
 from collections import defaultdict
 from pathlib import Path
 
@@ -97,3 +99,43 @@ def _read(run: Path) -> _Curves:
     if not curves:
         raise ConfigError(f"{run}: holds no losses yet")
     return curves
+
+
+def run_logs(folder: str | Path) -> list[Path]:
+    """Return the `visualdl` folders of the runs at or below `folder`.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    found = sorted(path for path in Path(folder).rglob("visualdl") if path.is_dir())
+    if not found:
+        raise ConfigError(
+            f"{folder}: holds no run. Name the --exp_dir of a training; each has a visualdl folder"
+        )
+    return found
+
+
+def serve(folder: str | Path, host: str, port: int) -> None:
+    """Serve the runs at or below `folder` until interrupted.
+
+    Raises:
+        ConfigError: there is no run, or VisualDL is not installed.
+    """
+    logs = run_logs(folder)
+    try:
+        from visualdl.server import app
+    except ImportError as error:
+        raise ConfigError("VisualDL is not installed: pip install visualdl") from error
+    print(f"http://{host}:{port}/  (Ctrl-C ends it)")
+    # Without a language VisualDL 2.5.3 fails on requests that state none; its pages would also
+    # report to a counting service.
+    server = app.run(
+        logdir=[str(path) for path in logs],
+        host=host,
+        port=port,
+        open_browser=False,
+        language="en",
+        telemetry=False,
+    )
+    # It is a process of its own, which would outlive this one and hold the port.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(server, signal.SIGTERM))

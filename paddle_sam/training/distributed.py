@@ -89,16 +89,6 @@ def average_gradients(parameters: Iterable[paddle.Tensor], world: World) -> None
             gradient.copy_(piece.reshape(gradient.shape), True)
 
 
-def average_values(values: dict[str, float], world: World) -> dict[str, float]:
-    """Mean of logged values over all processes, which must give the same names."""
-    if world.size == 1:
-        return values
-    names = sorted(values)
-    packed = paddle.to_tensor([values[name] for name in names], "float64")
-    dist.all_reduce(packed)
-    return dict(zip(names, (packed / world.size).tolist(), strict=True))
-
-
 def anywhere(flag: bool, world: World) -> bool:
     """Whether `flag` is set in any process; all get the same answer. Waits for the last one."""
     if world.size == 1:

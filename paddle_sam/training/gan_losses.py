@@ -1,4 +1,4 @@
-"""What generators and discriminators are trained with. Every loss gives one value per image, [N].
+"""What generators and discriminators are trained with. Losses return one value per image, [N].
 
 Goodfellow et al. 2014 in its non-saturating form, R1 (Mescheder et al. 2018, arXiv 1801.04406),
 path lengths (StyleGAN2, Karras et al. 2020, arXiv 1912.04958, section 3.2), and the terms of
@@ -15,7 +15,7 @@ import paddle.nn.functional as F
 
 
 def logistic(logits: paddle.Tensor, real: bool) -> paddle.Tensor:
-    """Binary cross entropy [N] of logits [N] that should say `real` (or not).
+    """Return the binary cross entropy [N] of logits [N] that should say `real` (or not).
 
         -log sigmoid(l) = softplus(-l) for real, -log(1 - sigmoid(l)) = softplus(l) for generated
 
@@ -25,7 +25,7 @@ def logistic(logits: paddle.Tensor, real: bool) -> paddle.Tensor:
 
 
 def r1_penalty(logits: paddle.Tensor, images: paddle.Tensor) -> paddle.Tensor:
-    """Half the squared gradient of logits [N] by real images [N, C, H, W], per image: [N].
+    """Return half the squared gradient of logits [N] with respect to images [N, C, H, W]: [N].
 
     `images` must take gradients, and the discriminator must have second derivatives.
     """
@@ -44,11 +44,11 @@ class LinearMap(Protocol):
 def r1_penalty_through(
     logits: paddle.Tensor, transformed: paddle.Tensor, linear: LinearMap
 ) -> paddle.Tensor:
-    """R1 by the images x, where the discriminator saw A x + constant: [N], as `r1_penalty`.
+    """Return R1 with respect to the images x when the discriminator sees A x + constant: [N].
 
-    The gradient g by what it saw gives A^T g by x, and the penalty's own gradient is that of
-    (A A^T g) . g with the first factor held. So A needs no second derivative, which sampling from
-    a grid does not have in Paddle.
+    The gradient g with respect to what it saw gives A^T g with respect to x, and the gradient of
+    the penalty is that of (A A^T g) . g with the first factor held. So A needs no second
+    derivative, which sampling from a grid does not have in Paddle.
 
     Args:
         logits: [N], of `transformed`.
@@ -67,10 +67,10 @@ def r1_penalty_through(
 def path_lengths(
     images: paddle.Tensor, w_plus: paddle.Tensor, noise: paddle.Tensor
 ) -> paddle.Tensor:
-    """How far images move with their codes: |J^T y| per image, [N], for the path length penalty.
+    """Return how far images move with their codes: |J^T y| per image, [N].
 
-    J is the derivative of the image by w, y random (equation 4). Scaled by the number of pixels,
-    and averaged over layers in the square, as the paper's implementation does.
+    J is the derivative of the image with respect to w, y random (equation 4). The square is scaled
+    by the number of pixels and averaged over layers, as in the paper's implementation.
 
     Args:
         images: [N, C, H, W], rendered from `w_plus` with operators that have second derivatives.
@@ -83,7 +83,7 @@ def path_lengths(
 
 
 def distance(left: paddle.Tensor, right: paddle.Tensor) -> paddle.Tensor:
-    """Mean absolute difference [N] of two batches of anything, [N, ...].
+    """Return the mean absolute difference [N] of two batches of anything, [N, ...].
 
     StarGAN v2's style reconstruction (of styles), diversity and cycle consistency (of images).
     """
@@ -91,7 +91,7 @@ def distance(left: paddle.Tensor, right: paddle.Tensor) -> paddle.Tensor:
 
 
 def diversity_weight(initial: float, step: int, decay_steps: int) -> float:
-    """Factor of the diversity loss at `step` (0 is the first): falls linearly to 0.
+    """Return the factor of the diversity loss at `step` (0 is the first): falls linearly to 0.
 
     >>> [diversity_weight(2.0, step, 4) for step in (0, 1, 3, 4, 9)]
     [2.0, 1.5, 0.5, 0.0, 0.0]

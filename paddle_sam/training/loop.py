@@ -1,7 +1,7 @@
 """The order of events in a run: steps, records, pictures, validation, checkpoints.
 
 The loop knows no network. A trainer knows one step and how to judge test data; its schedules are
-functions of the step, so a run that was stopped goes on as if it had not been.
+functions of the step, so a run that was stopped resumes as if it had not been.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.core.files import atomic_path, remove_leftovers
-from paddle_sam.errors import ConfigError, ImageError, OutputError, TrainingError
-from paddle_sam.options import check_resumable, read_json
-from paddle_sam.training.checkpoint import TRAINING, RunCheckpoints
-from paddle_sam.training.distributed import World, anywhere, average_values, meet
+from paddle_sam.errors import ImageError, TrainingError
+from paddle_sam.training.distributed import World, anywhere, meet
 from paddle_sam.training.run_logger import RunLogger
+from paddle_sam.training.state import RunCheckpoints, RunState, not_finite
 
 
 class Trainer(Protocol):
-    """What the loop needs of a trainer. Losses are logged by name; `loss` decides what is best.
+    """What the loop needs of a trainer. Values are logged by name; `loss` decides what is best."""
 
-    `evaluate` gives nothing where there is nothing to judge by.
-    """
+    state: RunState  # all that resuming needs
+    learning_rate: float  # for the record
 
-    def train_step(self, batch: Any, step: int) -> dict[str, float]: ...
+    def train_step(self, batch: Any, step: int) -> dict[str, float]:
+        """Do step number `step` (0 is the first) on this process's share of its batch.
 
-    def evaluate(self, batches: Iterable) -> dict[str, float]: ...
+        Returns:
+            values to log, the same in every process.
 
-    def panel(self) -> np.ndarray | None: ...
+        Raises:
+            TrainingError: one of them is not a finite number. What the step changed is not saved.
+        """
 
-    def weights(self) -> dict[str, Any]: ...
+    def evaluate(self, batches: Iterable) -> dict[str, float]:
+        """Judge test batches; returns nothing if there is nothing to judge by."""
 
-    def state(self) -> dict[str, Any]: ...
-
-    def restore(self, content: Mapping[str, Any]) -> None: ...
+    def panel(self) -> np.ndarray | None:
+        """Return a picture of the last batch, uint8 RGB [H, W, 3]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +61,11 @@ class Intervals:
     save_interval: int
 
     @classmethod
-    def of(cls, config: Any) -> Intervals:
+    def of(cls, options: Any) -> Intervals:
         """Take the options of the same names."""
-        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+        return cls(
+            **{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)}
+        )
 
 
 class Run:
@@ -71,9 +75,8 @@ class Run:
         folder: `stats.jsonl`, `timestamp.txt`, `images/`, `visualdl/` and `checkpoints/` go there.
         trainer: computes the steps.
         intervals: when what happens.
-        learning_rate: for the record.
         batch_size: images per step, for the record of throughput.
-        keep_checkpoints: numbered checkpoints to keep; 0 for all.
+        checkpoints: those of the folder.
         world: the processes of the run; the first one writes.
         snapshot: called with the step and the panel whenever there is a panel of training.
     """
@@ -83,44 +86,39 @@ class Run:
         folder: Path,
         trainer: Trainer,
         intervals: Intervals,
-        learning_rate: float,
         batch_size: int,
-        keep_checkpoints: int = 0,
+        checkpoints: RunCheckpoints,
         world: World | None = None,
         snapshot: Callable[[int, np.ndarray], None] | None = None,
     ):
         self.folder = Path(folder)
         self.trainer = trainer
         self.intervals = intervals
-        self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.world = world or World()
-        self.checkpoints = RunCheckpoints(self.folder / "checkpoints", keep_checkpoints)
+        self.checkpoints = checkpoints
         self._snapshot = snapshot
         self.step = 0
         self.best_loss: float | None = None
         self.elapsed = 0.0
+        trainer.state.values(self, "step", "best_loss", "elapsed")
         self._logger: RunLogger | None = None
         self._saved = 0  # step of the last checkpoint
         self._recorded = (0, 0.0)  # step and elapsed time of the last record of the rate
         self._values: dict[str, float] = {}  # of the last step: test losses if it was judged
 
     def resume(self, content: Mapping[str, Any] | None) -> None:
-        """Go on from a checkpoint's content (`checkpoints.read_latest()`); None starts afresh.
+        """Resume from a checkpoint's content (`checkpoints.read()`); None starts afresh.
 
-        Checkpoints of later steps, where the run goes back to an earlier one, are set aside.
+        Checkpoints of later steps, if the run goes back to an earlier one, are set aside.
         """
         if content is None:
             return
-        self.trainer.restore(content)
-        training = content[TRAINING]
-        self.step = training["step"]
-        self.best_loss = training["best_loss"]
-        self.elapsed = training["elapsed"]
+        self.trainer.state.restore(content)
         self._saved = self.step
         self._recorded = (self.step, self.elapsed)
         if self.world.rank == 0 and (aside := self.checkpoints.set_aside(self.step)):
-            print(f"going on from step {self.step}; later checkpoints are in {aside}")
+            print(f"Resuming from step {self.step}; moved later checkpoints to {aside}")
 
     def train(
         self,
@@ -131,14 +129,14 @@ class Run:
         """Train up to the last step. SIGTERM or Ctrl-C ends the run with a checkpoint.
 
         Args:
-            batches_from: gives the endless batches from a step on.
-            test_batches: gives the test batches; called at every validation.
+            batches_from: returns the endless batches from a step on.
+            test_batches: returns the test batches; called at every validation.
             say: prints a line without disturbing the progress bar.
 
         Raises:
-            TrainingError: a loss is no longer a number; the last checkpoint is untouched.
+            TrainingError: a loss is not a number; the last checkpoint is untouched.
             ImageError: images cannot be read; there is a checkpoint of the last step.
-            KeyboardInterrupt: a signal stopped the run, which has a checkpoint of the last step.
+            KeyboardInterrupt: a signal stopped the run; there is a checkpoint of the last step.
         """
         if self.step >= self.intervals.max_steps:
             say(f"{self.folder}: has {self.step} steps already, as many as asked for")
@@ -158,7 +156,7 @@ class Run:
                         if first:
                             say(
                                 f"stopped after step {self.step}, which is saved; the same command"
-                                " goes on from it"
+                                " resumes from it"
                             )
                         raise KeyboardInterrupt
         except ImageError:  # the network is as good as before
@@ -183,7 +181,6 @@ class Run:
         progress.update()
 
         if self._due(self.intervals.board_interval):
-            losses = average_values(losses, self.world)
             progress.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
             if self._logger is not None:
                 self._logger.scalars("train", self.step, losses)
@@ -204,11 +201,11 @@ class Run:
         """Write a checkpoint of the last step, unless there is one."""
         if self._logger is None or self._saved == self.step:
             return
-        content = self._content()
-        if bad := _not_finite(content):
+        content = self.trainer.state.saved()
+        if bad := not_finite(content):
             raise TrainingError(
-                f"step {self.step}: {bad} has values that are not numbers; it was not saved. Last"
-                f" checkpoint: {self.checkpoints.latest() or 'none yet'}."
+                f"step {self.step}: {bad} has values that are not finite numbers; it was not saved."
+                f" Last checkpoint: {self.checkpoints.latest() or 'none yet'}."
             )
         self.checkpoints.save(self.step, content)
         self._saved = self.step
@@ -226,7 +223,7 @@ class Run:
         self._log_panel("test")
         if self.best_loss is None or found["loss"] < self.best_loss:
             self.best_loss = found["loss"]
-            self.checkpoints.save_best(self.trainer.weights())
+            self.checkpoints.save_best(self.trainer.state.weights())
             self._logger.best(self.step, self.best_loss, found)
 
     def _log_panel(self, split: str) -> np.ndarray | None:
@@ -235,39 +232,21 @@ class Run:
             self._logger.panel(f"{split}/faces", self.step, panel)
         return panel
 
-    def _content(self) -> dict[str, Any]:
-        training = {
-            "step": self.step,
-            "best_loss": self.best_loss,
-            "elapsed": self.elapsed,
-            **self.trainer.state(),
-        }
-        return {**self.trainer.weights(), TRAINING: training}
-
     def _resources(self) -> dict[str, float]:
         step, elapsed = self._recorded
         self._recorded = (self.step, self.elapsed)
         rate = (self.step - step) / (self.elapsed - elapsed)
         return {
-            "learning_rate": self.learning_rate,
+            "learning_rate": self.trainer.learning_rate,
             "images_per_second": self.batch_size * rate,
             "peak_memory_gb": peak_memory() / 1e9,
             "hours": self.elapsed / 3600,
         }
 
 
-def _not_finite(content: Mapping[str, Any]) -> str | None:
-    """Name of the first weight in a checkpoint's content that holds NaN or infinity."""
-    for name, entry in content.get("networks", {}).items():
-        for key, array in entry["state"].items():
-            if not np.isfinite(array).all():
-                return f"{name}.{key}"
-    return None
-
-
 @contextlib.contextmanager
 def stop_signals(interrupt: bool = True) -> Iterator[threading.Event]:
-    """Give an event that SIGTERM or Ctrl-C sets; a second Ctrl-C acts as usual.
+    """Yield an event that SIGTERM or Ctrl-C sets; a second Ctrl-C acts as usual.
 
     A second SIGTERM does not: Paddle's launcher sends three within a second.
 
@@ -301,7 +280,7 @@ def stop_signals(interrupt: bool = True) -> Iterator[threading.Event]:
 
 
 def peak_memory() -> int:
-    """Most memory used so far, in bytes: of the GPU if that is the device, else of the process."""
+    """Return the most memory used so far, in bytes: of the GPU or the process."""
     if paddle.device.get_device().startswith("gpu"):
         return paddle.device.cuda.max_memory_allocated()
     try:
@@ -310,24 +289,3 @@ def peak_memory() -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def check_options(folder: Path, config: Any) -> None:
-    """Raise `ConfigError` if the run in `folder` cannot be resumed with the options `config`."""
-    kept = folder / "opt.json"
-    if kept.exists() and RunCheckpoints(folder / "checkpoints").latest():
-        check_resumable(read_json(type(config), kept), config, folder)
-
-
-def prepare_folder(folder: Path, text: str) -> None:
-    """Make a run's folder with its options in `opt.json`, without what a kill left half written.
-
-    Raises:
-        ConfigError: the folder cannot be made.
-    """
-    try:
-        with atomic_path(folder / "opt.json") as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    except OutputError as error:
-        raise ConfigError(f"--exp_dir: {error}") from error
-    remove_leftovers(folder)

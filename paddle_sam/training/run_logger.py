@@ -1,13 +1,16 @@
 """What a run leaves to look at: text records, pictures, and the same for VisualDL.
 
 `stats.jsonl` has one record per line and `images/` the panels; both are the record of the run.
-VisualDL's own log in `visualdl/` is made from them and can be made again.
+VisualDL's own log in `visualdl/` holds the same. A resumed run adds to it; if it is missing it is
+made again from the record.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +24,7 @@ _VISUALDL_FILE = "vdlrecords.run.log"
 
 
 def read_records(folder: Path) -> list[dict]:
-    """The records of the run in `folder`, without a last one that is still being written."""
+    """Return the records of the run in `folder`, but not a last one that is half written."""
     path = Path(folder) / "stats.jsonl"
     if not path.exists():
         return []
@@ -47,10 +50,12 @@ class RunLogger:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.say = say
         self._stats = self.folder / "stats.jsonl"
-        self._last_step: dict[str, int] = {}
         self._keep_until(step)
-        self._visualdl = _visualdl_writer(self.folder, say)
-        self._replay()
+        log = self.folder / "visualdl" / _VISUALDL_FILE
+        anew = not log.exists()
+        self._visualdl = _visualdl_writer(log, step, say)
+        if anew:
+            self._replay()
 
     def scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
         """Record values by name of `split` (`train`, `test`, ...) at `step`."""
@@ -76,7 +81,7 @@ class RunLogger:
     def close(self) -> None:
         """Flush what VisualDL has not written yet."""
         if self._visualdl is not None:
-            with contextlib.suppress(OSError):  # its log is made again at the next start
+            with contextlib.suppress(OSError):  # the record itself is complete
                 self._visualdl.close()
 
     def _note(self, text: str) -> None:
@@ -84,6 +89,7 @@ class RunLogger:
 
     def _keep_until(self, step: int) -> None:
         records = [r for r in read_records(self.folder) if r["step"] <= step]
+        self._last_step = {record["split"]: record["step"] for record in records}
         with atomic_path(self._stats) as temporary:
             text = "".join(json.dumps(r) + "\n" for r in records)
             temporary.write_text(text, encoding="utf-8")
@@ -92,7 +98,7 @@ class RunLogger:
                 path.unlink()
 
     def _panels(self) -> Iterator[tuple[str, int, Path]]:
-        """Name, step and file of every panel so far."""
+        """Yield name, step and file of every panel so far."""
         images = self.folder / "images"
         for path in sorted(images.rglob("*.jpg")):
             if path.stem.isdecimal():  # not what a kill left half written
@@ -100,7 +106,6 @@ class RunLogger:
 
     def _replay(self) -> None:
         for record in read_records(self.folder):
-            self._last_step[record["split"]] = record["step"]
             self._show(record)
         for name, step, path in self._panels():
             self._show_image(name, step, read_image(path))
@@ -119,15 +124,37 @@ class RunLogger:
             self._visualdl.add_image(name, image, step)
 
 
-def _visualdl_writer(folder: Path, say: Callable[[str], None]):
+def _visualdl_writer(log: Path, step: int, say: Callable[[str], None]):
+    """Open VisualDL's log of the run to add to it. (Of several in a folder it shows one only.)"""
     try:
         from visualdl import LogWriter
     except ImportError:
         say("VisualDL is not installed (pip install visualdl); curves are in stats.jsonl only")
         return None
-    log = folder / "visualdl" / _VISUALDL_FILE
-    log.unlink(missing_ok=True)
-    return LogWriter(logdir=str(log.parent), file_name=_VISUALDL_FILE, display_name=folder.name)
+    _cut_visualdl(log, step)
+    with contextlib.redirect_stdout(None):  # it says that the log exists
+        run = log.parent.parent.name
+        return LogWriter(logdir=str(log.parent), file_name=log.name, display_name=run)
+
+
+def _cut_visualdl(log: Path, step: int) -> None:
+    """Drop from VisualDL's log what is later than `step`, and a record that a kill cut off.
+
+    The log is a sequence of records, each after its length as 8 bytes.
+    """
+    from visualdl.proto import record_pb2
+
+    if not log.exists():
+        return
+    with atomic_path(log) as temporary, log.open("rb") as old, temporary.open("wb") as new:
+        whole = os.fstat(old.fileno()).st_size
+        while len(head := old.read(8)) == 8:
+            (length,) = struct.unpack("<Q", head)
+            if length > whole - old.tell():
+                break
+            body = old.read(length)
+            if record_pb2.Record.FromString(body).values[0].id <= step:
+                new.write(head + body)
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

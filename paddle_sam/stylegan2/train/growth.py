@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import paddle
 from paddle import nn
 
+from paddle_sam.core.device import seed_of
 from paddle_sam.core.weight_file import check_fit, load_strict, read_file
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.frozen import freeze
@@ -22,7 +24,11 @@ from paddle_sam.networks.stylegan2 import Generator, published_channels
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
+from paddle_sam.training.adam import averaged_copy
+from paddle_sam.training.distributed import World, send_from_first
+from paddle_sam.training.state import arrays
 
+_BUILD = 20  # stream of random numbers
 GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"
 Entry = Mapping[str, Any]
 Entries = Mapping[str, Entry]
@@ -36,29 +42,31 @@ class Archs:
     discriminator: Mapping[str, Any]
 
     @classmethod
-    def of_config(cls, config: StyleGAN2Options) -> Archs:
-        """What the options say."""
-        sizes = [1 << power for power in range(2, config.resolution.bit_length())]
-        channels = {size: min(config.channel_base // size, config.channel_max) for size in sizes}
-        shared = {"size": config.resolution, "channels": channels}
-        generator = {"style_dim": config.latent_dim, "mapping_layers": config.mapping_layers}
-        return cls({**shared, **generator}, {**shared, "group_size": config.mbstd_group})
+    def of_options(cls, options: StyleGAN2Options) -> Archs:
+        """Return what the options say."""
+        sizes = [1 << power for power in range(2, options.resolution.bit_length())]
+        channels = {size: min(options.channel_base // size, options.channel_max) for size in sizes}
+        shared = {"size": options.resolution, "channels": channels}
+        generator = {"style_dim": options.latent_dim, "mapping_layers": options.mapping_layers}
+        return cls({**shared, **generator}, {**shared, "group_size": options.mbstd_group})
 
     @classmethod
-    def of_entries(cls, entries: Entries, config: StyleGAN2Options) -> Archs:
-        """Those of networks in a file, at the size of `config`.
+    def of_entries(cls, entries: Entries, options: StyleGAN2Options) -> Archs:
+        """Return those of networks in a file, at the size of `options`.
 
         Channels of resolutions that the file lacks halve at each step, as the published do. A
         file without a discriminator gets one with the generator's channels.
         """
         arch = dict((entries.get("g") or entries["g_ema"])["arch"])
-        size = config.resolution
+        size = options.resolution
         channels = dict(arch.get("channels") or published_channels(arch["size"]))
         while max(channels) < size:
             top = max(channels)
             channels[2 * top] = max(channels[top] // 2, 1)
         generator = {**arch, "size": size, "channels": channels}
-        judge = dict(entries["d"]["arch"]) if "d" in entries else {"group_size": config.mbstd_group}
+        judge = (
+            dict(entries["d"]["arch"]) if "d" in entries else {"group_size": options.mbstd_group}
+        )
         widths = {**channels, **(judge.get("channels") or {})}
         return cls(generator, {**judge, "size": size, "channels": widths})
 
@@ -70,21 +78,51 @@ class Archs:
 
 
 def at_size(arch: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """The constructor arguments of a smaller network; widths of larger ones stay known."""
+    """Return the constructor arguments of a smaller network; widths of larger ones stay known."""
     return {**arch, "size": size}
 
 
-def read_start(config: StyleGAN2Options) -> tuple[dict[str, dict[str, Any]], str]:
-    """The networks that `--init_from` names, `g_ema` and perhaps `g` and `d`.
+def networks_at(
+    size: int,
+    archs: Archs,
+    options: StyleGAN2Options,
+    entries: Entries,
+    world: World,
+) -> tuple[Generator, Discriminator, Generator]:
+    """Build generator, discriminator and averaged generator for images of `size` pixels.
+
+    They are filled from `entries`, as far as these go, and are the same in all processes.
+    """
+    paddle.seed(seed_of(options.seed, _BUILD, size))
+    generator, discriminator = archs.build(size)
+    full = {"g": archs.generator, "g_ema": archs.generator, "d": archs.discriminator}
+    entries = {name: doubled_up_to(entry, full[name], size) for name, entry in entries.items()}
+    source = options.init_from or "checkpoint"
+    if live := entries.get("g") or entries.get("g_ema"):
+        take_over(generator, live, source)
+    if "d" in entries:
+        take_over(discriminator, entries["d"], source)
+    for network in (generator, discriminator):
+        send_from_first(network.state_dict().values(), world)
+    freeze_first(discriminator, options.freeze_d)
+    average = averaged_copy(generator)
+    if "g_ema" in entries:
+        take_over(average, entries["g_ema"], source)
+        send_from_first(average.state_dict().values(), world)
+    return generator, discriminator, average
+
+
+def read_start(options: StyleGAN2Options) -> tuple[dict[str, dict[str, Any]], str]:
+    """Read the networks that `--init_from` names, `g_ema` and perhaps `g` and `d`.
 
     Returns:
-        the networks, and what begins anew in them, in words; empty where nothing does.
+        the networks, and what is newly initialised in them, in words; empty if nothing is.
 
     Raises:
         ConfigError: it holds another kind of network, or `--freeze_d` would freeze new layers.
         CheckpointError: it is missing or damaged, or a network lacks layers.
     """
-    path, size = config.init_from, config.size_at(0)
+    path, size = options.init_from, options.size_at(0)
     content = read_file(path)
     kinds = {"g_ema": GENERATOR, "g": GENERATOR, "d": DISCRIMINATOR}
     entries = {
@@ -101,11 +139,11 @@ def read_start(config: StyleGAN2Options) -> tuple[dict[str, dict[str, Any]], str
         whole = build_empty(entry["network"], entry["arch"]).state_dict()
         check_fit(whole, entry["state"], f"{path}: {name} is not complete")
     theirs = (entries.get("g") or entries["g_ema"])["arch"]["size"]
-    new = f"layers that depend on the size, {theirs} px there, {size} here" * (theirs != size)
+    new = f"size-dependent layers (file {theirs} px, run {size} px)" * (theirs != size)
     if "d" not in entries:
-        new = "the discriminator, which the file does not have"
-    if new and config.freeze_d:
-        raise ConfigError(f"--freeze_d: would freeze layers that begin anew: {new}")
+        new = "the discriminator, which the file does not hold"
+    if new and options.freeze_d:
+        raise ConfigError(f"--freeze_d: would freeze newly initialised layers: {new}")
     return entries, new
 
 
@@ -145,7 +183,8 @@ def doubled_up_to(entry: Entry, arch: Mapping[str, Any], size: int) -> Entry:
     while 2 * entry["arch"]["size"] < size:
         network = build(**at_size(arch, 2 * entry["arch"]["size"]))
         take_over(network, entry, "start")
-        entry = entry_of(network, arch)
+        arch_now = at_size(arch, network.size)
+        entry = {"network": entry["network"], "arch": arch_now, "state": arrays(network)}
     return entry
 
 
@@ -163,20 +202,6 @@ def freeze_first(discriminator: Discriminator, stages: int) -> None:
             f" {discriminator.size} px, found {stages}"
         )
     freeze(*list(discriminator.convs)[:stages])
-
-
-def entry_of(network: Generator | Discriminator, arch: Mapping[str, Any]) -> dict[str, Any]:
-    """A network as weight files hold it."""
-    return {
-        "network": GENERATOR if isinstance(network, Generator) else DISCRIMINATOR,
-        "arch": at_size(arch, network.size),
-        "state": arrays(network),
-    }
-
-
-def arrays(network: nn.Layer) -> dict[str, np.ndarray]:
-    """The network's state as arrays."""
-    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
 def _pass_on(network: Discriminator, smaller: Mapping[str, np.ndarray]) -> None:

@@ -3,11 +3,13 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +17,11 @@ from PIL import Image
 
 from paddle_sam.core.weight_file import read_file
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError, OutputError, TrainingError
-from paddle_sam.training.checkpoint import RunCheckpoints
-from paddle_sam.training.curves import draw_curves
-from paddle_sam.training.loop import Intervals, Run, prepare_folder, stop_signals
+from paddle_sam.training.curves import draw_curves, run_logs
+from paddle_sam.training.loop import Intervals, Run, stop_signals
+from paddle_sam.training.run import prepare_folder
 from paddle_sam.training.run_logger import RunLogger
-from paddle_sam.training.visualize import run_logs
+from paddle_sam.training.state import RunCheckpoints, RunState
 from tests.unit.training.comparing import records
 
 
@@ -30,6 +32,12 @@ class Counter:
         self.weight = 0
         self.test_losses = itertools.cycle(test_losses)
         self.steps = []
+        self.learning_rate = 1e-4
+        self.state = RunState("counter", lambda: {"weight": self.weight})
+        self.state.add("moment", lambda: 2 * self.weight, self._take_moment)
+
+    def _take_moment(self, moment):
+        self.weight = moment // 2
 
     def train_step(self, batch, step):
         if batch == "bad":
@@ -45,21 +53,12 @@ class Counter:
     def panel(self):
         return np.full((4, 4, 3), self.weight % 256, np.uint8)
 
-    def weights(self):
-        return {"kind": "counter", "weight": self.weight}
-
-    def state(self):
-        return {"moment": 2 * self.weight}
-
-    def restore(self, content):
-        self.weight = content["weight"]
-        assert content["training"]["moment"] == 2 * self.weight
-
 
 def _run(folder, trainer, **intervals):
     defaults = dict.fromkeys(("board_interval", "image_interval", "val_interval"), 2)
     given = {"max_steps": 6, "save_interval": 2, **defaults, **intervals}
-    return Run(folder, trainer, Intervals(**given), 1e-4, 6, keep_checkpoints=2)
+    checkpoints = RunCheckpoints(Path(folder) / "checkpoints", keep=2)
+    return Run(folder, trainer, Intervals(**given), 6, checkpoints)
 
 
 def _train(run, batches=None):
@@ -96,7 +95,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     _train(_run(tmp_path / "parts", Counter(), max_steps=4))
     trainer = Counter()
     resumed = _run(tmp_path / "parts", trainer)
-    resumed.resume(resumed.checkpoints.read_latest())
+    resumed.resume(resumed.checkpoints.read())
     assert resumed.step == 4
     _train(resumed)
     assert trainer.weight == straight.weight
@@ -109,7 +108,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
 def test_the_best_loss_survives_a_restart(tmp_path):
     _train(_run(tmp_path, Counter(test_losses=(1.0,)), max_steps=4))
     resumed = _run(tmp_path, Counter(test_losses=(2.0,)))
-    resumed.resume(resumed.checkpoints.read_latest())
+    resumed.resume(resumed.checkpoints.read())
     _train(resumed)
     assert read_file(tmp_path / "checkpoints" / "best_model.pdparams")["weight"] == 1 + 2
 
@@ -117,7 +116,7 @@ def test_the_best_loss_survives_a_restart(tmp_path):
 def test_a_finished_run_says_so(tmp_path):
     _train(_run(tmp_path, Counter()))
     again = _run(tmp_path, Counter())
-    again.resume(again.checkpoints.read_latest())
+    again.resume(again.checkpoints.read())
     said = []
     again.train(lambda step: iter(()), lambda: [], said.append)
     assert "has 6 steps already, as many as asked" in said[0]
@@ -132,15 +131,11 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     trainer = Counter()
-    weights = trainer.weights
-
-    def broken():
-        values = np.array([1.0, np.nan if trainer.weight > 3 else 0.0])
-        return weights() | {"networks": {"sam": {"state": {"encoder.w": values}}}}
-
-    trainer.weights = broken
+    trainer.state.add(
+        "optimizer/w", lambda: np.array([1.0, np.nan if trainer.weight > 3 else 0.0]), None
+    )
     run = _run(tmp_path, trainer)
-    with pytest.raises(TrainingError, match=r"step 4: sam.encoder.w .*not saved.*iteration_2"):
+    with pytest.raises(TrainingError, match=r"step 4: training/optimizer/w .*iteration_2"):
         _train(run)
     assert run.checkpoints.latest().name == "iteration_2.pdparams"
 
@@ -199,11 +194,7 @@ def test_snapshots_are_taken_with_the_panels(tmp_path):
     taken = []
     intervals = Intervals(6, 2, 3, 2, 6)
     run = Run(
-        tmp_path,
-        Counter(),
-        intervals,
-        1e-4,
-        6,
+        *(tmp_path, Counter(), intervals, 6, RunCheckpoints(tmp_path / "checkpoints")),
         snapshot=lambda step, panel: taken.append((step, panel.shape)),
     )
     _train(run)
@@ -246,7 +237,7 @@ def test_going_back_sets_later_checkpoints_aside(tmp_path, capsys):
     again = _run(tmp_path, trainer)
     again.resume(again.checkpoints.read(4))
     aside = tmp_path / "checkpoints/after_4"
-    assert f"going on from step 4; later checkpoints are in {aside}" in capsys.readouterr().out
+    assert f"Resuming from step 4; moved later checkpoints to {aside}" in capsys.readouterr().out
     assert read_file(aside / "iteration_6.pdparams")["weight"] == 1 + 2 + 3 + 4 + 5 + 6
     assert again.checkpoints.latest().name == "iteration_4.pdparams"
     _train(again)
@@ -255,20 +246,20 @@ def test_going_back_sets_later_checkpoints_aside(tmp_path, capsys):
 
 def test_the_latest_checkpoint_is_the_highest_number(tmp_path):
     checkpoints = RunCheckpoints(tmp_path)
-    assert checkpoints.read_latest() is None
+    assert checkpoints.read() is None
     for step in (9, 10, 100):
-        checkpoints.save(step, {"kind": "x", "step": step})
+        checkpoints.save(step, {"kind": "x", "step": step, "training": {}})
     (tmp_path / ".iteration_200.abc.tmp.pdparams").write_bytes(b"unfinished")
     (tmp_path / "iteration_300.pdparams.part").write_bytes(b"unfinished")
-    assert checkpoints.read_latest()["step"] == 100
+    assert checkpoints.read()["step"] == 100
 
 
 def test_a_damaged_checkpoint_is_not_passed_over(tmp_path):
     checkpoints = RunCheckpoints(tmp_path)
     path = checkpoints.save(1, {"kind": "x", "weights": list(range(100))})
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(CheckpointError, match="truncated or damaged.*Moved away, it leaves"):
-        checkpoints.read_latest()
+    with pytest.raises(CheckpointError, match="iteration_1.*truncated or damaged"):
+        checkpoints.read()
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
@@ -283,7 +274,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(RunCheckpoints, "save", save)
     with pytest.raises(OutputError, match="iteration_6.* could not be written"):
         _train(run)
-    assert run.checkpoints.read_latest()["weight"] == 6
+    assert run.checkpoints.read()["weight"] == 6
     assert not list((tmp_path / "checkpoints").glob(".*tmp*"))
 
 
@@ -320,7 +311,7 @@ def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path, request):
     assert any(".tmp" in name for name in left), "the kill came before or after the write"
     trainer = Counter()
     resumed = _run(tmp_path, trainer)
-    resumed.resume(resumed.checkpoints.read_latest())
+    resumed.resume(resumed.checkpoints.read())
     assert resumed.step == 2
     _train(resumed)
     assert trainer.weight == 1 + 2 + 3 + 4 + 5 + 6
@@ -355,19 +346,39 @@ def test_files_that_a_kill_left_half_written_are_cleared_away(tmp_path):
     assert panels == ["0000001.jpg", "0000002.jpg"]
 
 
-def test_visualdl_holds_every_curve_and_picture_after_a_restart(tmp_path):
+def test_visualdl_holds_every_curve_and_picture_once_after_a_restart(tmp_path, monkeypatch):
+    """One log, because VisualDL shows one of a folder; what a kill left is cut, the rest kept."""
     visualdl = pytest.importorskip("visualdl")
     _train(_run(tmp_path, Counter(), max_steps=4))
+    (log,) = (tmp_path / "visualdl").iterdir()
+    before = log.read_bytes()
+    logger = RunLogger(tmp_path, step=4, say=lambda line: None)
+    logger.scalars("train", 5, {"loss": 7.0})  # a step that is done again
+    logger.close()
+    with log.open("ab") as stream:
+        stream.write(b"\xff\x00\x00\x00\x00\x00\x00\x00half")
     resumed = _run(tmp_path, Counter())
-    resumed.resume(resumed.checkpoints.read_latest())
+    resumed.resume(resumed.checkpoints.read())
+    monkeypatch.setattr("paddle_sam.training.run_logger.read_image", None)  # no panel is replayed
     _train(resumed)
-    logs = list((tmp_path / "visualdl").iterdir())
-    assert len(logs) == 1
-    reader = visualdl.LogReader(file_path=str(logs[0]))
+    assert list((tmp_path / "visualdl").iterdir()) == [log]
+    assert log.read_bytes().startswith(before)
+    reader = visualdl.LogReader(file_path=str(log))
     steps = [(record.id, record.value) for record in reader.get_data("scalar", "train/loss")]
     assert steps == [(2, 3.0), (4, 10.0), (6, 21.0)]
     pictures = reader.get_data("image", "test/faces")
     assert [record.id for record in pictures] == [2, 4, 6]
+
+
+def test_a_lost_visualdl_log_is_made_again(tmp_path):
+    visualdl = pytest.importorskip("visualdl")
+    _train(_run(tmp_path, Counter(), max_steps=4))
+    shutil.rmtree(tmp_path / "visualdl")
+    RunLogger(tmp_path, step=4, say=lambda line: None).close()
+    (log,) = (tmp_path / "visualdl").iterdir()
+    reader = visualdl.LogReader(file_path=str(log))
+    assert [record.id for record in reader.get_data("scalar", "train/loss")] == [2, 4]
+    assert [record.id for record in reader.get_data("image", "test/faces")] == [2, 4]
 
 
 def test_curves_are_drawn_from_the_records(tmp_path):

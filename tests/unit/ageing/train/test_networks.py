@@ -86,7 +86,7 @@ def test_anew_encoder_fits_its_generator():
 def test_a_sam_checkpoint_is_taken_whole(files, tmp_path):
     trainer = tiny.trainer(files)
     path = tmp_path / "sam.pdparams"
-    save_file(path, trainer.weights())
+    save_file(path, trainer.state.weights())
     network = assemble(_config(files, checkpoint_path=str(path))).network
     found, wanted = tiny.state(network), tiny.state(trainer.network)
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 import paddle_sam
+from paddle_sam.ageing.train.age import _split, errors_by_decade, start_from_vgg, train_age
 from paddle_sam.ageing.train.age_options import AgeOptions
-from paddle_sam.ageing.train.age_run import _split, train_age
-from paddle_sam.ageing.train.age_trainer import errors_by_decade, start_from_vgg
 from paddle_sam.core.weight_file import read_file
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.age_regressor import AgeRegressor

@@ -175,7 +175,7 @@ def test_a_loss_that_is_no_number_stops_before_any_parameter_changes(files):
 
 def test_a_third_of_the_steps_keeps_the_age_and_the_others_cover_the_century():
     config = SAMOptions(batch_size=4)
-    tasks = [draw_task(config, step) for step in range(3000)]
+    tasks = [draw_task(config, step, 4) for step in range(3000)]
     same = sum(task.ages is None for task in tasks) / len(tasks)
     assert same == pytest.approx(SAME_AGE_SHARE, abs=0.03)
     ages = np.concatenate([task.ages for task in tasks if task.ages is not None])
@@ -188,7 +188,7 @@ def test_a_third_of_the_steps_keeps_the_age_and_the_others_cover_the_century():
 
 def test_target_ages_can_be_restricted():
     config = SAMOptions(target_age="20,80")
-    tasks = [draw_task(config, step) for step in range(50)]
+    tasks = [draw_task(config, step, 4) for step in range(50)]
     found = {float(age) for task in tasks if task.ages is not None for age in task.ages}
     assert found == {np.float32(0.2), np.float32(0.8)}
 

@@ -21,7 +21,7 @@ def test_a_grown_generator_first_renders_the_same_enlarged():
     trainer.train_step(batch(), 0)
     z = paddle.randn([2, 6])
     before = trainer.average([z], randomize_noise=False)
-    trainer._enter_size(16, trainer._entries())
+    trainer.enter_size(16, trainer.state.entries())
     assert (trainer.generator.size, trainer.discriminator.size) == (16, 16)
     after = trainer.average([z], randomize_noise=False)
     smooth = trainer.average.to_rgbs[1]
@@ -34,13 +34,13 @@ def test_a_grown_generator_first_renders_the_same_enlarged():
 
 def test_layers_of_the_discriminator_keep_their_resolution_when_it_grows():
     small = make_trainer(stages="8:0.008")
-    entries = small._entries()
+    entries = small.state.entries()
     big = make_trainer(start=entries)
     old, new = entries["d"]["state"], big.discriminator.state_dict()
     moved = {"convs.1.conv1.conv.weight": "convs.2.conv1.conv.weight"}
     for theirs, ours in {**moved, "final_linear.0.weight": "final_linear.0.weight"}.items():
         np.testing.assert_array_equal(new[ours].numpy(), old[theirs])
-    back = make_trainer(start=big._entries(), stages="8:0.008")
+    back = make_trainer(start=big.state.entries(), stages="8:0.008")
     for name, value in back.discriminator.state_dict().items():
         same = np.array_equal(value.numpy(), old[name])
         assert same or name.startswith("convs.0."), name
@@ -55,7 +55,7 @@ def waves(size):
 def test_networks_grow_by_several_doublings():
     wide = {"channel_base": 192, "resolution": 32}
     small = make_trainer(stages="8:0.008", **wide)
-    big = make_trainer(start=small._entries(), **wide)
+    big = make_trainer(start=small.state.entries(), **wide)
     before = small.discriminator(to_device(waves(32), size=8)).numpy()
     after = big.discriminator(paddle.to_tensor(waves(32))).numpy()
     assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
@@ -71,7 +71,7 @@ def test_a_grown_discriminator_first_gives_the_scores_of_the_smaller_one():
     for layer in small.discriminator.sublayers():
         if hasattr(layer, "bias"):
             layer.bias.set_value(0.3 * paddle.randn(layer.bias.shape))
-    big = make_trainer(start=small._entries())
+    big = make_trainer(start=small.state.entries())
     images = waves(16)
     before = small.discriminator(to_device(images, size=8)).numpy()
     after = big.discriminator(paddle.to_tensor(images)).numpy()
@@ -91,16 +91,16 @@ def test_a_grown_discriminator_first_gives_the_scores_of_the_smaller_one():
 def pretrained(tmp_path_factory):
     """A file of another model: 8 px, other widths."""
     config = dataclasses.replace(TINY, resolution=8, channel_max=5, latent_dim=7, seed=5)
-    trainer = StyleGAN2Trainer(Archs.of_config(config), config)
+    trainer = StyleGAN2Trainer(Archs.of_options(config), config)
     trainer.train_step(batch(resolution=8), 0)
     path = tmp_path_factory.mktemp("start") / "other.pdparams"
-    save_file(path, trainer.weights())
+    save_file(path, trainer.state.weights())
     return path
 
 
 def test_transfer_takes_the_networks_of_the_file_at_another_size(pretrained):
     start, new = read_start(dataclasses.replace(TINY, init_from=str(pretrained)))
-    assert new == "layers that depend on the size, 8 px there, 16 here"
+    assert new == "size-dependent layers (file 8 px, run 16 px)"
     archs = Archs.of_entries(start, TINY)
     assert archs.generator["channels"] == {4: 5, 8: 5, 16: 2}
     assert archs.generator["style_dim"] == 7
@@ -123,8 +123,8 @@ def test_transfer_without_a_discriminator_begins_with_a_new_one(pretrained, tmp_
     path = tmp_path / "generator.pdparams"
     save_file(path, content)
     start, new = read_start(dataclasses.replace(config, init_from=str(path), freeze_d=0))
-    assert new == "the discriminator, which the file does not have"
-    with pytest.raises(ConfigError, match="freeze_d: would freeze layers that begin anew"):
+    assert new == "the discriminator, which the file does not hold"
+    with pytest.raises(ConfigError, match="freeze_d: would freeze"):
         read_start(dataclasses.replace(config, init_from=str(path)))
     archs = Archs.of_entries(start, config)
     assert archs.discriminator["channels"] == whole["d"]["arch"]["channels"]

@@ -7,7 +7,8 @@ import paddle
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.stylegan2.train import trainer as module
+from paddle_sam.networks.frozen import held
+from paddle_sam.stylegan2.train import losses
 from paddle_sam.stylegan2.train.draws import split_batch
 from paddle_sam.training.distributed import World
 from tests.unit.stylegan2.train.tiny import TINY, batch, make_trainer
@@ -17,6 +18,12 @@ from tests.unit.stylegan2.train.tiny import TINY, batch, make_trainer
 
 def softplus(x):
     return np.logaddexp(0, x)
+
+
+def make_step(trainer, number, images):
+    networks = (trainer.generator, trainer.discriminator, trainer.draws)
+    numbers = (trainer.augment_p, trainer.path_mean)
+    return losses.Step(trainer.options, *networks, number, images.tensors()[0], 0, *numbers)
 
 
 class Double:
@@ -64,26 +71,26 @@ class Double:
         return self.discriminator(self.transform(use)(images))[:, 0]
 
     def generator_loss(self):
-        return softplus(-self.score(self.fakes(module._G)[0], module._G).numpy()).mean()
+        return softplus(-self.score(self.fakes(losses.G)[0], losses.G).numpy()).mean()
 
     def path_loss(self):
-        images, w_plus = self.fakes(module._PATH, every=2)
+        images, w_plus = self.fakes(losses.PATH, every=2)
         part = self.trainer.parts[0].every(2)
-        y = self.trainer.draws.normal(part, self.step, module._PATH_NOISE, images.shape[1:])
+        y = self.trainer.draws.normal(part, self.step, losses.PATH_NOISE, images.shape[1:])
         scaled = (images * y.astype("float64")).sum() / images.shape[-1]
         jacobian = paddle.grad(scaled, w_plus)[0].numpy()  # first derivative only
         lengths = np.sqrt(np.square(jacobian).sum(axis=2).mean(axis=1))
         return 2.0 * 2 * np.square(lengths - self.trainer.path_mean).mean()
 
     def discriminator_loss(self):
-        fake = self.score(self.fakes(module._D_FAKE)[0], module._D_FAKE).numpy()
-        real = self.score(self.reals, module._D_REAL).numpy()
+        fake = self.score(self.fakes(losses.D_FAKE)[0], losses.D_FAKE).numpy()
+        real = self.score(self.reals, losses.D_REAL).numpy()
         return softplus(fake).mean() + softplus(-real).mean()
 
     def r1_loss(self):
         images = self.reals.detach()
         images.stop_gradient = False
-        gradient = paddle.grad(self.score(images, module._R1).sum(), images)[0].numpy()
+        gradient = paddle.grad(self.score(images, losses.R1).sum(), images)[0].numpy()
         return 5.0 / 2 * np.square(gradient).sum(axis=(1, 2, 3)).mean() * 2
 
 
@@ -121,8 +128,7 @@ def test_losses_and_gradients_equal_differences_in_double_precision(term, augmen
     step, part = 3, trainer.parts[0]
     own = "generator" if term in ("generator_loss", "path_penalty") else "discriminator"
     network = getattr(trainer, own)
-    reals = () if own == "generator" else (batch().source,)
-    loss, _ = getattr(trainer, f"_{term}")(part, step, *reals)
+    loss, _ = getattr(losses, term)(make_step(trainer, step, batch()), part)
     loss.backward()
 
     double = Double(trainer, step)
@@ -150,12 +156,11 @@ def test_losses_and_gradients_equal_differences_in_double_precision(term, augmen
 def test_every_parameter_is_trained_and_the_other_network_is_not():
     trainer = make_trainer("fixed", augment_p=0.5)
     for term, own, other in (
-        ("_generator_loss", trainer.generator, trainer.discriminator),
-        ("_discriminator_loss", trainer.discriminator, trainer.generator),
+        (losses.generator_loss, trainer.generator, trainer.discriminator),
+        (losses.discriminator_loss, trainer.discriminator, trainer.generator),
     ):
-        reals = (batch().source,) if own is trainer.discriminator else ()
-        with module.held(other):
-            getattr(trainer, term)(trainer.parts[0], 0, *reals)[0].backward()
+        with held(other):
+            term(make_step(trainer, 0, batch()), trainer.parts[0])[0].backward()
         for _, parameter in own.named_parameters():
             assert parameter.grad is not None
         assert all(p.grad is None for p in other.parameters())
@@ -167,19 +172,20 @@ def test_every_parameter_is_trained_and_the_other_network_is_not():
 
 
 def gradients_of(trainer, term):
-    network = trainer.generator if term in ("_generator_loss", "_path_penalty") else None
-    reals = () if network is not None else (batch(8).source,)
-    network = network or trainer.discriminator
+    generates = term in (losses.generator_loss, losses.path_penalty)
+    network = trainer.generator if generates else trainer.discriminator
     values = {}
     for part in trainer.parts:
-        loss, logged = getattr(trainer, term)(part, 2, *reals)
+        loss, logged = term(make_step(trainer, 2, batch(8)), part)
         (loss * part.share).backward()
         for name, value in logged.items():
             values[name] = values.get(name, 0) + part.share * float(value)
     return {n: p.grad.numpy() for n, p in network.named_parameters() if p.grad is not None}, values
 
 
-@pytest.mark.parametrize("term", ["_generator_loss", "_path_penalty", "_discriminator_loss", "_r1"])
+@pytest.mark.parametrize(
+    "term", [losses.generator_loss, losses.path_penalty, losses.discriminator_loss, losses.r1]
+)
 def test_accumulated_gradients_are_those_of_the_whole_batch(term):
     changes = {"batch_size": 8, "augment_p": 0.5}
     whole, values = gradients_of(make_trainer("fixed", **changes), term)

@@ -30,7 +30,7 @@ TINY = StyleGAN2Options(
 
 def make_trainer(augment="none", start=None, archs=None, **changes):
     config = dataclasses.replace(TINY, **changes)
-    trainer = StyleGAN2Trainer(archs or Archs.of_config(config), config, augment, start)
+    trainer = StyleGAN2Trainer(archs or Archs.of_options(config), config, augment, start)
     for layer in [trainer.generator.conv1, *trainer.generator.convs]:
         layer.noise.weight.set_value(np.array([0.1], np.float32))  # starts at 0: no effect
     return trainer
@@ -44,6 +44,6 @@ def batch(size=4, seed=0, resolution=16):
 def state(trainer):
     return {
         f"{name}.{key}": value.copy()
-        for name, entry in trainer.weights()["networks"].items()
+        for name, entry in trainer.state.weights()["networks"].items()
         for key, value in entry["state"].items()
     }

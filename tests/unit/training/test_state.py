@@ -1,10 +1,13 @@
+import copy
+
 import numpy as np
 import paddle
 import pytest
 
 from paddle_sam.errors import CheckpointError
-from paddle_sam.training.optimizer_state import named_state, restore_named_state
 from paddle_sam.training.ranger import Ranger
+from paddle_sam.training.state import RunState, named_state, restore_named_state
+from tests.unit.training.comparing import assert_equal
 
 KINDS = {
     "ranger": lambda parameters: Ranger(0.01, parameters),
@@ -121,3 +124,68 @@ def test_refuses_the_state_of_another_optimizer():
     parameters, state = _saved_by("adam")
     with pytest.raises(CheckpointError, match="optim_name"):
         restore_named_state(Ranger(0.01, list(parameters.values())), parameters, state)
+
+
+class Holder:
+    mean, count, signs, name = 0.5, 3, [1.0], None
+
+
+def _registered(network, optimizer, holder):
+    state = RunState("toy", lambda: {"options": {"size": 4}})
+    state.network("net", network, "builder", {"size": 4})
+    state.layer("networks/live", network)
+    state.optimizer("optimizers/net", optimizer, network)
+    state.values(holder, "mean", "count", "signs", "name")
+    state.values(holder, "late", optional=True) if hasattr(holder, "late") else None
+    return state
+
+
+def _saved_run():
+    network = _network()
+    optimizer = KINDS["adam"](network.parameters())
+    _train(network, optimizer, range(2))
+    holder = Holder()
+    holder.mean, holder.signs, holder.name = 0.25, [1.0, -1.0], "a"
+    return _registered(network, optimizer, holder).saved()
+
+
+def test_what_is_registered_is_saved_and_restored():
+    content = _saved_run()
+    assert content["kind"] == "toy" and content["options"] == {"size": 4}
+    assert content["networks"]["net"]["arch"] == {"size": 4}
+    assert set(content["training"]) == {"networks", "optimizers", "mean", "count", "signs", "name"}
+    expected = copy.deepcopy(content)
+    network, holder = _network(extra_layers=2), Holder()
+    state = _registered(network, KINDS["adam"](network.parameters()), holder)
+    state.restore(content)
+    assert (holder.mean, holder.count, holder.signs, holder.name) == (0.25, 3, [1.0, -1.0], "a")
+    assert_equal(state.saved(), expected)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda c: c["training"].pop("mean"), "there is no mean to resume from"),
+        (lambda c: c["training"].update(mean="high"), "mean is 'high', expected float"),
+        (lambda c: c["training"].update(extra=1), "extra is nothing that this run resumes"),
+        (lambda c: c["training"].update(optimizers=3), "there is no optimizers/net"),
+        (lambda c: c["networks"].clear(), "there is no network net"),
+        (lambda c: c["training"]["networks"]["live"].popitem(), "checkpoint: networks/live"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_the_list_is_refused(damage, message):
+    content = _saved_run()
+    damage(content)
+    network = _network()
+    state = _registered(network, KINDS["adam"](network.parameters()), Holder())
+    with pytest.raises(CheckpointError, match=message):
+        state.restore(content)
+
+
+def test_older_checkpoints_may_lack_what_is_optional():
+    content, holder = _saved_run(), Holder()
+    holder.late = {"x": 1.0}
+    network = _network()
+    state = _registered(network, KINDS["adam"](network.parameters()), holder)
+    state.restore(content)
+    assert holder.late == {"x": 1.0}

@@ -1,0 +1,162 @@
+"""StyleGAN2's losses (Karras et al. 2020), each a mean over the images of a part of a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable
+
+import paddle
+
+from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.stylegan2.train import ada
+from paddle_sam.stylegan2.train.draws import Part, StepDraws
+from paddle_sam.stylegan2.train.options import StyleGAN2Options
+from paddle_sam.training.gan_losses import logistic, path_lengths, r1_penalty_through
+
+# What the random numbers of a step are for.
+G, PATH, PATH_NOISE, D_FAKE, D_REAL, R1 = range(6)
+
+# The loss to descend, and values to log.
+Found = tuple[paddle.Tensor, dict[str, paddle.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What the losses of a step are computed from.
+
+    Attributes:
+        options: of the run.
+        generator, discriminator: the networks.
+        draws: random numbers, by image.
+        number: of the step; 0 is the first.
+        reals: [N, 3, S, S], this process's images of the batch, and
+        first: the place in the batch of the first one.
+        augment_p: probability of each augmentation.
+        path_mean: running mean of path lengths.
+        exact: makes the context for what 16-bit arithmetic is too coarse for.
+    """
+
+    options: StyleGAN2Options
+    generator: Generator
+    discriminator: Discriminator
+    draws: StepDraws
+    number: int
+    reals: paddle.Tensor
+    first: int
+    augment_p: float
+    path_mean: float
+    exact: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+
+    def real(self, part: Part) -> paddle.Tensor:
+        """Return the real images at the places of `part`."""
+        return self.reals[part.places - self.first]
+
+    def render(self, part: Part, use: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return generated images [N, 3, S, S] and their codes [N, L, D] for `part`."""
+        generator, draws = self.generator, self.draws
+        z = draws.latents(part, self.number, use, generator.style_dim)
+        with self.exact():
+            w = generator.style(paddle.to_tensor(z.reshape([-1, generator.style_dim])))
+        w = w.reshape([-1, 2, generator.style_dim])
+        first = draws.first_style(part, self.number, use, generator.n_codes)
+        first = paddle.to_tensor(first).unsqueeze(2)
+        w_plus = w[:, :1] * first + w[:, 1:] * (1 - first)
+        shapes = [buffer.shape[1:] for buffer in generator.noises.as_list()]
+        sizes = [math.prod(shape) for shape in shapes]
+        noise = draws.normal(part, self.number, use, [sum(sizes)]).split(sizes, axis=1)
+        noise = [one.reshape([-1, *shape]) for one, shape in zip(noise, shapes, strict=True)]
+        return generator.synthesis(w_plus, noise)[0], w_plus
+
+    def transform(self, part: Part, use: int) -> ada.Transform:
+        """Draw the augmentations of `part`."""
+        size = self.generator.size
+        return self.draws.transform(part, self.number, use, self.augment_p, size)
+
+    def scores(self, images: paddle.Tensor, part: Part, use: int) -> paddle.Tensor:
+        """Return the discriminator's scores [N] of images after augmentation."""
+        with self.exact():  # 16 bits do not even name every pixel
+            seen = self.transform(part, use)(images.astype("float32"))
+        return self.discriminator(seen)[:, 0]
+
+
+def generator_loss(step: Step, part: Part) -> Found:
+    """-log D(G(z)), non-saturating."""
+    images, _ = step.render(part, G)
+    loss = logistic(step.scores(images, part, G), real=True).mean()
+    return loss, {"G/loss": loss}
+
+
+def path_penalty(step: Step, part: Part) -> Found:
+    """weight * (|J^T y| - a)^2, times the steps that it stands for (lazy regularisation)."""
+    options = step.options
+    part = part.every(options.path_shrink)
+    with step.generator.second_derivatives():
+        images, w_plus = step.render(part, PATH)
+        noise = step.draws.normal(part, step.number, PATH_NOISE, images.shape[1:])
+        lengths = path_lengths(images, w_plus, noise)
+        penalty = (lengths - step.path_mean).square().mean()
+    loss = penalty * options.path_weight * options.path_interval
+    return loss, {"G/path_penalty": penalty, "G/path_length": lengths.mean()}
+
+
+def discriminator_loss(step: Step, part: Part) -> Found:
+    """-log D(x) - log(1 - D(G(z)))."""
+    with paddle.no_grad():
+        images, _ = step.render(part, D_FAKE)
+    fake = step.scores(images, part, D_FAKE)
+    real = step.scores(step.real(part), part, D_REAL)
+    loss = logistic(fake, real=False).mean() + logistic(real, real=True).mean()
+    return loss, {
+        "D/loss": loss,
+        "D/score_real": real.mean(),
+        "D/score_fake": fake.mean(),
+        "D/sign_real": real.sign().mean(),
+    }
+
+
+def r1(step: Step, part: Part) -> Found:
+    """gamma / 2 |grad D(x)|^2 with respect to x before augmentation, times its steps.
+
+    The squared gradient norm grows as the pixel count shrinks, so gamma is scaled down with it.
+    """
+    transform = step.transform(part, R1)
+    with paddle.no_grad():
+        seen = transform(step.real(part))
+    seen = seen.detach()
+    seen.stop_gradient = False
+    scores = step.discriminator(seen)[:, 0]
+    penalty = r1_penalty_through(scores, seen, transform.linear()).mean()
+    gamma = step.options.r1_gamma * (step.generator.size / step.options.resolution) ** 2
+    return penalty * gamma * step.options.r1_interval, {"D/r1": penalty}
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One update of a step.
+
+    Attributes:
+        network: the one that it trains, `g` or `d`.
+        loss: what it descends.
+        every: its interval in steps.
+        lazy: whether it is a regularisation with second derivatives, which 16-bit numbers are too
+            coarse for.
+    """
+
+    network: str
+    loss: Callable[[Step, Part], Found]
+    every: int = 1
+    lazy: bool = False
+
+
+def phases(options: StyleGAN2Options) -> list[Phase]:
+    """Return the updates of a step in their order."""
+    found = [Phase("g", generator_loss)]
+    if options.path_weight:
+        found.append(Phase("g", path_penalty, options.path_interval, lazy=True))
+    found.append(Phase("d", discriminator_loss))
+    if options.r1_gamma:
+        found.append(Phase("d", r1, options.r1_interval, lazy=True))
+    return found

@@ -1,0 +1,305 @@
+"""What a run must resume, and its checkpoints: whole or absent, newest by step, old ones pruned.
+
+A checkpoint is a weight file that inference loads, with one more section, `training`, that holds
+what only resuming needs. `iteration_N.pdparams` has both; `best_model.pdparams` has the networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import itertools
+import operator
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from paddle_sam.core.weight_file import load_strict, read_file, save_file
+from paddle_sam.errors import CheckpointError, ConfigError
+
+TRAINING = "training"
+_NUMBERED = re.compile(r"iteration_(\d+)\.pdparams")
+_MASTER = "master_weight"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    save: Callable[[], Any]
+    load: Callable[[Any], None]
+    optional: bool = False  # older checkpoints lack it
+
+
+class RunState:
+    """All that a run must resume, registered once by name; saving and loading walk the same list.
+
+    Names are paths in a checkpoint's `training` section: `optimizers/g` is the entry `g` of
+    `optimizers`. Registering a name again replaces what it stood for.
+
+    Args:
+        kind: of the weight files that the run writes.
+        facts: returns what these files say beside the networks, as plain values.
+    """
+
+    def __init__(self, kind: str, facts: Callable[[], Mapping[str, Any]]):
+        self.kind = kind
+        self._facts = facts
+        self._networks: dict[str, tuple[nn.Layer, str, Mapping[str, Any]]] = {}
+        self._parts: dict[str, _Part] = {}
+
+    def network(self, name: str, network: nn.Layer, builder: str, arch: Mapping[str, Any]) -> None:
+        """Register a network that weight files hold; `builder` makes it from `arch`."""
+        self._networks[name] = (network, builder, arch)
+
+    def layer(self, name: str, layer: nn.Layer) -> None:
+        """Register a network that only resuming needs."""
+
+        def load(state: dict[str, np.ndarray]) -> None:
+            load_strict(layer, state, f"checkpoint: {name}", consume=True)
+
+        self.add(name, lambda: arrays(layer), load)
+
+    def optimizer(self, name: str, optimizer: Any, network: nn.Layer) -> None:
+        """Register what `optimizer` remembers of the parameters of `network`."""
+        parameters = dict(network.named_parameters())
+
+        def save() -> dict[str, np.ndarray]:
+            return {k: t.numpy() for k, t in named_state(optimizer, parameters).items()}
+
+        self.add(name, save, lambda state: restore_named_state(optimizer, parameters, state))
+
+    def values(self, holder: Any, *names: str, optional: bool = False) -> None:
+        """Register attributes of `holder`: plain values that keep their type, None apart."""
+        for name in names:
+            self.add(
+                name,
+                lambda name=name: copy.deepcopy(getattr(holder, name)),
+                lambda value, name=name: _set(holder, name, value),
+                optional,
+            )
+
+    def add(self, name: str, save: Callable, load: Callable, optional: bool = False) -> None:
+        """Register what `save` returns and `load` takes back; `optional` if old files lack it."""
+        self._parts[name] = _Part(save, load, optional)
+
+    def entries(self, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Return the networks called `names` as weight files hold them; None for all of them."""
+        return {
+            name: {"network": builder, "arch": dict(arch), "state": arrays(network)}
+            for name, (network, builder, arch) in self._networks.items()
+            if names is None or name in names
+        }
+
+    def weights(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return the contents of a weight file of the networks called `names`, or of all."""
+        return {"kind": self.kind, "networks": self.entries(names), **self._facts()}
+
+    def saved(self) -> dict[str, Any]:
+        """Return the contents of a checkpoint."""
+        training: dict[str, Any] = {}
+        for name, part in self._parts.items():
+            *folders, last = name.split("/")
+            place = training
+            for folder in folders:
+                place = place.setdefault(folder, {})
+            place[last] = part.save()
+        return {**self.weights(), TRAINING: training}
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Take up the contents of a checkpoint; arrays of networks are dropped on the way.
+
+        Raises:
+            CheckpointError: something is missing, unknown, or does not fit.
+        """
+        networks, training = content["networks"], content[TRAINING]
+        known = {name.partition("/")[0] for name in self._parts}
+        if unknown := sorted(set(training) - known):
+            raise CheckpointError(f"checkpoint: {unknown[0]} is nothing that this run resumes")
+        for name, (network, *_) in self._networks.items():
+            if name not in networks:
+                raise CheckpointError(f"checkpoint: there is no network {name}")
+            load_strict(network, networks[name]["state"], f"checkpoint: {name}", consume=True)
+        for name, part in self._parts.items():
+            try:
+                value = functools.reduce(operator.getitem, name.split("/"), training)
+            except (KeyError, TypeError):
+                if part.optional:
+                    continue
+                raise CheckpointError(f"checkpoint: there is no {name} to resume from") from None
+            part.load(value)
+
+
+def arrays(network: nn.Layer) -> dict[str, np.ndarray]:
+    """Return the state of `network` as arrays."""
+    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+
+def not_finite(content: Mapping[str, Any]) -> str | None:
+    """Return the path of the first array in nested dictionaries that holds NaN or infinity."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            if (inner := not_finite(value)) is not None:
+                return f"{name}/{inner}"
+        elif np.asarray(value).dtype.kind == "f" and not np.isfinite(value).all():
+            return name
+    return None
+
+
+def named_state(optimizer, parameters: Mapping[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+    """Return everything that `optimizer` remembers, under the names of the parameters.
+
+    Paddle files an optimizer's tensors under automatic names (`conv2d_7.w_0_moment1_0`) that depend
+    on everything built before them in the process. Here each is called `PARAMETER/WHAT`, such as
+    `encoder.styles.0.linear.weight/exp_avg`.
+
+    Args:
+        optimizer: any `paddle.optimizer.Optimizer`.
+        parameters: {name: parameter}, such as `dict(network.named_parameters())`; it must hold
+            every parameter that the optimizer has updated.
+    """
+    names = {parameter.name: name for name, parameter in parameters.items()}
+    state = {}
+    for parameter_name, master in optimizer._master_weights.items():
+        names[master.name] = names[parameter_name]
+        state[f"{names[parameter_name]}/{_MASTER}"] = master
+    for kind, tensors in optimizer._accumulators.items():
+        for parameter_name, tensor in tensors.items():
+            state[f"{names[parameter_name]}/{kind}"] = tensor
+    return state
+
+
+def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], state: Mapping) -> None:
+    """Give `optimizer` the state that `named_state` returned, exactly.
+
+    Call it before the first step. Parameters that had received no update when the state was
+    taken have none, and start afresh.
+
+    Raises:
+        CheckpointError: the state belongs to another network or another kind of optimizer.
+    """
+    updated = {key.rpartition("/")[0] for key in state}
+    if strangers := sorted(updated - set(parameters)):
+        raise CheckpointError(
+            f"optimizer state: there is no parameter {strangers[0]}"
+            f" ({len(strangers)} such names); it was saved from another network."
+        )
+    block = paddle.static.default_main_program().global_block()
+    optimizer._create_accumulators(
+        block, [parameters[name] for name in parameters if name in updated]
+    )
+    targets = named_state(optimizer, parameters)
+    if targets.keys() != state.keys():
+        key = min(targets.keys() ^ state.keys())
+        raise CheckpointError(
+            f"optimizer state: {key} is {'missing' if key in targets else 'not known here'};"
+            " it was saved by another kind of optimizer (--optim_name)."
+        )
+    for key, tensor in targets.items():
+        if list(tensor.shape) != list(state[key].shape):
+            raise CheckpointError(
+                f"optimizer state: {key} has shape {list(state[key].shape)},"
+                f" expected {list(tensor.shape)}."
+            )
+        tensor.set_value(state[key])
+
+
+class RunCheckpoints:
+    """The checkpoints below one run's folder.
+
+    Args:
+        folder: where they are.
+        keep: how many numbered ones to keep; 0 for all.
+    """
+
+    def __init__(self, folder: Path, keep: int = 0):
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def save(self, step: int, content: Mapping[str, Any]) -> Path:
+        """Write the checkpoint of `step`; older ones go only once it is complete."""
+        path = self.folder / f"iteration_{step}.pdparams"
+        save_file(path, content)
+        if self.keep:
+            for old in sorted(self._numbered())[: -self.keep]:
+                self._numbered()[old].unlink()
+        return path
+
+    def save_best(self, content: Mapping[str, Any]) -> Path:
+        """Write the best model so far."""
+        path = self.folder / "best_model.pdparams"
+        save_file(path, content)
+        return path
+
+    def latest(self) -> Path | None:
+        """Return the checkpoint with the highest step; unfinished files do not count."""
+        numbered = self._numbered()
+        return numbered[max(numbered)] if numbered else None
+
+    def read(self, step: int | None = None) -> dict | None:
+        """Return the contents of the checkpoint of `step`, or of the latest if there is one.
+
+        Raises:
+            ConfigError: there is none of `step`.
+            CheckpointError: it is damaged. It is not passed over: that would be a silent step back.
+        """
+        path = self.latest() if step is None else self._numbered().get(step)
+        if path is None and step is None:
+            return None
+        if path is None:
+            raise ConfigError(
+                f"{self.folder}/iteration_{step}.pdparams does not exist; the latest checkpoint is"
+                f" {self.latest() or 'none'}"
+            )
+        try:
+            content = read_file(path)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}. Move it away to resume the run from the checkpoint before it."
+            ) from error
+        if not isinstance(content.get(TRAINING), dict):
+            raise CheckpointError(
+                f"{path}: expected a checkpoint of a run, found a weight file of networks alone."
+                " Move it away to resume the run from the checkpoint before it."
+            )
+        return content
+
+    def set_aside(self, step: int) -> Path | None:
+        """Move checkpoints later than `step` out of the way of a run that resumes from there.
+
+        Otherwise the run would be resumed from them when it is interrupted, and its own, older
+        ones would be the first to be deleted.
+
+        Returns:
+            the folder they are in now, with a copy of the best model; None if there were none.
+        """
+        later = [path for number, path in self._numbered().items() if number > step]
+        if not later:
+            return None
+        used = (f"after_{step}" if n == 1 else f"after_{step}_{n}" for n in itertools.count(1))
+        folder = next(path for path in map(self.folder.joinpath, used) if not path.exists())
+        folder.mkdir()
+        for path in later:
+            path.rename(folder / path.name)
+        if (best := self.folder / "best_model.pdparams").is_file():
+            shutil.copyfile(best, folder / best.name)
+        return folder
+
+    def _numbered(self) -> dict[int, Path]:
+        if not self.folder.is_dir():
+            return {}
+        found = {path: _NUMBERED.fullmatch(path.name) for path in self.folder.iterdir()}
+        return {int(match[1]): path for path, match in found.items() if match}
+
+
+def _set(holder: Any, name: str, value: Any) -> None:
+    expected = type(getattr(holder, name))
+    numbers = {expected, type(value)} <= {int, float}
+    if expected is not type(value) and type(None) not in (expected, type(value)) and not numbers:
+        raise CheckpointError(f"checkpoint: {name} is {value!r}, expected {expected.__name__}")
+    setattr(holder, name, value)
