@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from paddle_sam.core.sequences import batches
 from paddle_sam.errors import ConfigError, check_shape
 
 NEIGHBOURS = 3  # the k of the paper
@@ -140,7 +141,6 @@ def _share_inside(points: np.ndarray, centres: np.ndarray, neighbours: int) -> f
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
     """Squared distances of all pairs, [up to 1024, len(b)] at a time."""
     squares = np.square(b).sum(axis=1)
-    for start in range(0, len(a), _BLOCK):
-        block = a[start : start + _BLOCK]
+    for block in batches(a, _BLOCK):
         distances = np.square(block).sum(axis=1)[:, None] + squares - 2 * block @ b.T
         yield distances.clip(0)

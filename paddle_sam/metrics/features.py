@@ -20,6 +20,7 @@ from PIL import Image
 
 from paddle_sam.core.files import sha256
 from paddle_sam.core.images import check_image, resize, to_network
+from paddle_sam.core.sequences import batches
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.feature_store import FeatureStore
@@ -80,9 +81,9 @@ class InceptionFeatures:
         """Return float32 features [N, 2048] of uint8 RGB images [H, W, 3] of any sizes."""
         to_input = clean_input if self.resizing == CLEAN else legacy_input
         found = [np.zeros((0, FEATURES), np.float32)]
-        for start in range(0, len(images), self.batch_size):
-            batch = [to_input(image) for image in images[start : start + self.batch_size]]
-            found.append(self.network(paddle.to_tensor(np.stack(batch))).numpy())
+        for batch in batches(images, self.batch_size):
+            x = np.stack([to_input(image) for image in batch])
+            found.append(self.network(paddle.to_tensor(x)).numpy())
         return np.concatenate(found)
 
 
@@ -106,8 +107,7 @@ class AlexFeatures:
         if size is None and min(images[0].shape[:2]) < _ALEX_SMALLEST:
             size = _ALEX_SMALLEST
         found = []
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
+        for batch in batches(images, self.batch_size):
             batch = batch if size is None else [resize(image, size) for image in batch]
             taps = self.network.extract(paddle.to_tensor(to_network(batch)))
             # Activations have norm 1 at each pixel; the factor gives all layers equal weight.
