@@ -20,7 +20,7 @@ from paddle_sam.core.command import command, exit_status
 
 @command
 def main(argv=None):
-    from paddle_sam.imagesets.prepare.options import AlignFolderOptions
+    from paddle_sam.faces.options import AlignFolderOptions
     from paddle_sam.options import parse
 
     config = parse(AlignFolderOptions, argv, __doc__)

@@ -6,10 +6,10 @@
         --crop cascade --cascade lbpcascade_animeface.xml --face all --face_scale 1.5
 
 Every image is checked, brought to sRGB, cut to a square and reduced to --size. Damaged, small,
-blank, grey and doubled ones are left out; of duplicates the best is kept. The archive is a zip of
-images with a dataset.json that says where each is from. Beside it, NAME_report/ lists what became
-of every input (report.csv), with contact sheets of what was kept and of what was dropped, by
-reason. Your pictures are only read. The same command goes on where a killed one was.
+blank, grey and duplicate ones are left out; of duplicates the best is kept. The archive is a zip
+of images with a dataset.json that states the source of each. Beside it, NAME_report/ lists every
+input with its outcome (report.csv), with contact sheets of what was kept and dropped, by reason.
+Your pictures are only read. After a kill the same command resumes.
 
 Exit status: 0 done, 1 some files could not be read, 2 nothing was kept.
 """

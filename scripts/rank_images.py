@@ -6,8 +6,8 @@
 
 Writes to --exp_dir ranking.csv, most real first, and contact sheets of both ends, best.jpg and
 worst.jpg. With --drop_percent it also writes kept.zip, an archive without the worst; your own files
-are only read. --samples ranks generated images, which stay in samples/. The same command goes on
-with a ranking that was stopped.
+are only read. --samples ranks generated images, which stay in samples/. The same command resumes
+an interrupted ranking.
 
 Exit status: 0 done, 1 some images could not be read, 2 none.
 """
@@ -17,8 +17,8 @@ from paddle_sam.core.command import command
 
 @command
 def main(argv=None):
-    from paddle_sam.imagesets.prepare.options import RankOptions
     from paddle_sam.options import parse
+    from paddle_sam.stylegan2.options import RankOptions
 
     config = parse(RankOptions, argv, __doc__)
     from paddle_sam.stylegan2.rank import rank_images

@@ -72,19 +72,22 @@ class Store:
                 )
 
 
-def claim_folder(folder: Path, facts: Mapping[str, Any], option: str, what: str) -> None:
+def claim_folder(
+    folder: Path, facts: Mapping[str, Any], option: str, what: str, name: str = CLAIM
+) -> None:
     """Note in a folder of results what they are made from, so that the work can be resumed.
 
     Args:
-        folder: where the results go; the file `CLAIM` in it keeps the note.
-        facts: what the results depend on, as plain values by name.
+        folder: where the results go; the file `name` in it keeps the note.
+        facts: what the results depend on, as plain values by name. Of a fact that an older
+            version did not know, the note is taken to say 0, False or nothing.
         option: the option that named the folder, and
         what: what the results are, for the message.
 
     Raises:
         ConfigError: the folder holds results of something else.
     """
-    note = Path(folder) / CLAIM
+    note = Path(folder) / name
     if not note.exists():
         write_json(note, facts)
         return
@@ -93,9 +96,9 @@ def claim_folder(folder: Path, facts: Mapping[str, Any], option: str, what: str)
     except (OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{note}: cannot be read ({error}); delete the folder") from error
     changed = [
-        f"{name} was {_shortened(before.get(name))}, is {_shortened(facts.get(name))}"
-        for name in sorted({*facts, *before})
-        if facts.get(name) != before.get(name)
+        f"{fact} was {_shortened(before.get(fact))}, is {_shortened(facts.get(fact))}"
+        for fact in sorted({*facts, *before})
+        if facts.get(fact) != before.get(fact) and (fact in before or facts[fact])
     ]
     if changed:
         raise ConfigError(

@@ -1,11 +1,11 @@
-"""A data set in one file: a zip of images, stored as they are, with a `dataset.json`.
+"""A data set in one file: a zip of images, stored uncompressed, with a `dataset.json`.
 
-Images are read at random, straight from where they lie in the file, by any number of threads and
-processes at once: an `ArchiveImage` is a few numbers and holds nothing open. The layout is the one
-StyleGAN2-ADA's tools write and read, so archives go both ways. `dataset.json` holds
+Images are read in any order, directly from their place in the file, by any number of threads and
+processes at once: an `ArchiveImage` is a few numbers and keeps nothing open. StyleGAN2-ADA's tools
+read and write the same layout. `dataset.json` holds
 
 - `labels`: pairs of an image's name and its class, a whole number; or null;
-- whatever else the writer knew about the images (`scripts/prepare_dataset.py`: where each is from).
+- anything else the writer knew about the images (`scripts/prepare_dataset.py`: their sources).
 
 A folder, with or without such a file in it, opens the same way.
 """
@@ -34,7 +34,7 @@ from paddle_sam.core.images import (
 from paddle_sam.errors import ConfigError, ImageError
 
 DESCRIPTION = "dataset.json"
-# What a stored image may come to when it is unpacked: more is taken for an attack on memory.
+# Largest size of an image file in an archive: more is taken for an attack on memory.
 LARGEST_IMAGE_FILE = 1 << 29
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # every member's time, so that equal content is equal bytes
 _LOCAL_HEADER = struct.Struct("<26xHH")  # ends with the lengths of the name and of the extras
@@ -42,12 +42,12 @@ _LOCAL_HEADER = struct.Struct("<26xHH")  # ends with the lengths of the name and
 
 @dataclass(frozen=True)
 class ArchiveImage:
-    """An image file within an archive. As light as a path: to be kept, sent and read anywhere.
+    """An image file within an archive: light as a path, to be kept, sent and read anywhere.
 
     archive, path: the archive, and the name within it.
-    offset, stored: where its bytes begin in the archive, and how many they are.
-    size: how many they are when inflated; `stored` where they are not compressed.
-    crc: CRC-32 of the content, None where the archive has none.
+    offset, stored: where its bytes begin in the archive, and their number.
+    size: their number when inflated; `stored` if they are not compressed.
+    crc: CRC-32 of the content, None if the archive does not state it.
     """
 
     archive: Path
@@ -63,16 +63,16 @@ class ArchiveImage:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Return the last part of its path."""
         return PurePosixPath(self.path).name
 
     @property
     def stem(self) -> str:
-        """The last part of its path without the suffix."""
+        """Return the last part of its path without the suffix."""
         return PurePosixPath(self.path).stem
 
     def read_bytes(self) -> bytes:
-        """The image file's content, checked against its CRC.
+        """Return the image file's content, checked against its CRC.
 
         Raises:
             ImageError: the archive is gone, or damaged at this place.
@@ -86,7 +86,7 @@ class ArchiveImage:
                 stream.seek(self.offset)
                 data = stream.read(self.stored)
             if self.deflated:
-                # Never more than was declared, whatever the data would inflate to.
+                # Never more than was declared, whatever the data inflate to.
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.size + 1)
         except OSError as error:
             raise ImageError(f"{self}: could not be read ({error.strerror or error}).") from error
@@ -134,10 +134,10 @@ def open_image_set(path: str | Path) -> ImageSet:
 
 
 def list_sources(path: str | Path) -> list[ImageSource]:
-    """Give the images of a folder, an archive, or the one image file that `path` is.
+    """List the images of a folder, an archive, or the one image file that `path` is.
 
     Raises:
-        ImageError: there is nothing at `path`, or no image in it.
+        ImageError: `path` does not exist, or holds no image.
     """
     path = Path(path)
     if not is_archive(path):
@@ -163,7 +163,7 @@ def read_source(source: ImageSource) -> np.ndarray:
 
 
 def content_digest(source: ImageSource) -> str:
-    """SHA-256 of an image file's content, in hexadecimal; the same in a folder and an archive.
+    """Return the SHA-256 of an image file's content; the same in a folder and an archive.
 
     Raises:
         ImageError: the file cannot be read.
@@ -177,7 +177,7 @@ def content_digest(source: ImageSource) -> str:
 
 
 def stamp(source: ImageSource) -> str:
-    """What changes when an image's file, or the archive it is in, does."""
+    """Return a text that changes when an image's file, or its archive, does."""
     if isinstance(source, ArchiveImage):
         return f"{source.size}-{source.offset}-{source.crc}-{source.archive.stat().st_mtime_ns}"
     status = source.stat()
@@ -185,29 +185,29 @@ def stamp(source: ImageSource) -> str:
 
 
 def relative_name(image: ImageSource, root: Path) -> str:
-    """Path of an image within the folder or archive `root`, with `/`; a lone file's name."""
+    """Return an image's path within the folder or archive `root`, with `/`; a lone file's name."""
     if isinstance(image, ArchiveImage):
         return image.path
     return image.name if image == root else image.relative_to(root).as_posix()
 
 
 def is_archive(path: Path) -> bool:
-    """Whether `path` is a zip, or a file named like one."""
+    """Return whether `path` is a zip, or a file named like one."""
     return path.is_file() and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path))
 
 
 def is_image_name(path: str) -> bool:
-    """Whether a member of an archive is named like an image, and neither hidden nor a folder's."""
+    """Return whether a member of an archive is named like an image, and is not hidden."""
     parts = PurePosixPath(path).parts
     hidden = any(part == "__MACOSX" or (part[0] == "." and part != "..") for part in parts)
     return not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def zip_members(path: Path) -> list[ArchiveImage]:
-    """All files of a zip in its order, whatever they are.
+    """List all files of a zip in its order, whatever they are.
 
     Raises:
-        ImageError: it is none, is cut off, or needs a password or a rare compression.
+        ImageError: it is not a zip, is cut off, or needs a password or a rare compression.
     """
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
@@ -216,7 +216,7 @@ def zip_members(path: Path) -> list[ArchiveImage]:
             ]
     except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{path}: found no whole zip archive ({reason}). {_AGAIN}") from error
+        raise ImageError(f"{path}: not a complete zip archive ({reason}). {_AGAIN}") from error
 
 
 def _zip_member(path: Path, stream, info: zipfile.ZipInfo) -> ArchiveImage:
@@ -241,7 +241,7 @@ def _zip_member(path: Path, stream, info: zipfile.ZipInfo) -> ArchiveImage:
 
 
 def read_description(path: str | Path) -> dict:
-    """What `dataset.json` in a folder or archive says; empty where there is none.
+    """Read `dataset.json` of a folder or archive; empty if there is none.
 
     Raises:
         ConfigError: it is damaged.
@@ -261,7 +261,7 @@ def read_description(path: str | Path) -> dict:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path}: its {DESCRIPTION} cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: its {DESCRIPTION} holds no JSON object")
+        raise ConfigError(f"{path}: its {DESCRIPTION} is not a JSON object")
     return content
 
 
@@ -286,13 +286,13 @@ def _labels(description: Mapping, names: Iterable[str], path: Path) -> tuple[int
 def write_archive(
     path: str | Path, images: Iterable[tuple[str, bytes]], description: Mapping
 ) -> None:
-    """Write an archive; it appears under its name when it is whole.
+    """Write an archive; it appears under its name when it is complete.
 
-    The same images and description make the same bytes, whenever and wherever.
+    The same images and description make the same bytes on any machine at any time.
 
     Args:
         images: names within the archive, and contents of PNG or JPEG files; taken one at a time.
-        description: what `dataset.json` will hold.
+        description: content of `dataset.json`.
 
     Raises:
         OutputError: the system refused to write.

@@ -47,10 +47,10 @@ PUBLISHED = (
 def fill_celeba_test(source: Path, target: Path) -> tuple[list[Path], list[WantedImage]]:
     """Copy the published comparison's images from `source`, at any depth, into `target`.
 
-    Gives the files now in `target`, and the images that `source` does not hold.
+    Returns the files now in `target`, and the images that `source` does not hold.
 
     Raises:
-        ImageError: `source` is no folder or holds none of them.
+        ImageError: `source` is not a folder or holds none of them.
     """
     if not source.is_dir():
         raise ImageError(f"--data_path: expected a folder of CelebA images, found {source}")
@@ -75,7 +75,7 @@ def fill_celeba_test(source: Path, target: Path) -> tuple[list[Path], list[Wante
 
 
 def _candidates(source: Path, numbers: set[int]) -> dict[int, list[tuple[Path, tuple[int, int]]]]:
-    """Colour images named by one of the numbers, with their sizes, the largest first."""
+    """Find colour images named by one of the numbers, with their sizes, the largest first."""
     found: dict[int, list] = {}
     for folder, _, names in os.walk(source):
         for name in names:
@@ -90,7 +90,7 @@ def _candidates(source: Path, numbers: set[int]) -> dict[int, list[tuple[Path, t
 
 
 def _colour_size(path: Path) -> tuple[int, int] | None:
-    """Width and height; None for what is no colour image, such as the masks of CelebAMask-HQ."""
+    """Return width and height; None for other than colour images, such as CelebAMask-HQ's masks."""
     try:
         with Image.open(path) as image:
             return image.size if image.mode == "RGB" else None

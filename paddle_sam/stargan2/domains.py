@@ -1,7 +1,7 @@
 """Domains of images, in folders or archives, and batches drawn from them for StarGAN v2.
 
-Everything drawn is a function of the run's seed and the sample's position, so that a resumed run
-sees exactly what an unbroken one would.
+Every draw is a function of the run's seed and the sample's position, so that a resumed run sees
+exactly what an unbroken one would.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Domains:
             )
 
     def _folders(self) -> dict[str, Sequence[ImageSource]]:
-        """The folders and archives in the root, by name."""
+        """List the images of the folders and archives in the root, by name."""
         found: dict[str, Sequence[ImageSource]] = {}
         for entry in self.root.iterdir() if self.root.is_dir() else ():
             zipped = entry.is_file() and entry.suffix.lower() == ".zip"
@@ -91,11 +91,11 @@ class Domains:
         return found
 
     def _classes(self) -> dict[str, Sequence[ImageSource]]:
-        """The images of the archive by the last part of their classes' names."""
+        """List the images of the archive by the last part of their classes' names."""
         images = open_image_set(self.root)
         if images.labels is None:
             raise ConfigError(
-                f"{self.option}: {self.root} says no classes of its images; make it with"
+                f"{self.option}: {self.root} states no classes of its images; make it with"
                 " scripts/prepare_dataset.py --labels folders, or name a folder with an archive"
                 " for each domain"
             )
@@ -136,7 +136,7 @@ class DomainLoader:
     Args:
         domains: the images.
         size: S.
-        crop_probability: how often an image is cropped at random before it is resized.
+        crop_probability: that an image is cropped at random before it is resized.
         workers: reading processes; 0 reads in this one.
         max_bad: unreadable images to tolerate.
         report: called with a message for each unreadable image.
@@ -230,7 +230,7 @@ class Drawn:
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """What one sample of a step is made of."""
+    """The images that make one sample of a step."""
 
     source: Drawn
     reference: Drawn
@@ -272,7 +272,7 @@ def read_augmented(
 
 
 def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw a crop: top, left, height, width. Of random area and ratio; whole if none fits."""
+    """Draw a crop of random area and ratio: top, left, height, width; the whole if none fits."""
     for _ in range(_CROP_ATTEMPTS):
         area = height * width * rng.uniform(*CROP_AREA)
         ratio = math.exp(rng.uniform(*np.log(CROP_RATIO)))
@@ -283,14 +283,14 @@ def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, in
 
 
 def read_all(paths: Sequence[ImageSource], size: int) -> np.ndarray:
-    """Read images as they are and resize them: float32 [N, 3, size, size] in [-1, 1]."""
+    """Read images unaltered and resize them: float32 [N, 3, size, size] in [-1, 1]."""
     return to_network([resize_bilinear(read_source(path), size) for path in paths])
 
 
 def read_domains(domains: Domains, size: int, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The first `limit` images of every domain (0: all), and their domains, int64 [N].
+    """Return the first `limit` images of every domain (0: all), and their domains, int64 [N].
 
-    Images as `read_all` reads them, [N, 3, size, size].
+    Images are as `read_all` returns them, [N, 3, size, size].
     """
     files = [paths[: limit or None] for paths in domains.files]
     images = np.concatenate([read_all(paths, size) for paths in files])

@@ -228,6 +228,35 @@ class EvaluationOptions(FeatureOptions):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class RankOptions(Options):
+    """Images, and the discriminator that judges them."""
+
+    data_path: str = option("", "folder or archive of images to rank")
+    samples: int = option(0, "rank this many generated images instead", minimum=0)
+    checkpoint_path: str = option(
+        "", "StyleGAN2 file with a discriminator, such as a checkpoint (default: the small model)"
+    )
+    discriminator: str = option("d", "which network of that file judges")
+    truncation: float = option(1.0, "psi of the samples")
+    seed: int = option(0, "seed of the first sample; the others follow", minimum=0)
+    drop_percent: float = option(
+        0.0, "also write an archive without the worst N percent", minimum=0, below=100
+    )
+    exp_dir: str = option("results/ranking", "folder for the ranking, the sheets and the archive")
+    sheet_images: int = option(100, "images on each contact sheet", minimum=1)
+    batch_size: int = option(16, "images at a time; changes speed and memory only", minimum=1)
+    num_threads: int = option(2, "processes that read ahead; 0 reads in this one", minimum=0)
+    device: str = device_option()
+    engine: str = engine_option("renders samples")
+
+    def check(self):
+        if bool(self.data_path) == bool(self.samples):
+            raise ConfigError("give either --data_path or --samples: what is to be ranked")
+        if self.samples and self.drop_percent:
+            raise ConfigError("--drop_percent: makes an archive of --data_path, not of --samples")
+
+
 def parse_seeds(text: str, name: str = "--seeds") -> list[int]:
     """Seeds that the option `name` lists, each once, in the order given.
 

@@ -32,11 +32,10 @@ from paddle_sam.imagesets.archive import (
     write_archive,
 )
 from paddle_sam.imagesets.loader import read_batches
-from paddle_sam.imagesets.prepare.options import RankOptions
 from paddle_sam.networks.load import load
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.stylegan2.generator import EMBEDDED_GENERATOR
-from paddle_sam.stylegan2.options import SamplingOptions
+from paddle_sam.stylegan2.options import RankOptions, SamplingOptions
 from paddle_sam.stylegan2.sampling import sample
 
 _OF_SAMPLING = ("checkpoint_path", "exp_dir", "truncation", "batch_size", "device", "engine")

@@ -1,23 +1,78 @@
-"""Altered copies of images for sets that are too small: each altered a little, at random."""
+"""Altered copies of images, for sets that are too small: each altered a little, at random."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
+
+from paddle_sam.errors import ImageError
+from paddle_sam.imagesets.archive import ArchiveImage, read_source
+from paddle_sam.imagesets.prepare.examine import encode, run_tasks
+from paddle_sam.imagesets.prepare.journal import Journal
+from paddle_sam.imagesets.prepare.options import AUGMENTATIONS, PrepareOptions
+from paddle_sam.imagesets.prepare.report import Copy, Item
+from paddle_sam.options import parse_names
 
 Picture = Image.Image
 _CHANCE = 0.5  # of each alteration
 
 
+@dataclass(frozen=True)
+class _CopyTask:
+    """An altered copy to make: of which image, and how."""
+
+    key: str
+    source: ArchiveImage
+    stamp: str
+    names: tuple[str, ...]
+    seed: int
+    format: str
+
+
+def add_copies(kept: Sequence[Item], journal: Journal, config: PrepareOptions) -> None:
+    """Give every kept image its altered copies; make those that the journal does not hold.
+
+    Raises:
+        ImageError: a process died over a copy.
+    """
+    names = tuple(parse_names(config.augmentations, AUGMENTATIONS, "--augmentations"))
+    copies = {
+        f"copy {number} of {item.name}": item
+        for item in kept
+        for number in range(1, config.augment + 1)
+    }
+    tasks = [
+        _CopyTask(key, item.picture, item.found.pixels, names, config.seed, config.format)
+        for key, item in copies.items()
+        if not journal.has(key, item.found.pixels)
+    ]
+    with contextlib.closing(run_tasks(_make_copy, tasks, config, None, "altering")) as run:
+        for task, result in run:
+            if result is None:
+                raise ImageError(f"{task.key}: the process that made it died (out of memory?)")
+            content, done = result
+            journal.add(task.key, {"stamp": task.stamp, "done": done}, [content])
+    for key, item in copies.items():
+        done = ", ".join(journal.records[key]["done"])
+        item.copies = [*item.copies, Copy(done, journal.image(key, 0))]
+
+
+def _make_copy(task: _CopyTask) -> tuple[bytes, list[str]]:
+    image, done = augment(read_source(task.source), task.names, task.key, task.seed)
+    return encode(image, task.format), done
+
+
 def augment(
     image: np.ndarray, names: Sequence[str], key: str, seed: int
 ) -> tuple[np.ndarray, list[str]]:
-    """Alter a uint8 RGB [S, S, 3] image; also give what was done to it, such as `blur 0.61`.
+    """Alter a uint8 RGB [S, S, 3] image; also return how, such as `blur 0.61`.
 
-    Each alteration happens with a chance of one half, at least one does.
+    Each alteration happens with a probability of one half; at least one happens.
 
     Args:
         names: what may be done, of `ALTERATIONS`.

@@ -1,4 +1,4 @@
-"""What is wrong, or unusual, with an image: in its file, and in its pixels."""
+"""Defects and peculiarities of an image: in its file, and in its pixels."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def check_pixels(image: np.ndarray, name: str) -> None:
         raise ImageError(f"{name}: the JPEG is damaged: part of it is grey. Copy it again.")
 
 
-def peculiarities(data: bytes) -> list[str]:
-    """How the file of a readable image differs from a plain sRGB one: `CMYK`, `16 bit`, ..."""
+def conversions(data: bytes) -> list[str]:
+    """Return how a readable image's file differs from plain sRGB: `CMYK`, `16 bit`, ..."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(data)) as image:
@@ -142,10 +142,10 @@ def measure(image: np.ndarray) -> Measures:
     )
 
 
-def emptiness(measures: Measures, min_contrast: float, min_colour: float) -> tuple[str, str] | None:
-    """Why an image shows too little, as (reason, explanation); None if it is good."""
+def why_empty(measures: Measures, min_contrast: float, min_colour: float) -> tuple[str, str] | None:
+    """Return why an image shows too little, as (reason, explanation); None if it does not."""
     if measures.contrast < _PLAIN and min_contrast > 0:
-        return "blank", f"it is of one colour (contrast {measures.contrast:.2f})"
+        return "blank", f"one colour (contrast {measures.contrast:.2f})"
     if measures.contrast < min_contrast:
         return "near_monochrome", f"contrast {measures.contrast:.1f}, below {min_contrast:g}"
     if measures.background > _BACKGROUND_SHARE and min_contrast > 0:
@@ -157,15 +157,15 @@ def emptiness(measures: Measures, min_contrast: float, min_colour: float) -> tup
 
 
 def brightness(image: np.ndarray) -> np.ndarray:
-    """Luma of a uint8 [H, W, 3] image: float64 [H, W], 0 to 255 (ITU-R BT.601)."""
+    """Return the luma of a uint8 [H, W, 3] image: float64 [H, W], 0 to 255 (ITU-R BT.601)."""
     return image @ np.array([0.299, 0.587, 0.114])
 
 
 def perceptual_hash(image: np.ndarray) -> int:
-    """64 bits that near duplicates mostly share: the signs of low frequencies.
+    """Return 64 bits that near duplicates mostly share, from low frequencies.
 
-    The image is reduced to 32 x 32 levels of grey; of their cosine transform each of the 8 x 8
-    lowest frequencies gives a bit, whether it is above the median of them.
+    The image is reduced to 32 x 32 levels of grey. Each of the 8 x 8 lowest frequencies of their
+    cosine transform gives a bit: whether it is above the median of them.
     """
     small = Image.fromarray(image).convert("L")
     small = small.resize((_HASHED_SIDE, _HASHED_SIDE), Image.Resampling.LANCZOS)

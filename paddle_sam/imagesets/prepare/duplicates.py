@@ -21,7 +21,7 @@ _MANY = 10_000  # hashes from which a progress bar is worth it
 _SIDE = 32
 _MARGIN = 5
 _SIZES = range(28, 38)
-_WORTH_A_LOOK = 0.6  # correlation as they are, below which nothing is moved about
+_WORTH_A_LOOK = 0.6  # correlation in place, below which no shift or size is tried
 # Correlation from which two pictures show the same. Of a thousand aligned faces, the most alike
 # two that were not one photograph twice came to 0.90; cut by 2 to 6%, one photograph to 0.97.
 SAME = 0.95
@@ -29,7 +29,7 @@ SAME = 0.95
 
 @dataclass(frozen=True)
 class Candidate:
-    """What decides whether an image is a duplicate, and which is the best of several.
+    """Facts that decide whether an image is a duplicate, and which of several is the best.
 
     pixels: digest of all pixels of the picture it was cut from, and where.
     bits: its perceptual hash.
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Which image is kept instead of one, and why: `duplicate` or `near_duplicate`."""
+    """Which image is kept instead, and why: `duplicate` or `near_duplicate`."""
 
     of: int
     reason: str
@@ -90,7 +90,7 @@ def find_duplicates(
 
 
 def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[int, int]]:
-    """Pairs i < j of uint64 hashes [N] that differ in at most so many bits, by rising i, then j."""
+    """Yield pairs i < j of uint64 hashes [N] that differ in at most `bits` bits, in order."""
     if bits < 0:
         return
     rows = max(_BLOCK // max(len(hashes), 1), 1)
@@ -103,14 +103,14 @@ def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[int, int]]:
                 yield start + one, start + other
 
 
-def reduced(image: np.ndarray) -> np.ndarray:
-    """What `look_the_same` compares of a square uint8 [S, S, 3]: its brightness, uint8 [32, 32]."""
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """Reduce a square uint8 [S, S, 3] to its brightness uint8 [32, 32], for `look_the_same`."""
     picture = Image.fromarray(image).convert("L")
     return np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
 
 
 def look_the_same(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether two `reduced` pictures show the same, be it cut off a little differently."""
+    """Return whether two reduced pictures show the same, even if cropped slightly differently."""
     if left.std() == 0 or right.std() == 0:
         return False
     plain = np.corrcoef(left.ravel(), right.ravel())[0, 1]
@@ -118,9 +118,9 @@ def look_the_same(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def correlation(left: np.ndarray, right: np.ndarray) -> float:
-    """The best correlation, up to 1, of the middle of one `reduced` picture with the other.
+    """Return the best correlation, up to 1, of the middle of one reduced picture with the other.
 
-    It is looked for everywhere, and at sizes from 28/32 to 37/32.
+    Every place is tried, at sizes from 28/32 to 37/32.
     """
     middle = left[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].astype(np.float32)
     middle = (middle - middle.mean()).ravel()

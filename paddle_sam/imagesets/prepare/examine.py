@@ -1,17 +1,23 @@
-"""One image file: is it whole, what is to be cut out of it, and is that worth keeping?"""
+"""Examine one image file: whether it is whole, what to cut out of it, whether to keep that."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
+from paddle_sam.core.device import cpu_threads
 from paddle_sam.core.images import decode_image, resize
+from paddle_sam.core.processes import in_processes
 from paddle_sam.errors import FaceNotFoundError, ImageError, PaddleSamError
-from paddle_sam.imagesets.prepare import defects as inspection
+from paddle_sam.imagesets.prepare import defects
 from paddle_sam.imagesets.prepare.inputs import Task
 from paddle_sam.imagesets.prepare.options import PrepareOptions
 from paddle_sam.imagesets.prepare.squares import cut_square, side_of, square_finder
@@ -19,9 +25,9 @@ from paddle_sam.imagesets.prepare.upscale import upscaler
 
 THUMBNAIL = 128
 _LEAST = 4  # pixels, of which something can be measured
-# Reasons, in the order in which a report lists them, and what each means to a reader.
+# Reasons to drop an image, in the order of the report, with their meaning.
 REASONS = {
-    "unreadable": "damaged, cut off, or no image",
+    "unreadable": "damaged, cut off, or not an image",
     "odd_shape": "much longer than wide, or the other way round",
     "no_face": "no face was found",
     "too_small": "fewer pixels than asked for",
@@ -35,9 +41,9 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What became of an image file, or of one of several faces in it. Plain values: kept as JSON.
+    """What was found in an image file, or of one of its faces. Plain values: stored as JSON.
 
-    reason: why it is dropped, of `REASONS`; empty if it is not. `detail` explains.
+    reason: why it is dropped, one of `REASONS`; empty if it is kept. `detail` explains.
     notes: what was converted, such as `CMYK`.
     width, height: of the picture. corners: of the square. side: its side, in the picture's pixels.
     pixels, bits, sharpness: see `duplicates.Candidate`; bits in hexadecimal.
@@ -59,7 +65,7 @@ class Examiner:
     """Examines image files as the options say; made once in each process.
 
     Raises:
-        PaddleSamError: what finds faces, or enlarges, cannot be used.
+        PaddleSamError: the finder of faces, or the upscaler, cannot be used.
     """
 
     def __init__(self, config: PrepareOptions):
@@ -70,18 +76,18 @@ class Examiner:
         self._smallest = max(smallest, _LEAST)
 
     def __call__(self, task: Task) -> list[tuple[Found, bytes]]:
-        """What was found, at least one, each with an image file.
+        """Return findings, at least one, each with the content of an image file.
 
-        It is the square as it goes into the data set, or of what is dropped a small picture for
-        the contact sheet; empty where there is none.
+        That is the square as it goes into the data set; of what is dropped, a small picture for
+        the contact sheet, or nothing.
         """
         try:
             data = task.read_bytes()
-            inspection.check_file(data, task.name)
+            defects.check_file(data, task.name)
             image = decode_image(data, task.name)
             if data.startswith(b"\xff\xd8\xff"):
-                inspection.check_pixels(image, task.name)
-            notes = inspection.peculiarities(data)
+                defects.check_pixels(image, task.name)
+            notes = defects.conversions(data)
         except ImageError as error:
             detail = str(error).removeprefix(f"{task.name}: ")
             return [(Found("unreadable", detail), b"")]
@@ -101,9 +107,9 @@ class Examiner:
         except FaceNotFoundError as error:
             return dropped("no_face", str(error))
         digest = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-        return [self._judge(image, corners, basic, digest) for corners in squares]
+        return [self._examine_square(image, corners, basic, digest) for corners in squares]
 
-    def _judge(
+    def _examine_square(
         self, image: np.ndarray, corners: np.ndarray, basic: dict, digest: str
     ) -> tuple[Found, bytes]:
         side = side_of(corners)
@@ -113,8 +119,8 @@ class Examiner:
         if round(side) < self._smallest:
             detail = f"the square has {side:.0f} pixels, needed {self._smallest}"
             return Found("too_small", detail, **basic), _thumbnail(square)
-        measures = inspection.measure(square)
-        empty = inspection.emptiness(measures, self._config.min_contrast, self._config.min_colour)
+        measures = defects.measure(square)
+        empty = defects.why_empty(measures, self._config.min_contrast, self._config.min_colour)
         if empty is not None:
             return Found(*empty, **basic), _thumbnail(square)
         notes = basic["notes"]
@@ -124,14 +130,14 @@ class Examiner:
         found = Found(
             **{**basic, "notes": notes},
             pixels=f"{digest[:32]} {rounded}",
-            bits=f"{inspection.perceptual_hash(square):016x}",
+            bits=f"{defects.perceptual_hash(square):016x}",
             sharpness=round(measures.sharpness, 3),
         )
         return found, encode(square, self._config.format)
 
 
 def encode(image: np.ndarray, suffix: str) -> bytes:
-    """An image as the content of a `png` or `jpg` file (quality 95)."""
+    """Return an image as the content of a `png` or `jpg` file (quality 95)."""
     stream = io.BytesIO()
     kind, options = ("PNG", {}) if suffix == "png" else ("JPEG", {"quality": 95})
     Image.fromarray(image).save(stream, kind, **options)
@@ -139,7 +145,7 @@ def encode(image: np.ndarray, suffix: str) -> bytes:
 
 
 def _thumbnail(image: np.ndarray) -> bytes:
-    """The whole picture in a square, on white, as JPEG."""
+    """Return the whole picture in a square, on white, as JPEG."""
     height, width = image.shape[:2]
     factor = THUMBNAIL / max(height, width)
     small = resize(image, (max(round(height * factor), 1), max(round(width * factor), 1)))
@@ -160,7 +166,7 @@ def start_worker(config: PrepareOptions) -> None:
 
 
 def examine(task: Task) -> list[tuple[Found, bytes]]:
-    """Examine in a worker process, see `Examiner`. Raises what would be so for every image."""
+    """Examine in a worker process, see `Examiner`. Raise what would fail for every image."""
     global _examiner
     if _examiner is None:
         _examiner = Examiner(_config)
@@ -168,5 +174,18 @@ def examine(task: Task) -> list[tuple[Found, bytes]]:
         return _examiner(task)
     except PaddleSamError:
         raise
-    except Exception as error:  # whatever else an image provokes concerns that image alone
+    except Exception as error:  # any other error concerns this image alone
         return [(Found("unreadable", f"{type(error).__name__}: {error}"), b"")]
+
+
+def run_tasks(
+    function: Callable, tasks: Sequence, config: PrepareOptions, died: Any, title: str
+) -> Iterator[tuple]:
+    """Yield each task and its result, as they end, from all processes, under a progress bar.
+
+    `died` is the result of a task whose process died.
+    """
+    workers = config.num_threads or cpu_threads()
+    run = in_processes(function, tasks, workers, start=start_worker, arguments=(config,), died=died)
+    with contextlib.closing(run):
+        yield from tqdm(run, title, len(tasks), unit="img", disable=not tasks)

@@ -1,7 +1,7 @@
 """The images of folders and archives, as tasks that any process can read. Nothing is extracted.
 
-A member of an archive is only ever read, never written under the name it brings, so no name can
-lead outside; and never more of it than it declares, which has a limit.
+A member of an archive is only read, never written under its own name, so no name can lead
+outside; and no more of it is read than it declares, which has a limit.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from paddle_sam.imagesets.archive import (
     zip_members,
 )
 
-# A compressed tar becomes a plain one, to be read at random. Pictures hardly compress, so much
-# more than this is taken for an attack on the disk.
+# A compressed tar is unpacked to a plain one, which can be read at random. Pictures hardly
+# compress, so a tar that grows by much more than this is taken for an attack on the disk.
 _LARGEST_GROWTH = 100
 _LARGEST_START = 1 << 30
 _PIECE = 1 << 20
@@ -63,10 +63,10 @@ class Task:
 
 
 def input_paths(data_path: str) -> list[Path]:
-    """The folders, archives or images that `--data_path` names, separated by commas.
+    """Return the folders, archives or images that `--data_path` names, separated by commas.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: it names nothing.
     """
     if Path(data_path).exists():
         return [Path(data_path)]
@@ -96,9 +96,9 @@ def list_tasks(paths: Sequence[Path], unpacked: Path) -> list[Task]:
 
 @dataclass(frozen=True)
 class Classes:
-    """The class of each image, 0, 1, ..., by its task's name; and what the classes are called.
+    """The class of each image, 0, 1, ..., by its task's name; and the names of the classes.
 
-    names: one for each class, or None where they have none.
+    names: one for each class, or None.
     """
 
     of: Mapping[str, int]
@@ -106,14 +106,14 @@ class Classes:
 
 
 def folder_classes(tasks: Sequence[str]) -> Classes:
-    """Each folder is a class, named by its path; `tasks` are the names of some."""
+    """Make each folder of the named tasks a class, called by its path."""
     folders = {task: str(PurePosixPath(task).parent) for task in tasks}
     names = sorted(set(folders.values()))
     return Classes({task: names.index(folder) for task, folder in folders.items()}, names)
 
 
 def input_classes(paths: Sequence[Path]) -> Classes:
-    """The classes that the inputs state in their `dataset.json`, as they are numbered there.
+    """Return the classes that the inputs state in their `dataset.json`, numbered as there.
 
     Raises:
         ConfigError: an input states none, or two of them call their classes differently.
@@ -173,7 +173,7 @@ def _compression(path: Path):
 
 
 def _plain_tar(path: Path, opener, folder: Path) -> Path:
-    """Decompress a tar; what was done before a kill is found again."""
+    """Decompress a tar, unless an earlier run did."""
     status = path.stat()
     identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
     unpacked = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.tar"
@@ -199,7 +199,7 @@ def _plain_tar(path: Path, opener, folder: Path) -> Path:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for each input: the last part of its path, numbered where two share it."""
+    """Return a name for each input: the last part of its path, numbered where two share it."""
     names: list[str] = []
     for path in paths:
         last = path.resolve().name.split(".tar")[0].removesuffix(".zip")
@@ -215,5 +215,5 @@ def _check_unique(tasks: list[Task]) -> None:
     seen = set()
     for task in tasks:
         if task.name in seen:
-            raise ConfigError(f"{task.name} is there twice; repair the archive")
+            raise ConfigError(f"the archive holds {task.name} twice; repair it")
         seen.add(task.name)

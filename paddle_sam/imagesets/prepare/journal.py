@@ -1,8 +1,8 @@
-"""What a preparation has done so far, kept so that a killed one goes on where it was.
+"""What a preparation has done so far, kept so that a killed one can resume.
 
 The folder holds `settings.json`, `images.bin` (contents of image files, one after the other) and
-`journal.jsonl` (a line for each task that is done, written after its images). A line that was cut
-off by a kill, and images that no line speaks of, count for nothing and are made again.
+`journal.jsonl` (a line for each finished task, written after its images). A line that was cut
+off by a kill, and images that belong to no line, are dropped and made again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from paddle_sam.core.files import atomic_path
+from paddle_sam.core.store import claim_folder
 from paddle_sam.errors import ConfigError, OutputError
 from paddle_sam.imagesets.archive import ArchiveImage
 
-_FILES = ("journal.jsonl", "images.bin", "settings.json")
+SETTINGS = "settings.json"
+_FILES = ("journal.jsonl", "images.bin", SETTINGS)
 
 
 class Journal:
@@ -38,7 +39,12 @@ class Journal:
         self.unpacked = folder / "unpacked"  # for archives that cannot be read at random
         self.records: dict[str, dict] = {}
         self._finished = False
-        self._claim(settings)
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
+            raise ConfigError(
+                f"{folder}: this folder is needed for the work, but holds something else."
+                " Move it, or choose another --output."
+            )
+        claim_folder(folder, settings, "--output", "a preparation", SETTINGS)
         try:
             self._lines = (folder / "journal.jsonl").open("a+b")
             self._images = (folder / "images.bin").open("a+b")
@@ -56,7 +62,7 @@ class Journal:
             self._remove()
 
     def finish(self) -> None:
-        """What it was kept for is done: the folder goes when the journal is closed."""
+        """Note that the work is done: the folder is removed when the journal is closed."""
         self._finished = True
 
     def _remove(self) -> None:
@@ -67,11 +73,11 @@ class Journal:
             self.folder.rmdir()
 
     def has(self, key: str, stamp: str) -> bool:
-        """Whether the task is done, for what its record has as `stamp`."""
+        """Return whether the task is done, and its record has this `stamp`."""
         return self.records.get(key, {}).get("stamp") == stamp
 
     def add(self, key: str, record: Mapping, images: Sequence[bytes] = ()) -> None:
-        """Note that a task is done, its result (plain values) and its images."""
+        """Record that a task is done, with its result (plain values) and its images."""
         try:
             places = []
             for content in images:
@@ -87,31 +93,13 @@ class Journal:
         self.records[key] = record
 
     def image(self, key: str, index: int) -> ArchiveImage:
-        """An image that was added, to be read here or in any other process."""
+        """Return an image that was added, readable here and in any other process."""
         offset, length, crc = self.records[key]["images"][index]
         name = f"{key} {index}"
         return ArchiveImage(self.folder / "images.bin", name, offset, length, length, crc=crc)
 
-    def _claim(self, settings: Mapping) -> None:
-        path = self.folder / "settings.json"
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not path.is_file():
-            raise ConfigError(
-                f"{self.folder}: this folder is needed for the work, but holds something else."
-                " Move it, or choose another --output."
-            )
-        text = json.dumps(settings, indent=1) + "\n"
-        if path.is_file():
-            if path.read_text(encoding="utf-8") != text:
-                raise ConfigError(
-                    f"{self.folder} holds a preparation begun with other options. Give the same to"
-                    " go on with it, or delete that folder to begin again."
-                )
-            return
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
     def _read(self) -> None:
-        """Take up the whole lines whose images are whole, and cut off what follows them."""
+        """Read the whole lines whose images are whole, and cut off what follows them."""
         self._lines.seek(0)
         self._end = read = 0
         for line in self._lines:
@@ -140,6 +128,6 @@ def _parsed(line: bytes) -> dict | None:
 
 def _refused(folder: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{folder}: could not be written ({error.strerror or error}). Free some space and give the"
-        " same command again; it goes on where it was."
+        f"{folder}: could not be written ({error.strerror or error}). When that is mended, the"
+        " same command resumes."
     )

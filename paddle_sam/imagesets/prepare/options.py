@@ -1,38 +1,13 @@
-"""Options of the commands that make data sets: alignment, preparation, ranking."""
+"""Options of `scripts/prepare_dataset.py`."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.options import Options, device_option, engine_option, option, parse_names
+from paddle_sam.options import Options, option, parse_names
 
 AUGMENTATIONS = ("mirror", "colour", "sharpness", "blur", "contrast", "crop")
-
-
-@dataclasses.dataclass(frozen=True)
-class AlignFolderOptions(Options):
-    """Options of `scripts/align_all_parallel.py`."""
-
-    root_path: str = option("", "folder of photographs, at any depth")
-    output_path: str = option("", "folder for the crops (default: ROOT_PATH_aligned)")
-    num_threads: int = option(0, "processes to use; 0 for one a processor", minimum=0)
-    size: int = option(256, "side of the crops in pixels; sam_mini takes 64", minimum=1)
-    scale: float = option(1.0, "size of the square: FFHQ's is 1, sam_mini's 0.6", above=0)
-    offset: float = option(0.1, "its centre, from eyes (0) to mouth (1): sam_mini's is 0.5")
-    oversample: int = option(
-        1, "cut the crop out so many times larger, then reduce it; sam_mini takes 4", minimum=1
-    )
-    face: str = option(
-        "best",
-        "which faces of a photograph: the most confident, the largest, or each",
-        choices=("best", "largest", "all"),
-    )
-    format: str = option("png", "of the crops", choices=("png", "jpg"))
-
-    def check(self):
-        if not self.root_path:
-            raise ConfigError("--root_path: name a folder of photographs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +81,7 @@ class PrepareOptions(Options):
     seed: int = option(0, "seed of the augmentation", minimum=0)
 
     sheet_images: int = option(200, "images on each contact sheet", minimum=1)
-    num_threads: int = option(0, "processes to use; 0 for one a processor", minimum=0)
+    num_threads: int = option(0, "processes to use; 0 for one per CPU core", minimum=0)
 
     def check(self):
         if not self.data_path:
@@ -124,32 +99,3 @@ class PrepareOptions(Options):
                 " what is smaller, such as with --upscale lanczos"
             )
         parse_names(self.augmentations, AUGMENTATIONS, "--augmentations")
-
-
-@dataclasses.dataclass(frozen=True)
-class RankOptions(Options):
-    """Images, and the discriminator that judges them."""
-
-    data_path: str = option("", "folder or archive of images to rank")
-    samples: int = option(0, "rank this many generated images instead", minimum=0)
-    checkpoint_path: str = option(
-        "", "StyleGAN2 file with a discriminator, such as a checkpoint (default: the small model)"
-    )
-    discriminator: str = option("d", "which network of that file judges")
-    truncation: float = option(1.0, "psi of the samples")
-    seed: int = option(0, "seed of the first sample; the others follow", minimum=0)
-    drop_percent: float = option(
-        0.0, "also write an archive without the worst N percent", minimum=0, below=100
-    )
-    exp_dir: str = option("results/ranking", "folder for the ranking, the sheets and the archive")
-    sheet_images: int = option(100, "images on each contact sheet", minimum=1)
-    batch_size: int = option(16, "images at a time; changes speed and memory only", minimum=1)
-    num_threads: int = option(2, "processes that read ahead; 0 reads in this one", minimum=0)
-    device: str = device_option()
-    engine: str = engine_option("renders samples")
-
-    def check(self):
-        if bool(self.data_path) == bool(self.samples):
-            raise ConfigError("give either --data_path or --samples: what is to be ranked")
-        if self.samples and self.drop_percent:
-            raise ConfigError("--drop_percent: makes an archive of --data_path, not of --samples")

@@ -1,4 +1,4 @@
-"""What was kept and what was dropped and why: a table, the counts, and contact sheets."""
+"""Report of a preparation: a table, counts, and contact sheets of what was kept and dropped."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write_report(folder: Path, items: Sequence[Item], sheet_images: int) -> None
 
 
 def counts(items: Sequence[Item]) -> dict:
-    """How many images were kept, dropped for each reason, and converted."""
+    """Count the images kept, dropped for each reason, and converted."""
     dropped = Counter(item.found.reason for item in items)
     notes = Counter(note for item in items if item.kept for note in item.found.notes)
     return {

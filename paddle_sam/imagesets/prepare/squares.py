@@ -19,18 +19,18 @@ from paddle_sam.imagesets.prepare.options import PrepareOptions
 
 OPENCV = "pip install 'opencv-contrib-python-headless<5'"
 _OVERSAMPLE = 4  # FFHQ's
-_CLIPPED = 0.5  # a face that lies less than half in the picture is none
+_CLIPPED = 0.5  # a face that lies less than half in the picture is left out
 
 FindSquares = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def square_finder(config: PrepareOptions) -> FindSquares:
-    """Give the function that finds the squares of a uint8 RGB image [H, W, 3].
+    """Return the function that finds the squares of a uint8 RGB image [H, W, 3].
 
-    It gives at least one, or raises `FaceNotFoundError`.
+    It returns at least one, or raises `FaceNotFoundError`.
 
     Raises:
-        ConfigError, CheckpointError: what finds faces is missing or cannot be used.
+        ConfigError, CheckpointError: the finder of faces is missing or cannot be used.
     """
     if config.crop == "centre":
         return lambda image: [middle(*image.shape[:2])]
@@ -53,19 +53,19 @@ def cut_square(image: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
 
 
 def side_of(corners: np.ndarray) -> float:
-    """Length of a square's sides, in pixels of the picture."""
+    """Return the length of a square's sides, in pixels of the picture."""
     return float(np.hypot(*(corners[3] - corners[0])))
 
 
 def middle(height: int, width: int) -> np.ndarray:
-    """The largest square in the middle of a picture."""
+    """Return the largest square in the middle of a picture."""
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 2
     return box_corners(left, top, left + side, top + side)
 
 
 def box_corners(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """Corners [4, 2] of an upright box."""
+    """Return the corners [4, 2] of an upright box."""
     return np.array([[left, top], [left, bottom], [right, bottom], [right, top]], np.float64)
 
 
@@ -125,10 +125,10 @@ class CascadeSquares:
 
 
 def find_cascade(name: str) -> Path:
-    """The file of a cascade: `name` itself, or one of that name among OpenCV's.
+    """Return the file of a cascade: `name` itself, or one of that name among OpenCV's.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such file.
     """
     if Path(name).is_file():
         return Path(name)
@@ -140,7 +140,7 @@ def find_cascade(name: str) -> Path:
 
 
 def import_cv2(needed: str):
-    """The module `cv2`, which has to have `needed`.
+    """Return the module `cv2`, which must have `needed`.
 
     Raises:
         ConfigError: OpenCV is not installed, or is a version without it.
@@ -156,7 +156,7 @@ def import_cv2(needed: str):
 
 
 def _inside(squares: Sequence[np.ndarray], image: np.ndarray) -> list[np.ndarray]:
-    """Those of which at least half lies in the picture, along each axis."""
+    """Return the squares of which at least half lies in the picture, along each axis."""
     height, width = image.shape[:2]
 
     def share(low: float, high: float, length: int) -> float:
@@ -171,7 +171,7 @@ def _inside(squares: Sequence[np.ndarray], image: np.ndarray) -> list[np.ndarray
 
 def _chosen(squares: list[np.ndarray], choice: str) -> list[np.ndarray]:
     if not squares:
-        raise FaceNotFoundError("no face was found in it")
+        raise FaceNotFoundError("no face was found")
     if choice == "all":
         return squares
     return [max(squares, key=side_of) if choice == "largest" else squares[0]]

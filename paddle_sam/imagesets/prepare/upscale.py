@@ -19,7 +19,7 @@ Enlarge = Callable[[np.ndarray], np.ndarray]
 
 
 def upscaler(spec: str) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Give the function (square uint8 [S, S, 3], size) -> uint8 [size, size, 3].
+    """Return the function (square uint8 [S, S, 3], size) -> uint8 [size, size, 3].
 
     A super-resolution model is applied until the image is at least as large as wanted, then
     Lanczos reduces it to the size.

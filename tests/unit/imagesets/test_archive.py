@@ -144,7 +144,7 @@ def test_a_member_inflates_to_no_more_than_it_declares(tmp_path, monkeypatch):
 def test_archives_that_cannot_be_used(packed, tmp_path):
     short = tmp_path / "short.zip"
     short.write_bytes(packed.read_bytes()[:-40])
-    with pytest.raises(ImageError, match="short.zip: found no whole zip archive"):
+    with pytest.raises(ImageError, match="short.zip: not a complete zip archive"):
         open_image_set(short)
     write_archive(tmp_path / "empty.zip", [], {})
     with pytest.raises(ImageError, match="found no image in this archive"):
@@ -174,7 +174,7 @@ def test_a_password_or_a_rare_compression_is_named(tmp_path):
     ("description", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "holds no JSON object"),
+        ("[]", "is not a JSON object"),
         ('{"labels": [1]}', "expected pairs of a name and a class"),
         ('{"labels": [["a/2.png", 0]]}', "of a/10.png, found None"),
         ('{"labels": [["a/2.png", "x"]]}', "of a/2.png, found 'x'"),

@@ -171,7 +171,7 @@ def test_archives_are_domains_like_folders(root, tmp_path):
     with pytest.raises(ConfigError, match=r"two classes of one name: \['x', 'x', 'y'\]"):
         Domains(whole)
     pack(whole, names)
-    with pytest.raises(ConfigError, match=r"says no classes of its images; .* labels folders"):
+    with pytest.raises(ConfigError, match=r"states no classes of its images; .* labels folders"):
         Domains(whole)
     shutil.copytree(root / "d1", apart / "d1")
     with pytest.raises(ConfigError, match="two domains called d1"):

@@ -8,10 +8,10 @@ from paddle_sam.errors import ImageError
 from paddle_sam.imagesets.prepare.defects import (
     check_file,
     check_pixels,
-    emptiness,
+    conversions,
     measure,
-    peculiarities,
     perceptual_hash,
+    why_empty,
 )
 from tests.unit.imagesets.prepare.dirty import encoded, pictures
 
@@ -37,7 +37,7 @@ def test_colour_is_the_distance_from_one_line_of_colours():
 
 
 def test_nothing_is_too_empty_when_limits_are_zero():
-    assert emptiness(measure(np.full((8, 8, 3), 7, np.uint8)), 0, 0) is None
+    assert why_empty(measure(np.full((8, 8, 3), 7, np.uint8)), 0, 0) is None
 
 
 def test_damage_that_decoders_pass_over():
@@ -66,8 +66,8 @@ def test_a_thumbnail_does_not_end_a_jpeg():
 
 
 def test_a_plain_file_has_nothing_peculiar():
-    assert peculiarities(encoded(pictures(1)[0], "JPEG")) == []
-    assert peculiarities(encoded(Image.new("LA", (4, 4)), "PNG")) == ["grey scale", "transparency"]
+    assert conversions(encoded(pictures(1)[0], "JPEG")) == []
+    assert conversions(encoded(Image.new("LA", (4, 4)), "PNG")) == ["grey scale", "transparency"]
 
 
 def test_the_hash_of_one_wave():

@@ -15,7 +15,7 @@ from paddle_sam.imagesets.prepare.duplicates import (
     find_duplicates,
     look_the_same,
     near_pairs,
-    reduced,
+    to_grey,
 )
 from tests.unit.imagesets.prepare.dirty import near, pictures
 
@@ -95,7 +95,7 @@ def test_alterations_of_a_picture_are_like_it_and_other_pictures_are_not():
     hashes = [perceptual_hash(image) for image in (*originals, *altered)]
     for index in range(11):
         assert (hashes[index] ^ hashes[index + 11]).bit_count() <= 10
-    originals, altered = ([reduced(image) for image in images] for images in (originals, altered))
+    originals, altered = ([to_grey(image) for image in images] for images in (originals, altered))
     for index in range(11):
         assert look_the_same(originals[index], altered[index])
         assert look_the_same(altered[index], originals[index])
@@ -105,7 +105,10 @@ def test_alterations_of_a_picture_are_like_it_and_other_pictures_are_not():
 
 def test_the_best_correlation_is_that_of_the_place_and_size_it_was_cut_from():
     image = pictures(1)[0]
-    whole, part = reduced(image), reduced(np.ascontiguousarray(image[6:90, 9:93]))
+    whole, part = (
+        to_grey(image),
+        to_grey(np.ascontiguousarray(image[6:90, 9:93])),
+    )
     assert np.corrcoef(whole.ravel(), part.ravel())[0, 1] < 0.9
     assert correlation(whole, part) > 0.97
     assert correlation(whole, whole) == pytest.approx(1)
@@ -114,6 +117,6 @@ def test_the_best_correlation_is_that_of_the_place_and_size_it_was_cut_from():
 
 def test_nothing_looks_like_a_blank():
     for level in (0, 255):
-        blank, picture = np.full((32, 32), level, np.uint8), reduced(pictures(1)[0])
+        blank, picture = np.full((32, 32), level, np.uint8), to_grey(pictures(1)[0])
         assert correlation(blank, picture) == correlation(picture, blank) == 0
         assert not look_the_same(blank, picture)

@@ -116,5 +116,5 @@ def test_inputs_that_cannot_be_used(tmp_path):
     with pytest.raises(ImageError, match="z.tar: found no image in this archive"):
         tasks_of(tmp_path / "z.tar", tmp_path)
     make_tar(tmp_path / "twice.tar", "w", ["1.png", "1.png"])
-    with pytest.raises(ConfigError, match="twice/1.png is there twice"):
+    with pytest.raises(ConfigError, match="holds twice/1.png twice"):
         tasks_of(tmp_path / "twice.tar", tmp_path)

@@ -140,7 +140,7 @@ def test_sheets_show_what_was_kept_and_dropped(prepared):
 def test_nothing_is_left_of_the_work_and_an_output_is_not_overwritten(dirty, prepared):
     output, _, _ = prepared
     assert sorted(path.name for path in output.parent.iterdir()) == ["set.zip", "set_report"]
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists"):
         prepare_dataset(config(data_path=inputs(dirty[0]), output=str(output)))
 
 
@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(dirty, prepared, tmp_
     assert output.read_bytes() == prepared[0].read_bytes()
 
 
-def test_other_options_do_not_go_on_with_a_run(dirty, tmp_path):
+def test_a_run_is_not_resumed_with_other_options(dirty, tmp_path):
     root, _ = dirty
     (tmp_path / "x_work").mkdir()
     (tmp_path / "x_work/mine.txt").write_text("precious")
@@ -180,8 +180,8 @@ def test_other_options_do_not_go_on_with_a_run(dirty, tmp_path):
     with pytest.raises(ConfigError, match="holds something else"):
         prepare_dataset(config(**options))
     (tmp_path / "x_work/mine.txt").unlink()
-    (tmp_path / "x_work/settings.json").write_text("{}")
-    with pytest.raises(ConfigError, match="begun with other options"):
+    (tmp_path / "x_work/settings.json").write_text('{"size": 32}')
+    with pytest.raises(ConfigError, match="size was 32, is 64"):
         prepare_dataset(config(**options))
 
 
