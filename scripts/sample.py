@@ -1,8 +1,8 @@
 """Images that a StyleGAN2 generator makes of seeds: EXP_DIR/samples/seedNNNN.png.
 
-A seed always gives the same face, whatever else is asked for. Images that are there already are
-not made again: a run that was cut off goes on when the same command is given. --grid also writes
-sheets of many, EXP_DIR/sample_sheets/sheet_N.png.
+A seed always makes the same face, whatever else is asked for. Images that exist are not made again,
+so the same command resumes a run that was cut off. --grid also writes sheets,
+EXP_DIR/sample_sheets/sheet_N.png.
 
     python scripts/sample.py
     python scripts/sample.py --checkpoint_path log/mine/snapshots/network_001000.pdparams \\

@@ -1,4 +1,4 @@
-"""Videos of what a StyleGAN2 generator has learnt: EXP_DIR/videos/NAME.mp4.
+"""Videos of what a StyleGAN2 generator has learned: EXP_DIR/videos/NAME.mp4.
 
 walk      a grid of faces, each wandering through latent space
 coarse    faces on top that take on the coarse styles (pose, shape) of a wandering one at the left

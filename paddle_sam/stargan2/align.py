@@ -33,7 +33,7 @@ from paddle_sam.stargan2.system import load_fan
 def align_for_stargan2(config: AlignOptions) -> int:
     """Align every photograph of `inp_dir` into `out_dir`, as PNG, named by `result_names`.
 
-    Files that cannot be used are reported on stderr and the others go on.
+    Files that cannot be used are reported on stderr and the others are still aligned.
 
     Returns:
         the exit status: 0 all done, 1 some failed, 2 none was done.
@@ -75,7 +75,7 @@ def load_mean_face(path: str | os.PathLike) -> np.ndarray:
     path = locate(path)
     if not path.is_file():
         raise CheckpointError(
-            f"--lm_path: {path}: there is no such file. Get the mean face with: python"
+            f"--lm_path: {path}: file not found. Get the mean face with: python"
             " scripts/download_weights.py celeba_lm_mean"
         )
     if path.suffix != ".npz":

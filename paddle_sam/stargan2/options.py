@@ -258,7 +258,7 @@ def read_command_line(argv: Sequence[str] | None, description: str, prog: str | 
         description, prog: for `--help`.
 
     Raises:
-        ConfigError: there is no mode, or a value cannot work.
+        ConfigError: the mode is missing, or a value cannot work.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=prog)
     first.add_argument("--mode", choices=MODES)

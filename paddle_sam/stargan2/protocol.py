@@ -3,10 +3,10 @@
 Every validation image of every domain is translated into every other domain several times, with
 styles of random latents and of random references. FID compares all translations into a domain
 with the training images of that domain; diversity is the mean LPIPS between the translations of
-one image. Both are given for each pair of domains and as the mean over pairs.
+one image. Both are reported for each pair of domains and as the mean over pairs.
 
-What has been made is kept: a run that was interrupted goes on, and nothing depends on the sizes
-of batches.
+What has been made is kept, so the same command resumes a run that was interrupted. Nothing depends
+on the sizes of batches.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class TranslationEvaluation:
         diversities: of translations of one image, from `diversity_store`; None leaves LPIPS out.
         features: of FID, KID, precision and recall; None leaves them out.
         protocol: what is made.
-        keep_features: also keep what is measured of translations, for an evaluation that goes on.
+        keep_features: also keep what is measured of translations, to resume an evaluation.
 
     Raises:
         ConfigError: the domains do not fit each other or the network, or the folder holds the
@@ -136,7 +136,7 @@ class TranslationEvaluation:
         return found
 
     def _outputs(self, folder: Path, guide: str, source: int, target: int) -> list[list[Path]]:
-        """Make the translations that are missing; give the files, a list for each source image."""
+        """Make the translations that are missing; return lists of files by source image."""
         outputs = self.protocol.outputs
         files = [
             [folder / f"{index:04d}_{output:02d}.png" for output in range(1, outputs + 1)]

@@ -10,6 +10,8 @@ import paddle
 
 from paddle_sam.core.device import on_device
 from paddle_sam.core.images import to_uint8
+from paddle_sam.core.sequences import batches
+from paddle_sam.core.sheets import tiled
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
@@ -21,7 +23,7 @@ _PARTS = {
     "mapping_network": MappingNetwork,
     "style_encoder": StyleEncoder,
 }
-_TOGETHER = 32  # images, however many there are
+_BATCH = 32  # images per forward pass
 
 
 class StarGAN2:
@@ -135,7 +137,7 @@ def load_fan(path: str | os.PathLike, device: str = "auto") -> FaceHeatmaps:
     return load(path, device=device, expect=FaceHeatmaps, option="--wing_path")
 
 
-def matrix(
+def translation_matrix(
     system: StarGAN2,
     sources: np.ndarray,
     references: np.ndarray,
@@ -153,16 +155,8 @@ def matrix(
     translated = system.in_styles(sources, shown(styles))
     for reference, images in zip(references, translated, strict=True):
         rows.append(np.concatenate([to_uint8(reference[None]), images]))
-    return tiled(rows)
-
-
-def tiled(rows: list[np.ndarray]) -> np.ndarray:
-    """Rows of tiles, uint8 [N, S, S, 3] each, as one picture."""
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    return tiled(np.concatenate(rows), len(rows[0]))
 
 
 def _parts(array: np.ndarray) -> list[paddle.Tensor]:
-    return [
-        paddle.to_tensor(array[start : start + _TOGETHER])
-        for start in range(0, len(array), _TOGETHER)
-    ]
+    return [paddle.to_tensor(part) for part in batches(array, _BATCH)]

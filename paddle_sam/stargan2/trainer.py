@@ -21,7 +21,7 @@ from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.networks.frozen import held
 from paddle_sam.stargan2.domains import DomainBatch
 from paddle_sam.stargan2.options import StarGAN2Options
-from paddle_sam.stargan2.system import StarGAN2, matrix
+from paddle_sam.stargan2.system import StarGAN2, translation_matrix
 from paddle_sam.training.adam import averaged_copy, update_average
 from paddle_sam.training.distributed import World, average_gradients, send_from_first
 from paddle_sam.training.gan_losses import distance, diversity_weight, logistic, r1_penalty
@@ -278,4 +278,4 @@ class StarGAN2Trainer:
         """Held-out images in each other's styles, by the averaged networks."""
         chosen = self.validation.shown
         images, domains = self.validation.images[chosen], self.validation.domains[chosen]
-        return matrix(self.averaged, images, images, domains)
+        return translation_matrix(self.averaged, images, images, domains)

@@ -13,18 +13,19 @@ from tqdm import tqdm
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.images import LONGEST_SIDES, save_image, to_uint8
 from paddle_sam.core.sequences import ease
+from paddle_sam.core.sheets import tiled
 from paddle_sam.core.video import write_video
 from paddle_sam.errors import ConfigError
 from paddle_sam.stargan2.domains import Domains, read_domains
 from paddle_sam.stargan2.options import SampleOptions
-from paddle_sam.stargan2.system import StarGAN2, matrix, tiled
+from paddle_sam.stargan2.system import StarGAN2, translation_matrix
 
 # Latents whose styles are averaged to find the middle of a domain.
 _MEAN_LATENTS = 4096
 
 
 def sample(config: SampleOptions) -> list[Path]:
-    """Write the pictures that the options ask for to `result_dir`; gives their paths.
+    """Write the pictures that the options ask for to `result_dir`; return their paths.
 
     Raises:
         PaddleSamError: an option is missing, or a file cannot be used.
@@ -45,7 +46,9 @@ def sample(config: SampleOptions) -> list[Path]:
         return functools.partial(tqdm, desc=what, unit="style")
 
     paths = [folder / "reference.jpg"]
-    save_image(paths[0], matrix(system, sources, references, domains, shown("references")))
+    save_image(
+        paths[0], translation_matrix(system, sources, references, domains, shown("references"))
+    )
     for domain, name in enumerate(reference_domains.names):
         paths.append(folder / f"latent_{name}.jpg")
         bar = shown(f"latents, {name}")
@@ -76,14 +79,15 @@ def latent_matrix(
     """Sources [N, 3, S, S] along the top, below them a row for each of the latents [M, Z].
 
     `psi` below 1 moves the styles towards the domain's mean: more alike, with fewer faults. `shown`
-    may watch the styles go by, as in `matrix`.
+    may watch the styles go by, as in `translation_matrix`.
     """
     with paddle.no_grad():
         styles = system.latent_styles(z, domain)
         if psi != 1:
             mean = system.latent_styles(latents(system, _MEAN_LATENTS, 0), domain).mean(axis=0)
             styles = mean + psi * (styles - mean)
-    return tiled([to_uint8(sources), *system.in_styles(sources, shown(styles))])
+    rows = [to_uint8(sources), *system.in_styles(sources, shown(styles))]
+    return tiled(np.concatenate(rows), len(sources))
 
 
 def interpolation(
@@ -108,11 +112,11 @@ def interpolation(
         a + float(t) * (b - a) for a, b in zip(styles[:-1], styles[1:], strict=True) for t in share
     ]
     for images in system.in_styles(sources, paddle.stack([*path, styles[-1]])):
-        yield tiled([to_uint8(sources), images])
+        yield tiled(np.concatenate([to_uint8(sources), images]), len(sources))
 
 
 def _check_size(tiles: int, size: int) -> None:
-    """Raise `ConfigError` where a row or column of so many tiles is longer than JPEG allows."""
+    """Raise `ConfigError` if a row or column of `tiles` tiles is longer than JPEG allows."""
     if tiles * size > LONGEST_SIDES[".jpg"]:
         raise ConfigError(
             f"--max_images: found pictures of up to {tiles} images of {size} pixels in a row, JPEG"

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from paddle_sam.core.images import resize, save_image
+from paddle_sam.core.sequences import batches
 from paddle_sam.core.sheets import LARGE_TILE, PAPER, matrix
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import first_resolution, noise_resolutions, style_ranges
@@ -171,8 +172,7 @@ def study_noise(generator: StyleGenerator, code: np.ndarray, draws: int) -> Nois
     squares = np.zeros_like(total)
     shown: list[np.ndarray] = []
     with tqdm(total=draws, unit="draw") as progress:
-        for start in range(0, draws, generator.batch_size):
-            seeds = range(start, min(start + generator.batch_size, draws))
+        for seeds in batches(range(draws), generator.batch_size):
             noise = seed_noise(seeds, resolutions)
             images = generator.render(np.repeat(code, len(seeds), axis=0), noise)
             shown += list(images[: SHOWN_DRAWS - len(shown)])

@@ -1,9 +1,9 @@
 """A StyleGAN2 generator with NumPy in and out: seeds to codes to images.
 
-A seed is a face: its z comes from a NumPy `RandomState` of its own, and it is mapped alone, so its
-code does not depend on the other seeds asked for. (The published StyleGAN tools draw the same z
-for a seed.) Nor does its image where it is rendered alone; in a batch the sums behind a pixel may
-be added up in another order, which moves one pixel in some 10,000 by one grey level.
+A seed is a face: its z comes from a NumPy `RandomState` of its own, as in the published StyleGAN
+tools, and is mapped alone, so its code is independent of the other seeds. Its image is also
+independent when rendered alone. In a batch the sums behind a pixel may be added in another order,
+which moves one pixel in some 10,000 by one grey level.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def truncate(w_plus: np.ndarray, w_avg: np.ndarray, psi: float, cutoff: int = 0)
     Args:
         w_plus: [N, L, D].
         w_avg: [1 or L, D].
-        psi: 1 changes nothing, 0 gives the average, negative values the opposite of a code.
+        psi: 1 changes nothing, 0 is the average, negative values are the opposite of a code.
         cutoff: number of leading codes to truncate; 0 for all.
 
     "A Style-Based Generator Architecture for GANs", appendix B.

@@ -274,7 +274,7 @@ def distances(
 
 
 def nearest(table: np.ndarray, count: int) -> Neighbours:
-    """The `count` smallest of each row of `distances`, fewer where there are not so many.
+    """The `count` smallest of each row of `distances`, or all of them if there are fewer.
 
     >>> nearest(np.array([[0.5, 0.1, 0.3]]), 2).indices
     array([[1, 2]])

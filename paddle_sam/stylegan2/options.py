@@ -1,4 +1,4 @@
-"""Options of the commands that show what a StyleGAN2 generator has learnt."""
+"""Options of the commands that show what a StyleGAN2 generator has learned."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class GeneratorOptions(Options):
         0.7, "psi: 1 is what was trained, less is tamer, 0 the average face, below 0 its opposites"
     )
     truncation_cutoff: int = option(
-        0, "truncate only so many of the leading codes, the coarse ones; 0 for all", minimum=0
+        0, "truncate only the first N codes, the coarse ones; 0 for all", minimum=0
     )
     mean_samples: int = option(
-        0, "average so many random codes for truncation; 0 takes the file's average", minimum=0
+        0, "truncate towards the mean of N random codes; 0 takes the file's average", minimum=0
     )
     batch_size: int = option(
         0, "images rendered together; 0 for as many as fit into memory, at most 16", minimum=0
@@ -187,7 +187,7 @@ class InspectionOptions(GeneratorOptions):
 
     seeds: str = option("0-7", "samples whose nearest neighbours are looked for")
     data_path: str = option("", "data set to look in: folder or archive of images")
-    n_images: int = option(0, "look only at the first so many images; 0 for all", minimum=0)
+    n_images: int = option(0, "look only at the first N images; 0 for all", minimum=0)
     neighbours: int = option(5, "neighbours to show of each sample", minimum=1)
     features: str = option(
         "lpips",
@@ -264,7 +264,7 @@ def parse_seeds(text: str, name: str = "--seeds") -> list[int]:
     [0, 1, 2, 3, 2005]
 
     Raises:
-        ConfigError: a part is no seed or rising range, or there are more than a million.
+        ConfigError: a part is not a seed or a rising range, or there are more than a million.
     """
     seeds: dict[int, None] = {}
     for part in text.split(","):

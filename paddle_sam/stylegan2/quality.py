@@ -20,7 +20,7 @@ class GeneratedQuality:
         name: of the measure.
         extract: uint8 images of a batch -> features [N, D].
         distance: of features of real and generated images.
-        reals: gives batches of real images, uint8 [N, H, W, 3]; read once, at the first call.
+        reals: returns batches of real images, uint8 [N, H, W, 3]; read once, at the first call.
         images: most images of each kind.
     """
 
@@ -56,7 +56,7 @@ class GeneratedQuality:
     def __call__(self, fakes: Callable[[int], Iterator[np.ndarray]]) -> dict[str, float]:
         """The measure of images from `fakes`, under its name and as `loss` (smaller is better).
 
-        `fakes` gives, for a number of images, batches of so many, uint8 [N, H, W, 3].
+        `fakes(n)` yields batches of n images in all, uint8 [N, H, W, 3].
         """
         if self._real_features is None:
             self._real_features = self._features(self._reals())

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from paddle_sam.core.files import sha256
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.processes import InBackground
+from paddle_sam.core.sequences import batches
 from paddle_sam.core.sheets import SMALLEST_TILE, stack, strip
 from paddle_sam.core.store import CLAIM, claim_folder
 from paddle_sam.errors import ConfigError
@@ -44,8 +45,7 @@ def sample(config: SamplingOptions) -> list[Path]:
         tqdm(total=len(seeds), initial=len(seeds) - len(todo), unit="image") as progress,
         InBackground(waiting=2 * WRITERS, threads=WRITERS) as write,
     ):
-        for start in range(0, len(todo), config.batch_size):
-            batch = todo[start : start + config.batch_size]
+        for batch in batches(todo, config.batch_size):
             for seed, image in zip(batch, render_seeds(generator, batch, config), strict=True):
                 write(save_image, paths[seed], image)
                 progress.update()
@@ -71,13 +71,10 @@ def write_sheets(
 ) -> list[Path]:
     """`exp_dir/sample_sheets/sheet_N.png`, each of columns times rows images."""
     columns, rows = grid
-    seeds = list(paths)
     sheets = []
-    for start in range(0, len(seeds), columns * rows):
-        part = seeds[start : start + columns * rows]
+    for part in batches(list(paths), columns * rows):
         lines = []
-        for first in range(0, len(part), columns):
-            line = part[first : first + columns]
+        for line in batches(part, columns):
             tiles = [read_image(paths[seed]) for seed in line]
             tile = config.tile_size or max(len(tiles[0]), SMALLEST_TILE)
             lines.append(strip(tiles, tile, list(map(str, line)) if config.labels else None))

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from paddle_sam.core.sequences import ease
+from paddle_sam.core.sequences import batches, ease
 from paddle_sam.core.sheets import caption_line, matrix
 from paddle_sam.core.video import write_all
 from paddle_sam.errors import ConfigError
@@ -137,8 +137,7 @@ def training_frames(config: VideosOptions) -> Iterator[np.ndarray]:
         generator = open_snapshot(config, snapshots[index][1])
         codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
         images = list(generator.render_all(codes, len(seeds), progress=False))
-        rows = [images[start : start + columns] for start in range(0, len(images), columns)]
-        return matrix(rows, tile)
+        return matrix(list(batches(images, columns)), tile)
 
     for position in tqdm(snapshot_positions(len(snapshots), config.frames), unit="frame"):
         nearest = round(position)
@@ -162,7 +161,7 @@ def crossfade(picture, position: float) -> np.ndarray:
     """The picture between two: each rests a while, the change is along half a cosine.
 
     Args:
-        picture: gives the uint8 picture of a whole position.
+        picture: returns the uint8 picture of a whole position.
         position: not below 0.
     """
     before = math.floor(position)

@@ -14,7 +14,7 @@ from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.stargan2 import system as stargan2_system
 from paddle_sam.stargan2.align import load_mean_face
-from paddle_sam.stargan2.system import StarGAN2, load_fan, matrix
+from paddle_sam.stargan2.system import StarGAN2, load_fan, translation_matrix
 from paddle_sam.stargan2.translate import interpolation, latent_matrix, latents
 from scripts.stargan2 import main as stargan2_command
 
@@ -91,13 +91,13 @@ def assert_same(found, expected):
 
 def test_a_matrix_has_sources_above_and_references_beside(system, monkeypatch):
     sources, references, domains = images(3), images(3, 1), np.array([1, 0, 1])
-    picture = matrix(system, sources, references, domains)
+    picture = translation_matrix(system, sources, references, domains)
     assert picture.shape == (4 * SIZE, 4 * SIZE, 3)
     assert (tile(picture, 0, 0) == 255).all()
     assert_same(tile(picture, 0, 2), to_uint8(sources[1]))
     assert_same(tile(picture, 3, 0), to_uint8(references[2]))
-    monkeypatch.setattr(stargan2_system, "_TOGETHER", 2)
-    assert_same(matrix(system, sources, references, domains), picture)
+    monkeypatch.setattr(stargan2_system, "_BATCH", 2)
+    assert_same(translation_matrix(system, sources, references, domains), picture)
     for row in range(3):
         style = system.reference_styles(references[row : row + 1], domains[row : row + 1])
         assert_same(tile(picture, row + 1, 2), translated(system, sources[1], style))
