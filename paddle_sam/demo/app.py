@@ -12,17 +12,29 @@ from pathlib import Path
 from flask import Flask, Request, Response, jsonify, request, send_from_directory
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.routing import BaseConverter
 
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.ageing.photos import portrait
+from paddle_sam.demo.guard import guard
 from paddle_sam.demo.sessions import SessionEndedError
 from paddle_sam.demo.state import Demo, Look, png
 from paddle_sam.demo.worker import BusyError
 from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
 
 PAGE_FILES = Path(__file__).resolve().parent / "static"
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 STATUS = {SessionEndedError: 410, BusyError: 503}
+MAX_FIELDS = 8  # of a form
+MAX_AGES = 101  # of a strip
+# Said here, as a computer's own table may call these text/plain, which browsers refuse to run.
+TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
+
+
+class Number(BaseConverter):
+    """A number of a face, or an age: up to four digits."""
+
+    regex = "[0-9]{1,4}"
+    to_python = staticmethod(int)
 
 
 class InMemoryRequest(Request):
@@ -32,25 +44,25 @@ class InMemoryRequest(Request):
         return io.BytesIO()
 
 
-def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -> Flask:
+def make_app(
+    demo: Demo,
+    max_upload_mb: float = 20.0,
+    host: str = "127.0.0.1",
+    allowed_hosts: tuple[str, ...] = (),
+) -> Flask:
     """The demo as a WSGI application.
 
     Args:
         demo: what it serves.
         max_upload_mb: largest photo accepted, in megabytes.
-        host: the address it is bound to; on a loopback address, requests that name another host
-            are refused, so that a page elsewhere cannot reach the demo through a forged name.
+        host, allowed_hosts: as `guard` takes them.
     """
     app = Flask(__name__, static_folder=None)
     app.request_class = InMemoryRequest
+    app.url_map.converters["number"] = Number
     app.config["MAX_CONTENT_LENGTH"] = int(max_upload_mb * 1e6)
-
-    @app.before_request
-    def only_local_names():
-        name = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
-        if host in ("127.0.0.1", "localhost", "::1") and name not in LOCAL_NAMES:
-            return error_page(f"This demo answers to {', '.join(LOCAL_NAMES)} only.", 403)
-        return None
+    app.config["MAX_FORM_PARTS"] = MAX_FIELDS
+    guard(app, host, allowed_hosts)
 
     @app.get("/")
     def page():
@@ -58,7 +70,8 @@ def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -
 
     @app.get("/static/<path:name>")
     def static_file(name):
-        return send_from_directory(PAGE_FILES, name)
+        kind = TYPES.get(Path(name).suffix)
+        return send_from_directory(PAGE_FILES, name, mimetype=kind)
 
     @app.get("/settings")
     def settings():
@@ -66,17 +79,17 @@ def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -
 
     @app.post("/photo")
     def photo():
-        return jsonify(demo.open(uploaded(), request.form.get("model", "")))
+        return jsonify(demo.open(uploaded(), request.form.get("model", ""), visitor()))
 
     @app.post("/example")
     def example():
-        return jsonify(demo.open(example_photo(), request.form.get("model", "")))
+        return jsonify(demo.open(example_photo(), request.form.get("model", ""), visitor()))
 
     @app.post("/session/<token>/reference")
     def reference(token):
         return jsonify(demo.add_reference(token, uploaded()))
 
-    @app.get("/session/<token>/reference/<int:number>.png")
+    @app.get("/session/<token>/reference/<number:number>.png")
     def reference_image(token, number):
         return content(demo.reference_image(token, number), "image/png")
 
@@ -84,35 +97,42 @@ def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -
     def whole_photo(token):
         return content(demo.photo(token), "image/jpeg")
 
-    @app.get("/session/<token>/<int:face>/input.png")
+    @app.get("/session/<token>/<number:face>/input.png")
     def input_image(token, face):
         return content(demo.input_image(token, face), "image/png")
 
-    @app.get("/session/<token>/<int:face>/age/<int:age>.png")
+    @app.get("/session/<token>/<number:face>/age/<number:age>.png")
     def aged_image(token, face, age):
         return content(demo.aged_image(token, face, look(age)), "image/png")
 
-    @app.get("/session/<token>/<int:face>/age/<int:age>.json")
+    @app.get("/session/<token>/<number:face>/age/<number:age>.json")
     def measured(token, face, age):
         return jsonify(demo.measured(token, face, look(age)))
 
-    @app.get("/session/<token>/<faces>/photo/<int:age>.<any(jpg, png):kind>")
+    @app.get("/session/<token>/<faces>/photo/<number:age>.<any(jpg, png):kind>")
     def pasted(token, faces, age, kind):
         data = demo.pasted(token, numbers(faces), look(age), full=kind == "png")
         return content(data, "image/png" if kind == "png" else "image/jpeg")
 
-    @app.get("/session/<token>/<int:face>/strip.png")
+    @app.get("/session/<token>/<number:face>/strip.png")
     def age_strip(token, face):
-        looks = [look(age) for age in parse_ages(request.args.get("ages", "0-100:10"))]
-        return content(demo.strip(token, face, looks), "image/png")
+        ages = parse_ages(request.args.get("ages", "0-100:10")[:1000])
+        if len(ages) > MAX_AGES:
+            raise ConfigError(f"A strip has up to {MAX_AGES} ages, not {len(ages)}.")
+        return content(demo.strip(token, face, [look(age) for age in ages]), "image/png")
 
-    @app.get("/session/<token>/<int:face>/video.mp4")
-    def video(token, face):
-        return content(demo.video(token, face, look(0)), "video/mp4")
+    @app.post("/session/<token>/<number:face>/video")
+    def start_video(token, face):
+        demo.start_video(token, face, look(0))
+        return jsonify(demo.video_state(token)), 202
 
-    @app.get("/session/<token>/video_done")
-    def video_done(token):
-        return jsonify(demo.sessions.get(token).video_done)
+    @app.get("/session/<token>/video")
+    def video_state(token):
+        return jsonify(demo.video_state(token))
+
+    @app.get("/session/<token>/video.mp4")
+    def video(token):
+        return content(demo.video(token), "video/mp4")
 
     @app.delete("/session/<token>")
     def forget(token):
@@ -121,7 +141,10 @@ def make_app(demo: Demo, max_upload_mb: float = 20.0, host: str = "127.0.0.1") -
 
     @app.errorhandler(PaddleSamError)
     def mendable(error):
-        return error_page(str(error), STATUS.get(type(error), 422))
+        answer, status = error_page(str(error), STATUS.get(type(error), 422))
+        if status == 503:
+            answer.headers["Retry-After"] = "1"
+        return answer, status
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(error):
@@ -154,16 +177,21 @@ def look(age: float) -> Look:
     try:
         edits = {name: kind(asked[name]) for name, kind in kinds.items() if name in asked}
     except ValueError as error:
-        raise ConfigError(f"This is no number: {error}") from error
+        raise ConfigError(f"{', '.join(kinds)}: not a number") from error
     return Look(age, **edits)
 
 
 def numbers(text: str) -> list[int]:
     """Numbers of faces, as in `0,2`."""
-    parts = text.split(",")
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"These are no numbers of faces: {text}")
+    parts = text[:1000].split(",")
+    if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
+        raise ConfigError(f"Not numbers of faces: {text[:80]}")
     return list(dict.fromkeys(map(int, parts)))
+
+
+def visitor() -> str:
+    """Whom an upload is fair to: an address."""
+    return request.remote_addr or ""
 
 
 def content(data: bytes, kind: str) -> Response:

@@ -24,6 +24,14 @@ class DemoOptions(Options):
     port: int = option(7860, "port; 0 takes a free one", minimum=0, maximum=65535)
     max_upload_mb: float = option(20.0, "largest photo accepted, in megabytes", minimum=0)
     queue_length: int = option(64, "requests that may wait for the network", minimum=1)
-    sessions: int = option(32, "photos kept in memory at once", minimum=1)
-    idle_minutes: float = option(15.0, "a photo is forgotten after so long unused", minimum=0)
+    sessions: int = option(256, "photos kept in memory at once", minimum=1)
+    memory_mb: float = option(1000.0, "memory for all photos, in megabytes", minimum=100)
+    idle_minutes: float = option(15.0, "minutes until an unused photo is forgotten", minimum=0)
+    allowed_hosts: str = option(
+        "", "further host names to answer to, separated by commas, such as a reverse proxy's"
+    )
     device: str = device_option()
+
+    def names(self) -> tuple[str, ...]:
+        """The host names of `--allowed_hosts`, in lower case."""
+        return tuple(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())

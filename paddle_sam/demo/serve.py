@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import functools
-import logging
 from pathlib import Path
-
-from werkzeug.serving import BaseWSGIServer, make_server
 
 from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE, AgePipeline
 from paddle_sam.demo.app import make_app
 from paddle_sam.demo.options import DemoOptions
+from paddle_sam.demo.server import DemoServer, addresses
 from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model
-from paddle_sam.demo.worker import Worker
-from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.errors import CheckpointError
+
+SPARE_THREADS = 16  # that answer what needs no waiting while all others wait for the network
 
 
-def make_demo_server(config: DemoOptions) -> BaseWSGIServer:
+def make_demo_server(config: DemoOptions) -> DemoServer:
     """A server that is bound and ready for `serve_forever`, the first model loaded.
 
     Raises:
@@ -29,17 +28,17 @@ def make_demo_server(config: DemoOptions) -> BaseWSGIServer:
         name: functools.partial(load_model, config, path)
         for name, path in model_names(config.checkpoint_path).items()
     }
-    sessions = Sessions(config.sessions, 60 * config.idle_minutes)
-    demo = Demo(loaders, Worker(config.queue_length), sessions)
-    app = make_app(demo, config.max_upload_mb, config.host)
-    try:
-        server = make_server(config.host, config.port, app, threaded=True)
-    except (OSError, SystemExit) as error:  # werkzeug prints the reason and exits
-        raise ConfigError(
-            f"--port: {config.host}:{config.port} cannot be used; choose another, or another --host"
-        ) from error
-    # Called twice a second: idle photos go although nobody asks for anything any more.
-    server.service_actions = sessions.drop_old
+    sessions = Sessions(config.sessions, 60 * config.idle_minutes, 1e6 * config.memory_mb)
+    demo = Demo(loaders, sessions, config.queue_length)
+    app = make_app(demo, config.max_upload_mb, config.host, config.names())
+    server = DemoServer(
+        app,
+        config.host,
+        config.port,
+        threads=2 * config.queue_length + SPARE_THREADS,
+        max_request_bytes=int(config.max_upload_mb * 1e6) + 100_000,  # and the form around it
+        idle=sessions.drop_old,
+    )
     try:
         demo.prepare()
     except Exception:
@@ -76,9 +75,9 @@ def load_model(config: DemoOptions, path: str) -> Model:
 
 def serve(config: DemoOptions) -> None:
     """Serve until interrupted."""
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line per picture
     if not config.checkpoint_path:
         print(EMBEDDED_NOTE)
     server = make_demo_server(config)
-    print(f"The demo is at http://{config.host}:{server.port}/ (Ctrl-C ends it)", flush=True)
+    where = " or ".join(addresses(config.host, server.port))
+    print(f"The demo is at {where} (Ctrl-C ends it)", flush=True)
     server.serve_forever()

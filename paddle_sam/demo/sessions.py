@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from paddle_sam.demo.worker import BusyError
 from paddle_sam.errors import PaddleSamError
 
 AGES_KEPT = 128  # codes of a face
 PICTURE_BYTES_KEPT = 64_000_000  # of a session
+ACTIVE_SECONDS = 120.0  # a visitor who asked for something so recently is never turned out
 
 
 class SessionEndedError(PaddleSamError):
@@ -30,11 +32,12 @@ class Recent:
 
     def __init__(self, limit: int):
         self.limit = limit
+        self.size = 0
         self._entries: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable):
-        """The value of a key; None where there is none (any more)."""
+        """Return the value of a key; None if it is not kept (any more)."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -44,9 +47,16 @@ class Recent:
     def add(self, key: Hashable, value: object, size: int) -> None:
         """Keep a value."""
         with self._lock:
+            self.size += size - self._entries.get(key, (None, 0))[1]
             self._entries[key] = value, size
-            while sum(size for _, size in self._entries.values()) > self.limit:
-                self._entries.popitem(last=False)
+            while self.size > self.limit:
+                self.size -= self._entries.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        with self._lock:
+            self._entries.clear()
+            self.size = 0
 
 
 @dataclass(eq=False)
@@ -63,6 +73,20 @@ class Subject:
     aged: Recent = field(default_factory=lambda: Recent(AGES_KEPT))
 
 
+@dataclass
+class VideoJob:
+    """A video that is being made or is ready.
+
+    wanted: what it shows. done: share of its frames, 0 to 1. data: the MP4 file once ready. error:
+    why it was given up.
+    """
+
+    wanted: Hashable
+    done: float = 0.0
+    data: bytes | None = None
+    error: str = ""
+
+
 @dataclass(eq=False)
 class Session:
     """One uploaded photograph and what was made of it.
@@ -70,8 +94,8 @@ class Session:
     model: name of the model that ages it. photo: the image file's bytes. preview: the photograph,
     reduced for the page, uint8 [H, W, 3]. quads: where each face was cut out of the full
     photograph, in shares of its width and height, [4, 2]. faces: those of the photograph.
-    references: faces to take colours and textures from. pictures: PNG by what they show.
-    video_done: how much of a video that is being made is there, 0 to 1.
+    references: faces to take colours and textures from. pictures: PNG by what they show. video: the
+    last one asked for.
     """
 
     model: str
@@ -81,40 +105,58 @@ class Session:
     faces: list[Subject]
     references: list[Subject] = field(default_factory=list)
     pictures: Recent = field(default_factory=lambda: Recent(PICTURE_BYTES_KEPT))
-    video_done: float = 0.0
+    video: VideoJob | None = None
     used: float = field(default_factory=time.monotonic)
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, but for codes, which are small."""
+        # A crop is kept twice: in bytes and, four times as large, as the network takes it.
+        faces = sum(5 * face.crop.nbytes for face in (*self.faces, *self.references))
+        video = len(self.video.data or b"") if self.video else 0
+        return len(self.photo) + self.preview.nbytes + faces + self.pictures.size + video
 
 
 class Sessions:
-    """Sessions by secret token; the oldest goes when there are too many or it was idle too long.
+    """Sessions by secret token, as long as they are used and memory allows.
 
     Args:
         limit: sessions kept at once.
         idle_seconds: how long a session is kept after its last use.
+        max_bytes: memory that all of them may take.
     """
 
-    def __init__(self, limit: int = 32, idle_seconds: float = 900.0):
+    def __init__(self, limit: int = 256, idle_seconds: float = 900.0, max_bytes: float = 1e9):
         self.limit = limit
         self.idle_seconds = idle_seconds
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self.max_bytes = max_bytes
+        self._sessions: OrderedDict[str, Session] = OrderedDict()  # the longest unused first
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._sessions)
+
     def add(self, session: Session) -> str:
-        """Keep a session; returns its token."""
+        """Keep a session, and return its token.
+
+        Raises:
+            BusyError: there is no room, and everybody's photo is in use.
+        """
         token = secrets.token_urlsafe(16)
         with self._lock:
+            self._drop_idle()
+            self._make_room(session.size)
             self._sessions[token] = session
-        self.drop_old()
         return token
 
     def get(self, token: str) -> Session:
-        """The session of a token, its idle time begun anew.
+        """Return the session of a token, and restart its idle time.
 
         Raises:
-            SessionEndedError: there is none (any more).
+            SessionEndedError: it does not exist (any more).
         """
-        self.drop_old()
         with self._lock:
+            self._drop_idle()
             if token not in self._sessions:
                 raise SessionEndedError(
                     "This photo is no longer in memory (photos are forgotten after"
@@ -131,11 +173,33 @@ class Sessions:
             self._sessions.pop(token, None)
 
     def drop_old(self) -> None:
-        """Drop what is too old or too much; called now and then also while nobody asks."""
-        oldest_allowed = time.monotonic() - self.idle_seconds
+        """Drop idle sessions; called now and then, also while nobody asks."""
         with self._lock:
-            while self._sessions:
-                oldest = next(iter(self._sessions.values()))
-                if len(self._sessions) <= self.limit and oldest.used >= oldest_allowed:
-                    return
-                self._sessions.popitem(last=False)
+            self._drop_idle()
+
+    def trim(self) -> None:
+        """Drop pictures that can be rendered again while all sessions together take too much."""
+        with self._lock:
+            self._drop_pictures(self.max_bytes)
+
+    def _drop_idle(self) -> None:
+        oldest_allowed = time.monotonic() - self.idle_seconds
+        while self._sessions and next(iter(self._sessions.values())).used < oldest_allowed:
+            self._sessions.popitem(last=False)
+
+    def _make_room(self, size: int) -> None:
+        self._drop_pictures(self.max_bytes - size)
+        while len(self._sessions) >= self.limit or self._size() + size > self.max_bytes:
+            oldest = next(iter(self._sessions.values()), None)
+            if oldest is None or time.monotonic() - oldest.used < ACTIVE_SECONDS:
+                raise BusyError("Many photos are open in this demo. Please try again in a minute.")
+            self._sessions.popitem(last=False)
+
+    def _drop_pictures(self, allowed: float) -> None:
+        for session in self._sessions.values():
+            if self._size() <= allowed:
+                return
+            session.pictures.clear()
+
+    def _size(self) -> int:
+        return sum(session.size for session in self._sessions.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import decode_image, resize, to_network, to_uint8
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import encode_video
-from paddle_sam.demo.sessions import Session, Sessions, Subject
+from paddle_sam.demo.sessions import Session, Sessions, Subject, VideoJob
 from paddle_sam.demo.worker import BusyError, Worker
-from paddle_sam.errors import ConfigError, FaceNotFoundError
+from paddle_sam.errors import ConfigError, FaceNotFoundError, PaddleSamError
+from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.paste import paste_back
 
 STRIP_TILE = 160
@@ -70,39 +72,65 @@ class Demo:
     Args:
         loaders: by name, functions that load a model; the first is the default. Each is called
             when its model is first used.
-        worker: does the network's work.
         sessions: what is remembered.
+        queue_length: pictures that may wait to be rendered; half as many photographs may wait to
+            be read.
     """
 
     def __init__(
-        self, loaders: Mapping[str, Callable[[], Model]], worker: Worker, sessions: Sessions
+        self,
+        loaders: Mapping[str, Callable[[], Model]],
+        sessions: Sessions,
+        queue_length: int = 64,
     ):
         self.loaders = dict(loaders)
-        self.worker = worker
         self.sessions = sessions
+        self.worker = Worker(queue_length, "network")
+        # Whole photographs, of which a few bytes may hold many megapixels: one at a time, and
+        # beside the network, so that nobody's slider waits for somebody's upload.
+        self.reader = Worker(max(queue_length // 2, 1), "photographs")
         self._models: dict[str, Model] = {}
-        self._video, self._full_size = threading.Lock(), threading.Lock()
+        self._video = threading.Lock()
 
     def prepare(self) -> None:
         """Load the default model and the face detector now, not when the first photo comes."""
-        self.worker.run(lambda: self._subjects(portrait(), next(iter(self.loaders)), "best"))
+        self._session(png(portrait()), next(iter(self.loaders)), "")
 
-    def open(self, photo: bytes, model: str = "") -> dict:
-        """Find the faces of an image file; returns the new session and its faces.
+    def close(self) -> None:
+        """End the threads."""
+        self.worker.close()
+        self.reader.close()
+
+    def open(self, photo: bytes, model: str = "", visitor: str = "") -> dict:
+        """Find the faces of an image file, and return the new session and its faces.
+
+        Args:
+            photo: content of the image file.
+            model: the model to age it with (default: the first).
+            visitor: whom to take turns with.
 
         Raises:
-            PaddleSamError: it is no image, shows no face, or there is no such model.
+            PaddleSamError: it is not an image, shows no face, or the model does not exist.
         """
         model = model or next(iter(self.loaders))
         if model not in self.loaders:
-            raise ConfigError(f"There is no model called {model!r}.")
-        session = self.worker.run(lambda: self._session(photo, model))
+            raise ConfigError(f"There is no model called {model[:80]!r}.")
+        session = self._session(photo, model, visitor)
         return {"session": self.sessions.add(session), "faces": len(session.faces), "model": model}
 
     def add_reference(self, token: str, photo: bytes) -> dict:
-        """Keep the most confident face of an image file as a reference; returns its number."""
+        """Keep the most confident face of an image file as a reference, and return its number."""
         session = self.sessions.get(token)
-        return {"reference": self.worker.run(lambda: self._add_reference(session, photo))}
+        if len(session.references) >= MAX_REFERENCES:
+            raise ConfigError(
+                f"There are {MAX_REFERENCES} reference faces already; choose one of them."
+            )
+        pipeline = self._models[session.model].pipeline
+        faces = self.reader.run(
+            lambda: find_faces(pipeline, decode_image(photo, "the picture"), "best"), token
+        )
+        session.references += self._subjects(pipeline, faces, token)
+        return {"reference": len(session.references) - 1}
 
     def input_image(self, token: str, face: int) -> bytes:
         """The aligned crop of a face as PNG."""
@@ -119,7 +147,7 @@ class Demo:
         if look.reference is not None:
             checked_reference(session, look.reference)
         known = session.pictures.get((face, look))
-        return known or self.worker.run(lambda: self._picture(session, face, subject, look))
+        return known or self.worker.run(lambda: self._picture(session, face, subject, look), token)
 
     def measured(self, token: str, face: int, look: Look) -> dict[str, float]:
         """What can be measured of a result: apparent age in years, similarity to the input."""
@@ -129,7 +157,7 @@ class Demo:
         if measures is None:
             return {}
         crop = session.faces[face].crop
-        found = self.worker.run(lambda: measures(crop, image[None]))
+        found = self.worker.run(lambda: measures(crop, image[None]), token)
         return {name: round(float(values[0]), 4) for name, values in found.items()}
 
     def strip(self, token: str, face: int, looks: list[Look]) -> bytes:
@@ -157,39 +185,73 @@ class Demo:
 
         if not full:
             return jpeg(changed(session.preview))
-        with self._full_size:  # one at a time, as when they are opened
-            return png(changed(decode_image(session.photo, "the picture")))
+        return self.reader.run(
+            lambda: png(changed(decode_image(session.photo, "the picture"))), token
+        )
 
-    def video(self, token: str, face: int, look: Look) -> bytes:
-        """The face growing old and young again as MP4; `look` says everything but the age.
+    def start_video(self, token: str, face: int, look: Look) -> None:
+        """Start to make the face grow old and young again; `look` says everything but the age.
 
-        Frames are rendered one by one between other requests, so that sliders still answer; it
-        ends when the session does.
+        Frames are rendered one by one between other requests, so that sliders still answer. It
+        ends when the session does. A video that is made or ready is not made again.
 
         Raises:
-            BusyError: another video is being made.
+            BusyError: another visitor's video, or another one of this visitor, is being made.
         """
         session = self.sessions.get(token)
         subject = checked_face(session, face)
+        if look.reference is not None:
+            checked_reference(session, look.reference)
+        if session.video and session.video.wanted == (face, look) and not session.video.error:
+            return
         if not self._video.acquire(blocking=False):
             raise BusyError("Another video is being made. Please try again when it is done.")
+        job = session.video = VideoJob((face, look))
+        work = (token, session, subject, look, job)
+        threading.Thread(target=self._make_video, args=work, daemon=True).start()
+
+    def video_state(self, token: str) -> dict:
+        """How much of the session's video is made, whether it is ready, and what went wrong."""
+        job = self.sessions.get(token).video or VideoJob(None)
+        return {"done": job.done, "ready": job.data is not None, "error": job.error}
+
+    def video(self, token: str) -> bytes:
+        """The session's video as MP4.
+
+        Raises:
+            ConfigError: it is not ready.
+        """
+        job = self.sessions.get(token).video
+        if job is None or job.data is None:
+            raise ConfigError("The video is not ready yet.")
+        return job.data
+
+    def _make_video(
+        self, token: str, session: Session, subject: Subject, look: Look, job: VideoJob
+    ) -> None:
         try:
-            frames = self._frames(token, session, subject, look)
+            frames = self._frames(token, session, subject, look, job)
+            stream = io.BytesIO()
+            with encode_video(stream, ".mp4", VIDEO_FPS) as video:
+                for frame in [*frames, *frames[-2:0:-1]]:
+                    video.add(frame)
+            job.data = stream.getvalue()
+        except Exception as error:  # nobody waits for this thread: the page asks for the state
+            job.error = str(error) if isinstance(error, PaddleSamError) else "The video failed."
+            if not isinstance(error, PaddleSamError):
+                logging.exception("the demo's video failed")
         finally:
             self._video.release()
-            session.video_done = 0.0
-        stream = io.BytesIO()
-        with encode_video(stream, ".mp4", VIDEO_FPS) as video:
-            for frame in [*frames, *frames[-2:0:-1]]:
-                video.add(frame)
-        return stream.getvalue()
 
     def _frames(
-        self, token: str, session: Session, subject: Subject, look: Look
+        self, token: str, session: Session, subject: Subject, look: Look, job: VideoJob
     ) -> list[np.ndarray]:
         pipeline = self._models[session.model].pipeline
         looks = [dataclasses.replace(look, age=age) for age in VIDEO_AGES]
-        run = self.worker.run
+
+        def run(work):
+            return self.worker.run(work, (token, "video"))
+
         codes = [run(lambda at=at: self._codes(session, subject, at)) for at in looks]
         together = run(lambda: paddle.concat(codes))
         ages = frame_ages(
@@ -201,47 +263,31 @@ class Demo:
         for age in ages:
             frames.append(compose(run(lambda: next(images)), size, age))
             self.sessions.get(token)  # still wanted?
-            session.video_done = len(frames) / len(ages)
+            job.done = len(frames) / len(ages)
         return frames
 
-    # What follows runs in the worker, decoding included: large photographs, of which a few bytes
-    # may hold many, are opened one at a time.
+    def _session(self, photo: bytes, model: str, visitor: str) -> Session:
+        def read() -> tuple[np.ndarray, list[AlignedFace], list[np.ndarray]]:
+            pixels = decode_image(photo, "the picture")
+            faces = find_faces(pipeline, pixels, "all")
+            sides = np.array(pixels.shape[1::-1])
+            preview = resize(pixels, preview_size(*pixels.shape[:2]))
+            return preview, faces, [face.quad / sides for face in faces]
 
-    def _session(self, photo: bytes, model: str) -> Session:
-        pixels = decode_image(photo, "the picture")
-        subjects, quads = self._subjects(pixels, model, "all")
-        sides = np.array(pixels.shape[1::-1])
-        preview = resize(pixels, preview_size(*pixels.shape[:2]))
-        return Session(model, photo, preview, [quad / sides for quad in quads], subjects)
-
-    def _add_reference(self, session: Session, photo: bytes) -> int:
-        if len(session.references) >= MAX_REFERENCES:
-            raise ConfigError(
-                f"There are {MAX_REFERENCES} reference faces already; choose one of them."
-            )
-        pixels = decode_image(photo, "the picture")
-        (subject,), _ = self._subjects(pixels, session.model, "best")
-        session.references.append(subject)
-        return len(session.references) - 1
+        pipeline = self.worker.run(lambda: self._model(model), visitor).pipeline
+        preview, faces, quads = self.reader.run(read, visitor)
+        return Session(model, photo, preview, quads, self._subjects(pipeline, faces, visitor))
 
     def _subjects(
-        self, pixels: np.ndarray, model: str, choice: str
-    ) -> tuple[list[Subject], list[np.ndarray]]:
-        """The faces of a photograph, and their quads in it."""
-        pipeline = self._model(model).pipeline
-        try:
-            faces = pipeline.faces(pixels, choice)
-        except FaceNotFoundError as error:
-            raise FaceNotFoundError(
-                "No face was found in this picture. Please use one that shows a face from the"
-                " front, not too small and not cut off."
-            ) from error
+        self, pipeline: AgePipeline, faces: list[AlignedFace], visitor: str
+    ) -> list[Subject]:
         images = paddle.to_tensor(to_network([face.image for face in faces]))
-        codes = pipeline.invert(images)
-        subjects = [
+        codes = self.worker.run(lambda: pipeline.invert(images), visitor)
+        return [
             Subject(face.image, images[k : k + 1], codes[k : k + 1]) for k, face in enumerate(faces)
         ]
-        return subjects, [face.quad for face in faces]
+
+    # What follows runs in the network's thread.
 
     def _picture(self, session: Session, face: int, subject: Subject, look: Look) -> bytes:
         if known := session.pictures.get((face, look)):  # made while this waited
@@ -250,6 +296,7 @@ class Demo:
         image = pipeline.decode(self._codes(session, subject, look))
         picture = png(to_uint8(image.numpy())[0])
         session.pictures.add((face, look), picture, len(picture))
+        self.sessions.trim()
         return picture
 
     def _codes(self, session: Session, subject: Subject, look: Look) -> paddle.Tensor:
@@ -274,6 +321,17 @@ class Demo:
         if name not in self._models:
             self._models[name] = self.loaders[name]()
         return self._models[name]
+
+
+def find_faces(pipeline: AgePipeline, pixels: np.ndarray, choice: str) -> list[AlignedFace]:
+    """The faces of a photograph; what to do if there are none is said to a visitor."""
+    try:
+        return pipeline.faces(pixels, choice)
+    except FaceNotFoundError as error:
+        raise FaceNotFoundError(
+            "No face was found in this picture. Please use one that shows a face from the front,"
+            " not too small and not cut off."
+        ) from error
 
 
 def checked_face(session: Session, face: int) -> Subject:

@@ -95,7 +95,8 @@ def equipped_page(browser, equipped):
 
 @contextlib.contextmanager
 def opened(browser, address: str):
-    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    # The tests themselves evaluate code in the page, which its policy forbids.
+    page = browser.new_page(viewport={"width": 1000, "height": 800}, bypass_csp=True)
     page.set_default_timeout(60_000)
     foreign = []
     page.on("request", lambda r: foreign.append(r.url) if not _local(r.url, address) else None)
@@ -145,6 +146,21 @@ def downloaded(page, button: str, name: str, folder: Path) -> Path:
     assert download.value.suggested_filename == name
     download.value.save_as(folder / name)
     return folder / name
+
+
+def test_the_page_works_under_its_own_content_security_policy(browser, address):
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address)
+    page.click("#example")
+    page.wait_for_selector("#aged[data-shows]")
+    page.click("#strip button:nth-child(11)")
+    page.wait_for_selector("#aged[data-shows*='age/100.png']")
+    page.close()
+    assert complaints == []
 
 
 def test_upload_slide_strip_and_download(page, tmp_path):

@@ -17,6 +17,8 @@ function say(text, busy = false) {
   message.classList.toggle("busy", busy);
 }
 
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
 async function get(address, options) {
   let response;
   try {
@@ -24,8 +26,20 @@ async function get(address, options) {
   } catch {
     throw new Error("The demo does not answer. Is its command still running?");
   }
-  if (!response.ok) throw new Error((await response.json()).error);
-  return response;
+  if (response.ok) return response;
+  const error = new Error(await reason(response));
+  error.retryAfter = Number(response.headers.get("Retry-After"));
+  throw error;
+}
+
+// What went wrong. An answer that is not the demo's own comes from a proxy before it.
+async function reason(response) {
+  if (response.headers.get("Content-Type")?.startsWith("application/json")) {
+    return (await response.json()).error;
+  }
+  const known = { 413: "the picture is too large for it", 504: "the demo took too long for it" };
+  const why = known[response.status] ?? "it could not reach the demo";
+  return `The server in front of the demo answered ${response.status}: ${why}.`;
 }
 
 // Sends a picture, if any, with further fields.
@@ -176,6 +190,7 @@ function show() {
 // fast drag never queues old pictures, and the last one shown is always the one chosen.
 async function load() {
   let shown = null;
+  let tries = 0;
   while (state.session && shown !== picture("jpg")) {
     const wanted = picture("jpg");
     const waiting = setTimeout(() => element("compare").classList.add("waiting"), 300);
@@ -190,6 +205,10 @@ async function load() {
       if (!element("message").classList.contains("busy")) say("");
     } catch (error) {
       if (wanted !== picture("jpg")) continue; // another one is wanted by now
+      if (error.retryAfter && tries++ < 5) { // many people are using the demo
+        await pause(1000 * error.retryAfter);
+        continue;
+      }
       say(error.message);
       return;
     } finally {
@@ -259,26 +278,28 @@ function chooseReference(number) {
 
 // Video
 
+// It is started, asked for until it is ready, and then fetched: no request stays silent for long.
 async function saveVideo() {
   const { session } = state;
+  const [stateOf, file] = [url("video"), url("video.mp4")];
   const button = element("save-video");
-  const done = url("video_done");
-  const progress = setInterval(async () => {
-    const part = await get(done).then((response) => response.json()).catch(() => 0);
-    if (button.disabled) button.textContent = `Video … ${Math.round(100 * part)} %`;
-  }, 400);
   button.disabled = true;
   button.textContent = "Video …";
   try {
-    const blob = await (await get(ofFace(`video.mp4${edits()}`))).blob();
+    let video = await (await get(ofFace(`video${edits()}`), { method: "POST" })).json();
+    while (!video.ready && !video.error && session === state.session) {
+      await pause(400);
+      video = await (await get(stateOf)).json();
+      button.textContent = `Video … ${Math.round(100 * video.done)} %`;
+    }
+    if (video.error) throw new Error(video.error);
+    if (session !== state.session) return;
     const link = document.createElement("a");
-    Object.assign(link, { href: URL.createObjectURL(blob), download: "ageing.mp4" });
+    Object.assign(link, { href: file, download: "ageing.mp4", target: "_blank" });
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   } catch (error) {
     if (session === state.session) say(error.message);
   } finally {
-    clearInterval(progress);
     button.disabled = false;
     button.textContent = "Video";
   }
@@ -288,6 +309,9 @@ async function saveVideo() {
 
 async function useWebcam() {
   stopWebcam();
+  if (!navigator.mediaDevices) { // browsers hide the camera from pages that came over plain http
+    return say("Browsers give the webcam to pages on https or localhost only. Choose a photo.");
+  }
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
     element("preview").srcObject = stream;
@@ -357,8 +381,8 @@ for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", f
     if (name === "drop" && event.dataTransfer.files[0]) open("photo", event.dataTransfer.files[0]);
   });
 }
-window.addEventListener("pagehide", () => forget(state.session));
-window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+// A page that the browser keeps, to come back to, keeps its photo until that is idle for long.
+window.addEventListener("pagehide", (event) => { if (!event.persisted) forget(state.session); });
 
 get("settings").then((response) => response.json()).then(({ models, max_upload_mb }) => {
   state.maxUpload = max_upload_mb;

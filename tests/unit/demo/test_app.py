@@ -1,7 +1,9 @@
 """The demo over HTTP, without a browser."""
 
 import io
+import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import av
@@ -18,7 +20,6 @@ from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.demo.app import make_app
 from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model
-from paddle_sam.demo.worker import Worker
 from paddle_sam.faces.paste import paste_back
 
 PORTRAIT = skimage.data.astronaut()
@@ -32,7 +33,7 @@ def model(pipeline):
 
 @pytest.fixture(scope="module")
 def client(model):
-    demo = Demo({"small": lambda: model}, Worker(), Sessions())
+    demo = Demo({"small": lambda: model}, Sessions())
     return make_app(demo, max_upload_mb=1.0).test_client()
 
 
@@ -133,11 +134,17 @@ def test_mistakes_are_answered_in_words(client, request_, status, words):
         ("0/age/101.png", "The age has to be from 0 to 100, not 101"),
         ("0/age/50.png?strength=9", "The strength has to be from 0 to 3, not 9"),
         ("0/age/50.png?mix=nan", "The mix has to be from 0 to 1"),
-        ("0/age/50.png?strength=much", "This is no number"),
+        ("0/age/50.png?strength=much", "not a number"),
         ("0/age/50.png?reference=0", "0 reference faces; number 0 is not there"),
-        ("0,x/photo/50.png", "no numbers of faces: 0,x"),
+        ("0,x/photo/50.png", "faces: 0,x"),
         ("0,1/photo/50.png", "number 1 is not there"),
+        ("0/age/50.png?reference=" + 5000 * "9", "not a number"),
+        (5000 * "9" + "/photo/50.png", "faces: 999"),
         ("0/strip.png?ages=old", "--target_age"),
+        (
+            "0/strip.png?ages=" + ",".join(f"{k / 2:g}" for k in range(120)),
+            "up to 101 ages, not 120",
+        ),
     ],
 )
 def test_impossible_requests_for_a_face(client, portrait, path, words):
@@ -226,8 +233,22 @@ def test_results_are_measured(client, portrait):
     assert young["measured_age"] < 40 < 60 < old["measured_age"]
 
 
+def made_video(client, session, query="", face=0) -> dict:
+    """Ask for a video and wait until it is ready or given up; returns its last state."""
+    answer = client.post(f"{session}/{face}/video{query}")
+    assert answer.status_code == 202, answer.json
+    video = answer.json
+    while not video["ready"] and not video["error"]:
+        time.sleep(0.02)
+        video = client.get(f"{session}/video").json
+    return video
+
+
 def test_the_video_can_be_played(client, portrait, pipeline, short_videos):
-    answer = client.get(f"{portrait}/0/video.mp4?strength=1.5")
+    assert client.get(f"{portrait}/video.mp4").status_code == 422
+    video = made_video(client, portrait, "?strength=1.5")
+    assert video == {"done": 1.0, "ready": True, "error": ""}
+    answer = client.get(f"{portrait}/video.mp4")
     assert (answer.status_code, answer.mimetype) == (200, "video/mp4")
     with av.open(io.BytesIO(answer.data)) as container:
         stream = container.streams.video[0]
@@ -238,35 +259,119 @@ def test_the_video_can_be_played(client, portrait, pipeline, short_videos):
     oldest = Image.fromarray(pixels(client.get(f"{portrait}/0/age/100.png?strength=1.5")))
     want = np.asarray(oldest.resize((256, 256), Image.Resampling.LANCZOS))
     assert np.abs(frames[5][:256].astype(int) - want).mean() < 4
-    assert client.get(f"{portrait}/video_done").json == 0
 
 
 def test_sliders_answer_while_a_video_is_made_and_it_ends_with_its_session(client, monkeypatch):
     portrait = opened(client)
-    composed, reached, go_on = [], threading.Event(), threading.Event()
+    composed, reached, resume = [], threading.Event(), threading.Event()
 
     def held(*arguments):
-        """The video rests at its third frame until it is told to go on."""
+        """The video rests at its third frame until it is told to resume."""
         composed.append(compose(*arguments))
         if len(composed) == 3:
             reached.set()
-            assert go_on.wait(60)
+            assert resume.wait(60)
         return composed[-1]
 
     monkeypatch.setattr("paddle_sam.demo.state.compose", held)
-    with ThreadPoolExecutor(1) as pool:
-        video = pool.submit(client.application.test_client().get, f"{portrait}/0/video.mp4")
-        assert reached.wait(60)
-        again = client.get(f"{portrait}/0/video.mp4")
-        assert (again.status_code, "Another video" in again.json["error"]) == (503, True)
-        assert client.get(f"{portrait}/0/age/33.png").status_code == 200
-        assert client.get(f"{portrait}/video_done").json == pytest.approx(2 / 76)
-        assert not video.done()
-        client.delete(portrait)
-        go_on.set()
-        assert video.result().status_code == 410
+    assert client.post(f"{portrait}/0/video").status_code == 202
+    assert reached.wait(60)
+    again = client.post(f"{portrait}/0/video?strength=2")
+    assert (again.status_code, "Another video" in again.json["error"]) == (503, True)
+    assert again.headers["Retry-After"]
+    assert client.post(f"{portrait}/0/video").status_code == 202  # the same one
+    assert client.get(f"{portrait}/0/age/33.png").status_code == 200
+    assert client.get(f"{portrait}/video").json["done"] == pytest.approx(2 / 76)
+    client.delete(portrait)
+    resume.set()
+    other = opened(client)
+    monkeypatch.setattr("paddle_sam.demo.state.VIDEO_SECONDS", 0.1)
+    monkeypatch.setattr("paddle_sam.demo.state.compose", compose)
+    while client.post(f"{other}/0/video").status_code == 503:  # the first one notices
+        time.sleep(0.02)
+    while not client.get(f"{other}/video").json["ready"]:
+        time.sleep(0.02)
     assert len(composed) == 3
-    assert client.post("/example").status_code == 200
+
+
+def test_a_failed_video_says_so_and_another_can_be_made(client, short_videos, monkeypatch):
+    portrait = opened(client)
+    with monkeypatch.context() as broken:
+        broken.setattr("paddle_sam.demo.state.encode_video", lambda *_: 1 / 0)
+        assert made_video(client, portrait)["error"] == "The video failed."
+    assert made_video(client, portrait)["ready"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),  # not a browser
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://localhost"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_other_pages_cannot_change_anything(client, headers, status):
+    assert client.post("/example", headers=headers).status_code == status
+    assert client.delete("/session/none", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("bound", "allowed", "host", "status"),
+    [
+        ("127.0.0.1", (), "localhost:7860", 200),
+        ("127.0.0.1", (), "faces.example", 403),
+        ("127.0.0.1", ("faces.example",), "Faces.example", 200),
+        ("0.0.0.0", (), "anything.example", 200),
+        ("0.0.0.0", ("faces.example",), "anything.example", 403),
+        ("::1", (), "[::1]:7860", 200),
+    ],
+)
+def test_names_that_are_answered_to(model, bound, allowed, host, status):
+    app = make_app(Demo({"small": lambda: model}, Sessions()), 1.0, bound, allowed)
+    answer = app.test_client().get("/settings", headers={"Host": host})
+    assert answer.status_code == status
+    assert status == 200 or "--allowed_hosts" in answer.json["error"]
+
+
+def test_answers_keep_other_pages_out(client, portrait):
+    for path in ("/", "/static/demo.js", f"{portrait}/0/age/50.png", "/nothing"):
+        headers = client.get(path).headers
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe-inline" not in headers["Content-Security-Policy"]
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_the_page_has_no_inline_code_or_style(client):
+    page = client.get("/").text
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src=)", page)
+
+
+def test_files_have_their_type_whatever_the_computer_says(client, monkeypatch):
+    monkeypatch.setattr("mimetypes.guess_type", lambda *_: ("text/plain", None))
+    assert client.get("/static/demo.js").mimetype == "text/javascript"
+    assert client.get("/static/demo.css").mimetype == "text/css"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/session/x/99999/input.png",
+        f"/session/x/{5000 * '1'}/age/5.png",
+        "/session/x/0/age/-1.png",
+        "/session/%00/0/input.png",
+        "/session/x/0/age/%D9%A3.png",
+        "/static/%2e%2e/app.py",
+        f"/{5000 * 'a'}",
+    ],
+)
+def test_no_address_is_an_error_of_the_server(client, path):
+    assert 400 <= client.get(path).status_code < 500
 
 
 def test_uploads_are_not_written_to_disk(client, short_videos, monkeypatch):
@@ -284,7 +389,7 @@ def test_uploads_are_not_written_to_disk(client, short_videos, monkeypatch):
     assert (found.status_code, found.json["faces"]) == (200, 1)
     session = f"/session/{found.json['session']}"
     assert client.get(f"{session}/0/photo/80.png").status_code == 200
-    assert client.get(f"{session}/0/video.mp4").status_code == 200
+    assert made_video(client, session)["ready"]
 
 
 def test_the_page_knows_the_limits(client):
