@@ -223,7 +223,8 @@ def test_a_refused_picture_does_not_stop_the_slider(page):
     page.evaluate(
         """() => {
           const real = fetch;
-          const error = () => new Response('{"error": "Too much."}', { status: 503 });
+          const headers = { "Content-Type": "application/json" };
+          const error = () => new Response('{"error": "Too much."}', { status: 503, headers });
           const held = () => new Promise((answer) => { window.refuse = () => answer(error()); });
           window.fetch = (address, options) =>
             address.endsWith("/age/61.png") ? held() : real(address, options);
@@ -238,6 +239,21 @@ def test_a_refused_picture_does_not_stop_the_slider(page):
     move_slider(page, 61)
     page.evaluate("refuse()")
     page.wait_for_function("document.getElementById('message').textContent === 'Too much.'")
+
+
+def test_an_answer_of_a_proxy_is_explained(page):
+    page.evaluate("""() => {
+        window.fetch = () => new Response("<html>", { status: 413 });
+    }""")
+    page.click("#example")
+    page.wait_for_function("document.getElementById('message').textContent.includes('413')")
+    assert "in front of the demo" in page.inner_text("#message")
+
+
+def test_without_https_the_webcam_is_explained(page):
+    page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+    page.click("#webcam")
+    page.wait_for_function("document.getElementById('message').textContent.includes('https')")
 
 
 def test_fifty_requests_at_once_lose_none(page):
