@@ -65,7 +65,7 @@ def test_idle_photos_go_although_nobody_asks(monkeypatch):
 def test_addresses_that_cannot_be_used_are_explained(capfd):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"--port: 127.0.0.1:{port} cannot be used.*in use"):
+        with pytest.raises(ConfigError, match=f"port: 127.0.0.1:{port} cannot be used.*in use"):
             make_demo_server(DemoOptions(port=port))
     assert capfd.readouterr().err == ""
     with pytest.raises(ConfigError, match="port: expected at most 65535, found 70000"):
