@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.distances import NEIGHBOURS
 from paddle_sam.metrics.features import open_store
@@ -32,7 +32,7 @@ def train_stargan2(options: StarGAN2Options) -> Path:
     domains.expect(options.num_domains)
     held_out.expect_names_of(domains)
 
-    def build(world: World, resumed: dict[str, Any] | None) -> Job:
+    def build(world: World, resumed: WeightFile | None) -> Job:
         validation = _validation(held_out, options)
         judge = TranslationJudge(options, domains, held_out) if world.rank == 0 else None
         fan = load_fan(options.wing_path, options.device) if options.w_hpf > 0 else None

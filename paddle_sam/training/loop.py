@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ImageError, TrainingError
 from paddle_sam.training.distributed import World, anywhere, meet
 from paddle_sam.training.run_logger import RunLogger
@@ -107,14 +108,14 @@ class Run:
         self._recorded = (0, 0.0)  # step and elapsed time of the last record of the rate
         self._values: dict[str, float] = {}  # of the last step: test losses if it was judged
 
-    def resume(self, content: Mapping[str, Any] | None) -> None:
-        """Resume from a checkpoint's content (`checkpoints.read()`); None starts afresh.
+    def resume(self, checkpoint: WeightFile | None) -> None:
+        """Resume from a checkpoint (`checkpoints.read()`); None starts afresh.
 
         Checkpoints of later steps, if the run goes back to an earlier one, are set aside.
         """
-        if content is None:
+        if checkpoint is None:
             return
-        self.trainer.state.restore(content)
+        self.trainer.state.restore(checkpoint)
         self._saved = self.step
         self._recorded = (self.step, self.elapsed)
         if self.world.rank == 0 and (aside := self.checkpoints.set_aside(self.step)):
@@ -201,13 +202,14 @@ class Run:
         """Write a checkpoint of the last step, unless there is one."""
         if self._logger is None or self._saved == self.step:
             return
-        content = self.trainer.state.saved()
-        if bad := not_finite(content):
+        checkpoint = self.trainer.state.saved()
+        bad = checkpoint.not_finite() or not_finite(checkpoint.training)
+        if bad:
             raise TrainingError(
                 f"step {self.step}: {bad} has values that are not finite numbers; it was not saved."
                 f" Last checkpoint: {self.checkpoints.latest() or 'none yet'}."
             )
-        self.checkpoints.save(self.step, content)
+        self.checkpoints.save(self.step, checkpoint)
         self._saved = self.step
         self._logger.saved(self.step, self._values)
 
@@ -223,7 +225,7 @@ class Run:
         self._log_panel("test")
         if self.best_loss is None or found["loss"] < self.best_loss:
             self.best_loss = found["loss"]
-            self.checkpoints.save_best(self.trainer.state.weights())
+            self.trainer.state.weights().write(self.checkpoints.folder / "best_model.pdparams")
             self._logger.best(self.step, self.best_loss, found)
 
     def _log_panel(self, split: str) -> np.ndarray | None:

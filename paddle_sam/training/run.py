@@ -11,6 +11,7 @@ import numpy as np
 
 from paddle_sam.core.device import seed_everything
 from paddle_sam.core.files import atomic_path, remove_leftovers
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, OutputError
 from paddle_sam.options import check_resumable, read_json, to_json
 from paddle_sam.training.distributed import World, join_world
@@ -44,7 +45,7 @@ class Job:
 
 def start_run(
     options: Any,
-    build: Callable[[World, dict[str, Any] | None], Job],
+    build: Callable[[World, WeightFile | None], Job],
     intervals: Intervals | None = None,
     step: int | None = None,
 ) -> Path:
@@ -54,7 +55,7 @@ def start_run(
         options: of the run, `exp_dir`, `device`, `seed`, `batch_size` and `keep_checkpoints` among
             them.
         build: makes the job, for this process of the run's processes, from new networks or to
-            continue from the contents of a checkpoint.
+            continue from a checkpoint.
         intervals: when what happens; None takes the options of the same names.
         step: resume from the checkpoint of this step; None for the latest, if there is one.
 
@@ -70,12 +71,12 @@ def start_run(
     world = join_world(options.device)
     seed_everything(options.seed)
     mine = world.share(options.batch_size)
-    content = checkpoints.read(step)
-    job = build(world, content)
+    checkpoint = checkpoints.read(step)
+    job = build(world, checkpoint)
     intervals = intervals or Intervals.of(options)
     run = Run(folder, job.trainer, intervals, options.batch_size, checkpoints, world, job.snapshot)
-    run.resume(content)
-    del content
+    run.resume(checkpoint)
+    del checkpoint
     if world.rank == 0:
         prepare_folder(folder, to_json(options))
     run.train(

@@ -21,10 +21,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_sam.core.weight_file import load_strict, read_file, save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict, state_of
 from paddle_sam.errors import CheckpointError, ConfigError
 
-TRAINING = "training"
 _NUMBERED = re.compile(r"iteration_(\d+)\.pdparams")
 _MASTER = "master_weight"
 
@@ -44,7 +43,7 @@ class RunState:
 
     Args:
         kind: of the weight files that the run writes.
-        facts: returns what these files say beside the networks, as plain values.
+        facts: returns what these files say beside the networks, as arguments of `WeightFile`.
     """
 
     def __init__(self, kind: str, facts: Callable[[], Mapping[str, Any]]):
@@ -63,7 +62,7 @@ class RunState:
         def load(state: dict[str, np.ndarray]) -> None:
             load_strict(layer, state, f"checkpoint: {name}", consume=True)
 
-        self.add(name, lambda: arrays(layer), load)
+        self.add(name, lambda: state_of(layer), load)
 
     def optimizer(self, name: str, optimizer: Any, network: nn.Layer) -> None:
         """Register what `optimizer` remembers of the parameters of `network`."""
@@ -88,20 +87,20 @@ class RunState:
         """Register what `save` returns and `load` takes back; `optional` if old files lack it."""
         self._parts[name] = _Part(save, load, optional)
 
-    def entries(self, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+    def entries(self, names: Iterable[str] | None = None) -> dict[str, NetworkEntry]:
         """Return the networks called `names` as weight files hold them; None for all of them."""
         return {
-            name: {"network": builder, "arch": dict(arch), "state": arrays(network)}
+            name: NetworkEntry.of(builder, arch, network)
             for name, (network, builder, arch) in self._networks.items()
             if names is None or name in names
         }
 
-    def weights(self, names: Iterable[str] | None = None) -> dict[str, Any]:
-        """Return the contents of a weight file of the networks called `names`, or of all."""
-        return {"kind": self.kind, "networks": self.entries(names), **self._facts()}
+    def weights(self, names: Iterable[str] | None = None) -> WeightFile:
+        """Return a weight file of the networks called `names`, or of all."""
+        return WeightFile(self.kind, self.entries(names), **self._facts())
 
-    def saved(self) -> dict[str, Any]:
-        """Return the contents of a checkpoint."""
+    def saved(self) -> WeightFile:
+        """Return a checkpoint."""
         training: dict[str, Any] = {}
         for name, part in self._parts.items():
             *folders, last = name.split("/")
@@ -109,39 +108,35 @@ class RunState:
             for folder in folders:
                 place = place.setdefault(folder, {})
             place[last] = part.save()
-        return {**self.weights(), TRAINING: training}
+        file = self.weights()
+        file.training = training
+        return file
 
-    def restore(self, content: Mapping[str, Any]) -> None:
-        """Take up the contents of a checkpoint; arrays of networks are dropped on the way.
+    def restore(self, file: WeightFile) -> None:
+        """Take up a checkpoint; arrays of networks are dropped on the way.
 
         Raises:
             CheckpointError: something is missing, unknown, or does not fit.
         """
-        networks, training = content["networks"], content[TRAINING]
         known = {name.partition("/")[0] for name in self._parts}
-        if unknown := sorted(set(training) - known):
-            raise CheckpointError(f"checkpoint: {unknown[0]} is nothing that this run resumes")
+        if unknown := sorted(set(file.training) - known):
+            raise CheckpointError(f"{file.label}: {unknown[0]} is nothing that this run resumes")
         for name, (network, *_) in self._networks.items():
-            if name not in networks:
-                raise CheckpointError(f"checkpoint: there is no network {name}")
-            load_strict(network, networks[name]["state"], f"checkpoint: {name}", consume=True)
+            if name not in file.networks:
+                raise CheckpointError(f"{file.label}: there is no network {name}")
+            load_strict(network, file.networks[name].state, f"{file.label}: {name}", consume=True)
         for name, part in self._parts.items():
             try:
-                value = functools.reduce(operator.getitem, name.split("/"), training)
+                value = functools.reduce(operator.getitem, name.split("/"), file.training)
             except (KeyError, TypeError):
                 if part.optional:
                     continue
-                raise CheckpointError(f"checkpoint: there is no {name} to resume from") from None
+                raise CheckpointError(f"{file.label}: there is no {name} to resume from") from None
             part.load(value)
 
 
-def arrays(network: nn.Layer) -> dict[str, np.ndarray]:
-    """Return the state of `network` as arrays."""
-    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-
-
 def not_finite(content: Mapping[str, Any]) -> str | None:
-    """Return the path of the first array in nested dictionaries that holds NaN or infinity."""
+    """Return the path of the first number in nested dictionaries that is NaN or infinite."""
     for name, value in content.items():
         if isinstance(value, Mapping):
             if (inner := not_finite(value)) is not None:
@@ -221,19 +216,13 @@ class RunCheckpoints:
         self.folder = Path(folder)
         self.keep = keep
 
-    def save(self, step: int, content: Mapping[str, Any]) -> Path:
+    def save(self, step: int, file: WeightFile) -> Path:
         """Write the checkpoint of `step`; older ones go only once it is complete."""
         path = self.folder / f"iteration_{step}.pdparams"
-        save_file(path, content)
+        file.write(path)
         if self.keep:
             for old in sorted(self._numbered())[: -self.keep]:
                 self._numbered()[old].unlink()
-        return path
-
-    def save_best(self, content: Mapping[str, Any]) -> Path:
-        """Write the best model so far."""
-        path = self.folder / "best_model.pdparams"
-        save_file(path, content)
         return path
 
     def latest(self) -> Path | None:
@@ -241,8 +230,8 @@ class RunCheckpoints:
         numbered = self._numbered()
         return numbered[max(numbered)] if numbered else None
 
-    def read(self, step: int | None = None) -> dict | None:
-        """Return the contents of the checkpoint of `step`, or of the latest if there is one.
+    def read(self, step: int | None = None) -> WeightFile | None:
+        """Return the checkpoint of `step`, or the latest if there is one.
 
         Raises:
             ConfigError: there is none of `step`.
@@ -257,17 +246,14 @@ class RunCheckpoints:
                 f" {self.latest() or 'none'}"
             )
         try:
-            content = read_file(path)
+            file = WeightFile.read(path)
+            if file.training is None:
+                raise CheckpointError(f"{path}: expected a checkpoint, found networks alone")
         except CheckpointError as error:
             raise CheckpointError(
                 f"{error}. Move it away to resume the run from the checkpoint before it."
             ) from error
-        if not isinstance(content.get(TRAINING), dict):
-            raise CheckpointError(
-                f"{path}: expected a checkpoint of a run, found a weight file of networks alone."
-                " Move it away to resume the run from the checkpoint before it."
-            )
-        return content
+        return file
 
     def set_aside(self, step: int) -> Path | None:
         """Move checkpoints later than `step` out of the way of a run that resumes from there.

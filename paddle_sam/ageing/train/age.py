@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
@@ -21,6 +20,7 @@ from paddle_sam.ageing.train.age_options import SIZES, AgeOptions
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import captioned_grid
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.archive import ImageSource, list_sources
 from paddle_sam.imagesets.dataset import ImagePairs
@@ -40,7 +40,7 @@ def train_age(options: AgeOptions) -> Path:
     """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
     ages, *images = _split(options)
 
-    def build(world: World, resumed: dict[str, Any] | None) -> Job:
+    def build(world: World, resumed: WeightFile | None) -> Job:
         training, testing = (
             BatchLoader(
                 ImagePairs(part),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from paddle_sam.ageing.train.networks import assemble, build_loss
 from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.ageing.train.trainer import SAMTrainer
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.training.distributed import World
@@ -21,7 +21,7 @@ def train_sam(options: SAMOptions) -> Path:
     train = ImagePairs(*data_folders(options, "train"))
     test = ImagePairs(*data_folders(options, "test"), options.max_test_images)
 
-    def build(world: World, resumed: dict[str, Any] | None) -> Job:
+    def build(world: World, resumed: WeightFile | None) -> Job:
         assembled = assemble(options, resumed)
         loss = build_loss(options, assembled.network.latent_avg)
         training, testing = (

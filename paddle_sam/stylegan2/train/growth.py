@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 
 from paddle_sam.core.device import seed_of
-from paddle_sam.core.weight_file import check_fit, load_strict, read_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit, load_strict
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.frozen import freeze
 from paddle_sam.networks.load import build_empty
@@ -26,12 +26,10 @@ from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.adam import averaged_copy
 from paddle_sam.training.distributed import World, send_from_first
-from paddle_sam.training.state import arrays
 
 _BUILD = 20  # stream of random numbers
 GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"
-Entry = Mapping[str, Any]
-Entries = Mapping[str, Entry]
+Entries = Mapping[str, NetworkEntry]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +55,16 @@ class Archs:
         Channels of resolutions that the file lacks halve at each step, as the published do. A
         file without a discriminator gets one with the generator's channels.
         """
-        arch = dict((entries.get("g") or entries["g_ema"])["arch"])
+        arch = dict((entries.get("g") or entries["g_ema"]).arch)
         size = options.resolution
         channels = dict(arch.get("channels") or published_channels(arch["size"]))
         while max(channels) < size:
             top = max(channels)
             channels[2 * top] = max(channels[top] // 2, 1)
         generator = {**arch, "size": size, "channels": channels}
-        judge = (
-            dict(entries["d"]["arch"]) if "d" in entries else {"group_size": options.mbstd_group}
-        )
+        judge = {"group_size": options.mbstd_group}
+        if "d" in entries:
+            judge = dict(entries["d"].arch)
         widths = {**channels, **(judge.get("channels") or {})}
         return cls(generator, {**judge, "size": size, "channels": widths})
 
@@ -112,7 +110,7 @@ def networks_at(
     return generator, discriminator, average
 
 
-def read_start(options: StyleGAN2Options) -> tuple[dict[str, dict[str, Any]], str]:
+def read_start(options: StyleGAN2Options) -> tuple[dict[str, NetworkEntry], str]:
     """Read the networks that `--init_from` names, `g_ema` and perhaps `g` and `d`.
 
     Returns:
@@ -123,22 +121,20 @@ def read_start(options: StyleGAN2Options) -> tuple[dict[str, dict[str, Any]], st
         CheckpointError: it is missing or damaged, or a network lacks layers.
     """
     path, size = options.init_from, options.size_at(0)
-    content = read_file(path)
+    file = WeightFile.read(path, "--init_from")
     kinds = {"g_ema": GENERATOR, "g": GENERATOR, "d": DISCRIMINATOR}
     entries = {
-        name: entry
-        for name, entry in content.get("networks", {}).items()
-        if name in kinds and entry["network"] == kinds[name]
+        name: entry for name, entry in file.networks.items() if entry.network == kinds.get(name)
     }
     if not {"g_ema", "g"} & set(entries):
         raise ConfigError(
-            f"--init_from: {path} holds no StyleGAN2 generator, it is a {content.get('kind')!r}"
-            " file. Name a converted StyleGAN2, or a checkpoint of such a run."
+            f"{file.label}: holds no StyleGAN2 generator, it is a {file.kind!r} file. Name a"
+            " converted StyleGAN2, or a checkpoint of such a run."
         )
     for name, entry in entries.items():
-        whole = build_empty(entry["network"], entry["arch"]).state_dict()
-        check_fit(whole, entry["state"], f"{path}: {name} is not complete")
-    theirs = (entries.get("g") or entries["g_ema"])["arch"]["size"]
+        whole = build_empty(entry.network, entry.arch).state_dict()
+        check_fit(whole, entry.state, f"{file.label}: {name} is not complete")
+    theirs = (entries.get("g") or entries["g_ema"]).arch["size"]
     new = f"size-dependent layers (file {theirs} px, run {size} px)" * (theirs != size)
     if "d" not in entries:
         new = "the discriminator, which the file does not hold"
@@ -147,7 +143,7 @@ def read_start(options: StyleGAN2Options) -> tuple[dict[str, dict[str, Any]], st
     return entries, new
 
 
-def take_over(network: nn.Layer, entry: Entry, source: str) -> None:
+def take_over(network: nn.Layer, entry: NetworkEntry, source: str) -> None:
     """Copy into `network` the layers that it shares with `entry` of perhaps another size.
 
     The rest keeps its random start, except that a network grown by one doubling goes on where the
@@ -157,8 +153,8 @@ def take_over(network: nn.Layer, entry: Entry, source: str) -> None:
     Raises:
         CheckpointError: layers of the same resolution have other shapes.
     """
-    grown = network.size.bit_length() - entry["arch"]["size"].bit_length()
-    state, targets = entry["state"], network.state_dict()
+    grown = network.size.bit_length() - entry.arch["size"].bit_length()
+    state, targets = entry.state, network.state_dict()
     if not grown:
         load_strict(network, state, source)
         return
@@ -171,20 +167,19 @@ def take_over(network: nn.Layer, entry: Entry, source: str) -> None:
         if name.startswith("to_rgbs.") and name.endswith("conv.weight"):
             targets[name].set_value(np.zeros(targets[name].shape, "float32"))
     if isinstance(network, Discriminator) and grown == 1:
-        _pass_on(network, entry["state"])
+        _pass_on(network, entry.state)
 
 
-def doubled_up_to(entry: Entry, arch: Mapping[str, Any], size: int) -> Entry:
+def doubled_up_to(entry: NetworkEntry, arch: Mapping[str, Any], size: int) -> NetworkEntry:
     """The network of `entry` grown doubling by doubling until one more gives `size` pixels.
 
     `arch` describes it at full resolution. What is larger already stays as it is.
     """
-    build = Generator if entry["network"] == GENERATOR else Discriminator
-    while 2 * entry["arch"]["size"] < size:
-        network = build(**at_size(arch, 2 * entry["arch"]["size"]))
+    build = Generator if entry.network == GENERATOR else Discriminator
+    while 2 * entry.arch["size"] < size:
+        network = build(**at_size(arch, 2 * entry.arch["size"]))
         take_over(network, entry, "start")
-        arch_now = at_size(arch, network.size)
-        entry = {"network": entry["network"], "arch": arch_now, "state": arrays(network)}
+        entry = NetworkEntry.of(entry.network, at_size(arch, network.size), network)
     return entry
 
 

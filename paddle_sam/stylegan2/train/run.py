@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from paddle_sam.core import sequences
 from paddle_sam.core.images import save_image
 from paddle_sam.core.sheets import grid_columns, tiled
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSource, read_source
 from paddle_sam.imagesets.dataset import ImagePairs
@@ -34,15 +33,15 @@ def train_stylegan2(options: StyleGAN2Options) -> Path:
     """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
     data = _images(options)
 
-    def build(world: World, resumed: dict[str, Any] | None) -> Job:
+    def build(world: World, resumed: WeightFile | None) -> Job:
         start, size = {}, None
         if resumed is not None:
-            size = resumed["networks"]["g"]["arch"]["size"]
+            size = resumed.entry("g").arch["size"]
         elif options.init_from:
             start, new = read_start(options)
             if new and world.rank == 0:
                 print(f"{options.init_from}: newly initialised: {new}")
-        known = resumed["networks"] if resumed else start
+        known = resumed.networks if resumed else start
         archs = Archs.of_entries(known, options) if known else Archs.of_options(options)
         trainer = StyleGAN2Trainer(
             archs,
@@ -139,7 +138,7 @@ def _save_snapshot(
     images = step * options.batch_size
     close = options.snapshot_kimg < 1  # closer than whole thousands can tell apart
     kimg = f"{images / 1000:010.3f}" if close else f"{images // 1000:06d}"
-    save_file(folder / "snapshots" / f"network_{kimg}.pdparams", trainer.snapshot())
+    trainer.state.weights(["g_ema"]).write(folder / "snapshots" / f"network_{kimg}.pdparams")
     save_image(folder / "samples" / f"fakes_{kimg}.png", panel)
     reals = folder / "samples" / "reals.png"
     columns = grid_columns(options.resolution)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from paddle import nn
 
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import grid_columns, tiled
+from paddle_sam.core.weight_file import NetworkEntry
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.frozen import held, trained
 from paddle_sam.stylegan2.train import ada
@@ -32,7 +33,6 @@ from paddle_sam.stylegan2.train.growth import (
     DISCRIMINATOR,
     GENERATOR,
     Archs,
-    Entries,
     at_size,
     networks_at,
 )
@@ -75,7 +75,7 @@ class StyleGAN2Trainer:
         archs: Archs,
         options: StyleGAN2Options,
         augmentation: str = "none",
-        start: Entries | None = None,
+        start: Mapping[str, NetworkEntry] | None = None,
         judge: Judge | None = None,
         world: World | None = None,
         size: int | None = None,
@@ -102,7 +102,7 @@ class StyleGAN2Trainer:
             self.state.add(f"loss_scale/{name}", amp.state, amp.restore)
         self.enter_size(size or options.size_at(0), start or {})
 
-    def enter_size(self, size: int, entries: Entries) -> None:
+    def enter_size(self, size: int, entries: Mapping[str, NetworkEntry]) -> None:
         """Take networks for images of `size` pixels, filled from `entries` as far as they go."""
         networks = networks_at(size, self.archs, self.options, entries, self.world)
         self.generator, self.discriminator, self.average = networks
@@ -219,10 +219,6 @@ class StyleGAN2Trainer:
     def evaluate(self, batches: Iterable) -> dict[str, float]:
         """Return what the judge says of generated images; nothing if there is no judge."""
         return self.judge(self.fakes) if self.judge is not None else {}
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the contents of a weight file of the averaged generator alone."""
-        return self.state.weights(["g_ema"])
 
     def _facts(self) -> dict[str, Any]:
         mean = self.average.mean_latent()[0].numpy()

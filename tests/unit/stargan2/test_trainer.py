@@ -16,7 +16,7 @@ import torch
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weight_file import WeightFile, read_file
 from paddle_sam.errors import ConfigError, ImageError, TrainingError
 from paddle_sam.metrics import sets
 from paddle_sam.metrics.feature_store import FeatureStore
@@ -219,7 +219,7 @@ def test_masks_are_used_where_there_is_a_skip(tmp_path):
     trainer = make_trainer(FaceHeatmaps(8), w_hpf=1.0)
     assert [mask.shape for mask in trainer._sample(batch(), 0).masks] == [[2, 1, 256, 256]] * 2
     assert np.isfinite(trainer.train_step(batch(), 0)["loss"])
-    assert set(trainer.state.weights()["networks"]) == {*stargan2_trainer.AVERAGED, "fan"}
+    assert set(trainer.state.weights().networks) == {*stargan2_trainer.AVERAGED, "fan"}
 
 
 def test_validation_is_the_same_at_every_call_and_weighs_every_image_alike():
@@ -409,10 +409,10 @@ def test_going_back_twice_keeps_both_futures(tmp_path):
     checkpoints = RunCheckpoints(tmp_path)
     assert checkpoints.set_aside(5) is None
     for step in (2, 10, 20):
-        checkpoints.save(step, {"kind": "x", "networks": {}})
+        checkpoints.save(step, WeightFile("x"))
     assert checkpoints.set_aside(2).name == "after_2"
     assert checkpoints.latest().name == "iteration_2.pdparams"
-    checkpoints.save(10, {"kind": "x", "networks": {}})
+    checkpoints.save(10, WeightFile("x"))
     assert checkpoints.set_aside(2).name == "after_2_2"
     kept = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.pdparams"))
     names = ("after_2/iteration_10", "after_2/iteration_20", "after_2_2/iteration_10")

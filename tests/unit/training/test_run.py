@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError, OutputError, TrainingError
 from paddle_sam.training.curves import draw_curves, run_logs
 from paddle_sam.training.loop import Intervals, Run, stop_signals
@@ -33,7 +33,7 @@ class Counter:
         self.test_losses = itertools.cycle(test_losses)
         self.steps = []
         self.learning_rate = 1e-4
-        self.state = RunState("counter", lambda: {"weight": self.weight})
+        self.state = RunState("counter", lambda: {"options": {"weight": self.weight}})
         self.state.add("moment", lambda: 2 * self.weight, self._take_moment)
 
     def _take_moment(self, moment):
@@ -61,6 +61,10 @@ def _run(folder, trainer, **intervals):
     return Run(folder, trainer, Intervals(**given), 6, checkpoints)
 
 
+def weight_in(path):
+    return WeightFile.read(path).options["weight"]
+
+
 def _train(run, batches=None):
     feed = batches or (lambda step: (1 + i for i in itertools.count(step)))
     run.train(feed, lambda: ["test"], say=lambda line: None)
@@ -81,9 +85,9 @@ def test_numbered_checkpoints_are_pruned_and_the_best_is_kept(tmp_path):
     _train(_run(tmp_path, Counter(test_losses=(3.0, 2.0, 4.0))))
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["best_model.pdparams", "iteration_4.pdparams", "iteration_6.pdparams"]
-    best = read_file(tmp_path / "checkpoints" / "best_model.pdparams")
-    assert best["weight"] == 1 + 2 + 3 + 4
-    assert "training" not in best
+    best = WeightFile.read(tmp_path / "checkpoints" / "best_model.pdparams")
+    assert best.options["weight"] == 1 + 2 + 3 + 4
+    assert best.training is None
     notes = (tmp_path / "timestamp.txt").read_text()
     assert "**Best**: Step - 4, Loss - 2.000" in notes
     assert "**Best**: Step - 6" not in notes
@@ -110,7 +114,7 @@ def test_the_best_loss_survives_a_restart(tmp_path):
     resumed = _run(tmp_path, Counter(test_losses=(2.0,)))
     resumed.resume(resumed.checkpoints.read())
     _train(resumed)
-    assert read_file(tmp_path / "checkpoints" / "best_model.pdparams")["weight"] == 1 + 2
+    assert weight_in(tmp_path / "checkpoints" / "best_model.pdparams") == 1 + 2
 
 
 def test_a_finished_run_says_so(tmp_path):
@@ -126,7 +130,7 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path):
     run = _run(tmp_path, Counter())
     with pytest.raises(TrainingError, match="loss is nan. Last checkpoint: .*iteration_2.pdparams"):
         _train(run, lambda step: (b for b in (1, 2, "bad")))
-    assert read_file(tmp_path / "checkpoints" / "iteration_2.pdparams")["weight"] == 3
+    assert weight_in(tmp_path / "checkpoints" / "iteration_2.pdparams") == 3
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
@@ -135,7 +139,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
         "optimizer/w", lambda: np.array([1.0, np.nan if trainer.weight > 3 else 0.0]), None
     )
     run = _run(tmp_path, trainer)
-    with pytest.raises(TrainingError, match=r"step 4: training/optimizer/w .*iteration_2"):
+    with pytest.raises(TrainingError, match=r"step 4: optimizer/w .*iteration_2"):
         _train(run)
     assert run.checkpoints.latest().name == "iteration_2.pdparams"
 
@@ -148,7 +152,7 @@ def test_images_that_cannot_be_read_cost_no_step(tmp_path):
     run = _run(tmp_path, Counter(), save_interval=6)
     with pytest.raises(ImageError):
         _train(run, batches)
-    assert read_file(tmp_path / "checkpoints" / "iteration_3.pdparams")["weight"] == 1 + 2 + 3
+    assert weight_in(tmp_path / "checkpoints" / "iteration_3.pdparams") == 1 + 2 + 3
 
 
 def test_a_note_has_the_values_of_its_own_step(tmp_path):
@@ -172,7 +176,7 @@ def test_a_first_signal_ends_the_run_with_a_checkpoint(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run.train(batches, lambda: ["test"], said.append)
     assert "stopped after step 2, which is saved" in said[-1]
-    assert read_file(tmp_path / "checkpoints" / "iteration_2.pdparams")["weight"] == 1 + 2
+    assert weight_in(tmp_path / "checkpoints" / "iteration_2.pdparams") == 1 + 2
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -226,7 +230,7 @@ def test_a_trainer_without_a_judge_has_no_best_model(tmp_path):
 def test_a_checkpoint_is_read_by_its_step(tmp_path):
     _train(_run(tmp_path, Counter()))
     checkpoints = RunCheckpoints(tmp_path / "checkpoints")
-    assert checkpoints.read(4)["weight"] == 1 + 2 + 3 + 4
+    assert checkpoints.read(4).options["weight"] == 1 + 2 + 3 + 4
     with pytest.raises(ConfigError, match="iteration_3.pdparams does not exist; the latest"):
         checkpoints.read(3)
 
@@ -238,7 +242,7 @@ def test_going_back_sets_later_checkpoints_aside(tmp_path, capsys):
     again.resume(again.checkpoints.read(4))
     aside = tmp_path / "checkpoints/after_4"
     assert f"Resuming from step 4; moved later checkpoints to {aside}" in capsys.readouterr().out
-    assert read_file(aside / "iteration_6.pdparams")["weight"] == 1 + 2 + 3 + 4 + 5 + 6
+    assert weight_in(aside / "iteration_6.pdparams") == 1 + 2 + 3 + 4 + 5 + 6
     assert again.checkpoints.latest().name == "iteration_4.pdparams"
     _train(again)
     assert (trainer.steps, trainer.weight) == ([4, 5], 21)
@@ -248,15 +252,15 @@ def test_the_latest_checkpoint_is_the_highest_number(tmp_path):
     checkpoints = RunCheckpoints(tmp_path)
     assert checkpoints.read() is None
     for step in (9, 10, 100):
-        checkpoints.save(step, {"kind": "x", "step": step, "training": {}})
+        checkpoints.save(step, WeightFile("x", options={"step": step}, training={}))
     (tmp_path / ".iteration_200.abc.tmp.pdparams").write_bytes(b"unfinished")
     (tmp_path / "iteration_300.pdparams.part").write_bytes(b"unfinished")
-    assert checkpoints.read()["step"] == 100
+    assert checkpoints.read().options["step"] == 100
 
 
 def test_a_damaged_checkpoint_is_not_passed_over(tmp_path):
     checkpoints = RunCheckpoints(tmp_path)
-    path = checkpoints.save(1, {"kind": "x", "weights": list(range(100))})
+    path = checkpoints.save(1, WeightFile("x", options={"values": list(range(100))}))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(CheckpointError, match="iteration_1.*truncated or damaged"):
         checkpoints.read()
@@ -274,7 +278,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(RunCheckpoints, "save", save)
     with pytest.raises(OutputError, match="iteration_6.* could not be written"):
         _train(run)
-    assert run.checkpoints.read()["weight"] == 6
+    assert run.checkpoints.read().options["weight"] == 6
     assert not list((tmp_path / "checkpoints").glob(".*tmp*"))
 
 
@@ -291,7 +295,7 @@ KILLED = """
     dump = pickle.dump
 
     def killed(content, stream, protocol):
-        if content.get("weight") == 10:  # the checkpoint of step 4
+        if content["options"]["weight"] == 10:  # the checkpoint of step 4
             whole = pickle.dumps(content, protocol)
             stream.write(whole[: len(whole) // 2])
             stream.flush()

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import numpy as np
 import paddle
@@ -151,26 +152,26 @@ def _saved_run():
 
 def test_what_is_registered_is_saved_and_restored():
     content = _saved_run()
-    assert content["kind"] == "toy" and content["options"] == {"size": 4}
-    assert content["networks"]["net"]["arch"] == {"size": 4}
-    assert set(content["training"]) == {"networks", "optimizers", "mean", "count", "signs", "name"}
+    assert content.kind == "toy" and content.options == {"size": 4}
+    assert content.networks["net"].arch == {"size": 4}
+    assert set(content.training) == {"networks", "optimizers", "mean", "count", "signs", "name"}
     expected = copy.deepcopy(content)
     network, holder = _network(extra_layers=2), Holder()
     state = _registered(network, KINDS["adam"](network.parameters()), holder)
     state.restore(content)
     assert (holder.mean, holder.count, holder.signs, holder.name) == (0.25, 3, [1.0, -1.0], "a")
-    assert_equal(state.saved(), expected)
+    assert_equal(dataclasses.asdict(state.saved()), dataclasses.asdict(expected))
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda c: c["training"].pop("mean"), "there is no mean to resume from"),
-        (lambda c: c["training"].update(mean="high"), "mean is 'high', expected float"),
-        (lambda c: c["training"].update(extra=1), "extra is nothing that this run resumes"),
-        (lambda c: c["training"].update(optimizers=3), "there is no optimizers/net"),
-        (lambda c: c["networks"].clear(), "there is no network net"),
-        (lambda c: c["training"]["networks"]["live"].popitem(), "checkpoint: networks/live"),
+        (lambda c: c.training.pop("mean"), "there is no mean to resume from"),
+        (lambda c: c.training.update(mean="high"), "mean is 'high', expected float"),
+        (lambda c: c.training.update(extra=1), "extra is nothing that this run resumes"),
+        (lambda c: c.training.update(optimizers=3), "there is no optimizers/net"),
+        (lambda c: c.networks.clear(), "there is no network net"),
+        (lambda c: c.training["networks"]["live"].popitem(), "networks/live"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_the_list_is_refused(damage, message):

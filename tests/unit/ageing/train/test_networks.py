@@ -55,7 +55,8 @@ def test_only_what_trains_takes_gradients(files):
 
 def test_the_published_encoder_starts_from_the_identity_network(files, tmp_path):
     """Published sizes: IR-SE50, whose body an identity network of any head has."""
-    from paddle_sam.ageing.train.networks import _start_encoder
+    from paddle_sam.ageing.train.networks import start_encoder
+    from paddle_sam.core.weight_file import WeightFile
     from paddle_sam.networks.face_recognition import FaceEmbedder
     from paddle_sam.networks.psp_encoder import GradualStyleEncoder
 
@@ -64,9 +65,8 @@ def test_the_published_encoder_starts_from_the_identity_network(files, tmp_path)
     entry = {"network": "face_embedder", "arch": arch, "state": tiny.state(FaceEmbedder(**arch))}
     path = tmp_path / "ir.pdparams"
     save_file(path, {"kind": "ir_se50", "networks": {"ir_se50": entry}})
-    config = _config(files, encoder_start="ir_se50", ir_se50_path=str(path))
     encoder = GradualStyleEncoder(32, 4, 1)
-    _start_encoder(encoder, config, None)
+    start_encoder(encoder, WeightFile.read(path).entry(), str(path))
     found = tiny.state(encoder)
     for name in ("body.23.res_layer.5.fc1.weight", "input_layer.1._mean"):
         np.testing.assert_array_equal(found[name], entry["state"][name])
@@ -86,7 +86,7 @@ def test_anew_encoder_fits_its_generator():
 def test_a_sam_checkpoint_is_taken_whole(files, tmp_path):
     trainer = tiny.trainer(files)
     path = tmp_path / "sam.pdparams"
-    save_file(path, trainer.state.weights())
+    trainer.state.weights().write(path)
     network = assemble(_config(files, checkpoint_path=str(path))).network
     found, wanted = tiny.state(network), tiny.state(trainer.network)
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
@@ -96,8 +96,12 @@ def test_a_sam_checkpoint_is_taken_whole(files, tmp_path):
     "changes, error, message",
     [
         ({"output_size": 64}, ConfigError, "the generator renders 32 pixels"),
-        ({"pretrained_psp_path": "stylegan2.pdparams"}, CheckpointError, "not a pSp encoder"),
-        ({"checkpoint_path": "psp.pdparams"}, CheckpointError, "holds psp, --task sam needs sam"),
+        (
+            {"pretrained_psp_path": "stylegan2.pdparams"},
+            CheckpointError,
+            "holds stylegan2, expected psp or sam",
+        ),
+        ({"checkpoint_path": "psp.pdparams"}, CheckpointError, "holds psp, expected sam"),
         (
             {"stylegan_weights": "gone.pdparams"},
             CheckpointError,
@@ -107,7 +111,7 @@ def test_a_sam_checkpoint_is_taken_whole(files, tmp_path):
         (
             {"stylegan_weights": "psp.pdparams"},
             CheckpointError,
-            "stylegan_weights: .*holds psp, expected a StyleGAN2 generator",
+            "stylegan_weights: .*holds psp, expected stylegan2",
         ),
         (
             {"age_regressor_path": "ir_se50.pdparams"},
@@ -152,7 +156,7 @@ def test_a_published_file_name_stands_for_the_converted_file(files, tmp_path):
 def test_the_way_to_a_missing_file_is_told(files, tmp_path, monkeypatch, option, name, way):
     monkeypatch.setenv("PADDLE_SAM_WEIGHTS", str(tmp_path))
     config = _config(files, **{option: str(tmp_path / name)})
-    with pytest.raises(CheckpointError, match=f"--{option}: .*{way}"):
+    with pytest.raises(CheckpointError, match=f"{option}: .*{way}"):
         weight_path(config, option)
 
 

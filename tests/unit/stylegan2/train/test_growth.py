@@ -36,7 +36,7 @@ def test_layers_of_the_discriminator_keep_their_resolution_when_it_grows():
     small = make_trainer(stages="8:0.008")
     entries = small.state.entries()
     big = make_trainer(start=entries)
-    old, new = entries["d"]["state"], big.discriminator.state_dict()
+    old, new = entries["d"].state, big.discriminator.state_dict()
     moved = {"convs.1.conv1.conv.weight": "convs.2.conv1.conv.weight"}
     for theirs, ours in {**moved, "final_linear.0.weight": "final_linear.0.weight"}.items():
         np.testing.assert_array_equal(new[ours].numpy(), old[theirs])
@@ -94,7 +94,7 @@ def pretrained(tmp_path_factory):
     trainer = StyleGAN2Trainer(Archs.of_options(config), config)
     trainer.train_step(batch(resolution=8), 0)
     path = tmp_path_factory.mktemp("start") / "other.pdparams"
-    save_file(path, trainer.state.weights())
+    trainer.state.weights().write(path)
     return path
 
 
@@ -105,12 +105,12 @@ def test_transfer_takes_the_networks_of_the_file_at_another_size(pretrained):
     assert archs.generator["channels"] == {4: 5, 8: 5, 16: 2}
     assert archs.generator["style_dim"] == 7
     trainer = make_trainer(archs=archs, start=start)
-    theirs = start["g"]["state"]
+    theirs = start["g"].state
     np.testing.assert_array_equal(
         trainer.generator.state_dict()["conv1.conv.weight"].numpy(), theirs["conv1.conv.weight"]
     )
     ema = trainer.average.state_dict()["style.1.weight"].numpy()
-    np.testing.assert_array_equal(ema, start["g_ema"]["state"]["style.1.weight"])
+    np.testing.assert_array_equal(ema, start["g_ema"].state["style.1.weight"])
     assert trainer.train_step(batch(), 0)["size"] == 16
 
 
@@ -127,11 +127,11 @@ def test_transfer_without_a_discriminator_begins_with_a_new_one(pretrained, tmp_
     with pytest.raises(ConfigError, match="freeze_d: would freeze"):
         read_start(dataclasses.replace(config, init_from=str(path)))
     archs = Archs.of_entries(start, config)
-    assert archs.discriminator["channels"] == whole["d"]["arch"]["channels"]
+    assert archs.discriminator["channels"] == whole["d"].arch["channels"]
     trainer = make_trainer(archs=archs, start=start, resolution=8)
     np.testing.assert_array_equal(
         trainer.generator.state_dict()["style.1.weight"].numpy(),
-        start["g_ema"]["state"]["style.1.weight"],
+        start["g_ema"].state["style.1.weight"],
     )
 
 

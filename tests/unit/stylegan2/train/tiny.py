@@ -44,6 +44,6 @@ def batch(size=4, seed=0, resolution=16):
 def state(trainer):
     return {
         f"{name}.{key}": value.copy()
-        for name, entry in trainer.state.weights()["networks"].items()
-        for key, value in entry["state"].items()
+        for name, entry in trainer.state.entries().items()
+        for key, value in entry.state.items()
     }
