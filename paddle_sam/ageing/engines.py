@@ -11,17 +11,15 @@ from paddle_sam.core.device import resolve_device
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
-from paddle_sam.export.engine import EngineGenerator, EngineSAM
+from paddle_sam.export.engine import EngineSAM
 from paddle_sam.export.opening import open_exported
-from paddle_sam.export.static_model import export_generator, export_sam, to_onnx
+from paddle_sam.export.static_model import export_sam, to_onnx
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
-from paddle_sam.networks.stylegan2 import Generator
 
 EMBEDDED_DEFAULT = "sam_mini"
 CROP = "crop.json"
-GENERATOR_ENTRY = ".generator"
 
 
 def ageing_network(
@@ -45,19 +43,6 @@ def ageing_network(
         return read_sam(path)
     network, entry = loaded
     return network, CropSettings(**json.loads((entry / CROP).read_text(encoding="utf-8")))
-
-
-def rendering_network(
-    path: Path, device: str = "auto", engine: str = "auto"
-) -> Generator | EngineGenerator:
-    """The generator of a weight file in eval mode: its own, or the decoder of SAM or pSp.
-
-    For the arguments and errors see `ageing_network`.
-    """
-    loaded = open_exported(
-        path, device, engine, EngineGenerator, _export_generator, GENERATOR_ENTRY
-    )
-    return read_generator(path) if loaded is None else loaded[0]
 
 
 def read_sam(path: Path) -> tuple[SAM, CropSettings]:
@@ -93,20 +78,6 @@ def stated_crop(file: WeightFile, **unstated) -> CropSettings:
         raise CheckpointError(f"{file.label}: its `alignment` cannot be used: {error}") from error
 
 
-def read_generator(path: Path) -> Generator:
-    """The eager generator of a weight file, with the file's `latent_avg` if it has one.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, foreign, or renders nothing.
-    """
-    network = build(WeightFile.read(path), expect=(SAM, Generator))
-    if isinstance(network, SAM):
-        known = network.latent_avg.numpy().any()  # zero where the file did not state it
-        network.decoder.latent_avg = network.latent_avg if known else None
-        return network.decoder
-    return network
-
-
 def check_can_age(network: object, source: str) -> None:
     """Raise `CheckpointError`, naming `source`, unless `network` ages faces."""
     if isinstance(network, EngineSAM):
@@ -122,10 +93,6 @@ def _export_sam(path: Path, folder: Path) -> None:
     network, crop = read_sam(path)
     export_sam(network, folder)
     (folder / CROP).write_text(json.dumps(asdict(crop)), encoding="utf-8")
-
-
-def _export_generator(path: Path, folder: Path) -> None:
-    export_generator(read_generator(path), folder)
 
 
 def export(config: ExportOptions) -> None:

@@ -12,7 +12,6 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.ageing.engines import stated_crop
-from paddle_sam.ageing.latents import Latent, save_latent
 from paddle_sam.ageing.masks import face_mask
 from paddle_sam.ageing.options import ProjectOptions
 from paddle_sam.ageing.photos import (
@@ -28,6 +27,7 @@ from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.ageing.projection import Best, ProjectionSettings, project
 from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.images import resize, save_image, to_network, to_uint8
+from paddle_sam.core.latents import Latent, save_latent
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
 from paddle_sam.core.weight_file import WeightFile

@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from paddle_sam.core.device import resolve_device
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
 from paddle_sam.export import cache
 from paddle_sam.export.engine import LARGE, EngineGenerator
+from paddle_sam.export.static_model import export_generator
+from paddle_sam.networks.load import build
+from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.stylegan2 import Generator
 
+GENERATOR_ENTRY = ".generator"
 ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
 
 Engine = TypeVar("Engine", bound=EngineGenerator)
@@ -64,6 +70,43 @@ def open_exported(
             file=sys.stderr,
         )
         return None
+
+
+def rendering_network(
+    path: Path, device: str = "auto", engine: str = "auto"
+) -> Generator | EngineGenerator:
+    """The generator of a weight file in eval mode: its own, or the decoder of SAM or pSp.
+
+    Args:
+        path: a StyleGAN2, pSp or SAM weight file.
+        device, engine: see `open_exported`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or renders nothing.
+        ConfigError: the device does not exist, or the engine asked for cannot run.
+    """
+    loaded = open_exported(
+        path, device, engine, EngineGenerator, _export_generator, GENERATOR_ENTRY
+    )
+    return read_generator(path) if loaded is None else loaded[0]
+
+
+def read_generator(path: Path) -> Generator:
+    """The eager generator of a weight file, with the file's `latent_avg` if it has one.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or renders nothing.
+    """
+    network = build(WeightFile.read(path), expect=(SAM, Generator))
+    if isinstance(network, SAM):
+        known = network.latent_avg.numpy().any()  # zero where the file did not state it
+        network.decoder.latent_avg = network.latent_avg if known else None
+        return network.decoder
+    return network
+
+
+def _export_generator(path: Path, folder: Path) -> None:
+    export_generator(read_generator(path), folder)
 
 
 def _build(path: Path, export: Callable[[Path, Path], None], folder: Path) -> None:

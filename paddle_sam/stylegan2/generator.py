@@ -18,13 +18,13 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.ageing.engines import rendering_network
 from paddle_sam.core.device import fitting_batch
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import SMALLEST_TILE
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.export.engine import EngineGenerator
+from paddle_sam.export.opening import rendering_network
 from paddle_sam.networks.stylegan2 import MEAN_SAMPLES, Generator, average_code, mix_latents
 from paddle_sam.stylegan2.options import GeneratorOptions
 

@@ -14,9 +14,9 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.ageing.latents import read_latent
 from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import resize, save_image, to_network
+from paddle_sam.core.latents import read_latent
 from paddle_sam.core.sequences import ease, spread
 from paddle_sam.core.sheets import stack, strip
 from paddle_sam.core.video import there_and_back, write_all

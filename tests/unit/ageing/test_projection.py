@@ -6,7 +6,6 @@ import paddle
 import pytest
 from PIL import Image
 
-from paddle_sam.ageing.latents import Latent, read_latent, save_latent
 from paddle_sam.ageing.projection import (
     Best,
     ProjectionSettings,
@@ -16,6 +15,7 @@ from paddle_sam.ageing.projection import (
     project,
 )
 from paddle_sam.core.images import to_network
+from paddle_sam.core.latents import Latent, read_latent, save_latent
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, TrainingError
 from paddle_sam.networks.stylegan2 import Generator

@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from paddle_sam.ageing.latents import Latent, save_latent
 from paddle_sam.core.images import read_image, save_image
+from paddle_sam.core.latents import Latent, save_latent
 from paddle_sam.errors import ImageError
 from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.stylegan2.inspection import LpipsDistance, PixelDistance, distances, nearest
