@@ -37,7 +37,7 @@ def main(argv=None):
     parser.add_argument("--force", action="store_true", help="replace results that exist")
     args = parser.parse_args(argv)
 
-    from paddle_sam.convert.batch import convert_files
+    from paddle_sam.convert.convert import convert_files
 
     reports = convert_files(args.files, args.output, args.reverse, args.force)
     return exit_status(len(reports), len(args.files) - len(reports))

@@ -1,30 +1,33 @@
-"""Convert a published checkpoint to a weight file of this package, and back."""
+"""Convert published checkpoints to weight files of this package, and back."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from paddle import nn
 
 from paddle_sam.convert.nvidia_pickle import is_pickle, read_nvidia_pickle
-from paddle_sam.convert.recognise import TABLES, recognise
+from paddle_sam.convert.recognise import Network, recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
+from paddle_sam.convert.tables import TABLES
 from paddle_sam.convert.torch_file import read_torch, write_torch
 from paddle_sam.core.files import read_arrays, sha256, write_arrays
-from paddle_sam.core.weight_file import check_fit, read_file, save_file
-from paddle_sam.errors import CheckpointError
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit
+from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
 from paddle_sam.networks.load import build_empty
 from paddle_sam.networks.stylegan2 import ModulatedConv2D, ToRGB
 from paddle_sam.networks.stylegan2_ops import EqualConv2D
 
 # Training state that a converted file has no use for.
 NOT_CARRIED = ("g_optim", "d_optim")
+COLUMNS = ("read", "transposed", "renamed", "dropped", "written")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,71 @@ class Report:
     not_carried: list[str]
 
 
+@dataclass
+class Origin:
+    """Where a network stood in its torch checkpoint; a weight file keeps it for the way back.
+
+    table: name of the rules that converted it.
+    key: of its state dict in the checkpoint; None if the checkpoint is the state dict.
+    tensors: torch tensors that the Paddle network has no use for.
+    prefix: what stood before every name.
+    added: names of Paddle tensors that were not in the checkpoint.
+    """
+
+    table: str
+    key: str | None
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    prefix: str = ""
+    added: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, file: WeightFile, name: str) -> Origin:
+        """Return the origin of a network of `file`, or its place in the published layout."""
+        stored = (file.source or {}).get("networks", {}).get(name)
+        if stored:
+            return cls(**{"added": ["latent_avg"], **stored})
+        if (file.kind, name) not in _PUBLISHED_PLACES:
+            raise CheckpointError(
+                f"{file.label}: no published PyTorch layout is known for {file.kind}: {name}"
+            )
+        return cls(*_PUBLISHED_PLACES[file.kind, name], added=["latent_avg"])
+
+    def convert(self, network: Network, counts: Counter, where: str) -> NetworkEntry:
+        """Apply the rules to the tensors of `network`, adding up in `counts` what was done."""
+        converted = to_paddle(network.state, TABLES[self.table], where)
+        state = converted.state | network.added
+        targets = build_empty(network.builder, network.arch).state_dict()
+        check_fit(targets, state, f"{where}: does not fit the network it describes")
+        self.tensors, self.added = converted.dropped, sorted(network.added)
+        counts.update(converted.counts)
+        return NetworkEntry(network.builder, network.arch, state)
+
+    def revert(self, entry: NetworkEntry, counts: Counter) -> dict[str, np.ndarray]:
+        """Return the torch tensors of `entry`: `convert` read from right to left."""
+        state = {name: array for name, array in entry.state.items() if name not in self.added}
+        network = build_empty(entry.network, entry.arch)
+        dropped = self.tensors or dict(_absent_in_paddle(network))
+        tensors = to_torch(state, TABLES[self.table]) | dropped
+        counts.update(read=len(state), written=len(tensors))
+        return {self.prefix + name: array for name, array in tensors.items()}
+
+
+# Kind and name of a network that was trained here -> its table and its key when published.
+_PUBLISHED_PLACES = {
+    ("sam", "sam"): ("sam", "state_dict"),
+    ("psp", "psp"): ("sam", "state_dict"),
+    ("stylegan2", "g_ema"): ("generator", "g_ema"),
+    ("stylegan2", "g"): ("generator", "g"),
+    ("stylegan2", "d"): ("discriminator", "d"),
+    ("dex_vgg", "dex_vgg"): ("age_regressor", "state_dict"),
+    ("stargan2", "fan"): ("face_heatmaps", "fan"),
+    **{
+        ("stargan2", part): (f"stargan2_{part}", part)
+        for part in ("generator", "mapping_network", "style_encoder", "discriminator")
+    },
+}
+
+
 def convert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
     """Convert one published checkpoint to the weight file `output`.
 
@@ -53,9 +121,9 @@ def convert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
     not_carried = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
     with _explained(path):
         converted, counts = _converted(content, path)
-    save_file(output, converted)
+    converted.write(output)
     size = output.stat().st_size
-    return Report(path, output, converted["kind"], counts, size, sha256(output), not_carried)
+    return Report(path, output, converted.kind, counts, size, sha256(output), not_carried)
 
 
 def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
@@ -68,20 +136,75 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
         OutputError: `output` cannot be written.
     """
     path, output = Path(path), Path(output)
-    saved = read_file(path)
+    file = WeightFile.read(path)
     with _explained(path):
-        content, counts = _reverted(saved, path)
+        content, counts = _reverted(file)
     (write_arrays if output.suffix == ".npz" else write_torch)(output, content)
-    return Report(path, output, saved["kind"], counts, output.stat().st_size, sha256(output), [])
+    return Report(path, output, file.kind, counts, output.stat().st_size, sha256(output), [])
+
+
+def convert_files(
+    paths: Sequence[str], output: str | None = None, reverse: bool = False, force: bool = False
+) -> list[Report]:
+    """Convert every file in `paths` and print a table; failures are printed as they happen.
+
+    Args:
+        paths: torch files, or with `reverse` weight files of this package.
+        output: folder for the results; None puts each beside its source.
+        reverse: write torch files.
+        force: replace results that exist.
+
+    Returns:
+        one report per converted file; fewer than `paths` means that some failed.
+    """
+    targets = [_target(Path(path), output, reverse) for path in paths]
+    reports = []
+    for path, target in zip(paths, targets, strict=True):
+        try:
+            if targets.count(target) > 1:
+                raise ConfigError(f"{path}: two files would become {target}; use two --output")
+            if target.exists() and not force:
+                raise ConfigError(f"{path}: {target} exists already; --force replaces it")
+            reports.append((revert_file if reverse else convert_file)(path, target))
+        except PaddleSamError as error:
+            print(f"error: {error}", file=sys.stderr)
+    if reports:
+        print(as_table(reports))
+    return reports
+
+
+def as_table(reports: Sequence[Report]) -> str:
+    """A text table of reports: tensors by what happened to them, bytes, sha256, where."""
+    rows = [("file", "kind", *COLUMNS, "bytes", "sha256", "written to")]
+    for report in reports:
+        counts = [str(report.counts[column]) for column in COLUMNS]
+        facts = (f"{report.bytes:,}", report.sha256, str(report.output))
+        rows.append((report.source.name, report.kind, *counts, *facts))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines += [
+        f"{report.source.name}: not carried over: {', '.join(report.not_carried)} (training state)"
+        for report in reports
+        if report.not_carried
+    ]
+    return "\n".join(lines)
 
 
 def published_suffix(path: Path) -> str:
     """What the published file of a weight file is called: `.npz` for the mean face, else `.pt`."""
     try:
-        mean_face = path.stat().st_size < 1 << 16 and read_file(path)["kind"] == "mean_face"
+        mean_face = path.stat().st_size < 1 << 16 and WeightFile.read(path).kind == "mean_face"
     except (OSError, CheckpointError):  # `revert_file` will say what is wrong
         return ".pt"
     return ".npz" if mean_face else ".pt"
+
+
+def _target(path: Path, output: str | None, reverse: bool) -> Path:
+    suffix = published_suffix(path) if reverse else ".pdparams"
+    return (path.parent if output is None else Path(output)) / f"{path.stem}{suffix}"
 
 
 def _read(path: Path) -> dict:
@@ -106,71 +229,39 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _converted(content: dict, path: Path) -> tuple[dict, Counter]:
-    """The content of the weight file for that of a torch file, and what was done to tensors."""
+def _converted(content: dict, path: Path) -> tuple[WeightFile, Counter]:
+    """Return the weight file for the content of a checkpoint, and what was done to its tensors."""
     checkpoint = recognise(content, path)
-    networks, origins, counts = {}, {}, Counter()
+    file = WeightFile(checkpoint.kind, **checkpoint.facts)
+    origins, counts = {}, Counter()
     for name, network in checkpoint.networks.items():
-        where = f"{path}: {name}"
-        converted = to_paddle(network.state, TABLES[network.table], where)
-        converted.state |= network.added
-        targets = build_empty(network.builder, network.arch).state_dict()
-        check_fit(targets, converted.state, f"{where}: does not fit the network it describes")
-        networks[name] = {
-            "network": network.builder,
-            "arch": network.arch,
-            "state": converted.state,
-        }
-        origins[name] = {
-            "table": network.table,
-            "key": network.key,
-            "tensors": converted.dropped,
-            "prefix": network.prefix,
-            "added": sorted(network.added),
-        }
-        counts += converted.counts
-    source = {"file": path.name, "networks": origins, "extras": checkpoint.extras}
-    described = {"kind": checkpoint.kind, "networks": networks, "source": source}
-    return described | checkpoint.facts, counts
+        origin = Origin(network.table, network.key, prefix=network.prefix)
+        file.networks[name] = origin.convert(network, counts, f"{path}: {name}")
+        origins[name] = vars(origin)
+    file.source = {"file": path.name, "networks": origins, "extras": checkpoint.extras}
+    return file, counts
 
 
-def _reverted(saved: dict, path: Path) -> tuple[dict, Counter]:
-    """The content of the torch file for that of a weight file, and how many tensors there are."""
-    origin = saved.get("source", {})
-    content = dict(origin.get("extras") or _own_description(saved))
+def _reverted(file: WeightFile) -> tuple[dict, Counter]:
+    """Return the content of the checkpoint for a weight file, and how many tensors there are."""
+    content = dict((file.source or {}).get("extras") or _own_description(file))
     counts = Counter()
-    for name, entry in saved["networks"].items():
-        state = entry["state"]
-        before = origin.get("networks", {}).get(name) or _published_place(saved["kind"], name, path)
-        dropped = before["tensors"]
-        if not dropped:
-            dropped = dict(_absent_in_paddle(build_empty(entry["network"], entry["arch"])))
-        if "latent_avg" in state:
-            content["latent_avg"] = _latent_avg(state.pop("latent_avg"), content)
-        for added in before.get("added", ()):
-            state.pop(added, None)
-        torch_state = to_torch(state, TABLES[before["table"]]) | dropped
-        if prefix := before.get("prefix"):
-            torch_state = {prefix + tensor: array for tensor, array in torch_state.items()}
-        counts += Counter(read=len(state), written=len(torch_state))
-        if before["key"] is None:
-            content = torch_state
-        else:
-            content[before["key"]] = torch_state
-    if saved.get("options"):
-        content["opts"] = saved["options"]
-    if saved.get("latent_avg") is not None:
-        content["latent_avg"] = saved["latent_avg"]
-    return content, counts
+    for name, entry in file.networks.items():
+        if "latent_avg" in entry.state:
+            content["latent_avg"] = _latent_avg(entry.state["latent_avg"], content)
+        origin = Origin.of(file, name)
+        state = origin.revert(entry, counts)
+        content = state if origin.key is None else content | {origin.key: state}
+    facts = {"opts": file.options or None, "latent_avg": file.latent_avg}
+    return content | {name: fact for name, fact in facts.items() if fact is not None}, counts
 
 
-def _own_description(saved: dict) -> dict:
-    """The `arch` entry of a SAM or pSp network that was trained here: what tensors do not tell."""
-    if saved["kind"] not in ("sam", "psp"):
+def _own_description(file: WeightFile) -> dict:
+    """Return the `arch` entry of a SAM or pSp trained here: what its tensors do not tell."""
+    if file.kind not in ("sam", "psp"):
         return {}
-    (entry,) = saved["networks"].values()
-    arch = {"encoder": {"units": entry["arch"]["encoder"]["units"]}}
-    return {"arch": arch | {"alignment": saved["alignment"]} if saved.get("alignment") else arch}
+    arch = {"encoder": {"units": file.entry().arch["encoder"]["units"]}}
+    return {"arch": arch | ({"alignment": file.alignment} if file.alignment else {})}
 
 
 def _latent_avg(saved: np.ndarray, extras: dict) -> np.ndarray:
@@ -179,27 +270,6 @@ def _latent_avg(saved: np.ndarray, extras: dict) -> np.ndarray:
     if before is not None and np.array_equal(np.broadcast_to(before, saved.shape), saved):
         return before
     return saved
-
-
-def _published_place(kind: str, name: str, path: Path) -> dict:
-    """Where a network that was trained here, not converted, sits in a published checkpoint."""
-    places = {
-        ("sam", "sam"): ("sam", "state_dict"),
-        ("psp", "psp"): ("sam", "state_dict"),
-        ("stylegan2", "g_ema"): ("generator", "g_ema"),
-        ("stylegan2", "g"): ("generator", "g"),
-        ("stylegan2", "d"): ("discriminator", "d"),
-        ("dex_vgg", "dex_vgg"): ("age_regressor", "state_dict"),
-        ("stargan2", "fan"): ("face_heatmaps", "fan"),
-        **{
-            ("stargan2", part): (f"stargan2_{part}", part)
-            for part in ("generator", "mapping_network", "style_encoder", "discriminator")
-        },
-    }
-    if (kind, name) not in places:
-        raise CheckpointError(f"{path}: no published PyTorch layout is known for {kind}: {name}")
-    table, key = places[kind, name]
-    return {"table": table, "key": key, "tensors": {}}
 
 
 def _absent_in_paddle(network: nn.Layer) -> Iterator[tuple[str, np.ndarray]]:

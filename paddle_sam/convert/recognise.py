@@ -8,27 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.convert import stargan2_tables, tables
+from paddle_sam.convert import tables
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.face_heatmaps import LANDMARKS
 
-TABLES = {
-    "sam": tables.SAM,
-    "generator": tables.GENERATOR,
-    "discriminator": tables.DISCRIMINATOR,
-    "face_embedder": tables.FACE_EMBEDDER,
-    "age_regressor": tables.AGE_REGRESSOR,
-    "lpips_features": tables.LPIPS_FEATURES,
-    "lpips_bare_features": tables.LPIPS_BARE_FEATURES,
-    "lpips_lin": tables.LPIPS_LIN,
-    "inception": tables.INCEPTION,
-    "stargan2_generator": stargan2_tables.GENERATOR,
-    "stargan2_mapping_network": stargan2_tables.MAPPING_NETWORK,
-    "stargan2_style_encoder": stargan2_tables.STYLE_ENCODER,
-    "stargan2_discriminator": stargan2_tables.DISCRIMINATOR,
-    "face_heatmaps": stargan2_tables.FACE_HEATMAPS,
-    "mean_face": stargan2_tables.MEAN_FACE,
-}
 # What torch's data-parallel wrapper puts before every name.
 PARALLEL_PREFIX = "module."
 # The crop of the published networks (pSp's alignment script samples FFHQ's square directly), and
@@ -176,18 +159,18 @@ def _stylegan2(content: Mapping) -> Checkpoint:
 
 def _stargan2(content: Mapping) -> Checkpoint:
     readers = {
-        "generator": lambda state: stargan2_tables.generator_arch(state, img_size),
-        "mapping_network": stargan2_tables.mapping_network_arch,
-        "style_encoder": stargan2_tables.style_encoder_arch,
-        "discriminator": stargan2_tables.discriminator_arch,
-        "fan": stargan2_tables.face_heatmaps_arch,
+        "generator": lambda state: tables.stargan2_generator_arch(state, img_size),
+        "mapping_network": tables.mapping_network_arch,
+        "style_encoder": tables.style_encoder_arch,
+        "discriminator": tables.stargan2_discriminator_arch,
+        "fan": tables.face_heatmaps_arch,
     }
     parts = {key: _bare(content[key], key) for key in readers if key in content}
-    img_size = stargan2_tables.style_encoder_arch(parts["style_encoder"][0])["img_size"]
+    img_size = tables.style_encoder_arch(parts["style_encoder"][0])["img_size"]
     networks = {}
     for key, (state, prefix) in parts.items():
         arch = readers[key](state)
-        added = stargan2_tables.absent_filter(state, arch) if key == "generator" else {}
+        added = tables.absent_filter(state, arch) if key == "generator" else {}
         table = "face_heatmaps" if key == "fan" else f"stargan2_{key}"
         networks[key] = Network(table, table, key, state, arch, added, prefix)
     extras = {key: value for key, value in content.items() if key not in readers}
@@ -270,6 +253,6 @@ _SINGLE_NETWORKS = [
         _constant("face_heatmaps"),
         "face_heatmaps",
         "face_heatmaps",
-        stargan2_tables.face_heatmaps_arch,
+        tables.face_heatmaps_arch,
     ),
 ]

@@ -11,7 +11,7 @@ import torch
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
 
@@ -175,14 +175,15 @@ def test_networks_are_those_of_the_rosinality_file(write_pickle, tmp_path, proto
     path = write_pickle(snapshot(), protocol)
     report = convert_file(path, tmp_path / "out.pdparams")
     assert report.kind == "stylegan2"
-    found, want = read_file(tmp_path / "out.pdparams"), read_file(find_weight("stylegan2_mini"))
-    np.testing.assert_array_equal(found["latent_avg"], want["latent_avg"])
-    assert list(found["networks"]) == ["g_ema", "g", "d"]
-    for part, entry in want["networks"].items():
-        assert found["networks"][part]["arch"] == entry["arch"]
-        assert found["networks"][part]["state"].keys() == entry["state"].keys()
-        for name, array in entry["state"].items():
-            np.testing.assert_array_equal(found["networks"][part]["state"][name], array, name)
+    found = WeightFile.read(tmp_path / "out.pdparams")
+    want = WeightFile.read(find_weight("stylegan2_mini"))
+    np.testing.assert_array_equal(found.latent_avg, want.latent_avg)
+    assert list(found.networks) == ["g_ema", "g", "d"]
+    for part, entry in want.networks.items():
+        assert found.networks[part].arch == entry.arch
+        assert found.networks[part].state.keys() == entry.state.keys()
+        for name, array in entry.state.items():
+            np.testing.assert_array_equal(found.networks[part].state[name], array, name)
     assert paddle_sam.load(tmp_path / "out.pdparams", device="cpu").n_codes == 10
 
 

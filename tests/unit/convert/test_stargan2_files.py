@@ -11,9 +11,10 @@ import torch
 import paddle_sam
 from convert.convert_weights import main as convert_weights
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.convert.recognise import TABLES, recognise
+from paddle_sam.convert.recognise import recognise
 from paddle_sam.convert.rules import to_paddle
-from paddle_sam.core.weight_file import check_fit, read_file, save_file
+from paddle_sam.convert.tables import TABLES
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
@@ -42,20 +43,20 @@ def tiny_file(path: Path, w_hpf=0.5, fan=False) -> Path:
         networks["fan"] = ("face_heatmaps", {"channels": 8}, FaceHeatmaps(8))
     rng = np.random.default_rng(0)
     content = {
-        name: {
-            "network": builder,
-            "arch": arch,
-            "state": {
+        name: NetworkEntry(
+            builder,
+            arch,
+            {
                 key: rng.normal(size=tensor.shape).astype("float32")
                 for key, tensor in network.state_dict().items()
             },
-        }
+        )
         for name, (builder, arch, network) in networks.items()
     }
     if w_hpf:
         laplacian = np.array(stargan2.HIGH_PASS, "float32") / np.float32(w_hpf)
-        content["generator"]["state"]["hpf.filter"] = laplacian
-    save_file(path.with_suffix(".pdparams"), {"kind": "stargan2", "networks": content})
+        content["generator"].state["hpf.filter"] = laplacian
+    WeightFile("stargan2", content).write(path.with_suffix(".pdparams"))
     revert_file(path.with_suffix(".pdparams"), path)
     return path
 
@@ -89,9 +90,9 @@ def test_torch_to_paddle_to_torch_is_bit_identical(tmp_path, w_hpf, fan):
 @pytest.mark.parametrize("w_hpf", [0.0, 0.5])
 def test_the_architecture_is_read_from_the_tensors(tmp_path, w_hpf):
     convert_file(tiny_file(tmp_path / "nets.ckpt", w_hpf), tmp_path / "there.pdparams")
-    for name, entry in read_file(tmp_path / "there.pdparams")["networks"].items():
+    for name, entry in WeightFile.read(tmp_path / "there.pdparams").networks.items():
         want = TINY[name] | ({"w_hpf": w_hpf} if name == "generator" else {})
-        assert entry["arch"] == want
+        assert entry.arch == want
 
 
 def test_data_parallel_prefixes_go_and_come_back(tmp_path):
@@ -101,11 +102,11 @@ def test_data_parallel_prefixes_go_and_come_back(tmp_path):
     wrapped = {k: {f"module.{n}": t for n, t in state.items()} for k, state in bare.items()}
     torch.save(wrapped, path)
     assert_identical(*there_and_back(path))
-    expected = read_file(tmp_path / "bare.pdparams")["networks"]
-    found = read_file(path.with_suffix(".there"))["networks"]
+    expected = WeightFile.read(tmp_path / "bare.pdparams").networks
+    found = WeightFile.read(path.with_suffix(".there")).networks
     for name, entry in expected.items():
-        assert entry["arch"] == found[name]["arch"]
-        assert entry["state"].keys() == found[name]["state"].keys()
+        assert entry.arch == found[name].arch
+        assert entry.state.keys() == found[name].state.keys()
 
 
 def test_a_file_without_the_filter_gets_the_published_one(tmp_path):

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_sam.convert.lpips_package import repack_lpips
-from paddle_sam.convert.obtain_weights import obtain, obtain_all
+from paddle_sam.convert.obtain_weights import obtain, obtain_all, repack_lpips
 from paddle_sam.core import downloads
 from paddle_sam.core.downloads import download, package_file
 from paddle_sam.core.weights import Weight, find_weight, locate, manifest, weights_dir
