@@ -126,7 +126,8 @@ class WeightFile:
             "networks": networks,
             **{name: value for name, value in facts.items() if value is not None},
         }
-        _write_content(path, content)
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            pickle.dump(content, stream, protocol=PICKLE_PROTOCOL)
 
     def entry(self, name: str | None = None) -> NetworkEntry:
         """Return the network called `name`, or the first.
@@ -143,12 +144,9 @@ class WeightFile:
         return self.networks[name]
 
     def not_finite(self) -> str | None:
-        """Return the name of the first weight that is NaN or infinite, if there is one."""
-        for name, entry in self.networks.items():
-            for key, array in entry.state.items():
-                if not np.isfinite(array).all():
-                    return f"{name}.{key}"
-        return None
+        """Return the path of the first array that holds NaN or infinity, if there is one."""
+        states = {name: entry.state for name, entry in self.networks.items()}
+        return _not_finite({**states, "training": self.training or {}})
 
     @classmethod
     def _from_content(cls, content: dict, label: str) -> WeightFile:
@@ -192,28 +190,22 @@ def _typed(content: Mapping, key: str, kind: type, default: Any, label: str) -> 
     return value
 
 
+def _not_finite(values: Mapping[str, Any]) -> str | None:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            if (inner := _not_finite(value)) is not None:
+                return f"{name}/{inner}"
+        elif np.asarray(value).dtype.kind == "f" and not np.isfinite(value).all():
+            return name
+    return None
+
+
 def state_of(layer: paddle.nn.Layer) -> dict[str, np.ndarray]:
     """Return copies of a network's parameters and buffers by name."""
     return {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
 
 
-def save_file(path: str | os.PathLike, content: Mapping) -> None:
-    """Write a dict as a weight file; `WeightFile.write` replaces this."""
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION}
-    _write_content(path, header | dict(content))
-
-
-def read_file(path: str | os.PathLike) -> dict:
-    """Read a weight file as a dict; `WeightFile.read` replaces this."""
-    return _read_content(Path(path), str(path))
-
-
-def _write_content(path: str | os.PathLike, content: Mapping) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        pickle.dump(content, stream, protocol=PICKLE_PROTOCOL)
-
-
-def _read_content(path: Path, label: str, usual: str = "") -> dict:
+def _read_content(path: Path, label: str, usual: str) -> dict:
     try:
         with path.open("rb") as stream:
             content = ArrayUnpickler(stream).load()

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
@@ -128,7 +129,7 @@ class StarGAN2Trainer:
         self.live = StarGAN2(*(self.networks[name] for name in AVERAGED), fan)
         self.averaged = StarGAN2(*self.averages.values(), fan)
         self.optimizers = {name: self._optimizer(name) for name in TRAINED}
-        self.state = RunState("stargan2", lambda: {"options": dataclasses.asdict(options)})
+        self.state = RunState(lambda: WeightFile("stargan2", options=dataclasses.asdict(options)))
         archs = network_archs(options)
         for name, average in self.averages.items():
             self.state.network(name, average, f"stargan2_{name}", archs[name])

@@ -25,7 +25,7 @@ from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ImageError, TrainingError
 from paddle_sam.training.distributed import World, anywhere, meet
 from paddle_sam.training.run_logger import RunLogger
-from paddle_sam.training.state import RunCheckpoints, RunState, not_finite
+from paddle_sam.training.state import RunCheckpoints, RunState
 
 
 class Trainer(Protocol):
@@ -203,8 +203,7 @@ class Run:
         if self._logger is None or self._saved == self.step:
             return
         checkpoint = self.trainer.state.saved()
-        bad = checkpoint.not_finite() or not_finite(checkpoint.training)
-        if bad:
+        if bad := checkpoint.not_finite():
             raise TrainingError(
                 f"step {self.step}: {bad} has values that are not finite numbers; it was not saved."
                 f" Last checkpoint: {self.checkpoints.latest() or 'none yet'}."

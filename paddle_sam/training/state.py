@@ -42,13 +42,11 @@ class RunState:
     `optimizers`. Registering a name again replaces what it stood for.
 
     Args:
-        kind: of the weight files that the run writes.
-        facts: returns what these files say beside the networks, as arguments of `WeightFile`.
+        describe: returns what weight files of the run say beside the networks: one without any.
     """
 
-    def __init__(self, kind: str, facts: Callable[[], Mapping[str, Any]]):
-        self.kind = kind
-        self._facts = facts
+    def __init__(self, describe: Callable[[], WeightFile]):
+        self._describe = describe
         self._networks: dict[str, tuple[nn.Layer, str, Mapping[str, Any]]] = {}
         self._parts: dict[str, _Part] = {}
 
@@ -97,7 +95,7 @@ class RunState:
 
     def weights(self, names: Iterable[str] | None = None) -> WeightFile:
         """Return a weight file of the networks called `names`, or of all."""
-        return WeightFile(self.kind, self.entries(names), **self._facts())
+        return dataclasses.replace(self._describe(), networks=self.entries(names))
 
     def saved(self) -> WeightFile:
         """Return a checkpoint."""
@@ -133,17 +131,6 @@ class RunState:
                     continue
                 raise CheckpointError(f"{file.label}: there is no {name} to resume from") from None
             part.load(value)
-
-
-def not_finite(content: Mapping[str, Any]) -> str | None:
-    """Return the path of the first number in nested dictionaries that is NaN or infinite."""
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            if (inner := not_finite(value)) is not None:
-                return f"{name}/{inner}"
-        elif np.asarray(value).dtype.kind == "f" and not np.isfinite(value).all():
-            return name
-    return None
 
 
 def named_state(optimizer, parameters: Mapping[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:

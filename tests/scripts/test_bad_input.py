@@ -15,7 +15,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from paddle_sam.core.weight_file import read_file, save_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from scripts.animate import main as animate
 from scripts.edit import main as edit
@@ -176,9 +176,9 @@ def test_unusable_weight_files_are_explained(tmp_path, capsys, kind, words):
 
 def changed(change):
     def write(path):
-        saved = read_file(find_weight("sam_mini"))
-        change(saved["networks"]["sam"])
-        save_file(path, saved)
+        saved = WeightFile.read(find_weight("sam_mini"))
+        change(saved.networks["sam"])
+        saved.write(path)
 
     return write
 
@@ -186,9 +186,9 @@ def changed(change):
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (changed(lambda n: n["state"].pop("latent_avg")), "1 missing.*latent_avg"),
-        (changed(lambda n: n["state"].update(extra=np.zeros(1))), "1 unknown.*extra"),
-        (changed(lambda n: n["state"].update(latent_avg=np.zeros((4, 4)))), "another shape"),
+        (changed(lambda n: n.state.pop("latent_avg")), "1 missing.*latent_avg"),
+        (changed(lambda n: n.state.update(extra=np.zeros(1))), "1 unknown.*extra"),
+        (changed(lambda n: n.state.update(latent_avg=np.zeros((4, 4)))), "another shape"),
         (changed(lambda n: n.update(network="diffusion")), "unknown network 'diffusion'"),
     ],
 )

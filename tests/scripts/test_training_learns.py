@@ -17,7 +17,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import save_image, to_uint8
-from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.networks.load import load
 from tests import ROOT
@@ -88,14 +88,15 @@ def test_a_killed_run_that_is_started_again_ends_with_the_same_bits(faces, strai
     training.wait()
     subprocess.run(words, check=True, **settings)
     left, right = (
-        read_file(each / "checkpoints" / f"iteration_{STEPS}.pdparams") for each in (straight, run)
+        WeightFile.read(each / "checkpoints" / f"iteration_{STEPS}.pdparams")
+        for each in (straight, run)
     )
-    network, optimizer = left["networks"]["sam"]["state"], left["training"]["optimizer"]
+    network, optimizer = left.networks["sam"].state, left.training["optimizer"]
     for name, array in network.items():
-        np.testing.assert_array_equal(right["networks"]["sam"]["state"][name], array, err_msg=name)
-    assert len(optimizer) == len(right["training"]["optimizer"])
+        np.testing.assert_array_equal(right.networks["sam"].state[name], array, err_msg=name)
+    assert len(optimizer) == len(right.training["optimizer"])
     for name, array in optimizer.items():
-        np.testing.assert_array_equal(right["training"]["optimizer"][name], array, err_msg=name)
+        np.testing.assert_array_equal(right.training["optimizer"][name], array, err_msg=name)
     for split in ("train", "test"):
         both = [[{**r, "time": 0} for r in records(each, split)] for each in (straight, run)]
         assert both[0] == both[1]

@@ -1,7 +1,7 @@
 import pytest
 
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.stylegan2.generator import StyleGenerator
 from tests.unit.ageing.tiny import tiny_generator
 from tests.unit.export.tiny import ARCH, tiny_sam
@@ -21,8 +21,8 @@ def checkpoint(tmp_path):
     """A weight file of a network of the smallest size."""
     state = {name: value.numpy() for name, value in tiny_sam().state_dict().items()}
     path = tmp_path / "tiny.pdparams"
-    network = {"network": "sam", "arch": ARCH, "state": state}
-    save_file(path, {"kind": "sam", "networks": {"sam": network}, "alignment": {"size": 32}})
+    network = NetworkEntry("sam", ARCH, state)
+    WeightFile("sam", {"sam": network}, alignment={"size": 32}).write(path)
     return path
 
 

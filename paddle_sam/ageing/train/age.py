@@ -88,7 +88,7 @@ class AgeTrainer:
         self.optimizer = paddle.optimizer.Adam(options.learning_rate, parameters=parameters)
         self._last: tuple[paddle.Tensor, ...] | None = None
         send_from_first(self.network.state_dict().values(), self.world)
-        self.state = RunState("dex_vgg", lambda: {"options": dataclasses.asdict(options)})
+        self.state = RunState(lambda: WeightFile("dex_vgg", options=dataclasses.asdict(options)))
         self.state.network("dex_vgg", self.network, "age_regressor", arch)
         self.state.optimizer("optimizer", self.optimizer, self.network)
 

@@ -20,6 +20,7 @@ from paddle_sam.ageing.train.options import SAMOptions, target_ages
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import captioned_grid
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.training.amp import MixedPrecision
@@ -110,8 +111,8 @@ class SAMTrainer:
         self.last_outcomes: list[Outcome] = []
         synchronise_batch_norm(self.network, self.world)
         send_from_first(self.network.state_dict().values(), self.world)
-        facts = {"alignment": assembled.alignment, "options": dataclasses.asdict(options)}
-        self.state = RunState(options.task, lambda: facts)
+        alignment, given = assembled.alignment, dataclasses.asdict(options)
+        self.state = RunState(lambda: WeightFile(options.task, alignment=alignment, options=given))
         self.state.network(options.task, self.network, "sam", assembled.arch)
         self.state.optimizer("optimizer", self.optimizer, self.network)
         self.state.add("loss_scale", self.amp.state, self.amp.restore)

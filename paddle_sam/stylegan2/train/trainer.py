@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import paddle
@@ -24,7 +23,7 @@ from paddle import nn
 
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import grid_columns, tiled
-from paddle_sam.core.weight_file import NetworkEntry
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.frozen import held, trained
 from paddle_sam.stylegan2.train import ada
@@ -95,7 +94,7 @@ class StyleGAN2Trainer:
         self.amp = {name: MixedPrecision(options.amp) for name in ("g", "d")}
         group = archs.discriminator.get("group_size", 4)
         self.parts = split_batch(options, group, self.world)
-        self.state = RunState("stylegan2", self._facts)
+        self.state = RunState(self._description)
         self.state.values(self, "path_mean", "augment_p", "signs")
         self.state.values(self, "penalties", optional=True)
         for name, amp in self.amp.items():
@@ -220,9 +219,10 @@ class StyleGAN2Trainer:
         """Return what the judge says of generated images; nothing if there is no judge."""
         return self.judge(self.fakes) if self.judge is not None else {}
 
-    def _facts(self) -> dict[str, Any]:
+    def _description(self) -> WeightFile:
         mean = self.average.mean_latent()[0].numpy()
-        return {"latent_avg": mean, "options": dataclasses.asdict(self.options)}
+        options = dataclasses.asdict(self.options)
+        return WeightFile("stylegan2", latent_avg=mean, options=options)
 
 
 def averaging(options: StyleGAN2Options, step: int) -> float:

@@ -16,7 +16,7 @@ from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
 from paddle_sam.ageing.measures import measure_ages
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import read_image, save_image, to_network
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.metrics import pairs as faces
 from paddle_sam.networks.face_recognition import FaceEmbedder
@@ -42,9 +42,9 @@ def weights(tmp_path_factory):
     lpips = {name: np.abs(tensor.numpy()) for name, tensor in LPIPS("alex").state_dict().items()}
     np.savez(folder / "lpips.npz", **lpips)
     state = {k: v.numpy() for k, v in FaceEmbedder(**SHALLOW).state_dict().items()}
-    entry = {"network": "face_embedder", "arch": SHALLOW, "state": state}
-    content = {"kind": "face_embedder", "networks": {"face_embedder": entry}}
-    save_file(folder / "identity.pdparams", content)
+    entry = NetworkEntry("face_embedder", SHALLOW, state)
+    content = WeightFile("face_embedder", {"face_embedder": entry})
+    content.write(folder / "identity.pdparams")
     return folder
 
 

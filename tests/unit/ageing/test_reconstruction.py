@@ -10,7 +10,7 @@ import skimage.data
 from paddle_sam.ageing.engines import read_sam
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import save_image, to_network, to_uint8
-from paddle_sam.core.weight_file import read_file, save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.networks.lpips import LPIPS
 from scripts.evaluate import main as evaluate
@@ -35,19 +35,16 @@ def run(folder, out, *more):
 
 def psp_file(path):
     """The frozen encoder and the decoder of the embedded model, as a pSp file."""
-    content = read_file(find_weight("sam_mini"))
-    (entry,) = content["networks"].values()
+    content = WeightFile.read(find_weight("sam_mini"))
+    (entry,) = content.networks.values()
     prefix = "pretrained_encoder."
-    encoder = {k.removeprefix(prefix): v for k, v in entry["state"].items() if k.startswith(prefix)}
-    state = {k: v for k, v in entry["state"].items() if not k.startswith((prefix, "encoder."))}
-    arch = dict(entry["arch"], start="latent_avg", pretrained_encoder=None)
-    arch["encoder"] = entry["arch"]["pretrained_encoder"]
-    entry = {
-        "network": "sam",
-        "arch": arch,
-        "state": state | {f"encoder.{name}": array for name, array in encoder.items()},
-    }
-    save_file(path, {"kind": "psp", "networks": {"psp": entry}, "alignment": content["alignment"]})
+    encoder = entry.below(prefix)
+    state = {k: v for k, v in entry.state.items() if not k.startswith((prefix, "encoder."))}
+    arch = dict(entry.arch, start="latent_avg", pretrained_encoder=None)
+    arch["encoder"] = entry.arch["pretrained_encoder"]
+    state |= {f"encoder.{name}": array for name, array in encoder.items()}
+    entry = NetworkEntry("sam", arch, state)
+    WeightFile("psp", {"psp": entry}, alignment=content.alignment).write(path)
 
 
 def test_sam_gives_its_inversion_and_psp_the_same(folder, tmp_path, capsys):

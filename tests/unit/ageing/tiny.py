@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.face_recognition import FaceEmbedder
 from paddle_sam.networks.psp_encoder import GradualStyleEncoder
@@ -40,9 +40,9 @@ def save_recognition(folder: Path) -> Path:
     paddle.seed(2)
     arch = {"units": [1, 1, 1, 1], "squeeze_excite": False}
     state = {name: value.numpy() for name, value in FaceEmbedder(**arch).state_dict().items()}
-    entry = {"network": "face_embedder", "arch": arch, "state": state}
+    entry = NetworkEntry("face_embedder", arch, state)
     path = folder / "identity.pdparams"
-    save_file(path, {"kind": "face_embedder", "networks": {"face_embedder": entry}})
+    WeightFile("face_embedder", {"face_embedder": entry}).write(path)
     return path
 
 
@@ -67,8 +67,8 @@ def save_generator(path, generator: Generator, latent_avg=True) -> None:
     arch = {"size": generator.size, "style_dim": 16, "mapping_layers": 2}
     arch["channels"] = CHANNELS
     state = {name: value.numpy() for name, value in generator.state_dict().items()}
-    entry = {"network": "stylegan2_generator", "arch": arch, "state": state}
-    content = {"kind": "stylegan2", "networks": {"g_ema": entry}}
+    entry = NetworkEntry("stylegan2_generator", arch, state)
+    content = WeightFile("stylegan2", {"g_ema": entry})
     if latent_avg:
-        content["latent_avg"] = generator.latent_avg.numpy()
-    save_file(path, content)
+        content.latent_avg = generator.latent_avg.numpy()
+    content.write(path)

@@ -11,14 +11,15 @@ import pytest
 from paddle import nn
 
 from paddle_sam.core.files import append_text, atomic_path, remove_leftovers
-from paddle_sam.core.weight_file import load_strict, read_file, save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, OutputError
+from tests.unit.training.comparing import assert_equal
 
-CONTENT = {
-    "kind": "test",
-    "networks": {"net": {"state": {"w": np.arange(6, dtype=np.float16).reshape(2, 3)}}},
-    "options": {"name": "a", "rate": np.float64(0.5), "list": [1, (2.5, None)], "on": True},
-}
+
+def weight_file(**facts):
+    options = {"name": "a", "rate": np.float64(0.5), "list": [1, (2.5, None)], "on": True}
+    entry = NetworkEntry("net", {"size": 4}, {"w": np.arange(6, dtype=np.float16).reshape(2, 3)})
+    return WeightFile("test", {"net": entry}, **{"options": options, **facts})
 
 
 class Net(nn.Layer):
@@ -125,25 +126,79 @@ def test_tensors_that_may_be_missing_keep_their_value():
         load_strict(net, {k: v for k, v in arrays.items() if k != "steps"}, "f", ["norm._mean"])
 
 
-# --- save_file, read_file --------------------------------------------------------------------
+# --- WeightFile ---------------------------------------------------------------------------
 
 
 def test_what_was_written_is_read(tmp_path):
     path = tmp_path / "new" / "net.pdparams"
-    save_file(path, CONTENT)
-    found = read_file(path)
-    np.testing.assert_array_equal(
-        found["networks"]["net"]["state"]["w"], CONTENT["networks"]["net"]["state"]["w"]
-    )
-    assert found["options"] == CONTENT["options"]
-    assert (found["format"], found["format_version"]) == ("paddle_sam", 1)
+    facts = {
+        "latent_avg": np.arange(3, dtype=np.float32),
+        "alignment": {"size": 64},
+        "source": {"file": "net.pt"},
+        "training": {"step": 3},
+    }
+    weight_file(**facts).write(path)
+    found, want = WeightFile.read(path), weight_file(**facts)
+    assert_equal(found, want)
+    assert found.label == str(path)
+    content = pickle.loads(path.read_bytes())
+    assert (content["format"], content["format_version"]) == ("paddle_sam", 1)
     assert [file.name for file in path.parent.iterdir()] == ["net.pdparams"]
 
 
+def test_what_a_file_does_not_say_is_none(tmp_path):
+    path = tmp_path / "net.pdparams"
+    weight_file(options=None).write(path)
+    assert set(pickle.loads(path.read_bytes())) == {"format", "format_version", "kind", "networks"}
+    assert WeightFile.read(path).options is None
+
+
 def test_paddle_opens_the_file_too(tmp_path):
-    save_file(tmp_path / "net.pdparams", CONTENT)
+    weight_file().write(tmp_path / "net.pdparams")
     found = paddle.load(str(tmp_path / "net.pdparams"), return_numpy=True)
     np.testing.assert_array_equal(found["networks"]["net"]["state"]["w"][1], [3, 4, 5])
+
+
+def test_the_kind_and_the_option_are_checked(tmp_path):
+    weight_file().write(tmp_path / "net.pdparams")
+    assert WeightFile.read(tmp_path / "net.pdparams", kinds=("sam", "test")).kind == "test"
+    with pytest.raises(CheckpointError, match="weights: .*net.pdparams: holds test, expected sam"):
+        WeightFile.read(tmp_path / "net.pdparams", "--weights", ("sam",))
+    with pytest.raises(CheckpointError, match="weights: .*no such file.*download_weights.py dex"):
+        WeightFile.read(tmp_path / "none.pdparams", "--weights", usual="dex")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": 3}, "'kind' is of type int, expected str"),
+        ({"networks": []}, "'networks' is of type list, expected dict"),
+        ({"networks": {"a": 1}}, "a: expected the description of a network"),
+        ({"networks": {1: {}}}, "1: expected the description of a network"),
+        ({"networks": {"a": {"state": 1}}}, "a: its entry 'state' is of type int"),
+        ({"networks": {"a": {"state": {"w": 1.0}}}}, "a: expected an array as w, found float"),
+        ({"networks": {"a": {"arch": "x"}}}, "a: its entry 'arch' is of type str"),
+        ({"latent_avg": [1.0]}, "'latent_avg' is of type list, expected ndarray"),
+        ({"alignment": "ffhq"}, "'alignment' is of type str, expected dict"),
+        ({"options": 1}, "'options' is of type int"),
+        ({"training": 1}, "'training' is of type int"),
+        ({"source": 1}, "'source' is of type int"),
+    ],
+)
+def test_entries_of_another_type_are_named(tmp_path, change, words):
+    path = tmp_path / "net.pdparams"
+    content = {"format": "paddle_sam", "format_version": 1, "kind": "test", "networks": {}}
+    path.write_bytes(pickle.dumps(content | change))
+    with pytest.raises(CheckpointError, match=f"net.pdparams: .*{words}"):
+        WeightFile.read(path)
+
+
+def test_the_first_array_that_is_not_finite_is_named():
+    file = weight_file(training={"optimizer": {"m": np.zeros(2), "n": np.array([1, np.inf])}})
+    assert file.not_finite() == "training/optimizer/n"
+    file.networks["net"].state["w"][0, 0] = np.nan
+    assert file.not_finite() == "net/w"
+    assert weight_file().not_finite() is None
 
 
 class Full(Exception):
@@ -163,10 +218,10 @@ class Unwritable:
 )
 def test_a_failed_write_leaves_the_old_file(tmp_path, error, seen):
     path = tmp_path / "net.pdparams"
-    save_file(path, CONTENT)
+    weight_file().write(path)
     before = path.read_bytes()
     with pytest.raises(seen):
-        save_file(path, {"big": np.zeros(100_000), "then": Unwritable(error)})
+        weight_file(training={"big": np.zeros(100_000), "then": Unwritable(error)}).write(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["net.pdparams"]
 
@@ -174,7 +229,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, error, seen):
 def test_a_write_cut_by_the_systems_end_leaves_the_old_file(tmp_path):
     """Only the final rename touches the file: a process that dies before it changes nothing."""
     path = tmp_path / "net.pdparams"
-    save_file(path, CONTENT)
+    weight_file().write(path)
     before = path.read_bytes()
     code = (
         "import os, sys; from pathlib import Path; Path.replace = lambda *_: os._exit(9);"
@@ -209,7 +264,7 @@ def test_text_is_appended_or_the_reason_is_told(tmp_path):
 
 
 def test_readable_by_others_as_any_new_file(tmp_path):
-    save_file(tmp_path / "a", CONTENT)
+    weight_file().write(tmp_path / "a")
     (tmp_path / "b").write_text("")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
@@ -239,7 +294,7 @@ def test_files_that_hold_more_than_data_are_refused(tmp_path, content, words):
     path = tmp_path / "net.pdparams"
     path.write_bytes(pickle.dumps(content, 5))
     with pytest.raises(CheckpointError, match=words):
-        read_file(path)
+        WeightFile.read(path)
 
 
 TORCH_LEGACY = pickle.dumps(119547037146038801333356, protocol=2)
@@ -266,29 +321,30 @@ def test_other_files_are_named(tmp_path, data, words):
     path = tmp_path / "net.pdparams"
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=f"net.pdparams: {words}"):
-        read_file(path)
+        WeightFile.read(path)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
 def test_a_truncated_file_is_named(tmp_path, share):
     path = tmp_path / "net.pdparams"
-    save_file(path, CONTENT | {"big": np.zeros(10_000)})
+    weight_file(training={"big": np.zeros(10_000)}).write(path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(CheckpointError, match="truncated or damaged"):
-        read_file(path)
+        WeightFile.read(path)
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(CheckpointError, match="there is no such file"):
-        read_file(tmp_path / "none")
+        WeightFile.read(tmp_path / "none")
     with pytest.raises(CheckpointError, match="could not be read"):
-        read_file(tmp_path)
+        WeightFile.read(tmp_path)
 
 
 def test_writing_holds_a_copy_of_one_array_at_a_time(tmp_path):
-    content = {f"w{number}": np.ones((1000, 1000), np.float32).T for number in range(5)}
+    state = {f"w{number}": np.ones((1000, 1000), np.float32).T for number in range(5)}
+    file = WeightFile("test", {"net": NetworkEntry("net", {}, state)})
     tracemalloc.start()
-    save_file(tmp_path / "net.pdparams", content)
+    file.write(tmp_path / "net.pdparams")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000  # of 20 MB

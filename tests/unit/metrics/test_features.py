@@ -7,7 +7,7 @@ import torch
 
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.features import (
@@ -109,8 +109,8 @@ def test_weights_are_converted_there_and_back(tmp_path):
 
 
 def test_another_network_is_refused(tmp_path):
-    entry = {"network": "mean_face", "arch": {}, "state": {"mean": np.zeros((98, 2), "float32")}}
-    save_file(tmp_path / "face.pdparams", {"kind": "mean_face", "networks": {"mean_face": entry}})
+    entry = NetworkEntry("mean_face", {}, {"mean": np.zeros((98, 2), "float32")})
+    WeightFile("mean_face", {"mean_face": entry}).write(tmp_path / "face.pdparams")
     with pytest.raises(CheckpointError, match="inception_path: .*mean face"):
         InceptionFeatures.from_file(tmp_path / "face.pdparams", device="cpu")
 

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 import paddle_sam
-from paddle_sam.core.weight_file import read_file, save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.age_regressor import AgeRegressor
@@ -27,8 +27,8 @@ def write(path, *names, **facts):
     for number, name in enumerate(names):
         paddle.seed(number)
         state = numpy_state(AgeRegressor(**ARCH))
-        networks[name] = {"network": "age_regressor", "arch": ARCH, "state": state}
-    save_file(path, {"kind": "test", "networks": networks} | facts)
+        networks[name] = NetworkEntry("age_regressor", ARCH, state)
+    WeightFile("test", networks, **facts).write(path)
     return path
 
 
@@ -37,7 +37,7 @@ def test_loads_what_was_saved_in_eval_mode(tmp_path):
     network = paddle_sam.load(path, device="cpu")
     assert isinstance(network, AgeRegressor)
     assert not any(layer.training for layer in network.sublayers(include_self=True))
-    want = read_file(path)["networks"]["net"]["state"]
+    want = WeightFile.read(path).networks["net"].state
     found = numpy_state(network)
     assert found.keys() == want.keys()
     assert all(np.array_equal(found[name], want[name]) for name in want)
@@ -82,24 +82,24 @@ def test_generator_knows_the_mean_latent_of_its_file():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"kind": "notes"}, "holds no network; it is a 'notes' file"),
-        ({"networks": {}}, "holds no network"),
+        (WeightFile("notes"), "holds no network; it is a 'notes' file"),
+        (WeightFile("test", {}), "holds no network"),
         (
-            {"networks": {"a": {"network": "vae", "arch": {}, "state": {}}}},
+            WeightFile("test", {"a": NetworkEntry("vae", {}, {})}),
             "unknown network 'vae'; this version knows age_regressor, face_embedder, .*sam",
         ),
         (
-            {"networks": {"a": {"network": "age_regressor", "arch": {"depth": 3}, "state": {}}}},
+            WeightFile("test", {"a": NetworkEntry("age_regressor", {"depth": 3}, {})}),
             "age_regressor cannot be built from its description",
         ),
         (
-            {"networks": {"a": {"network": "age_regressor", "arch": ARCH, "state": {}}}},
+            WeightFile("test", {"a": NetworkEntry("age_regressor", ARCH, {})}),
             "net.pdparams: does not fit AgeRegressor: tensors 32 missing",
         ),
     ],
 )
 def test_files_that_describe_no_network(tmp_path, content, words):
-    save_file(tmp_path / "net.pdparams", content)
+    content.write(tmp_path / "net.pdparams")
     with pytest.raises(CheckpointError, match=words):
         paddle_sam.load(tmp_path / "net.pdparams", device="cpu")
 
@@ -123,8 +123,8 @@ def test_embedder_goes_through_a_file(tmp_path):
     paddle.seed(0)
     network = FaceEmbedder(**arch)
     network.eval()
-    entry = {"network": "face_embedder", "arch": arch, "state": numpy_state(network)}
-    save_file(tmp_path / "net.pdparams", {"networks": {"id": entry}})
+    entry = NetworkEntry("face_embedder", arch, numpy_state(network))
+    WeightFile("test", {"id": entry}).write(tmp_path / "net.pdparams")
     x = paddle.randn([2, 3, 16, 16])
     found = paddle_sam.load(tmp_path / "net.pdparams", device="cpu")(x)
     np.testing.assert_array_equal(found.numpy(), network(x).numpy())

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import read_image, resize, save_image, to_network
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.dataset import resize_bilinear
 from paddle_sam.metrics.distances import fid
@@ -209,12 +209,12 @@ def weights(tmp_path_factory, lpips):
 
     def entry(builder, arch, network):
         state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-        return {"network": builder, "arch": arch, "state": state}
+        return NetworkEntry(builder, arch, state)
 
     inception = {"inception": entry("inception_v3", {}, InceptionV3())}
-    save_file(folder / "inception.pdparams", {"kind": "inception", "networks": inception})
+    WeightFile("inception", inception).write(folder / "inception.pdparams")
     parts = {n: entry(f"stargan2_{n}", arch, net) for n, (arch, net) in networks().items()}
-    save_file(folder / "stargan2.pdparams", {"kind": "stargan2", "networks": parts})
+    WeightFile("stargan2", parts).write(folder / "stargan2.pdparams")
     np.savez(folder / "lpips.npz", **{k: v.numpy() for k, v in lpips.state_dict().items()})
     return folder
 

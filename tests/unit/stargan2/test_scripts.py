@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
@@ -37,7 +37,7 @@ BUILDERS = {
 def entry(name, network):
     builder = "face_heatmaps" if name == "fan" else f"stargan2_{name}"
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    return {"network": builder, "arch": ARCHS[name], "state": state}
+    return NetworkEntry(builder, ARCHS[name], state)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def files(system, tmp_path_factory):
     """A checkpoint with its fan, one without, the fan alone, and domains of images."""
     folder = tmp_path_factory.mktemp("stargan2")
     entries = {name: entry(name, getattr(system, name)) for name in ARCHS}
-    save_file(folder / "whole.pdparams", {"kind": "stargan2", "networks": entries})
+    WeightFile("stargan2", entries).write(folder / "whole.pdparams")
     fan = {"face_heatmaps": entries.pop("fan")}
-    save_file(folder / "wing.pdparams", {"kind": "face_heatmaps", "networks": fan})
-    save_file(folder / "bare.pdparams", {"kind": "stargan2", "networks": entries})
+    WeightFile("face_heatmaps", fan).write(folder / "wing.pdparams")
+    WeightFile("stargan2", entries).write(folder / "bare.pdparams")
     rng = np.random.default_rng(0)
     for domain in ("female", "male"):
         for index in range(3):

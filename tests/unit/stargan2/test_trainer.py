@@ -16,7 +16,7 @@ import torch
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import WeightFile, read_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError, TrainingError
 from paddle_sam.metrics import sets
 from paddle_sam.metrics.feature_store import FeatureStore
@@ -358,10 +358,10 @@ def straight(data, tmp_path_factory):
 
 def last_checkpoint(folder):
     """The content that two equal runs share."""
-    content = read_file(folder / "checkpoints" / "iteration_4.pdparams")
-    content["training"].pop("elapsed")
+    content = WeightFile.read(folder / "checkpoints" / "iteration_4.pdparams")
+    content.training.pop("elapsed")
     for name in ("exp_dir", "num_workers", "total_iters", "resume_iter"):
-        content["options"].pop(name)
+        content.options.pop(name)
     return content
 
 

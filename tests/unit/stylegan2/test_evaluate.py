@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.archive import write_archive
 from paddle_sam.metrics import sets
 from paddle_sam.metrics.feature_store import FeatureStore
@@ -27,9 +27,9 @@ def weights(tmp_path):
     for layer in [network.conv1, *network.convs]:
         layer.noise.weight.set_value(np.array([0.5], np.float32))  # starts at 0
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    entry = {"network": "stylegan2_generator", "arch": ARCH, "state": state}
-    content = {"kind": "stylegan2", "networks": {"g_ema": entry}, "latent_avg": np.zeros(8, "f4")}
-    save_file(tmp_path / "g.pdparams", content)
+    entry = NetworkEntry("stylegan2_generator", ARCH, state)
+    content = WeightFile("stylegan2", {"g_ema": entry}, latent_avg=np.zeros(8, "f4"))
+    content.write(tmp_path / "g.pdparams")
     return tmp_path / "g.pdparams"
 
 

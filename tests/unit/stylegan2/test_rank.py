@@ -10,7 +10,7 @@ from PIL import Image
 
 from paddle_sam.core.images import read_image, to_network
 from paddle_sam.core.store import Store
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.imagesets.archive import open_image_set, read_description, write_archive
@@ -35,9 +35,9 @@ def weights(tmp_path):
     }
     for name, (network, arch, build) in made.items():
         state = {key: value.numpy() for key, value in build(**arch).state_dict().items()}
-        networks[name] = {"network": network, "arch": arch, "state": state}
+        networks[name] = NetworkEntry(network, arch, state)
     path = tmp_path / "tiny.pdparams"
-    save_file(path, {"kind": "stylegan2", "networks": networks})
+    WeightFile("stylegan2", networks).write(path)
     return path
 
 

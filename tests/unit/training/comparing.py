@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from paddle_sam.training.run_logger import read_records
 
 
 def assert_equal(left, right, path: str = "") -> None:
-    """Nested dictionaries with the same keys and, bit for bit, the same values."""
+    """Weight files or nested dictionaries with the same keys and, bit for bit, the same values."""
+    if dataclasses.is_dataclass(left):
+        left, right = ({**vars(side), "label": ""} for side in (left, right))
     if isinstance(left, dict):
         assert left.keys() == right.keys(), path
         for key in left:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.load import build_sam
 from paddle_sam.networks.stylegan2 import Generator
@@ -68,5 +68,4 @@ def _write(path, kind, name, network, arch, build, facts=()) -> None:
         key: (0.1 * rng.normal(size=tensor.shape)).astype("float32") ** (2 if "var" in key else 1)
         for key, tensor in build(**arch).state_dict().items()
     }
-    entry = {"network": network, "arch": arch, "state": state}
-    save_file(path, {"kind": kind, "networks": {name: entry}, **dict(facts)})
+    WeightFile(kind, {name: NetworkEntry(network, arch, state)}, **dict(facts)).write(path)

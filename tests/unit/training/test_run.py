@@ -33,7 +33,7 @@ class Counter:
         self.test_losses = itertools.cycle(test_losses)
         self.steps = []
         self.learning_rate = 1e-4
-        self.state = RunState("counter", lambda: {"options": {"weight": self.weight}})
+        self.state = RunState(lambda: WeightFile("counter", options={"weight": self.weight}))
         self.state.add("moment", lambda: 2 * self.weight, self._take_moment)
 
     def _take_moment(self, moment):
@@ -139,7 +139,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
         "optimizer/w", lambda: np.array([1.0, np.nan if trainer.weight > 3 else 0.0]), None
     )
     run = _run(tmp_path, trainer)
-    with pytest.raises(TrainingError, match=r"step 4: optimizer/w .*iteration_2"):
+    with pytest.raises(TrainingError, match=r"step 4: training/optimizer/w .*iteration_2"):
         _train(run)
     assert run.checkpoints.latest().name == "iteration_2.pdparams"
 

@@ -5,6 +5,7 @@ import numpy as np
 import paddle
 import pytest
 
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.training.ranger import Ranger
 from paddle_sam.training.state import RunState, named_state, restore_named_state
@@ -132,7 +133,7 @@ class Holder:
 
 
 def _registered(network, optimizer, holder):
-    state = RunState("toy", lambda: {"options": {"size": 4}})
+    state = RunState(lambda: WeightFile("toy", options={"size": 4}))
     state.network("net", network, "builder", {"size": 4})
     state.layer("networks/live", network)
     state.optimizer("optimizers/net", optimizer, network)

@@ -11,7 +11,7 @@ from PIL import Image
 from paddle_sam.ageing.train.networks import assemble, build_loss
 from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.ageing.train.trainer import SAMTrainer
-from paddle_sam.core.weight_file import save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.face_recognition import FaceEmbedder
@@ -115,5 +115,5 @@ def state(network) -> dict[str, np.ndarray]:
 
 def _write(path, kind, network, arch, build, name=None, **facts) -> None:
     arrays = state(build(**arch))
-    entry = {"network": network, "arch": arch, "state": arrays}
-    save_file(path, {"kind": kind, "networks": {name or kind: entry}, **facts})
+    entry = NetworkEntry(network, arch, arrays)
+    WeightFile(kind, {name or kind: entry}, **facts).write(path)

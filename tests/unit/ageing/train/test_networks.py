@@ -4,7 +4,7 @@ import pytest
 
 from paddle_sam.ageing.train.networks import assemble, build_loss, new_encoder, weight_path
 from paddle_sam.ageing.train.options import SAMOptions
-from paddle_sam.core.weight_file import read_file, save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from tests.unit.training import tiny
 
@@ -14,7 +14,7 @@ def _config(files, **changes):
 
 
 def _state(path, kind):
-    return read_file(path)["networks"][kind]["state"]
+    return WeightFile.read(path).networks[kind].state
 
 
 def test_the_encoder_starts_from_the_rgb_filters_with_a_random_age_channel(files):
@@ -35,11 +35,11 @@ def test_frozen_parts_come_from_their_files(files):
     psp = _state(files / "psp.pdparams", "psp")
     for name, array in tiny.state(network.pretrained_encoder).items():
         np.testing.assert_array_equal(array, psp[f"encoder.{name}"])
-    generator = read_file(files / "stylegan2.pdparams")
+    generator = WeightFile.read(files / "stylegan2.pdparams")
     for name, array in tiny.state(network.decoder).items():
-        np.testing.assert_array_equal(array, generator["networks"]["g_ema"]["state"][name])
+        np.testing.assert_array_equal(array, generator.networks["g_ema"].state[name])
     for row in network.latent_avg.numpy():
-        np.testing.assert_array_equal(row, generator["latent_avg"])
+        np.testing.assert_array_equal(row, generator.latent_avg)
 
 
 def test_only_what_trains_takes_gradients(files):
@@ -62,16 +62,16 @@ def test_the_published_encoder_starts_from_the_identity_network(files, tmp_path)
 
     paddle.seed(3)
     arch = {"input_size": 32, "embedding_dim": 4}
-    entry = {"network": "face_embedder", "arch": arch, "state": tiny.state(FaceEmbedder(**arch))}
+    entry = NetworkEntry.of("face_embedder", arch, FaceEmbedder(**arch))
     path = tmp_path / "ir.pdparams"
-    save_file(path, {"kind": "ir_se50", "networks": {"ir_se50": entry}})
+    WeightFile("ir_se50", {"ir_se50": entry}).write(path)
     encoder = GradualStyleEncoder(32, 4, 1)
     start_encoder(encoder, WeightFile.read(path).entry(), str(path))
     found = tiny.state(encoder)
     for name in ("body.23.res_layer.5.fc1.weight", "input_layer.1._mean"):
-        np.testing.assert_array_equal(found[name], entry["state"][name])
+        np.testing.assert_array_equal(found[name], entry.state[name])
     rgb = found["input_layer.0.weight"][:, :3]
-    np.testing.assert_array_equal(rgb, entry["state"]["input_layer.0.weight"])
+    np.testing.assert_array_equal(rgb, entry.state["input_layer.0.weight"])
 
 
 def test_anew_encoder_fits_its_generator():
@@ -150,7 +150,7 @@ def test_a_published_file_name_stands_for_the_converted_file(files, tmp_path):
             "psp_ffhq_encode.pdparams is missing.*download_weights.py psp, then"
             " python convert/convert_weights.py pretrained_models/psp_ffhq_encode.pt",
         ),
-        ("ir_se50_path", "mine.pdparams", "mine.pdparams is missing.*--list says how"),
+        ("ir_se50_path", "mine.pdparams", "mine.pdparams is missing.*--list says which"),
     ],
 )
 def test_the_way_to_a_missing_file_is_told(files, tmp_path, monkeypatch, option, name, way):

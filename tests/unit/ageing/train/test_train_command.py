@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import paddle_sam
-from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weight_file import WeightFile
 from tests import ROOT
 from tests.unit.training import tiny
 from tests.unit.training.comparing import assert_equal, records
@@ -37,7 +37,7 @@ def _train(files, folder, processes=1, **changes):
 
 
 def _checkpoint(folder, step):
-    return read_file(folder / "checkpoints" / f"iteration_{step}.pdparams")
+    return WeightFile.read(folder / "checkpoints" / f"iteration_{step}.pdparams")
 
 
 @pytest.mark.parametrize("optim_name", ["ranger", "adam"])
@@ -51,7 +51,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(files, tmp_path, 
         assert done.returncode == 0, done.stderr
     left, right = _checkpoint(straight, 6), _checkpoint(parts, 6)
     for content in (left, right):
-        del content["training"]["elapsed"], content["options"]
+        content.options = None
+        del content.training["elapsed"]
     assert_equal(left, right)
     assert [record["step"] for record in records(straight)] == [1, 2, 3, 4, 5, 6]
     assert records(straight) == records(parts)
@@ -68,9 +69,7 @@ def test_two_processes_equal_one_on_the_same_batch(files, tmp_path):
         del left["split"], right["split"]
         assert right == pytest.approx(left, rel=2e-3, abs=2e-4)
     before = tiny.state(tiny.trainer(files).network)
-    one, two = (
-        _checkpoint(tmp_path / name, 3)["networks"]["sam"]["state"] for name in ("one", "two")
-    )
+    one, two = (_checkpoint(tmp_path / name, 3).networks["sam"].state for name in ("one", "two"))
     for name in one:
         if name.endswith(("._mean", "._variance")):
             np.testing.assert_allclose(two[name], one[name], rtol=2e-3, atol=2e-4, err_msg=name)
@@ -106,8 +105,8 @@ def test_psp_then_sam_from_it(files, tmp_path):
     trained = tmp_path / "psp" / "checkpoints" / "best_model.pdparams"
     done = _train(files, tmp_path / "sam", max_steps=1, pretrained_psp_path=str(trained))
     assert done.returncode == 0, done.stderr
-    state = read_file(trained)["networks"]["psp"]["state"]
-    found = _checkpoint(tmp_path / "sam", 1)["networks"]["sam"]["state"]
+    state = WeightFile.read(trained).networks["psp"].state
+    found = _checkpoint(tmp_path / "sam", 1).networks["sam"].state
     name = "styles.0.linear.weight"
     np.testing.assert_array_equal(found[f"pretrained_encoder.{name}"], state[f"encoder.{name}"])
 

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.core.weight_file import read_file, save_file
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks.stylegan2_ops import upsample2d
@@ -118,10 +118,10 @@ def test_transfer_without_a_discriminator_begins_with_a_new_one(pretrained, tmp_
     config = dataclasses.replace(TINY, resolution=8, init_from=str(pretrained), freeze_d=1)
     whole, new = read_start(config)
     assert new == ""
-    content = read_file(pretrained)
-    content["networks"] = {"g_ema": content["networks"]["g_ema"]}
+    content = WeightFile.read(pretrained)
+    content.networks = {"g_ema": content.networks["g_ema"]}
     path = tmp_path / "generator.pdparams"
-    save_file(path, content)
+    content.write(path)
     start, new = read_start(dataclasses.replace(config, init_from=str(path), freeze_d=0))
     assert new == "the discriminator, which the file does not hold"
     with pytest.raises(ConfigError, match="freeze_d: would freeze"):
@@ -136,14 +136,14 @@ def test_transfer_without_a_discriminator_begins_with_a_new_one(pretrained, tmp_
 
 
 def test_files_that_are_no_start_are_refused(pretrained, tmp_path):
-    content = read_file(pretrained)
-    content["networks"]["g"]["state"].pop("style.1.weight")
-    save_file(tmp_path / "cut.pdparams", content)
+    content = WeightFile.read(pretrained)
+    content.networks["g"].state.pop("style.1.weight")
+    content.write(tmp_path / "cut.pdparams")
     config = dataclasses.replace(TINY, init_from=str(tmp_path / "cut.pdparams"))
     with pytest.raises(CheckpointError, match="g is not complete.*style.1.weight"):
         read_start(config)
-    entry = {"network": "age_regressor", "arch": {}, "state": {}}
-    save_file(tmp_path / "age.pdparams", {"kind": "dex_vgg", "networks": {"dex_vgg": entry}})
+    entry = NetworkEntry("age_regressor", {}, {})
+    WeightFile("dex_vgg", {"dex_vgg": entry}).write(tmp_path / "age.pdparams")
     with pytest.raises(ConfigError, match="init_from: .*age.pdparams holds no StyleGAN2"):
         read_start(dataclasses.replace(TINY, init_from=str(tmp_path / "age.pdparams")))
 

@@ -12,7 +12,7 @@ import pytest
 
 import paddle_sam
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import read_file
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.networks.lpips import LPIPS
@@ -71,9 +71,9 @@ def train(data, folder, launch=(), **changes):
 
 
 def checkpoint(folder, step):
-    content = read_file(folder / "checkpoints" / f"iteration_{step}.pdparams")
-    content["training"].pop("elapsed")
-    content.pop("options")
+    content = WeightFile.read(folder / "checkpoints" / f"iteration_{step}.pdparams")
+    content.training.pop("elapsed")
+    content.options = None
     return content
 
 
@@ -114,7 +114,7 @@ def test_a_signal_stops_a_run_with_a_checkpoint(data, straight, tmp_path):
     assert process.returncode == 130
     assert "stopped" in errors
     last = records(tmp_path)[-1]["step"]
-    assert checkpoint(tmp_path, last)["training"]["step"] == last
+    assert checkpoint(tmp_path, last).training["step"] == last
     for ours, theirs in zip(records(tmp_path), records(straight), strict=False):
         assert ours == theirs
 
