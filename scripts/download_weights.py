@@ -7,6 +7,7 @@ Exit status: 0 all there, 1 some failed, 2 none.
 
     python scripts/download_weights.py --list
     python scripts/download_weights.py landmarks lpips_alex
+    python scripts/download_weights.py judges
 """
 
 import argparse
@@ -23,7 +24,8 @@ def parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="what to download: names of the first column of --list, such as landmarks",
+        help="what to download: names of the first column of --list, such as landmarks,"
+        " or judges, the networks that measure results",
     )
     options.add_argument("--list", action="store_true", help="print all names and what is here")
     options.add_argument(
@@ -42,13 +44,14 @@ def main(argv=None):
     if not (args.names or args.list):
         options.error("name what to download, or give --list")
     from paddle_sam.convert.obtain_weights import obtain_all, table
-    from paddle_sam.core.weights import weights_dir
+    from paddle_sam.core.weights import ungrouped, weights_dir
 
     folder = args.output or weights_dir()
-    ready = obtain_all(args.names, folder)
+    names = ungrouped(args.names)
+    ready = obtain_all(names, folder)
     if args.list:
         print(table(folder))
-    return exit_status(len(ready), len(args.names) - len(ready)) if args.names else 0
+    return exit_status(len(ready), len(names) - len(ready)) if names else 0
 
 
 if __name__ == "__main__":

