@@ -4,7 +4,7 @@
 # minutes each, run with
 #   bash scripts/test.sh -m "full_size or slow"
 source "$(dirname "$0")/environment.sh" test ".[test]"
-python scripts/download_weights.py landmarks lpips_alex lpips_vgg
+python scripts/download_weights.py landmarks lpips_alex lpips_vgg judges
 ruff check .
 ruff format --check .
 python -m pytest "$@"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,16 @@ from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
-from paddle_sam.faces.alignment import CropSettings
+from paddle_sam.faces.alignment import AlignedFace, CropSettings, cut_out
+from paddle_sam.metrics.judges import (
+    AGE_JUDGE,
+    GENDER_JUDGE,
+    IDENTITY_JUDGE,
+    JUDGED_SIZE,
+    Judges,
+    Reading,
+    as_judged,
+)
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.face_recognition import FaceEmbedder
 from paddle_sam.networks.load import load
@@ -21,7 +31,14 @@ from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.networks.lpips_weights import load_lpips
 
 FFHQ = CropSettings()
-MEASURES = ("measured_age", "identity", "lpips")
+MEASURES = ("measured_age", "identity", "lpips", "judged_age", "distance", "same_gender")
+_ROWS = (  # of the printed table
+    ("judged_age", "age, judge", "6.0f"),
+    ("measured_age", "age, own", "6.0f"),
+    ("distance", "distance", "6.2f"),
+    ("identity", "identity", "6.2f"),
+    ("lpips", "LPIPS", "6.2f"),
+)
 
 
 class Measures:
@@ -29,9 +46,10 @@ class Measures:
 
     Args:
         crop: how the faces are cut.
-        regressor: reads ages.
+        regressor: reads ages; it is the network that the model was trained with.
         recogniser: compares the persons, by the face region of their crops.
         lpips: compares results with the input.
+        judges: read ages, gender and identity independently of the training.
     """
 
     def __init__(
@@ -40,9 +58,10 @@ class Measures:
         regressor: AgeRegressor | None = None,
         recogniser: FaceEmbedder | None = None,
         lpips: LPIPS | None = None,
+        judges: Judges | None = None,
     ):
         self._crop, self._regressor = crop, regressor
-        self._recogniser, self._lpips = recogniser, lpips
+        self._recogniser, self._lpips, self.judges = recogniser, lpips, judges
 
     @classmethod
     def from_files(
@@ -53,6 +72,7 @@ class Measures:
         identity_path: str = "",
         device: str = "auto",
         lpips: LPIPS | None = None,
+        judges: Judges | None = None,
     ) -> Measures:
         """Load the networks that are named.
 
@@ -75,7 +95,7 @@ class Measures:
         recogniser = identity_path and load(
             identity_path, device=device, expect=FaceEmbedder, option="--identity_path"
         )
-        return cls(crop, regressor, recogniser or None, lpips)
+        return cls(crop, regressor, recogniser or None, lpips, judges)
 
     def input_age(self, crop: np.ndarray) -> float | None:
         """Return the apparent age of a crop uint8 [S, S, 3]; None without a regressor."""
@@ -83,9 +103,18 @@ class Measures:
             return None
         return round(measure_ages(self._regressor, crop[None]).item(), 4)
 
-    def __call__(self, crop: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return arrays [N] by `MEASURES` of results uint8 [N, R, R, 3] for a crop [S, S, 3]."""
+    def __call__(
+        self, crop: np.ndarray, images: np.ndarray, picture: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return arrays [N] by `MEASURES` of results uint8 [N, R, R, 3] for a crop [S, S, 3].
+
+        `picture` is the crop as the judges see it, [T, T, 3]: at the photograph's own resolution
+        (see `picture_of`), which tells more about a person than the network's input does. What a
+        judge cannot see is NaN.
+        """
         found = {}
+        if self.judges is not None:
+            found |= self._judged(crop if picture is None else picture, images)
         if self._regressor is not None:
             found["measured_age"] = measure_ages(self._regressor, images)
         with paddle.no_grad():
@@ -97,6 +126,31 @@ class Measures:
             if self._lpips is not None:
                 found["lpips"] = self._lpips(after, before.expand_as(after)).numpy()
         return found
+
+    def _judged(self, picture: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+        before = self.judges(as_judged(picture))
+        after = [self.judges(as_judged(image)) for image in images]
+
+        def compared(compare: Callable[[Reading], float]) -> np.ndarray:
+            seen = [before is not None and one is not None for one in after]
+            pairs = zip(after, seen, strict=True)
+            return np.array([compare(one) if both else np.nan for one, both in pairs], float)
+
+        return {
+            "judged_age": np.array([one.age if one else np.nan for one in after]),
+            "distance": compared(lambda one: before.distance(one)),
+            "same_gender": compared(lambda one: before.same_gender(one)),
+        }
+
+
+def picture_of(face: AlignedFace, photo: np.ndarray | None) -> np.ndarray:
+    """Return a face, uint8 [T, T, 3], cut out of its photograph for the judges.
+
+    Without a photograph it is the crop.
+    """
+    if photo is None:
+        return face.image
+    return cut_out(photo, face.quad - 0.5, max(JUDGED_SIZE, len(face.image))).image
 
 
 def measure_ages(regressor: AgeRegressor, images: np.ndarray) -> np.ndarray:
@@ -139,8 +193,10 @@ def report_lpips() -> LPIPS | None:
 class Report:
     """Collect the measures of a run and write them as JSON."""
 
-    def __init__(self, checkpoint: str):
-        self._content = {"checkpoint": checkpoint, "faces": []}
+    def __init__(self, checkpoint: str, judged: bool = False):
+        names = {"judged_age": AGE_JUDGE, "distance": IDENTITY_JUDGE, "same_gender": GENDER_JUDGE}
+        judges = {"judges": names} if judged else {}
+        self._content = {"checkpoint": checkpoint, **judges, "faces": []}
 
     def add(
         self,
@@ -152,10 +208,7 @@ class Report:
         """Add the results of one face; a measure that was not taken becomes null."""
         results = [
             {"target_age": age}
-            | {
-                key: round(float(measured[key][at]), 4) if key in measured else None
-                for key in MEASURES
-            }
+            | {key: _rounded(measured[key][at]) if key in measured else None for key in MEASURES}
             for at, age in enumerate(ages)
         ]
         face = {"name": name.as_posix(), "input_age": input_age, "results": results}
@@ -167,16 +220,14 @@ class Report:
         print(f"report: {path}")
 
 
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
 def table(ages: list[float], measured: dict[str, np.ndarray]) -> str:
     """Return lines of text: the target ages, and below them what was measured."""
     rows = [("target age", ages, "6.0f")]
-    for key, name, form in (
-        ("measured_age", "measured", "6.0f"),
-        ("identity", "identity", "6.2f"),
-        ("lpips", "LPIPS", "6.2f"),
-    ):
-        if key in measured:
-            rows.append((name, measured[key], form))
+    rows += [(name, measured[key], form) for key, name, form in _ROWS if key in measured]
     return "\n".join(
         f"  {name:<11}" + "".join(f"{value:{form}}" for value in values)
         for name, values, form in rows

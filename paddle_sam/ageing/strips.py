@@ -143,18 +143,22 @@ class MeasureWriter:
 
     def __init__(self, options: InferenceOptions, run: AgeingRun):
         from paddle_sam.ageing import measures
+        from paddle_sam.metrics.judges import open_judges
 
         pipeline = run.ageing.pipeline
         lpips = measures.report_lpips() if options.report else None
+        judges = open_judges() if options.report else None  # slower than the ageing itself
         self._path = results_folder(options) / "report.json" if options.report else None
         files = (options.checkpoint_path, options.age_regressor_path, options.identity_path)
         load = measures.Measures.from_files
-        self._measures = load(pipeline.crop, *files, options.device, lpips)
-        self._table, self._report = measures.table, measures.Report(pipeline.source)
+        self._measures = load(pipeline.crop, *files, options.device, lpips, judges)
+        self._table, self._picture_of = measures.table, measures.picture_of
+        self._report = measures.Report(pipeline.source, judges is not None)
 
     def add(self, result: AgedPhoto) -> None:
-        for name, crop, images in result.by_face():
-            measured = self._measures(crop, images)
+        for face, (name, crop, images) in zip(result.faces, result.by_face(), strict=True):
+            picture = self._picture_of(face, result.photo.pixels) if self._measures.judges else None
+            measured = self._measures(crop, images, picture)
             if measured:
                 tqdm.write(f"{name}:\n{self._table(result.ages, measured)}")
             input_age = self._measures.input_age(crop)

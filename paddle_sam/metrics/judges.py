@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from PIL import Image
 
 from paddle_sam.core.images import check_image
 from paddle_sam.core.weights import find_weight
@@ -24,6 +25,7 @@ AGE_JUDGE = "dlib age-v1 (CC0)"
 GENDER_JUDGE = "dlib gender-v1 (CC0)"
 IDENTITY_JUDGE = "dlib face recognition v1 (CC0)"
 SAME_PERSON = 0.6  # largest distance between two pictures of one person, as dlib recommends
+JUDGED_SIZE = 256  # pixels
 GET = "python scripts/download_weights.py judges"
 
 # What the networks were trained with: side of the chips, padding around the face, mean colour.
@@ -102,6 +104,17 @@ class Judges:
         )
 
 
+def as_judged(image: np.ndarray) -> np.ndarray:
+    """Return a square uint8 image [S, S, 3] at the size it is judged at, at least `JUDGED_SIZE`.
+
+    Small results are enlarged (bicubic): faces of fewer pixels are found less often.
+    """
+    if len(image) >= JUDGED_SIZE:
+        return image
+    size = (JUDGED_SIZE, JUDGED_SIZE)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
 def open_judges() -> Judges | None:
     """Return the judges; where they are not at hand, say how to get them and return None."""
     try:
@@ -121,7 +134,7 @@ def _onnx(name: str):
         ) from error
     path = find_weight(name)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the networks are small, and callers have threads of their own
+    options.intra_op_num_threads = 1  # the networks are small
     try:
         return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a kind of its own for each cause

@@ -9,7 +9,7 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.ageing.losses import face_region
-from paddle_sam.ageing.measures import Measures
+from paddle_sam.ageing.measures import MEASURES, Measures
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
@@ -56,7 +56,7 @@ def test_the_summary_comes_after_the_last_result(pipeline, tmp_path, capsys):
     arguments = ["--data_path", str(tmp_path), "--no_align", "--exp_dir", str(tmp_path / "out")]
     assert side_by_side([*arguments, "--target_age", "10,80"]) == 1
     out, err = capsys.readouterr()
-    assert out.index("3 of 4 photographs") > out.rindex("measured")
+    assert out.index("3 of 4 photographs") > out.rindex("age, own")
     assert "4/4" in err and f"failed: {tmp_path / 'd.png'}" in err
 
 
@@ -68,11 +68,14 @@ def test_the_report_has_every_measure_of_every_result(pipeline, identity, tmp_pa
     assert side_by_side([*arguments, "--target_age", "10,80"]) == 0
     printed = capsys.readouterr().out
     assert "a.png:\n  target age " in printed
-    assert all(word in printed for word in ("measured", "identity", "LPIPS"))
+    assert all(word in printed for word in ("age, judge", "age, own", "distance", "LPIPS"))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     (face,) = report["faces"]
     assert (face["name"], [r["target_age"] for r in face["results"]]) == ("a.png", [10, 80])
+    assert report["judges"]["judged_age"] == "dlib age-v1 (CC0)"
     young, old = face["results"]
+    assert young["judged_age"] < old["judged_age"]
+    assert 0.3 < young["distance"] < 1.2 and young["same_gender"] == 1
     assert young["measured_age"] < face["input_age"] < old["measured_age"]
     images = pipeline.age(crop[None], [10, 80])[0]
     lpips = load_lpips(find_weight("lpips_alex"))
@@ -118,13 +121,15 @@ def test_identity_of_the_same_face_is_one_and_looks_at_the_face_region(identity)
 
 def test_without_networks_measures_are_null(tmp_path, pipeline, monkeypatch, capsys):
     monkeypatch.setattr("paddle_sam.ageing.measures.find_weight", missing_lpips)
+    monkeypatch.setattr("paddle_sam.metrics.judges.find_weight", missing_lpips)
     Image.fromarray(pipeline.faces(PORTRAIT)[0].image).save(tmp_path / "a.png")
     arguments = ["--data_path", str(tmp_path / "a.png"), "--no_align", "--report"]
     arguments += ["--exp_dir", str(tmp_path / "out"), "--target_age", "50"]
     assert inference([*arguments, "--checkpoint_path", str(find_weight("sam_mini"))]) == 0
-    assert "the report is without LPIPS" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "without LPIPS" in printed and "without independent judges" in printed
     (face,) = json.loads((tmp_path / "out" / "report.json").read_text())["faces"]
-    want = {"target_age": 50, "measured_age": None, "identity": None, "lpips": None}
+    want = {"target_age": 50} | dict.fromkeys(MEASURES)
     assert (face["input_age"], face["results"]) == (None, [want])
 
 
