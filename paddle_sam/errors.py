@@ -63,6 +63,14 @@ class OutputError(PaddleSamError):
     """A result cannot be written (full disk, no permission)."""
 
 
+class FileNameError(OutputError):
+    """A result cannot be written because of its name alone; others can."""
+
+
+class Note(UserWarning):
+    """Something a user should know about a result; a command prints it as one line."""
+
+
 def check_shape(name: str, tensor, expected: Sequence[int | None]) -> None:
     """Raise `ConfigError` unless `tensor.shape` equals `expected`; `None` matches any length.
 

@@ -18,11 +18,16 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
+from paddle_sam.core import limits
+from paddle_sam.core.limits import quoted
 from paddle_sam.errors import ConfigError
+
+# The home folder at the start of a path or of one in a list; shells leave it after `=`.
+_HOME = re.compile(r"(?:(?<=^)|(?<=,))~(?=/|$|,)")
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
@@ -110,7 +115,8 @@ def engine_option(does: str = "runs the network") -> str:
 
 def tile_size_option(of: str = "each image in a sheet") -> int:
     """The field `tile_size` of every command that lays images out for a person to look at."""
-    return option(0, f"side of {of}; 0 for the model's own, but at least 128", minimum=0)
+    text = f"side of {of}; 0 for the model's own, but at least 128"
+    return option(0, text, minimum=0, maximum=limits.TILE_SIDE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +148,7 @@ def parse(
     Raises:
         ConfigError: a value cannot work.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -157,11 +163,16 @@ def parse(
     shared = {field.name for field in dataclasses.fields(RunOptions)} & set(fields)
     for name in [*(name for name in fields if name not in shared), *sorted(shared)]:
         _add_argument(parser, fields[name], type(fields[name].default))
-    given = vars(parser.parse_args(argv))
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_unknown(unknown, fields))
+    given = vars(known)
     dry_run = given.pop("dry_run", False)
     for name, value in given.items():
-        if value == "" and name in fields and not fields[name].metadata["may_be_empty"]:
-            raise ConfigError(f"--{name}: found an empty value; leave the option out or name one")
+        if isinstance(value, str) and name in fields:
+            if not value.strip() and not fields[name].metadata["may_be_empty"]:
+                raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
+            given[name] = _HOME.sub(_home, value)
     options = options_type(**given)
     if dry_run:
         print(to_json(options))
@@ -211,10 +222,10 @@ def parse_names(text: str, known: Sequence[str], name: str) -> list[str]:
         ConfigError: one is unknown, or there is none.
     """
     names = [part.strip() for part in text.split(",") if part.strip()]
-    if unknown := [part for part in names if part not in known]:
-        raise ConfigError(f"{name}: expected some of {', '.join(known)}, found {unknown[0]!r}")
-    if not names:
-        raise ConfigError(f"{name}: expected some of {', '.join(known)}, found none")
+    unknown = [part for part in names if part not in known]
+    if unknown or not names:
+        found = quoted(unknown[0]) if unknown else "none"
+        raise ConfigError(f"{name}: expected some of {', '.join(known)}, found {found}")
     return list(dict.fromkeys(names))
 
 
@@ -233,7 +244,7 @@ def parse_codes(text: str, codes: int, name: str) -> list[int]:
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
         if last < first:
             raise ConfigError(
-                f"{name}: expected numbers such as 8,9 or ranges such as 5-9, found {part!r}"
+                f"{name}: expected numbers such as 8,9 or ranges such as 5-9, found {quoted(part)}"
             )
         if last >= codes:
             raise ConfigError(f"{name}: this model has the codes 0 to {codes - 1}, found {last}")
@@ -255,7 +266,7 @@ def parse_numbers(text: str, name: str) -> list[float]:
     except ValueError:
         numbers = [math.nan]
     if not all(map(math.isfinite, numbers)):
-        raise ConfigError(f"{name}: expected numbers such as 1,0.5,-1, found {text!r}")
+        raise ConfigError(f"{name}: expected numbers such as 1,0.5,-1, found {quoted(text)}")
     return numbers
 
 
@@ -285,7 +296,49 @@ def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, kin
         text += f" (default: {field.default})" if field.default != "" else ""
         choices = field.metadata["choices"]
         metavar = None if choices else {int: "N", float: "X"}.get(kind, "TEXT")
-        parser.add_argument(flag, type=kind, choices=choices, metavar=metavar, help=text)
+        read = {int: _whole_number, float: _number}.get(kind, kind)
+        parser.add_argument(flag, type=read, choices=choices, metavar=metavar, help=text)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with one line about what is wrong, as other errors of a command do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}. {self.prog} --help lists the options.\n")
+
+
+def _unknown(words: Sequence[str], known: Iterable[str]) -> str:
+    """What to say about words of a command line that belong to no option."""
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean --{near[0]}?" if near else ""
+            return f"unrecognized option --{name}{hint}"
+    return (
+        f"unrecognized arguments: {quoted(' '.join(words))[1:-1]} (a pattern such as *.jpg"
+        " becomes many words: name a folder, or one file)"
+    )
+
+
+def _home(found: re.Match) -> str:
+    try:
+        return str(Path.home())
+    except RuntimeError:  # a user without any, as in some containers
+        return found[0]
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > limits.DIGITS or not re.fullmatch(r"\s*[+-]?\d+\s*", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {quoted(text)}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, found {quoted(text)}") from None
 
 
 def _checked(field: dataclasses.Field, value: Any) -> Any:
@@ -293,12 +346,16 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     kind, rules, flag = type(field.default), field.metadata, f"--{field.name}"
     accepted = {int: numbers.Integral, float: numbers.Real, str: (str, os.PathLike)}.get(kind, kind)
     if not isinstance(value, accepted) or isinstance(value, bool) and kind is not bool:
-        raise ConfigError(f"{flag}: expected {kind.__name__}, found {value!r}")
-    value = os.fspath(value) if kind is str else kind(value)
+        raise ConfigError(f"{flag}: expected {kind.__name__}, found {quoted(value)}")
+    try:
+        value = os.fspath(value) if kind is str else kind(value)
+    except OverflowError:
+        value = math.inf
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{flag}: expected a finite number, found {value}")
     if rules["choices"] is not None and value not in rules["choices"]:
-        raise ConfigError(f"{flag}: expected one of {', '.join(rules['choices'])}, found {value!r}")
+        known = ", ".join(rules["choices"])
+        raise ConfigError(f"{flag}: expected one of {known}, found {quoted(value)}")
     bounds = (
         ("minimum", "at least", lambda bound: value >= bound),
         ("maximum", "at most", lambda bound: value <= bound),
@@ -307,5 +364,5 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     )
     for name, words, fits in bounds:
         if rules[name] is not None and not fits(rules[name]):
-            raise ConfigError(f"{flag}: expected {words} {rules[name]}, found {value}")
+            raise ConfigError(f"{flag}: expected {words} {rules[name]}, found {quoted(value)}")
     return value

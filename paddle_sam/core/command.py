@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -9,19 +10,50 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from paddle_sam.errors import PaddleSamError, flags_shown
+from paddle_sam.errors import Note, PaddleSamError, flags_shown
 
-# What Paddle warns about at every import or step, whatever the program does.
-_PADDLE_NOISE = ("No ccache found", "When training, we now always track", r"\s*Non compatible API")
+# What Paddle and Pillow warn about whatever the program does. The limits of images are our own.
+_NOISE = (
+    "No ccache found",
+    "When training, we now always track",
+    r"\s*Non compatible API",
+    r"Image size \(\d+ pixels\) exceeds limit",
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def quiet_paddle() -> None:
-    """Keep Paddle's standing messages out of a command's output; call before importing it."""
+    """Keep standing messages of Paddle and Pillow out of a command's output, before any import."""
     os.environ.setdefault("GLOG_minloglevel", "2")
-    for message in _PADDLE_NOISE:
+    for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
+
+
+def show_notes() -> None:
+    """Have each `Note` printed to stderr, as one line and whenever it is given."""
+    show = warnings.showwarning
+
+    def line(message, category, *arguments, **named) -> None:
+        if not issubclass(category, Note):
+            return show(message, category, *arguments, **named)
+        from tqdm import tqdm
+
+        return tqdm.write(f"note: {message}", file=sys.stderr)
+
+    warnings.showwarning = line
+    warnings.simplefilter("always", Note)
+
+
+def open_streams() -> None:
+    """Make stdout and stderr take any text: where they are closed, and whatever their encoding."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        with contextlib.suppress(AttributeError, ValueError):  # a stand-in of a notebook or test
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def exit_status(done: int, failed: int) -> int:
@@ -32,34 +64,50 @@ def exit_status(done: int, failed: int) -> int:
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
     """Turn `main(argv=None)` into a command: a `PaddleSamError` becomes one printed line.
 
-    So does a full disk, wherever it is noticed. The wrapped function returns the exit status: what
-    `main` returned (None is 0), 2 after an error, 130 after Ctrl-C, 1 if stdout was closed.
+    So does what the system says of a file, wherever it is noticed. The wrapped function returns
+    the exit status: what `main` returned (None is 0), 2 after an error, 130 after Ctrl-C, 1 if the
+    reader of stdout has gone.
     """
 
     @functools.wraps(main)
     def wrapped(argv=None) -> int:
-        quiet_paddle()
-        with flags_shown():
+        open_streams()
+        with warnings.catch_warnings(), flags_shown():
+            quiet_paddle()
+            show_notes()
             try:
                 status = main(argv) or 0
                 sys.stdout.flush()
                 return status
             except PaddleSamError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 2
+                return _failed(str(error))
             except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                _drop_output()
                 return 1
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in _FULL and not error.filename:
                     raise
-                print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-                return 2
+                _drop_output() if error.filename is None else None
+                return _failed(f"{error.filename or 'a file or stdout'}: {error.strerror}")
+            except MemoryError as error:
+                what = f" ({error})" if str(error) else ""
+                return _failed(f"not enough memory{what}. Use smaller batches or images.")
             except KeyboardInterrupt:
                 print("stopped", file=sys.stderr)
                 return 130
 
     return wrapped
+
+
+def _failed(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _drop_output() -> None:
+    """Let what is still to be written to stdout go nowhere, so that leaving does not fail."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def script(description: str, options: str, function: str, done: str = "{}") -> Callable[..., int]:

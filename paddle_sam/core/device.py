@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import random
 import sys
@@ -87,10 +88,26 @@ _PROCESSES, _GIVEN_GPUS = "PADDLE_TRAINERS_NUM", "FLAGS_selected_gpus"
 
 
 def cpu_threads() -> int:
-    """How many threads arithmetic should use: the processors this process may run on."""
+    """Return how many threads arithmetic should use: the CPUs this process may run on.
+
+    A container's quota of CPU time counts where the kernel shows it.
+    """
+    count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    for files in _QUOTAS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
+            quota, period = (int(word) for file in files for word in Path(file).read_text().split())
+            if quota > 0:  # -1 is no limit
+                count = min(count, max(math.ceil(quota / period), 1))
+    return count
+
+
+# Where Linux keeps a quota and its period: version 2 of control groups, and version 1.
+_QUOTAS = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
 
 
 def use_all_processors() -> None:

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from paddle_sam.errors import CheckpointError, ConfigError, OutputError
+from paddle_sam.core import limits
+from paddle_sam.errors import CheckpointError, ConfigError, FileNameError, OutputError
 
-# What `atomic_path` calls its files: the eight letters are mkstemp's.
-_TEMPORARY = re.compile(r"\..+\.\w{8}\.tmp(\.\w+)?")
+# What `atomic_path` calls its files: eight letters of mkstemp, before them once the file's name.
+_TEMPORARY = re.compile(r"\.(.+\.)?\w{8}\.tmp(\.\w+)?")
+_LONGEST_SUFFIX = 8
+# What to do about the refusals of a system that say what they are.
+_ADVICE = {
+    errno.ENOSPC: "Free some space or choose another folder",
+    errno.EDQUOT: "Your share of the disk is used up; free some space or choose another folder",
+    errno.EACCES: "Choose a folder that you may write to",
+    errno.EPERM: "Choose a folder that you may write to",
+    errno.EROFS: "Choose a folder that you may write to",
+    errno.ENOTDIR: "A part of this path is a file; choose another folder",
+    errno.EEXIST: "A file is where a folder is needed; choose another folder",
+    errno.EISDIR: "A folder has this name; remove it or choose another folder",
+    errno.ENAMETOOLONG: "Shorten the name",
+    errno.EILSEQ: "Rename the file; its name cannot be written here",
+}
+_OF_THE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
 
 
 @contextlib.contextmanager
@@ -27,38 +45,86 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     The parent folder is made. On any failure the temporary file goes and `path` is as it was.
 
     Raises:
-        OutputError: the system refused to write (full disk, permission, a folder in the way).
+        OutputError: the system refused to write (full disk, permission, a folder in the way); a
+            `FileNameError` if only this name is the reason.
     """
     path = Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays last, for writers that choose the format by it.
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-        )
+        suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+        handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp{suffix}", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
+        with contextlib.suppress(OSError):  # not every file system has permissions
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"{path}: could not be written ({error.strerror or error}). Free some space or choose"
-            " another folder; what was there before is untouched."
-        ) from error
+        raise write_error(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_error(path: str | os.PathLike, error: OSError) -> OutputError:
+    """Return the error to raise where the system refused to write `path`: why, and what to do."""
+    kind = FileNameError if error.errno in _OF_THE_NAME else OutputError
+    advice = _ADVICE.get(error.errno, "What was there before is untouched")
+    return kind(f"{path}: could not be written ({error.strerror or error}). {advice}.")
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Delete, at any depth, the temporary files of `atomic_path` that a kill left in `folder`."""
+    """Delete, at any depth, the temporary files of `atomic_path` that a kill left in `folder`.
+
+    Only where nobody else writes there; see `paddle_sam.core.lock`.
+    """
     for path in Path(folder).rglob(".*.tmp*"):
         if _TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def open_file(path: str | os.PathLike) -> BinaryIO:
+    """Open a regular file to read its bytes; pipes and devices, which may never end, are refused.
+
+    Raises:
+        OSError: it is missing, another kind of thing, or cannot be read.
+    """
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = next((words for fits, words in _KINDS if fits(mode)), "not a file")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def read_bytes(path: str | os.PathLike, most: int) -> bytes:
+    """Read a regular file of at most `most` bytes.
+
+    Raises:
+        OSError: see `open_file`, or it is larger.
+    """
+    with open_file(path) as stream:
+        if (size := os.fstat(stream.fileno()).st_size) > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {most:,}", str(path))
+        return stream.read(most)
 
 
 def append_text(path: str | os.PathLike, text: str) -> None:
@@ -68,39 +134,59 @@ def append_text(path: str | os.PathLike, text: str) -> None:
         OutputError: the system refused to write; part of `text` may be there.
     """
     try:
-        with Path(path).open("a", encoding="utf-8") as stream:
+        with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
     except OSError as error:
-        raise OutputError(
-            f"{path}: could not be written ({error.strerror or error}). Free some space."
-        ) from error
+        raise write_error(path, error) from error
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write `content` as indented JSON."""
+    """Write `content` as indented JSON.
+
+    Names of files that are not UTF-8 become JSON's own escapes, and are read back as they were.
+    """
     with atomic_path(path) as temporary:
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def read_arrays(path: str | os.PathLike, advice: str) -> dict[str, np.ndarray]:
-    """The arrays of an archive by name; nothing in it is executed.
+    """Return the arrays of an `.npz` archive by name, or of an `.npy` file by the file's name.
+
+    Nothing in it is executed.
 
     Raises:
-        CheckpointError: it is missing, damaged, or holds Python objects, which could run code; the
-            message ends with `advice`.
+        CheckpointError: it is missing, damaged, too large, or holds other things than arrays, such
+            as Python objects, which could run code; the message ends with `advice`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file; {advice}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+        with open_file(path) as stream:
+            content = np.load(stream, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {path.stem: content}
+            size = sum(member.file_size for member in content.zip.infolist())
+            if size > limits.ARRAY_BYTES:
+                raise CheckpointError(
+                    f"{path}: holds {size:,} bytes of arrays, more than {limits.ARRAY_BYTES:,};"
+                    f" {advice}"
+                )
+            arrays = dict(content)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file; {advice}") from None
+    except CheckpointError:
+        raise
+    except OSError as error:
+        reason = error.strerror or "it is damaged or not a NumPy archive"
+        raise CheckpointError(f"{path}: cannot be read ({reason}); {advice}") from error
     except Exception as error:  # zip, header and array readers raise their own kinds
         raise CheckpointError(
-            f"{path}: no NumPy archive, or one that is damaged or holds more than arrays ({error});"
+            f"{path}: not a NumPy archive, or one that is damaged or holds more than arrays;"
             f" {advice}"
         ) from error
+    if wrong := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
+        raise CheckpointError(f"{path}: its member {wrong[0]!r} is not an array; {advice}")
+    return arrays
 
 
 def write_arrays(
@@ -125,9 +211,9 @@ def check_outside(option: str, place: Path, source: Path) -> None:
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
+    """Return the hexadecimal SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with open_file(path) as stream:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

@@ -9,62 +9,50 @@ from __future__ import annotations
 import io
 import os
 import re
-import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from paddle_sam.core.files import atomic_path
+from paddle_sam.core import limits
+from paddle_sam.core.decoding import decode_image, flatten, upright
+from paddle_sam.core.files import atomic_path, read_bytes
 from paddle_sam.errors import ConfigError, ImageError, check_shape
 
-# HEIC is listed although it cannot be read: such a file should be reported, not passed over.
 # fmt: off
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm",
-    ".jp2", ".avif", ".heic", ".heif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm",
+    ".pgm", ".jp2", ".avif", ".heic", ".heif",
 )
 # fmt: on
+# Folders that systems keep among people's own: thumbnails, recycle bins, snapshots.
+_SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found")
+    + ("__macosx", "thumbnails")
+)
 LONGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_CONVERT = "Convert it to JPEG or PNG first."
-
-# What a file that is no image usually is: (pattern at its start, name, what to do).
-_FOREIGN = (
-    (
-        rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)",
-        "a HEIC photograph, which Pillow cannot read",
-        _CONVERT,
-    ),
-    (
-        rb"....ftypavi[fs]",
-        "an AVIF image, which this Pillow cannot read",
-        f"Upgrade Pillow. {_CONVERT}",
-    ),
-    (
-        rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)",
-        "an HTML page",
-        "Download the image itself; what was saved is the page around it.",
-    ),
-    (rb"\s*<(\?xml.*<)?svg", "an SVG drawing", _CONVERT),
-    (rb"%PDF", "a PDF document", _CONVERT),
-    (rb"version https://git-lfs", "a Git LFS pointer", "Fetch the real file with `git lfs pull`."),
-    (rb"PK\x03\x04", "a ZIP archive", "Unpack it first."),
-)
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file as a viewer shows it: uint8 sRGB `[H, W, 3]`.
 
     EXIF orientation and embedded colour profiles are applied, transparency is laid on white, of
-    an animation the first frame counts.
+    an animation or a document of several pages the first counts. A JPEG of more than
+    `limits.PIXELS` is read reduced.
 
     Raises:
         ImageError: there is no such file, or it cannot be read as an image.
     """
-    return decode_image(_file_bytes(Path(path)), str(path))
+    path = Path(path)
+    try:
+        return decode_image(read_bytes(path, limits.IMAGE_BYTES), str(path))
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file. Check the spelling.") from error
+    except OSError as error:
+        raise ImageError(f"{path}: could not be read ({error.strerror or error}).") from error
 
 
 ImageLike = str | os.PathLike | bytes | bytearray | io.IOBase | Image.Image | np.ndarray
@@ -92,7 +80,7 @@ def as_image(photo: ImageLike, name: str = "photo") -> np.ndarray:
             photo.seek(0)
         return decode_image(photo.read(), name)
     if isinstance(photo, Image.Image):
-        return np.array(_flatten(_upright(photo), photo.format))
+        return np.array(flatten(upright(photo), photo.format))
     return _array_to_image(np.asarray(photo), name)
 
 
@@ -116,34 +104,8 @@ def _array_to_image(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype != np.uint8:
         raise ConfigError(f"{name}: expected uint8, uint16 or floating point, found {array.dtype}")
     if array.shape[2] == 4:
-        return np.array(_flatten(Image.fromarray(array), None))
+        return np.array(flatten(Image.fromarray(array), None))
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-
-
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Read the bytes of an image file, as `read_image` does; `name` is for messages."""
-    if not data:
-        raise ImageError(f"{name}: the file is empty. Copy or download it again.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                return np.array(_flatten(_upright(image), image.format))
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name}: the image declares an absurd size ({error}). If it is genuine, reduce it to"
-            f" below {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels."
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: {_describe_foreign(data)}") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
-        raise ImageError(
-            f"{name}: found a damaged or truncated image ({str(error) or type(error).__name__})."
-            " Copy or download it again."
-        ) from error
 
 
 def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
@@ -172,30 +134,27 @@ def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
 
 
 def list_images(path: str | os.PathLike) -> list[Path]:
-    """Give the image files at `path`: a file itself, a folder's images at any depth.
+    """Return the image files at `path`: a file itself, or a folder's images at any depth.
 
-    Sorted as people count (`2.jpg` before `10.jpg`); hidden files and folders are left out.
+    Sorted as people count (`2.jpg` before `10.jpg`). Linked folders are followed; hidden files and
+    folders are left out, and those that systems keep, such as `@eaDir` and `$RECYCLE.BIN`.
 
     Raises:
         ImageError: there is nothing at `path`, or no image in the folder.
     """
     path = Path(path)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return [path]
     if not path.is_dir():
         raise ImageError(f"{path}: there is no such file or folder. Check the spelling.")
-    found = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
+    files = list(walk_files(path))
+    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
+        others = sorted({file.suffix.lower() or "no suffix" for file in files})
         raise ImageError(
-            f"{path}: found no image in this folder; expected files ending in"
-            f" {', '.join(IMAGE_SUFFIXES)}"
+            f"{path}: found no image in this folder"
+            f"{', only ' + ', '.join(others[:5]) if others else ''}; expected files"
+            f" ending in {', '.join(IMAGE_SUFFIXES)}"
         )
     return sorted(found, key=lambda file: natural_key(file.relative_to(path)))
 
@@ -223,6 +182,24 @@ def result_names(paths: Sequence[Path]) -> list[Path]:
         )
         names.append(path if shared else stem)
     return names
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder at any depth, as `list_images` looks for them."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        identity = Path(place).stat()
+        if (key := (identity.st_dev, identity.st_ino)) in seen:
+            folders.clear()  # a link that leads to where the walk has been
+            continue
+        seen.add(key)
+        folders[:] = sorted(name for name in folders if not is_system_folder(name))
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a folder of this name is hidden, or kept by a system rather than a person."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def natural_key(path: PurePath) -> tuple:
@@ -285,80 +262,3 @@ def check_image(name: str, image: np.ndarray) -> None:
     check_shape(name, image, (None, None, 3))
     if image.dtype != np.uint8:
         raise ConfigError(f"{name}: expected uint8 in 0..255, found {image.dtype}")
-
-
-def _file_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise ImageError(f"{path}: found a folder, expected an image file. Name a file in it.")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file. Check the spelling.") from error
-    except OSError as error:
-        raise ImageError(f"{path}: could not be read ({error.strerror or error}).") from error
-    return data
-
-
-def _describe_foreign(data: bytes) -> str:
-    for pattern, name, advice in _FOREIGN:
-        if re.match(pattern, data[:1024], re.DOTALL):
-            return f"found {name}, expected an image. {advice}"
-    return f"found no image in it (it begins {data[:12]!r}). {_CONVERT}"
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # an unreadable EXIF block says nothing about orientation
-        return image
-
-
-def _flatten(image: Image.Image, file_format: str | None) -> Image.Image:
-    """Bring any Pillow mode to RGB in sRGB, transparency on white."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        sixteen = "16" in image.mode or file_format == "PNG"  # Pillow 10 reads 16-bit PNG as "I"
-        grey = Image.fromarray(_eight_bits(np.asarray(image), sixteen))
-        return _to_srgb(grey, image.info.get("icc_profile"))
-    if not image.has_transparency_data:
-        return _to_srgb(image, image.info.get("icc_profile"))
-    rgba = image.convert("RGBA")
-    colours = image.convert("L") if image.mode in ("L", "LA") else rgba.convert("RGB")
-    white = Image.new("RGB", rgba.size, "white")
-    colours = _to_srgb(colours, image.info.get("icc_profile"))
-    return Image.composite(colours, white, rgba.getchannel("A"))
-
-
-def _eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
-    """Scale deep grey values to 0..255: 16-bit over its full range, others by what they reach.
-
-    Floating point and 32-bit files do not say what white is; 1, 255 and 65535 are in use.
-    """
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ImageError("found pixels that are not finite numbers. Export the image again.")
-    if values.max() <= 0:
-        white = 1.0
-    elif sixteen:
-        white = 65535.0
-    else:
-        white = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), values.max())
-    return np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert to RGB through the embedded colour profile if it is sound and fits the mode."""
-    spaces = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
-    if image.mode not in spaces:
-        image = image.convert("RGB")
-    try:
-        if image.mode == "LAB" and not icc:
-            profile = ImageCms.createProfile("LAB")
-        else:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
-            if profile.profile.xcolor_space.strip() != spaces[image.mode]:
-                return image.convert("RGB")
-        return ImageCms.profileToProfile(
-            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-    except (ImageCms.PyCMSError, OSError):  # without a usable profile the numbers are taken as sRGB
-        return image.convert("RGB")

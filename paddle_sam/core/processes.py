@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import (
@@ -18,6 +20,9 @@ from concurrent.futures import (
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
+
+from paddle_sam.core.command import open_streams, show_notes
+from paddle_sam.errors import Note
 
 Task = TypeVar("Task", bound=Hashable)
 
@@ -95,19 +100,37 @@ def _submit(pool: ProcessPoolExecutor, function: Callable, task: Task) -> Future
 
 def process_pool(
     workers: int, start: Callable | None = None, *arguments: Any
-) -> ProcessPoolExecutor:
-    """Processes that leave Ctrl-C to this one, but do not outlive it, however it ends.
+) -> ProcessPoolExecutor | ThreadPoolExecutor:
+    """Return processes that leave Ctrl-C to this one, but do not outlive it, however it ends.
+
+    Where the system has no semaphores, and so no pools of processes, a thread does the work.
 
     Args:
         start: importable by name. Each process calls `start(*arguments)` first, if given.
     """
     # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, _start_worker, (start, *arguments))
+    try:
+        return ProcessPoolExecutor(workers, context, _start_worker, (start, *arguments))
+    except (OSError, ImportError, NotImplementedError) as error:
+        warnings.warn(
+            f"this system has no pools of processes ({error}); one thread does the work",
+            Note,
+            stacklevel=2,
+        )
+        return ThreadPoolExecutor(1, initializer=_start_thread, initargs=(start, *arguments))
+
+
+def _start_thread(start: Callable | None, *arguments: Any) -> None:
+    if start is not None:
+        with contextlib.suppress(ValueError):  # a thread sets no signal handlers, nor needs any
+            start(*arguments)
 
 
 def _start_worker(start: Callable | None, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    open_streams()
+    show_notes()
 
     def watch():
         multiprocessing.parent_process().join()

@@ -254,7 +254,7 @@ def test_refuses_broken_files(tmp_path, kind):
 def test_refuses_missing_file_and_folder(tmp_path):
     with pytest.raises(ImageError, match="absent.png: there is no such file"):
         read_image(tmp_path / "absent.png")
-    with pytest.raises(ImageError, match="found a folder"):
+    with pytest.raises(ImageError, match="it is a folder"):
         read_image(tmp_path)
 
 

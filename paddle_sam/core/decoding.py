@@ -1,0 +1,234 @@
+"""Bytes of an image file to pixels, by the decoders of this package only and within its limits."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import re
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
+
+from paddle_sam.core import limits
+from paddle_sam.errors import ImageError, Note
+
+# The only decoders that ever see a file, whatever its name says: no PostScript, no vector formats.
+_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_CONVERT = "Convert it to JPEG or PNG first."
+
+# What a file that is no image usually is: (pattern at its start, name, what to do).
+_FOREIGN = (
+    (
+        rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)",
+        "a HEIC photograph that cannot be read here",
+        f"Reading them needs `pip install pillow-heif`. {_CONVERT}",
+    ),
+    (
+        rb"....ftypavi[fs]",
+        "an AVIF image, which this Pillow cannot read",
+        f"Upgrade Pillow. {_CONVERT}",
+    ),
+    (
+        rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)",
+        "an HTML page",
+        "Download the image itself; what was saved is the page around it.",
+    ),
+    (rb"\s*<(\?xml.*<)?svg", "an SVG drawing", _CONVERT),
+    (rb"%PDF", "a PDF document", _CONVERT),
+    (rb"(\xc5\xd0\xd3\xc6|\s*%!)", "a PostScript file", _CONVERT),
+    (rb"version https://git-lfs", "a Git LFS pointer", "Fetch the real file with `git lfs pull`."),
+    (rb"PK\x03\x04", "a ZIP archive", "Unpack it first."),
+)
+
+
+def decode_image(data: bytes, name: str, pixels: int = limits.PIXELS) -> np.ndarray:
+    """Read the bytes of an image file, as `read_image` does.
+
+    Args:
+        name: for messages.
+        pixels: the most that are decoded.
+
+    Raises:
+        ImageError: it cannot be read as an image.
+    """
+    if not data:
+        raise ImageError(f"{name}: the file is empty. Copy or download it again.")
+    try:
+        with open_image(data) as image:
+            _fit(image, pixels)
+            _note_pages(image, name)
+            image.load()
+            return np.array(flatten(upright(image), image.format))
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {_too_large(str(error), pixels)}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: {_describe_foreign(data)}") from error
+    except MemoryError as error:
+        raise ImageError(
+            f"{name}: needs more memory than is free. Reduce the image, or close other programs."
+        ) from error
+    except (OSError, SyntaxError, EOFError) as error:  # what Pillow's decoders say of damage
+        raise ImageError(
+            f"{name}: found a damaged or truncated image ({_first_line(error)})."
+            " Copy or download it again."
+        ) from error
+    except Exception as error:  # of damage too, or of what this version of Pillow cannot do
+        raise ImageError(
+            f"{name}: could not be decoded ({_first_line(error)}). If other programs show it, save"
+            " it anew as PNG; if not, it is damaged: copy or download it again."
+        ) from error
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open the bytes of an image file with Pillow, by the decoders of this package only.
+
+    The pixels are not decoded yet.
+    """
+    if data.startswith(_JPEG):  # `Image.open` refuses sizes that can be read reduced
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
+    if data.startswith(_PNG):
+        data = _without_large_metadata(data)
+    return Image.open(io.BytesIO(data), formats=_formats())
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    with contextlib.suppress(ImportError):  # an optional package
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _fit(image: Image.Image, pixels: int) -> None:
+    """Have a large JPEG decoded at a half, quarter or eighth; refuse what stays too large."""
+    width, height = image.size
+    if width * height <= pixels:
+        return
+    factor = 2
+    while width * height > pixels * factor**2:
+        factor *= 2
+    reducible = isinstance(image, JpegImagePlugin.JpegImageFile) and factor <= 8
+    if not reducible or width * height > pixels * limits.REDUCED_PIXELS // limits.PIXELS:
+        raise ImageError(_too_large(f"{width} x {height} pixels", pixels))
+    image.draft(None, (width // factor, height // factor))
+
+
+def _too_large(found: str, pixels: int) -> str:
+    return (
+        f"the image declares an absurd size ({found}). If it is genuine, reduce it to below"
+        f" {pixels // 10**6} megapixels, or allow more in {limits.MEGAPIXELS_VARIABLE}."
+    )
+
+
+def _note_pages(image: Image.Image, name: str) -> None:
+    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    if pages > 1:
+        warnings.warn(f"{name}: has {pages} pages; the first is used", Note, stacklevel=3)
+
+
+def _without_large_metadata(data: bytes) -> bytes:
+    """A PNG file without compressed texts and profiles over `limits.METADATA_BYTES`.
+
+    Its pixels do not need them, and Pillow refuses the whole file for them.
+    """
+    kept, place = [data[:8]], 8
+    while place + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        chunk = data[place : place + 12 + length]
+        if kind not in (b"zTXt", b"iTXt", b"iCCP") or not _expands(chunk[8:-4], kind):
+            kept.append(chunk)
+        place += 12 + length
+    return b"".join(kept)
+
+
+def _expands(content: bytes, kind: bytes) -> bool:
+    """Whether a PNG chunk's compressed part is larger than allowed when unpacked."""
+    if kind == b"iTXt":  # keyword, flag and method of compression, language, translated keyword
+        after = content.find(b"\0") + 3
+        packed = content[after:].split(b"\0", 2)[-1]
+    else:
+        packed = content[content.find(b"\0") + 2 :]
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(packed, limits.METADATA_BYTES)
+    except zlib.error:
+        return len(content) > limits.METADATA_BYTES
+    return bool(unpacking.unconsumed_tail)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _describe_foreign(data: bytes) -> str:
+    for pattern, name, advice in _FOREIGN:
+        if re.match(pattern, data[:1024], re.DOTALL):
+            return f"found {name}, expected an image. {advice}"
+    return f"found no image in it (it begins {data[:12]!r}). {_CONVERT}"
+
+
+def upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # an unreadable EXIF block says nothing about orientation
+        return image
+
+
+def flatten(image: Image.Image, file_format: str | None) -> Image.Image:
+    """Bring any Pillow mode to RGB in sRGB, transparency on white."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        sixteen = "16" in image.mode or file_format == "PNG"  # Pillow 10 reads 16-bit PNG as "I"
+        grey = Image.fromarray(_eight_bits(np.asarray(image), sixteen))
+        return _to_srgb(grey, image.info.get("icc_profile"))
+    if not image.has_transparency_data:
+        return _to_srgb(image, image.info.get("icc_profile"))
+    rgba = image.convert("RGBA")
+    colours = image.convert("L") if image.mode in ("L", "LA") else rgba.convert("RGB")
+    white = Image.new("RGB", rgba.size, "white")
+    colours = _to_srgb(colours, image.info.get("icc_profile"))
+    return Image.composite(colours, white, rgba.getchannel("A"))
+
+
+def _eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
+    """Scale deep grey values to 0..255: 16-bit over its full range, others by what they reach.
+
+    Floating point and 32-bit files do not say what white is; 1, 255 and 65535 are in use.
+    """
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("found pixels that are not finite numbers. Export the image again.")
+    if values.max() <= 0:
+        white = 1.0
+    elif sixteen:
+        white = 65535.0
+    else:
+        white = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), values.max())
+    return np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)
+
+
+def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """Convert to RGB through the embedded colour profile if it is sound and fits the mode."""
+    spaces = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+    if image.mode not in spaces:
+        image = image.convert("RGB")
+    try:
+        if image.mode == "LAB" and not icc:
+            profile = ImageCms.createProfile("LAB")
+        else:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
+            if profile.profile.xcolor_space.strip() != spaces[image.mode]:
+                return image.convert("RGB")
+        return ImageCms.profileToProfile(
+            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):  # without a usable profile the numbers are taken as sRGB
+        return image.convert("RGB")

@@ -1,0 +1,53 @@
+"""The most that is taken of what a file, an option or a request can ask for, each with its reason.
+
+What is larger is refused before work begins, by a message that names the limit. Where a user may
+need more, an environment variable raises it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def _environment(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() and 0 < len(text) < 10 else default
+
+
+# Photographs. The largest sensors of phones have 108 million pixels, which take 0.3 GB as RGB and
+# about four times as much while alpha, colour profile and rotation are applied.
+MEGAPIXELS_VARIABLE = "PADDLE_SAM_MAX_MEGAPIXELS"
+PIXELS = 10**6 * _environment(MEGAPIXELS_VARIABLE, 120)
+# A JPEG can be read reduced by 2, 4 or 8, but its whole code has to be read for that: 200 million
+# pixels take some seconds.
+REDUCED_PIXELS = 4 * PIXELS
+IMAGE_BYTES = 1 << 30  # an uncompressed 16-bit TIFF of PIXELS is 0.7 GB
+METADATA_BYTES = 1 << 20  # one PNG chunk, unpacked; Pillow refuses the whole image beyond that
+
+ARRAY_BYTES = 4 << 30  # of a NumPy archive, unpacked; the largest in use, VGG16, has 0.06 GB
+
+# Text files: descriptions of data sets, tables of labels, lists of images. The labels of 4 million
+# images fit; parsed, they take about ten times as much memory.
+TEXT_VARIABLE = "PADDLE_SAM_MAX_TEXT_MB"
+TEXT_BYTES = (1 << 20) * _environment(TEXT_VARIABLE, 256)
+
+# Options. They stop a slip of the keyboard from filling the memory or the disk.
+AGES = 1001  # 0 to 100 in steps of a tenth
+BATCH = 4096  # images at a time; more gains nothing on any device
+PROCESSES = 1024
+TILE_SIDE = 4096  # pixels of an image in a sheet; a strip of 16 is as wide as a JPEG can be
+FRAME_RATE = 240  # frames per second, of the fastest displays
+VIDEO_SECONDS = 3600
+DIGITS = 30  # of a number on the command line
+QUOTED = 80  # characters of a value that a message repeats
+
+
+def quoted(value: Any) -> str:
+    """Return `repr(value)` for a message, cut where it is long.
+
+    >>> quoted("9" * 5000)
+    "'999999999999999999999... (5002 characters)"
+    """
+    text = repr(value)
+    return text if len(text) <= QUOTED else f"{text[:22]}... ({len(text)} characters)"
