@@ -42,7 +42,8 @@ def read_text(path: str | os.PathLike, name: str) -> str:
 def decode_text(data: bytes) -> str:
     """Return text as `read_text` does, from its bytes."""
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if wide else "utf-8-sig", "replace" if wide else "surrogateescape")
+    text = data.decode("utf-16", "replace") if wide else data.decode("utf-8", "surrogateescape")
+    return text.removeprefix("\ufeff")
 
 
 def read_paths(path: str | os.PathLike, name: str) -> list[Path]:

@@ -147,6 +147,50 @@ def test_an_empty_value_is_refused(capsys):
     assert base.parse(StyleGAN2Options, ["--preset", "mini", "--stages="], "").stages == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--batch_sise", "3"], "--batch_sise; did you mean --batch_size?"),
+        (["--batch_size", "many"], "--batch_size: expected a whole number, found 'many'"),
+        (["--batch_size", "9" * 5000], "--batch_size: expected a whole number, found '999"),
+        (["--l2_lambda", "x" * 5000], "--l2_lambda: expected a number, found 'xxx"),
+        (["--train_data", "a.jpg", "b.jpg", "c.jpg"], "b.jpg c.jpg (a pattern such as *.jpg"),
+        (["--optim_name", "sgd"], "--optim_name"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line(given, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        _parse(*given)
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert shown.startswith("error: ") and shown.count("\n") == 1 and len(shown) < 400
+    assert words in shown
+
+
+def test_the_home_folder_is_found_after_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    options = _parse("--exp_dir=~/runs", "--train_data=~/a,~/b", "--test_data=~x/y")
+    assert (options.exp_dir, options.train_data) == ("/home/me/runs", "/home/me/a,/home/me/b")
+    assert options.test_data == "~x/y"
+
+
+def test_without_a_home_folder_nothing_breaks(monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    assert _parse("--exp_dir=~/runs").exp_dir == "~/runs"
+
+
+def test_values_in_messages_are_short():
+    for values in ({"optim_name": "x" * 10_000}, {"batch_size": "9" * 10_000}):
+        with pytest.raises(ConfigError) as caught:
+            SAMOptions(**values)
+        assert len(str(caught.value)) < 200
+    with pytest.raises(ConfigError, match="learning_rate: expected a finite number"):
+        SAMOptions(learning_rate=10**400)
+
+
 def test_refuses_a_damaged_file(tmp_path):
     path = tmp_path / "opt.json"
     path.write_text('{"batch_size": ')

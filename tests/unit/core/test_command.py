@@ -2,7 +2,10 @@
 
 import ast
 import errno
+import os
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +30,7 @@ def ending(error):
     [
         (ConfigError("--size: expected 64"), 2, "error: --size: expected 64\n"),
         (OSError(errno.ENOSPC, "No space", "out/log"), 2, "error: out/log: No space\n"),
-        (OSError(errno.ENOSPC, "No space"), 2, "error: a file: No space\n"),
+        (OSError(errno.ENOSPC, "No space"), 2, "error: a file or stdout: No space\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
     ],
 )
@@ -46,6 +49,63 @@ def test_other_errors_keep_their_traceback(error):
 def test_what_main_returns_is_the_status():
     assert command(lambda argv: None)() == 0
     assert command(lambda argv: argv)(1) == 1
+
+
+def run(code, **options):
+    lines = "from paddle_sam.core.command import command\n" + code
+    command = [sys.executable, "-c", lines]
+    return subprocess.run(command, capture_output=True, check=False, cwd=ROOT, **options)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "cp1252", "ascii"])
+def test_any_name_can_be_printed(encoding):
+    code = r"command(lambda argv: print('\xf1and\xfa \u7167\u7247 \udcff'))(); print('then')"
+    done = run(code, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"then\n") and rb"\udcff" in done.stdout
+
+
+def test_a_note_is_one_line_each_time():
+    code = (
+        "import warnings\nfrom paddle_sam.errors import Note\n"
+        "def main(argv):\n    for _ in range(2): warnings.warn('a.tif: has 3 pages', Note)\n"
+        "command(main)()"
+    )
+    assert run(code).stderr == b"note: a.tif: has 3 pages\n" * 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="shells of Unix")
+@pytest.mark.parametrize(
+    ("redirected", "status", "words"),
+    [
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        (">/dev/full", 2, "No space left"),
+        ("| head -c 1 >&2", 1, ""),
+    ],
+)
+def test_an_output_that_is_closed_or_full_is_no_traceback(redirected, status, words, tmp_path):
+    (tmp_path / "c.py").write_text(
+        "import sys\nfrom paddle_sam.core.command import command\n"
+        "sys.exit(command(lambda argv: print('x' * 500_000))())"
+    )
+    line = f"set -o pipefail; {sys.executable} {tmp_path / 'c.py'} {redirected}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a.json"), "a.json: Permission denied"),
+        (MemoryError(), "not enough memory. Use smaller batches or images."),
+    ],
+)
+def test_what_the_system_says_is_one_line(error, line, capsys):
+    assert ending(error)() == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))

@@ -38,6 +38,28 @@ def test_layers_use_all_processors_unless_the_user_says_how_many(monkeypatch, as
     assert threads == given
 
 
+@pytest.mark.parametrize(
+    ("files", "cpus", "threads"),
+    [
+        ({"cpu.max": "max 100000"}, 64, 64),
+        ({"cpu.max": "50000 100000"}, 64, 1),
+        ({"cpu.max": "250000 100000"}, 64, 3),
+        ({"cpu.max": "6400000 100000"}, 8, 8),
+        ({"quota": "-1", "period": "100000"}, 64, 64),
+        ({"quota": "400000", "period": "100000"}, 64, 4),
+        ({"quota": "400000"}, 64, 64),
+        ({}, 64, 64),
+    ],
+)
+def test_a_containers_share_of_the_cpus_counts(monkeypatch, tmp_path, files, cpus, threads):
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cpus), raising=False)
+    quotas = ((tmp_path / "cpu.max",), (tmp_path / "quota", tmp_path / "period"))
+    monkeypatch.setattr(device, "_QUOTAS", quotas)
+    assert device.cpu_threads() == threads
+
+
 def test_a_device_for_a_while_leaves_the_callers(monkeypatch):
     devices = ["gpu:1"]
     monkeypatch.setattr(paddle.device, "get_device", lambda: devices[-1])

@@ -1,0 +1,120 @@
+"""Writing where systems refuse: what is said, and what is left."""
+
+import errno
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_sam.core import limits
+from paddle_sam.core.files import atomic_path, open_file, read_arrays, write_arrays, write_json
+from paddle_sam.errors import CheckpointError, FileNameError, OutputError
+
+
+def test_file_systems_without_permissions_are_written_to(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    monkeypatch.setattr(os, "chmod", refuse)
+    write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").read_text() == "1\n"
+
+
+def test_a_long_name_that_is_legal_is_written(tmp_path):
+    name = "\u7167" * 83 + ".jpg"  # 253 bytes of 255
+    with atomic_path(tmp_path / name) as temporary:
+        temporary.write_bytes(b"x")
+        assert temporary.suffix == ".jpg"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_is_too_long_is_that_files_failure(tmp_path):
+    with pytest.raises(FileNameError, match="Shorten the name") as caught:
+        write_json(tmp_path / ("a" * 300), 1)
+    assert "space" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free some space"),
+        (errno.EACCES, "that you may write to"),
+        (errno.EROFS, "that you may write to"),
+        (errno.EIO, "What was there before is untouched"),
+    ],
+)
+def test_the_advice_follows_from_what_the_system_said(tmp_path, number, advice):
+    said = os.strerror(number)
+    expected = pytest.raises(OutputError, match=f"{said}.*{advice}")
+    with expected as caught, atomic_path(tmp_path / "a"):
+        raise OSError(number, said)
+    assert not isinstance(caught.value, FileNameError)
+    assert ("space" in str(caught.value)) == (number == errno.ENOSPC)
+
+
+def test_a_file_where_a_folder_is_needed_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is where a folder is needed"):
+        write_json(tmp_path / "file" / "a.json", 1)
+
+
+def test_names_that_are_not_utf8_come_back_from_json(tmp_path):
+    name = os.fsdecode(b"stra\xdfe\n.jpg")
+    write_json(tmp_path / "a.json", {name: name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {name: name}
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    with pytest.raises(OSError, match="it is a folder"):
+        open_file(tmp_path)
+    with pytest.raises(OSError, match="it is a device"):
+        open_file(os.devnull)
+
+
+def archive(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in members.items():
+            target.writestr(name, content)
+    return stream.getvalue()
+
+
+def objects() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, a=np.array([{}], dtype=object))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (archive(data=b"text"), "its member 'data' is not an array"),
+        (objects(), "holds more than arrays"),
+        (b"\x89PNG\r\n\x1a\n", "not a NumPy archive"),
+        (b"", "not a NumPy archive"),
+        (archive(a=b"x")[:40], "not a NumPy archive|damaged"),
+    ],
+)
+def test_what_is_no_archive_of_arrays_is_told_without_unsafe_advice(tmp_path, content, found):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"a.npz.*({found}).*; fetch it") as caught:
+        read_arrays(tmp_path / "a.npz", "fetch it")
+    assert "allow_pickle" not in str(caught.value)
+
+
+def test_arrays_are_bounded_before_they_are_unpacked(tmp_path, monkeypatch):
+    write_arrays(tmp_path / "a.npz", {"a": np.zeros(1000)}, compress=True)
+    assert read_arrays(tmp_path / "a.npz", "")["a"].shape == (1000,)
+    monkeypatch.setattr(limits, "ARRAY_BYTES", 7000)
+    with pytest.raises(CheckpointError, match="holds 8,128 bytes of arrays, more than 7,000"):
+        read_arrays(tmp_path / "a.npz", "")
+
+
+def test_a_single_array_has_the_files_name(tmp_path):
+    np.save(tmp_path / "smile.npy", np.ones(3))
+    assert read_arrays(tmp_path / "smile.npy", "")["smile"].tolist() == [1, 1, 1]
