@@ -99,7 +99,7 @@ def render(template: str, path: Path, **values: object) -> None:
     environment.filters["number"] = number
     with atomic_path(path) as temporary:
         page = environment.get_template(template).render(**values)
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def number(value: float | None) -> str:

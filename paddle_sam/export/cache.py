@@ -11,6 +11,7 @@ settings is stale and goes when its successor is there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,10 +30,17 @@ CONTENTS = "contents.json"
 
 
 def cache_dir() -> Path:
-    """`PADDLE_SAM_CACHE` if set, else `paddle_sam` in the user's cache folder."""
-    if chosen := os.environ.get("PADDLE_SAM_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_sam"
+    """`PADDLE_SAM_CACHE` if set, else `paddle_sam` in the user's cache folder.
+
+    Raises:
+        OSError: this user has no home folder, as in some containers.
+    """
+    try:
+        if chosen := os.environ.get("PADDLE_SAM_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_sam"
+    except RuntimeError as error:
+        raise OSError(errno.ENOENT, f"{error} Name a folder in PADDLE_SAM_CACHE.") from error
 
 
 def exported(checkpoint: Path, build: Callable[[Path], None], kind: str = "") -> Path:

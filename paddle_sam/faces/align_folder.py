@@ -165,7 +165,7 @@ def _align_one(task: _Task) -> str | None:
 
 
 def _append(report: Path, record: dict) -> None:
-    with report.open("a", encoding="utf-8") as stream:
+    with report.open("a", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 

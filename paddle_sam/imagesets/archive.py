@@ -23,7 +23,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from paddle_sam.core.files import atomic_path, sha256
+from paddle_sam.core import limits
+from paddle_sam.core.files import atomic_path, read_bytes, sha256
 from paddle_sam.core.images import (
     IMAGE_SUFFIXES,
     decode_image,
@@ -31,6 +32,7 @@ from paddle_sam.core.images import (
     natural_key,
     read_image,
 )
+from paddle_sam.core.tables import decode_text
 from paddle_sam.errors import ConfigError, ImageError
 
 DESCRIPTION = "dataset.json"
@@ -252,13 +254,20 @@ def read_description(path: str | Path) -> dict:
             with zipfile.ZipFile(path) as archive:
                 if DESCRIPTION not in archive.namelist():
                     return {}
+                if (size := archive.getinfo(DESCRIPTION).file_size) > limits.TEXT_BYTES:
+                    raise ConfigError(
+                        f"{path}: its {DESCRIPTION} has {size:,} bytes, more than"
+                        f" {limits.TEXT_BYTES:,}; {limits.TEXT_VARIABLE} allows more"
+                    )
                 text = archive.read(DESCRIPTION)
-        elif (path / DESCRIPTION).is_file():
-            text = (path / DESCRIPTION).read_bytes()
+        elif (path / DESCRIPTION).exists():
+            text = read_bytes(path / DESCRIPTION, limits.TEXT_BYTES)
         else:
             return {}
-        content = json.loads(text)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        content = json.loads(decode_text(text))
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path}: its {DESCRIPTION} cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: its {DESCRIPTION} is not a JSON object")

@@ -12,9 +12,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from paddle_sam.core.files import atomic_path
+from paddle_sam.core import limits
+from paddle_sam.core.decoding import open_image
+from paddle_sam.core.files import atomic_path, read_bytes
 from paddle_sam.errors import ImageError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -92,7 +92,7 @@ def _candidates(source: Path, numbers: set[int]) -> dict[int, list[tuple[Path, t
 def _colour_size(path: Path) -> tuple[int, int] | None:
     """Return width and height; None for other than colour images, such as CelebAMask-HQ's masks."""
     try:
-        with Image.open(path) as image:
+        with open_image(read_bytes(path, limits.IMAGE_BYTES)) as image:
             return image.size if image.mode == "RGB" else None
-    except OSError:
+    except (OSError, SyntaxError):
         return None

@@ -177,7 +177,10 @@ def write_subset(path: Path, data: str, images: ImageSet, chosen: Sequence[int])
 def _write_table(
     path: Path, images: ImageSet, scores: np.ndarray, order, problems: dict, drop: set
 ) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["rank", "score", "image", "dropped", "problem"])
         for rank, index in enumerate(order, 1):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from paddle_sam.core.tables import read_json
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import RunOptions, option
 
@@ -221,14 +221,16 @@ def data_folders(config: SAMOptions, split: str) -> tuple[str, str]:
     example = f'{{"{config.dataset_type}": {{"train": "FOLDER", "test": "FOLDER"}}}}'
     advice = f"Give --{split}_data FOLDER, or write {path} with {example}."
     if not path.exists():
-        raise ConfigError(f"{split}_data: not given, and there is no file {path}. {advice}")
+        raise ConfigError(f"--{split}_data: not given, and there is no file {path}. {advice}")
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))[config.dataset_type][split]
+        content = read_json(path, "--datasets")
+    except ConfigError as error:
+        raise ConfigError(f"{error}. {advice}") from error
+    try:
+        entry = content[config.dataset_type][split]
         pair = entry if isinstance(entry, dict) else {"source": entry}
         source = str(path.parent / pair["source"])
         return source, target or (str(path.parent / pair["target"]) if "target" in pair else "")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error}). {advice}") from error
     except (KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: has no folder for {config.dataset_type}/{split}. {advice}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ import numpy as np
 import scipy.fft
 from PIL import Image
 
+from paddle_sam.core.decoding import open_image
 from paddle_sam.errors import ImageError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -80,21 +79,19 @@ def check_pixels(image: np.ndarray, name: str) -> None:
 
 def conversions(data: bytes) -> list[str]:
     """Return how a readable image's file differs from plain sRGB: `CMYK`, `16 bit`, ..."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data)) as image:
-            deep = image.mode[0] in "IF" or (data.startswith(_PNG) and data[24] == 16)
-            frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
-            found = {
-                image.mode: image.mode in ("CMYK", "LAB", "HSV", "YCbCr"),
-                "16 bit": deep,
-                "grey scale": image.mode in ("1", "L", "LA") or image.mode[0] in "IF",
-                "palette": image.mode in ("P", "PA"),
-                "transparency": image.has_transparency_data,
-                f"animation of {frames} images": frames > 1,
-                "turned by EXIF": _orientation(image) not in (None, 1),
-                "colour profile": bool(image.info.get("icc_profile")),
-            }
+    with open_image(data) as image:
+        deep = image.mode[0] in "IF" or (data.startswith(_PNG) and data[24] == 16)
+        frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+        found = {
+            image.mode: image.mode in ("CMYK", "LAB", "HSV", "YCbCr"),
+            "16 bit": deep,
+            "grey scale": image.mode in ("1", "L", "LA") or image.mode[0] in "IF",
+            "palette": image.mode in ("P", "PA"),
+            "transparency": image.has_transparency_data,
+            f"animation of {frames} images": frames > 1,
+            "turned by EXIF": _orientation(image) not in (None, 1),
+            "colour profile": bool(image.info.get("icc_profile")),
+        }
     return [name for name, present in found.items() if present]
 
 

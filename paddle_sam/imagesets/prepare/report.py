@@ -93,7 +93,10 @@ def _tiles(item: Item, pair: bool) -> list[tuple[np.ndarray, str]]:
 
 
 def _write_table(path: Path, items: Sequence[Item]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for item in items:

@@ -151,7 +151,11 @@ def test_masks_that_cannot_be_are_explained(text, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "could not be read"), (b"\n \n", "names no image"), (b"\xff\xfe\x00", "as text")],
+    [
+        (None, "cannot be read"),
+        (b"\n \n", "names no image"),
+        (b"\xff\xfe\x00", "there is no such file"),
+    ],
 )
 def test_lists_of_references_that_cannot_be_used_are_explained(tmp_path, content, words):
     if content is not None:
