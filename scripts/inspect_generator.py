@@ -4,6 +4,7 @@ average_face.png   the face that truncation at psi 0 leaves of every other
 nearest.png, .json with --data_path: the nearest neighbours of samples in the data set, a folder or
                    archive, and how far its images are from each other. Samples much nearer to the
                    data than that are copies: the network has overfitted
+a table of layers  with --layers, on standard output: names, output shapes, parameters
 A_to_B.png, .mp4   with --latents: between two images that scripts/project.py has projected
 
     python scripts/inspect_generator.py --data_path faces.zip --seeds 0-15

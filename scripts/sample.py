@@ -7,6 +7,7 @@ EXP_DIR/sample_sheets/sheet_N.png.
     python scripts/sample.py
     python scripts/sample.py --checkpoint_path log/mine/snapshots/network_001000.pdparams \\
         --seeds 0-999,2005 --truncation 0.6 --exp_dir results/mine
+    python scripts/sample.py --seeds 0-999 --truncation 0.6 --noise random --names example
     python scripts/sample.py --seeds 0-31 --grid 8x4 --truncation -0.7 --exp_dir results/opposites
 """
 

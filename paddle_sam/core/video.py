@@ -131,7 +131,11 @@ def _palette_picture(frame: np.ndarray) -> av.VideoFrame:
 
 @contextlib.contextmanager
 def open_video(
-    path: str | os.PathLike, fps: float, codec: str = "h264", bitrate: int | None = None
+    path: str | os.PathLike,
+    fps: float,
+    codec: str = "h264",
+    bitrate: int | None = None,
+    crf: int | None = None,
 ) -> Iterator[VideoWriter]:
     """Yield a writer whose frames become the file `path`; its suffix chooses the kind.
 
@@ -141,7 +145,9 @@ def open_video(
         path: ends in `.mp4`, `.gif` or `.webp`.
         fps: frames per second.
         codec: of an MP4 file: `h264`, which every player shows, `hevc` or `av1`.
-        bitrate: of an MP4 file, in bits per second; None for a constant good quality.
+        bitrate: of an MP4 file, in bits per second; None for a constant quality.
+        crf: that quality, from 0 (lossless) to 51; None for a good one. Encoding to a chosen
+            quality takes its time, and drawings into account.
 
     Raises:
         ConfigError: the suffix is another one, PyAV has no such codec, or there was no frame.
@@ -150,7 +156,7 @@ def open_video(
     path = Path(path)
     kind, rate = _kind(path.suffix, str(path)), _rate(fps)
     if kind.container == "mp4":
-        kind = _encoded(kind, codec, bitrate)
+        kind = _encoded(kind, codec, bitrate, crf)
     with atomic_path(path) as temporary, _encoding(str(temporary), kind, rate, str(path)) as writer:
         yield writer
 
@@ -172,16 +178,17 @@ def write_all(
     fps: int,
     codec: str = "h264",
     bitrate: int | None = None,
+    crf: int | None = None,
 ) -> None:
     """Write the same frames to several files; a GIF, of large frames, gets fewer of them.
 
-    For the codec and its bit rate see `open_video`.
+    For the codec, its bit rate and quality see `open_video`.
     """
     with contextlib.ExitStack() as stack:
         videos = []
         for path in paths:
             every = math.ceil(fps / GIF_FPS) if path.suffix == ".gif" else 1
-            video = stack.enter_context(open_video(path, fps / every, codec, bitrate))
+            video = stack.enter_context(open_video(path, fps / every, codec, bitrate, crf))
             videos.append((every, video))
         for number, frame in enumerate(frames):
             for every, video in videos:
@@ -234,14 +241,17 @@ def _encoding(
         raise OutputError(f"{name}: could not be encoded ({error})") from error
 
 
-def _encoded(kind: _Kind, codec: str, bitrate: int | None) -> _Kind:
-    """MP4 with another codec, or a bit rate in place of a constant quality."""
+def _encoded(kind: _Kind, codec: str, bitrate: int | None, crf: int | None) -> _Kind:
+    """MP4 with another codec, or a bit rate or other quality in place of the good one."""
     if codec not in _CODECS:
         raise ConfigError(f"codec: expected one of {', '.join(CODECS)}, found {codec!r}")
     encoder, options, tag = _CODECS[codec]
     if encoder not in av.codecs_available:
         raise ConfigError(f"codec: this PyAV was built without {encoder}, which {codec} needs")
     options = {name: value for name, value in options.items() if not (bitrate and name == "crf")}
+    if crf is not None:
+        options |= {"crf": str(crf), "preset": "veryslow"}
+        options |= {"tune": "animation"} if codec == "h264" else {}
     return replace(kind, codec=encoder, codec_options=options, tag=tag, bitrate=bitrate)
 
 

@@ -19,9 +19,10 @@ from paddle_sam.core.sequences import batches
 from paddle_sam.core.sheets import LARGE_TILE, PAPER, matrix
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import first_resolution, noise_resolutions, style_ranges
-from paddle_sam.options import parse_numbers
+from paddle_sam.options import parse_codes, parse_numbers
 from paddle_sam.stylegan2.generator import StyleGenerator, mix, open_generator, seed_noise, truncate
-from paddle_sam.stylegan2.options import FiguresOptions, parse_levels, parse_seeds, parse_styles
+from paddle_sam.stylegan2.options import FiguresOptions
+from paddle_sam.stylegan2.parsing import parse_levels, parse_seeds, parse_styles, split_styles
 
 SHOWN_DRAWS = 4
 CROP_SHARE = 4  # the crop's side is this part of the image's
@@ -85,7 +86,7 @@ def mixing_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarr
     """Faces at the left with styles of the faces on top: coarse, middle or fine ones."""
     columns = parse_seeds(config.mix_columns, "--mix_columns")
     rows = parse_seeds(config.mix_rows, "--mix_rows")
-    names = row_styles(config.mix_styles, len(rows))
+    names = split_styles(config.mix_styles, len(rows), "--mix_styles", "--mix_rows")
     ranges = style_ranges(generator.size)
     styles = [parse_styles(name, ranges, "--mix_styles") for name in names]
     sources = generator.seed_codes(columns, config.truncation, config.truncation_cutoff)
@@ -100,18 +101,6 @@ def mixing_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarr
     lines += [list(islice(images, len(columns) + 1)) for _ in rows]
     left = ["", *[f"{name}\n{seed}" for name, seed in zip(names, rows, strict=True)]]
     return matrix(lines, generator.tile_size(config.tile_size), ["", *map(str, columns)], left)
-
-
-def row_styles(text: str, rows: int) -> list[str]:
-    """What `--mix_styles` says for each row: one entry for each, or one for all."""
-    names = [name.strip() for name in text.split(",")]
-    names = names * rows if len(names) == 1 else names
-    if len(names) != rows:
-        raise ConfigError(
-            f"--mix_styles: expected one entry for each of the {rows} --mix_rows, or one for all,"
-            f" found {len(names)}"
-        )
-    return names
 
 
 def truncation_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
@@ -186,31 +175,58 @@ def study_noise(generator: StyleGenerator, code: np.ndarray, draws: int) -> Nois
 def components_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
     """Each face with all noise, with none, with the fine maps only, and the coarser ones only."""
     tile = generator.tile_size(config.tile_size, LARGE_TILE)
-    resolutions = noise_resolutions(generator.size)
-    border = first_resolution(style_ranges(generator.size)["fine"])
-    kept = {
-        "all noise": [True for _ in resolutions],
-        "no noise": [False for _ in resolutions],
-        f"fine, {border}-{generator.size} px": [r >= border for r in resolutions],
-        f"coarse, 4-{border // 2} px": [r < border for r in resolutions],
-    }
+    columns = noise_columns(config.noise_ranges, generator.size)
+    seeds = parse_seeds(config.component_seeds, "--component_seeds")
+    flips = []
+    if config.component_flips:  # the published default names the second of two faces
+        flips = parse_codes(config.component_flips, max(len(seeds), 2), "--component_flips")
     lines, left = [], []
-    for seed in parse_seeds(config.component_seeds, "--component_seeds"):
+    for place, seed in enumerate(seeds):
         code = generator.seed_codes([seed], config.truncation, config.truncation_cutoff)
+        stored = generator.stored_noise()
         images = [
-            generator.render(
-                code,
-                [noise * on for noise, on in zip(generator.stored_noise(), layers, strict=True)],
-            )[0]
-            for layers in kept.values()
+            generator.render(code, [noise * on for noise, on in zip(stored, layers, strict=True)])[
+                0
+            ]
+            for layers in columns.values()
         ]
+        if place in flips:
+            images = [image[:, ::-1] for image in images]
         box = busiest(deviation(np.stack(images)), generator.size // CROP_SHARE)
         lines += [
             [framed(images[0], box, tile), *images[1:]],
             [zoom(image, box, tile) for image in images],
         ]
         left += [str(seed), "detail"]
-    return matrix(lines, tile, list(kept), left, gap=2)
+    return matrix(lines, tile, list(columns), left, gap=2)
+
+
+def noise_columns(text: str, size: int) -> dict[str, list[bool]]:
+    """Which noise layers are on in each column of `components`, by the column's caption.
+
+    >>> noise_columns("3-", 16)
+    {'layers 3-': [False, False, False, True, True]}
+    """
+    resolutions = noise_resolutions(size)
+    border = first_resolution(style_ranges(size)["fine"])
+    named = {
+        "all": ("all noise", [True for _ in resolutions]),
+        "none": ("no noise", [False for _ in resolutions]),
+        "fine": (f"fine, {border}-{size} px", [r >= border for r in resolutions]),
+        "coarse": (f"coarse, 4-{border // 2} px", [r < border for r in resolutions]),
+    }
+    columns = {}
+    for entry in (part.strip() for part in text.split(",")):
+        if entry in named:
+            caption, layers = named[entry]
+        else:
+            # One more than there are, so that the published 0-17 and 8-17 work at 1024 px.
+            known = {name: range(len(resolutions) + 1) for name in named}
+            kept = parse_styles(entry, known, "--noise_ranges")
+            caption = f"layers {entry}"
+            layers = [layer in kept for layer in range(len(resolutions))]
+        columns[caption] = layers
+    return columns
 
 
 def deviation(images: np.ndarray) -> np.ndarray:

@@ -28,7 +28,9 @@ from paddle_sam.imagesets.loader import read_batches
 from paddle_sam.networks.lpips import LPIPS
 from paddle_sam.networks.lpips_weights import load_lpips
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator
-from paddle_sam.stylegan2.options import InspectionOptions, parse_seeds
+from paddle_sam.stylegan2.layers import layer_tables
+from paddle_sam.stylegan2.options import InspectionOptions
+from paddle_sam.stylegan2.parsing import parse_seeds
 
 LARGEST_COMPARISON = 256
 BATCH = 16  # images of the data set compared together
@@ -46,8 +48,10 @@ def inspect_generator(config: InspectionOptions) -> Iterator[Path]:
     ends = latent_paths(config.latents)
     seeds = parse_seeds(config.seeds)
     images = open_image_set(config.data_path) if config.data_path else None
-    generator = open_generator(config)
+    generator = open_generator(config, any_noise=config.layers)
     folder = Path(config.exp_dir) / "inspection"
+    if config.layers:
+        print(layer_tables(generator.source, generator.network))
     yield average_face(config, generator, folder / "average_face.png")
     if images is not None:
         yield nearest_sheet(config, generator, seeds, images, folder / "nearest.png")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.options import FeatureOptions
@@ -13,15 +15,10 @@ from paddle_sam.options import (
     device_option,
     engine_option,
     option,
-    parse_codes,
     parse_formats,
     parse_names,
     tile_size_option,
 )
-
-LARGEST_SEED = 2**32 - 1
-MOST_SEEDS = 10**6
-_WHOLE = re.compile(r"\s*(\d+)\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +62,12 @@ class SamplingOptions(GeneratorOptions):
         choices=("stored", "random", "none"),
     )
     format: str = option("png", "kind of file", choices=("png", "jpg", "webp"))
+    names: str = option(
+        "seed",
+        "what files are called: seed0007.png, or example-7.png",
+        choices=("seed", "example"),
+    )
+    skip_existing: bool = option(True, "leave images that exist as they are")
     grid: str = option("", "also write sheets of COLUMNSxROWS images, such as 8x4")
     labels: bool = option(True, "write the seed below each image of a sheet")
     tile_size: int = tile_size_option()
@@ -90,7 +93,15 @@ class FiguresOptions(GeneratorOptions):
     noise_seeds: str = option("1157,1012", "seeds of `noise`")
     noise_draws: int = option(100, "noise draws behind the deviation in `noise`", minimum=2)
     component_seeds: str = option("1967,1555", "seeds of `components`")
-    truncation_seeds: str = option("91,388-390", "seeds of `truncation`")
+    component_flips: str = option(
+        "1", "which of these faces to mirror, counted from 0: 0,1", may_be_empty=True
+    )
+    noise_ranges: str = option(
+        "all,none,fine,coarse",
+        "noise of each column of `components`: all, none, fine, coarse (all but fine), or numbers"
+        " of layers such as 0-7 or 8-",
+    )
+    truncation_seeds: str = option("91,388-396", "seeds of `truncation`")
     psis: str = option("1,0.7,0.5,0.25,0,-0.25,-0.5,-1", "truncation psi of each column")
     tile_size: int = option(
         0,
@@ -106,15 +117,54 @@ class FiguresOptions(GeneratorOptions):
         return parse_names(self.figures, known, "--figures")
 
 
+# The published videos are 60 seconds of 20 frames, whose latents are smoothed over one second.
+_PUBLISHED_VIDEO = {
+    "duration": 60.0,
+    "fps": 20,
+    "smoothing": 1.0,
+    "truncation": 0.7,
+    "bitrate": "5M",
+    "labels": False,
+}
+_VIDEO_PRESETS = {
+    "random_grid_404": {"videos": "walk", "seed": 404, "grid": "2x2", "name": "random_grid_SEED"},
+    "interpolate": {
+        "videos": "mix",
+        "seed": 500,
+        "destinations": "700",
+        "style_ranges": "0",
+        "name": "interpolate",
+    },
+    "fine_503": {
+        "videos": "face",
+        "seed": 503,
+        "destinations": "503",
+        "style_ranges": "6-",
+        "name": "fine_SEED",
+    },
+}
+_SOURCES = {"snapshots": "training", "grids": "training", "latents": "morph"}
+# A clip of grids: what ffmpeg made of them in the published recipe.
+_GRIDS = {"videos": "training", "fps": 25, "crf": 33}
+
+
 @dataclasses.dataclass(frozen=True)
 class VideosOptions(GeneratorOptions):
     """Options of `scripts/video.py`."""
 
-    videos: str = option("walk,coarse,fine", "which: walk, coarse, middle, fine, training")
+    presets: ClassVar = tuple(_VIDEO_PRESETS)
+    kinds: ClassVar = ("walk", "coarse", "middle", "fine", "mix", "face", "morph", "training")
+
+    videos: str = option("walk,coarse,fine", f"which: {', '.join(kinds)}")
+    name: str = option("", "file name of a single video; SEED stands for it (default: KIND_SEED)")
     fps: int = option(30, "frames per second", minimum=1)
     duration: float = option(10.0, "seconds of each video", minimum=0.1)
     codec: str = option("h264", "how MP4 files are encoded", choices=("h264", "hevc", "av1"))
     bitrate: str = option("", "such as 5M or 800k (default: a constant good quality)")
+    crf: int = option(
+        0, "constant quality of h264: 17 looks lossless, 33 is small; 0 for the codec's good one",
+        minimum=0, maximum=51,
+    )  # fmt: skip
     formats: str = option("mp4", "kinds of files to write: mp4, gif, webp")
     seed: int = option(0, "seed of the walk", minimum=0)
     smoothing: float = option(
@@ -124,22 +174,53 @@ class VideosOptions(GeneratorOptions):
     )
     grid: str = option("3x2", "COLUMNSxROWS of faces in `walk` and `training`")
     destinations: str = option("700-702", "seeds of the faces that take on the walk's styles")
+    style_ranges: str = option(
+        "fine",
+        "styles that `mix` and `face` take from the walk, one entry for each destination or one"
+        " for all: coarse, middle, fine, or codes such as 0, 0-3 or 6- (to the last)",
+    )
+    latents: str = option("", "files of scripts/project.py, for `morph`: a.npz,b.npz")
     snapshots: str = option("", "folder of network_KIMG.pdparams files, for `training`")
+    grids: str = option("", "instead: folder of a run's sample grids, fakes*.png")
+    grid_rate: float = option(10.0, "grids a second", above=0)
+    grid_scale: float = option(0.5, "size of the clip in that of the grids", above=0, maximum=1)
     fade: bool = option(True, "cross-fade from snapshot to snapshot")
     labels: bool = option(True, "name the parts of the picture; in `training` thousands of images")
     tile_size: int = tile_size_option("each face")
 
+    @classmethod
+    def implied(cls, preset: str | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values of a preset, or those of a clip of grids."""
+        if preset:
+            return _PUBLISHED_VIDEO | _VIDEO_PRESETS[preset]
+        return _GRIDS if given.get("grids") else {}
+
     @property
     def names(self) -> list[str]:
         """The videos asked for, each once."""
-        names = parse_names(
-            self.videos, ("walk", "coarse", "middle", "fine", "training"), "--videos"
-        )
-        if "training" in names and not self.snapshots:
-            raise ConfigError("--snapshots: name the folder of snapshots for the training video")
-        if self.snapshots and "training" not in names:
-            raise ConfigError("--snapshots: is used by --videos training only, which is not asked")
+        names = parse_names(self.videos, self.kinds, "--videos")
+        for source, kind in _SOURCES.items():
+            if getattr(self, source) and kind not in names:
+                raise ConfigError(f"--{source}: is used by --videos {kind}, which is not asked for")
+        if "training" in names and bool(self.snapshots) == bool(self.grids):
+            raise ConfigError(
+                "--snapshots: name the folder of snapshots for the training video, or that of"
+                " sample grids with --grids; found both or neither"
+            )
+        if self.name and len(names) > 1:
+            raise ConfigError(f"--name: is for a single video, found {len(names)} (--videos)")
         return names
+
+    def path(self, kind: str, suffix: str) -> Path:
+        """Where a video goes, `exp_dir/videos/NAME.SUFFIX`."""
+        seedless = kind == "morph" or (kind == "training" and self.grids)
+        name = self.name or (kind if seedless else f"{kind}_SEED")
+        return Path(self.exp_dir) / "videos" / f"{name.replace('SEED', str(self.seed))}{suffix}"
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How MP4 files are encoded: `codec`, `bitrate` and `crf` of `core.video.open_video`."""
+        return {"codec": self.codec, "bitrate": self.bits_per_second, "crf": self.crf or None}
 
     @property
     def suffixes(self) -> list[str]:
@@ -174,6 +255,8 @@ class VideosOptions(GeneratorOptions):
         return self.fps * (self.smoothing or min(1.0, self.duration / 4))
 
     def check(self):
+        if self.crf and (self.bitrate or self.codec != "h264"):
+            raise ConfigError("--crf: is for h264 without --bitrate")
         if self.smoothing > self.duration / 4:
             raise ConfigError(
                 f"--smoothing: expected at most a quarter of --duration ({self.duration:g} s), or"
@@ -203,6 +286,7 @@ class InspectionOptions(GeneratorOptions):
         8, "images of the data set whose own neighbours tell what is near; 0 for none", minimum=0
     )
     num_threads: int = option(2, "processes that read images; 0 for none", minimum=0)
+    layers: bool = option(False, "also print a table of the layers")
     latents: str = option("", "two files of scripts/project.py to interpolate between: a.npz,b.npz")
     steps: int = option(7, "images of the interpolation, its ends included", minimum=2)
     video: bool = option(False, "also write the interpolation as a video")
@@ -255,77 +339,3 @@ class RankOptions(Options):
             raise ConfigError("give either --data_path or --samples: what is to be ranked")
         if self.samples and self.drop_percent:
             raise ConfigError("--drop_percent: makes an archive of --data_path, not of --samples")
-
-
-def parse_seeds(text: str, name: str = "--seeds") -> list[int]:
-    """Seeds that the option `name` lists, each once, in the order given.
-
-    >>> parse_seeds("0-3,2005,2")
-    [0, 1, 2, 3, 2005]
-
-    Raises:
-        ConfigError: a part is not a seed or a rising range, or there are more than a million.
-    """
-    seeds: dict[int, None] = {}
-    for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
-        if found is None or int(found[2] or found[1]) < int(found[1]):
-            raise ConfigError(
-                f"{name}: expected seeds such as 0,7 or rising ranges such as 0-999, found"
-                f" {part.strip()!r}"
-            )
-        first, last = int(found[1]), int(found[2] or found[1])
-        if last > LARGEST_SEED:
-            raise ConfigError(f"{name}: expected seeds up to {LARGEST_SEED}, found {last}")
-        if last - first >= MOST_SEEDS or len(seeds) > MOST_SEEDS:
-            raise ConfigError(
-                f"{name}: expected at most {MOST_SEEDS} seeds, found more in {part!r}"
-            )
-        seeds |= dict.fromkeys(range(first, last + 1))
-    return list(seeds)
-
-
-def parse_grid(text: str, name: str = "--grid") -> tuple[int, int]:
-    """Columns and rows.
-
-    >>> parse_grid("8x4")
-    (8, 4)
-    """
-    found = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", text)
-    if found is None or not 0 < int(found[1]) <= 100 or not 0 < int(found[2]) <= 100:
-        raise ConfigError(
-            f"{name}: expected COLUMNSxROWS such as 8x4, each from 1 to 100, found {text!r}"
-        )
-    return int(found[1]), int(found[2])
-
-
-def parse_levels(text: str, name: str) -> list[int]:
-    """Small whole numbers separated by commas.
-
-    >>> parse_levels("0,1,2,2", "--uncurated_levels")
-    [0, 1, 2, 2]
-    """
-    parts = text.split(",")
-    if not all(_WHOLE.fullmatch(part) and int(part) <= 6 for part in parts):
-        raise ConfigError(f"{name}: expected numbers from 0 to 6 such as 0,1,2,2, found {text!r}")
-    return [int(part) for part in parts]
-
-
-def parse_styles(text: str, ranges: Mapping[str, range], name: str) -> list[int]:
-    """Numbers of codes, of a range by its name or as numbers.
-
-    >>> parse_styles("coarse", {"coarse": range(0, 2), "fine": range(2, 6)}, "--mix_styles")
-    [0, 1]
-    >>> parse_styles("1-3", {"coarse": range(0, 2), "fine": range(2, 6)}, "--mix_styles")
-    [1, 2, 3]
-
-    Raises:
-        ConfigError: it is neither, or the model has no such code.
-    """
-    if text.strip() in ranges:
-        return list(ranges[text.strip()])
-    if not text.strip()[:1].isdigit():
-        raise ConfigError(
-            f"{name}: expected {', '.join(ranges)} or codes such as 0-3, found {text.strip()!r}"
-        )
-    return parse_codes(text, max(codes.stop for codes in ranges.values()), name)

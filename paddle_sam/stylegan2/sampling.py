@@ -17,7 +17,8 @@ from paddle_sam.core.store import CLAIM, claim_folder
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import noise_resolutions
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator, seed_noise
-from paddle_sam.stylegan2.options import SamplingOptions, parse_grid, parse_seeds
+from paddle_sam.stylegan2.options import SamplingOptions
+from paddle_sam.stylegan2.parsing import parse_grid, parse_seeds
 
 WRITERS = 4  # threads that compress and write; compression releases Python's lock
 
@@ -26,7 +27,7 @@ def sample(config: SamplingOptions) -> list[Path]:
     """Write `exp_dir/samples/seedNNNN.png` for each seed, and sheets if asked; return the sheets.
 
     Images that are there already are not made again, so the same command resumes a run that was
-    cut off. Images are written while the next ones are rendered.
+    cut off (`skip_existing`). Images are written while the next ones are rendered.
 
     Raises:
         ConfigError: an option cannot work, or the folder holds samples made with other options.
@@ -39,8 +40,9 @@ def sample(config: SamplingOptions) -> list[Path]:
     generator = open_generator(config, any_noise=config.noise != "stored")
     claim(folder, config, Path(generator.source))
 
-    paths = {seed: folder / f"seed{seed:04d}.{config.format}" for seed in seeds}
-    todo = [seed for seed in seeds if not paths[seed].exists()]
+    name = "seed{:04d}" if config.names == "seed" else "example-{}"
+    paths = {seed: folder / f"{name.format(seed)}.{config.format}" for seed in seeds}
+    todo = [seed for seed in seeds if not (config.skip_existing and paths[seed].exists())]
     with (
         tqdm(total=len(seeds), initial=len(seeds) - len(todo), unit="image") as progress,
         InBackground(waiting=2 * WRITERS, threads=WRITERS) as write,
@@ -89,7 +91,9 @@ def claim(folder: Path, config: SamplingOptions, weights: Path) -> None:
     Raises:
         ConfigError: the folder holds samples made in another way.
     """
-    if not (folder / CLAIM).exists() and any(folder.glob("seed*")):
+    if not (folder / CLAIM).exists() and (
+        any(folder.glob("seed*")) or any(folder.glob("example-*"))
+    ):
         raise ConfigError(
             f"{folder}: holds samples, but no {CLAIM} that says how they were made; choose another"
             " --exp_dir, or remove them"

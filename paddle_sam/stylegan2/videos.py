@@ -1,4 +1,4 @@
-"""Videos of a generator: walks through latent space, and its training: `scripts/video.py`."""
+"""Videos of a generator: walks through latent space, morphs, its training: `scripts/video.py`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
+from paddle_sam.core.images import read_image
+from paddle_sam.core.latents import read_latent
 from paddle_sam.core.sequences import batches, ease
 from paddle_sam.core.sheets import caption_line, matrix
 from paddle_sam.core.video import write_all
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, mix, open_generator
-from paddle_sam.stylegan2.options import VideosOptions, parse_grid, parse_seeds
+from paddle_sam.stylegan2.options import VideosOptions
+from paddle_sam.stylegan2.parsing import parse_grid, parse_seeds, parse_styles, split_styles
 
 
 def videos(config: VideosOptions) -> Iterator[Path]:
@@ -31,20 +35,22 @@ def videos(config: VideosOptions) -> Iterator[Path]:
         CheckpointError: a weight file cannot be used.
         OutputError: the system refused to write.
     """
-    suffixes, bitrate = config.suffixes, config.bits_per_second
-    names = config.names
+    suffixes, encoding = config.suffixes, config.encoding
+    kinds = config.names
     generator = None
-    if names != ["training"]:
+    if kinds != ["training"]:
         generator = open_generator(config)
-    for name in names:
-        if name == "training":
-            frames = training_frames(config)
-        elif name == "walk":
+    for kind in kinds:
+        if kind == "training":
+            frames = grid_frames(config) if config.grids else training_frames(config)
+        elif kind == "walk":
             frames = walk_frames(config, generator)
+        elif kind == "morph":
+            frames = morph_frames(config, generator)
         else:
-            frames = mixing_frames(config, generator, name)
-        paths = [Path(config.exp_dir) / "videos" / f"{name}{suffix}" for suffix in suffixes]
-        write_all(paths, frames, config.fps, config.codec, bitrate)
+            frames = mixing_frames(config, generator, kind)
+        paths = [config.path(kind, suffix) for suffix in suffixes]
+        write_all(paths, frames, config.fps, **encoding)
         yield from paths
 
 
@@ -81,24 +87,59 @@ def walk_frames(config: VideosOptions, generator: StyleGenerator) -> Iterator[np
 
 
 def mixing_frames(
-    config: VideosOptions, generator: StyleGenerator, styles: str
+    config: VideosOptions, generator: StyleGenerator, kind: str
 ) -> Iterator[np.ndarray]:
-    """Faces along the top that take on the `styles` of one that walks, which is at the left."""
+    """Faces along the top that take on styles of one that walks, which is at the left.
+
+    Args:
+        kind: `coarse`, `middle` or `fine` styles, or `mix` for those of `style_ranges`. `face`
+            shows nothing but the first face with the walker's styles.
+    """
     seeds = parse_seeds(config.destinations, "--destinations")
-    taken = style_ranges(generator.size)[styles]
+    seeds = seeds[:1] if kind == "face" else seeds
+    ranges = style_ranges(generator.size)
+    text = config.style_ranges if kind in ("mix", "face") else kind
+    names = split_styles(text, len(seeds), "--style_ranges", "--destinations")
+    taken = [parse_styles(name, ranges, "--style_ranges") for name in names]
     tile = generator.tile_size(config.tile_size)
     fixed = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
+
+    def mixed(walker: np.ndarray) -> list[np.ndarray]:
+        return [mix(face[None], walker, codes)[0] for face, codes in zip(fixed, taken, strict=True)]
+
+    walk = walk_codes(config, generator, 1)
+    if kind == "face":
+        images = generator.render_all((mixed(walker)[0] for walker in walk), config.frames)
+        yield from (matrix([[image]], tile) for image in images)
+        return
     top = [None, *generator.render(fixed)]
     captions = ["", *map(str, seeds)] if config.labels else None
-    left = ["", f"{styles}\nstyles"] if config.labels else None
-    codes = (
-        code
-        for source in walk_codes(config, generator, 1)
-        for code in (source[0], *mix(fixed, source, taken))
-    )
+    left = ["", f"{names[0] if len(set(names)) == 1 else 'some'}\nstyles"]
+    codes = (code for walker in walk for code in (walker[0], *mixed(walker)))
     images = generator.render_all(codes, config.frames * len(top))
     for _ in range(config.frames):
-        yield matrix([top, list(islice(images, len(top)))], tile, captions, left)
+        row = list(islice(images, len(top)))
+        yield matrix([top, row], tile, captions, left if config.labels else None)
+
+
+def morph_frames(config: VideosOptions, generator: StyleGenerator) -> Iterator[np.ndarray]:
+    """From each projected face to the next, and from the last back to the first."""
+    paths = [Path(part.strip()) for part in config.latents.split(",") if part.strip()]
+    if len(paths) < 2:
+        raise ConfigError(
+            f"--latents: expected at least two files such as a.npz,b.npz, found {config.latents!r}"
+        )
+    stops = [read_latent(path, generator.n_codes, generator.dim).w_plus for path in paths]
+    tile = generator.tile_size(config.tile_size)
+    images = generator.render_all(round_trip(stops, config.frames), config.frames)
+    yield from (matrix([[image]], tile) for image in images)
+
+
+def round_trip(stops: Sequence[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """Codes [L, D] that rest at each stop, move linearly to the next, and end before the first."""
+    for position in np.arange(frames) * len(stops) / frames:
+        place, share = int(position), np.float32(ease(position % 1))
+        yield (1 - share) * stops[place] + share * stops[(place + 1) % len(stops)]
 
 
 def find_snapshots(folder: Path) -> list[tuple[float, Path]]:
@@ -176,3 +217,38 @@ def open_snapshot(config: VideosOptions, path: Path) -> StyleGenerator:
     """Open a snapshot in eager Paddle: exporting takes longer than the few images of it."""
     snapshot = dataclasses.replace(config, checkpoint_path=str(path), engine="eager")
     return open_generator(snapshot)
+
+
+def grid_frames(config: VideosOptions) -> Iterator[np.ndarray]:
+    """The sample grids of a run one after the other, `grid_rate` a second, reduced to one size."""
+    paths = find_grids(Path(config.grids))
+    height, width = (round(config.grid_scale * side) for side in read_image(paths[-1]).shape[:2])
+    size = (max(width, 2), max(height, 2))
+    count = max(round(len(paths) / config.grid_rate * config.fps), 1)
+    shown, frame = -1, None
+    for index in tqdm(range(count), unit="frame"):
+        place = min(int(index * config.grid_rate / config.fps), len(paths) - 1)
+        if place != shown:
+            picture = Image.fromarray(read_image(paths[place]))
+            shown, frame = place, np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+        yield frame
+
+
+def find_grids(folder: Path) -> list[Path]:
+    """The pictures `fakes*` of a folder, or of the `samples` of a run folder, by their numbers.
+
+    Raises:
+        ConfigError: there are fewer than two.
+    """
+    if (folder / "samples").is_dir():
+        folder = folder / "samples"
+    found = []
+    for path in folder.glob("fakes*"):
+        number = re.search(r"\d+(\.\d+)?", path.stem)
+        if number and path.suffix.lower() in (".png", ".jpg", ".webp"):
+            found.append((float(number[0]), path))
+    if len(found) < 2:
+        raise ConfigError(
+            f"--grids: expected at least two pictures fakes*.png in {folder}, found {len(found)}"
+        )
+    return [path for _, path in sorted(found)]

@@ -80,6 +80,26 @@ def test_noise_components_are_nested(generator):
         same(tile_at(figure, 0, column, gap=2), want)
 
 
+def test_noise_components_of_ones_choice_and_mirrored(generator):
+    given = {"component_seeds": "5,6", "tile_size": TILE}
+    figure = components_figure(FiguresOptions(**given), generator)
+    config = FiguresOptions(noise_ranges="none,2-3", component_flips="", **given)
+    found = components_figure(config, generator)
+    assert found.shape == (12 + 4 * (TILE + 4), TILE // 2 + 2 * (TILE + 4), 3)
+    stored = generator.stored_noise()
+    some = [noise * (2 <= layer <= 3) for layer, noise in enumerate(stored)]
+    code = generator.seed_codes([6], 0.7)
+    same(tile_at(found, 2, 1, gap=2), generator.render(code, some)[0])
+    none = [0 * noise for noise in stored]  # the second face is mirrored unless told otherwise
+    same(tile_at(figure, 2, 1, gap=2), generator.render(code, none)[0][:, ::-1])
+    for options, words in (
+        ({"noise_ranges": "all,9"}, "noise_ranges: this model has the codes 0 to 7, found 9"),
+        ({"component_flips": "2"}, "component_flips: "),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            components_figure(FiguresOptions(**given, **options), generator)
+
+
 def test_noise_figure(generator):
     config = FiguresOptions(noise_seeds="1,2,3", noise_draws=5, tile_size=64)
     figure = noise_figure(config, generator)

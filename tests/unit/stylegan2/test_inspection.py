@@ -150,3 +150,18 @@ def test_missing_data_is_explained_before_anything_is_made(options, tmp_path, ca
     assert main([*options, "--data_path", str(tmp_path / "none")]) == 2
     assert "none: there is no such file or folder" in capsys.readouterr().err
     assert not (tmp_path / "inspection").exists()
+
+
+def test_a_table_of_layers_counts_every_parameter(tmp_path, capsys):
+    network = tiny_generator()
+    save_generator(tmp_path / "tiny.pdparams", network)
+    given = ["--checkpoint_path", str(tmp_path / "tiny.pdparams"), "--exp_dir", str(tmp_path)]
+    assert main([*given, "--layers"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {
+        line.split()[0]: line.split() for line in lines if line.startswith(("conv", "to_", "t"))
+    }
+    parameters = sum(int(np.prod(p.shape)) for p in network.parameters())
+    assert rows["total"][-1] == f"{parameters:,}"
+    assert rows["conv1"][1:8:2] == ["1", str(network.conv1.conv.weight.shape[0]), "4", "4"]
+    assert rows["to_rgbs.2"][1:8:2] == ["1", "3", "32", "32"]

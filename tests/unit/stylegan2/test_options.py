@@ -4,14 +4,8 @@ import pytest
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import parse_numbers
-from paddle_sam.stylegan2.options import (
-    FiguresOptions,
-    VideosOptions,
-    parse_grid,
-    parse_levels,
-    parse_seeds,
-    parse_styles,
-)
+from paddle_sam.stylegan2.options import FiguresOptions, VideosOptions
+from paddle_sam.stylegan2.parsing import parse_grid, parse_levels, parse_seeds, parse_styles
 
 RANGES = {"coarse": range(2), "middle": range(2, 4), "fine": range(4, 10)}
 
@@ -73,7 +67,7 @@ def test_names():
         FiguresOptions(figures=" ").names  # noqa: B018
     with pytest.raises(ConfigError, match="snapshots: name the folder"):
         VideosOptions(videos="training").names  # noqa: B018
-    with pytest.raises(ConfigError, match="snapshots: is used by videos training only"):
+    with pytest.raises(ConfigError, match="snapshots: is used by videos training"):
         VideosOptions(snapshots="log").names  # noqa: B018
 
 

@@ -59,6 +59,17 @@ def test_finished_files_are_left_alone(command, tmp_path, capsys):
         np.testing.assert_array_equal(again[name], image)
 
 
+def test_examples_by_number_and_made_again_on_request(command, tmp_path):
+    assert command("--seeds", "0,12", "--names", "example") == 0
+    folder = tmp_path / "out" / "samples"
+    assert {path.name for path in folder.glob("*.png")} == {"example-0.png", "example-12.png"}
+    (folder / "example-12.png").write_bytes(b"old")
+    assert command("--seeds", "0,12", "--names", "example") == 0
+    assert (folder / "example-12.png").read_bytes() == b"old"
+    assert command("--seeds", "12", "--names", "example", "--no-skip_existing") == 0
+    assert read_image(folder / "example-12.png").shape == (32, 32, 3)
+
+
 def test_samples_made_in_another_way_are_not_mixed_in(command, tmp_path, capsys):
     assert command("--seeds", "0") == 0
     assert command("--seeds", "1", "--truncation", "-0.5") == 2

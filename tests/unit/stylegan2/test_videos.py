@@ -4,13 +4,18 @@ import av
 import numpy as np
 import pytest
 
+from paddle_sam.core.images import save_image
+from paddle_sam.core.latents import Latent, save_latent
 from paddle_sam.errors import ConfigError
 from paddle_sam.stylegan2.generator import StyleGenerator, mix
 from paddle_sam.stylegan2.options import VideosOptions
 from paddle_sam.stylegan2.videos import (
     crossfade,
     find_snapshots,
+    grid_frames,
     mixing_frames,
+    morph_frames,
+    round_trip,
     smooth_walk,
     training_frames,
     walk_codes,
@@ -88,6 +93,71 @@ def test_destinations_take_styles_of_the_walker(generator, styles, taken):
     assert labelled.shape[0] > 2 * TILE and labelled.shape[1] > 3 * TILE
 
 
+def test_destinations_take_styles_of_your_choice(generator):
+    config = VideosOptions(destinations="3,4", style_ranges="0,6-", labels=False, **SHORT)
+    frame = list(mixing_frames(config, generator, "mix"))[5]
+    fixed = generator.seed_codes([3, 4], 0.7)
+    walker = list(walk_codes(config, generator, 1))[5]
+    for column, codes in ((1, [0]), (2, [6, 7])):
+        want = generator.render(mix(fixed[column - 1 : column], walker, codes))[0]
+        found = frame[TILE:, column * TILE : (column + 1) * TILE]
+        assert np.abs(found.astype(int) - want).max() <= 1
+    frame = list(
+        mixing_frames(VideosOptions(**{**vars(config), "style_ranges": "6-"}), generator, "face")
+    )[5]
+    want = generator.render(mix(fixed[:1], walker, [6, 7]))[0]
+    assert np.abs(frame.astype(int) - want).max() <= 1
+
+
+def test_presets_are_the_published_videos():
+    for preset, videos, seed, file in (
+        ("random_grid_404", "walk", 404, "random_grid_404.mp4"),
+        ("interpolate", "mix", 500, "interpolate.mp4"),
+        ("fine_503", "face", 503, "fine_503.mp4"),
+    ):
+        found = VideosOptions(preset=preset)
+        assert (found.duration, found.fps, found.truncation) == (60.0, 20, 0.7)
+        assert (found.smoothing_frames, found.bits_per_second) == (20.0, 5_000_000)
+        assert (found.videos, found.seed, found.path(videos, ".mp4").name) == (videos, seed, file)
+    assert VideosOptions(preset="random_grid_404").grid == "2x2"
+    assert VideosOptions(preset="random_grid_404", seed=7).path("walk", ".gif").name == (
+        "random_grid_7.gif"
+    )
+
+
+def test_a_morph_rests_at_each_face_and_closes():
+    stops = [np.full((2, 3), value, np.float32) for value in (0, 4, 8)]
+    values = [float(codes[0, 0]) for codes in round_trip(stops, 12)]
+    assert values[::4] == [0, 4, 8]
+    assert values[2] == pytest.approx(2) and values[10] == pytest.approx(4)
+    assert values[1] == pytest.approx(4 * 0.1464466, abs=1e-5)
+
+
+def test_a_morph_of_projected_faces(generator, tmp_path):
+    codes = generator.seed_codes([1, 2])
+    for name, code in zip("ab", codes, strict=True):
+        save_latent(tmp_path / f"{name}.npz", Latent(code, np.zeros((32, 32, 3), np.uint8)))
+    latents = f"{tmp_path / 'a.npz'},{tmp_path / 'b.npz'}"
+    config = VideosOptions(videos="morph", latents=latents, **SHORT)
+    frames = list(morph_frames(config, generator))
+    for frame, code in ((frames[0], codes[0]), (frames[6], codes[1])):
+        assert np.abs(frame.astype(int) - generator.render(code[None])[0]).max() <= 1
+
+
+def test_a_clip_of_a_runs_own_grids(tmp_path):
+    samples = tmp_path / "samples"
+    for kimg, shade in ((9, 10), (10, 90), (200, 170)):
+        save_image(samples / f"fakes_{kimg}.png", np.full((40, 60, 3), shade, np.uint8))
+    save_image(samples / "reals.png", np.full((40, 60, 3), 255, np.uint8))
+    config = VideosOptions(grids=str(tmp_path), grid_rate=2.0, fps=4)
+    frames = list(grid_frames(config))
+    assert [int(frame.mean()) for frame in frames] == [10, 10, 90, 90, 170, 170]
+    assert frames[0].shape == (20, 30, 3)
+    assert (config.videos, config.encoding["crf"]) == ("training", 33)
+    assert main(["--grids", str(tmp_path), "--exp_dir", str(tmp_path)]) == 0
+    assert probe(tmp_path / "videos" / "training.mp4") == ("h264", "yuv420p", 8, 25)
+
+
 def test_snapshots_are_in_the_order_of_training(run, tmp_path):
     assert [kimg for kimg, _ in find_snapshots(run)] == [9, 10, 200]
     assert find_snapshots(run / "snapshots") == find_snapshots(run)
@@ -147,11 +217,11 @@ def test_the_command_writes_what_players_show(run, tmp_path, capsys):
     assert main([*options.split(), *wanted.split()]) == 0
     printed = capsys.readouterr().out
     for name in ("walk", "coarse", "middle", "fine", "training"):
-        path = tmp_path / "videos" / f"{name}.mp4"
+        path = tmp_path / "videos" / f"{name}_0.mp4"
         assert str(path) in printed
         assert probe(path) == ("h264", "yuv420p", 12, 10)
     assert main([*options.split(), "--videos", "walk", "--formats", "gif,webp"]) == 0
-    assert {path.suffix for path in (tmp_path / "videos").glob("walk.*")} == {
+    assert {path.suffix for path in (tmp_path / "videos").glob("walk_0.*")} == {
         ".mp4", ".gif", ".webp",
     }  # fmt: skip
 
@@ -159,11 +229,18 @@ def test_the_command_writes_what_players_show(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--videos wlk", "videos: expected some of walk, coarse, middle, fine, training"),
+        ("--videos wlk", "videos: expected some of walk, coarse, middle, fine, mix"),
         ("--formats avi", "formats: expected some of mp4, gif, webp"),
         ("--bitrate fast", "bitrate: expected bits per second"),
         ("--videos training", "snapshots: name the folder"),
         ("--videos training --snapshots none", "expected at least two files"),
+        ("--videos walk --latents a.npz,b.npz", "latents: is used by --videos morph"),
+        ("--videos morph --latents a.npz", "latents: expected at least two files"),
+        ("--videos walk,mix --name x", "name: is for a single video, found 2"),
+        ("--videos mix --style_ranges 0,1", "style_ranges: expected one entry for each of the 3"),
+        ("--videos face --style_ranges 8-", "style_ranges: expected numbers"),
+        ("--grids none", "grids: expected at least two pictures fakes*.png in none, found 0"),
+        ("--crf 30 --bitrate 5M", "crf: is for h264 without --bitrate"),
         ("--grid 3", "grid: expected COLUMNSxROWS"),
         ("--destinations x --videos fine", "destinations: expected seeds"),
         ("--smoothing 9", "smoothing: expected at most a quarter"),
