@@ -27,8 +27,7 @@ from paddle_sam.metrics.judges import (
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.face_recognition import FaceEmbedder
 from paddle_sam.networks.load import load
-from paddle_sam.networks.lpips import LPIPS
-from paddle_sam.networks.lpips_weights import load_lpips
+from paddle_sam.networks.lpips import LPIPS, load_lpips
 
 FFHQ = CropSettings()
 MEASURES = ("measured_age", "identity", "lpips", "judged_age", "distance", "same_gender")

@@ -36,8 +36,7 @@ from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.faces.cutter import FaceCutter
 from paddle_sam.networks.load import build
-from paddle_sam.networks.lpips import LPIPS
-from paddle_sam.networks.lpips_weights import load_lpips
+from paddle_sam.networks.lpips import LPIPS, load_lpips
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.options import parse_codes

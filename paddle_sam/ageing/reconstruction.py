@@ -28,8 +28,7 @@ from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.cutter import FaceCutter
 from paddle_sam.metrics.pairs import AlignedIdentity, face_key, reconstruction
-from paddle_sam.networks.lpips import LPIPS
-from paddle_sam.networks.lpips_weights import load_lpips
+from paddle_sam.networks.lpips import LPIPS, load_lpips
 from paddle_sam.networks.sam import SAM
 
 _FILES = ("identity_path", "aligned_identity_path", "lpips_path")

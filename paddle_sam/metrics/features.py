@@ -27,8 +27,7 @@ from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.options import CLEAN, RESIZINGS
 from paddle_sam.networks.inception import FEATURES, INPUT_SIZE, InceptionV3
 from paddle_sam.networks.load import load
-from paddle_sam.networks.lpips import LPIPS
-from paddle_sam.networks.lpips_weights import load_lpips
+from paddle_sam.networks.lpips import LPIPS, load_lpips
 
 _ALEX_SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
 _ALEX_SIZE = 224  # of the images that AlexNet was trained on

@@ -21,8 +21,7 @@ from paddle_sam.core.weights import find_weight
 from paddle_sam.metrics import pairs as faces
 from paddle_sam.networks.face_recognition import FaceEmbedder
 from paddle_sam.networks.load import load
-from paddle_sam.networks.lpips import LPIPS
-from paddle_sam.networks.lpips_weights import load_lpips
+from paddle_sam.networks.lpips import LPIPS, load_lpips
 from scripts.evaluate import main as evaluate
 
 SHALLOW = {"units": [1, 1, 1, 1], "squeeze_excite": False}

@@ -14,7 +14,7 @@ from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.faces.alignment import CropSettings
-from paddle_sam.networks.lpips_weights import load_lpips
+from paddle_sam.networks.lpips import load_lpips
 from scripts.inference import main as inference
 from scripts.inference_side_by_side import main as side_by_side
 from tests.unit.ageing.tiny import save_recognition
