@@ -16,6 +16,7 @@ import difflib
 import json
 import math
 import numbers
+import operator
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,7 +76,10 @@ class _Checked(type):
             )
         given = {name: _checked(fields[name], value) for name, value in given.items()}
         options = super().__call__(**{**cls.implied(preset, given), **given})
-        options.check()
+        try:
+            options.check()
+        except ConfigError as error:
+            raise ConfigError(error.args[0] + _not_given(error.args[0], options, given)) from error
         return options
 
 
@@ -116,7 +120,7 @@ def engine_option(does: str = "runs the network") -> str:
 def tile_size_option(of: str = "each image in a sheet") -> int:
     """The field `tile_size` of every command that lays images out for a person to look at."""
     text = f"side of {of}; 0 for the model's own, but at least 128"
-    return option(0, text, minimum=0, maximum=limits.TILE_SIDE)
+    return option(0, text, minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +173,7 @@ def parse(
     given = vars(known)
     dry_run = given.pop("dry_run", False)
     for name, value in given.items():
+        value = "" if value == [] else value  # what argparse makes of `--name=--`
         if isinstance(value, str) and name in fields:
             if not value.strip() and not fields[name].metadata["may_be_empty"]:
                 raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
@@ -191,9 +196,11 @@ def read_json(options_type: type[AnyOptions], path: Path) -> AnyOptions:
     Raises:
         ConfigError: the file is damaged or holds unknown options.
     """
+    from paddle_sam.core import tables  # not needed to show --help
+
     try:
-        return options_type(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
+        return options_type(**tables.read_json(path, "options"))
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as options ({error})") from error
 
 
@@ -341,6 +348,14 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"expected a number, found {quoted(text)}") from None
 
 
+def _not_given(message: str, options: Options, given: Mapping[str, Any]) -> str:
+    """What to add to a message that begins with options which nobody gave."""
+    blamed = re.findall(r"--(\w+)", message.partition(": ")[0])
+    values = [(name, getattr(options, name, "")) for name in blamed if name not in given]
+    notes = [f"--{name}, not given, is {quoted(value)}" for name, value in values if value]
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
 def _checked(field: dataclasses.Field, value: Any) -> Any:
     """The value as the field's type; NumPy's numbers and paths are taken as well."""
     kind, rules, flag = type(field.default), field.metadata, f"--{field.name}"
@@ -356,13 +371,13 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     if rules["choices"] is not None and value not in rules["choices"]:
         known = ", ".join(rules["choices"])
         raise ConfigError(f"{flag}: expected one of {known}, found {quoted(value)}")
-    bounds = (
-        ("minimum", "at least", lambda bound: value >= bound),
-        ("maximum", "at most", lambda bound: value <= bound),
-        ("above", "more than", lambda bound: value > bound),
-        ("below", "less than", lambda bound: value < bound),
-    )
-    for name, words, fits in bounds:
-        if rules[name] is not None and not fits(rules[name]):
-            raise ConfigError(f"{flag}: expected {words} {rules[name]}, found {quoted(value)}")
+    most = rules["maximum"] if rules["maximum"] is not None else limits.OPTIONS.get(field.name)
+    for words, bound, fits in (
+        ("at least", rules["minimum"], operator.ge),
+        ("at most", most, operator.le),
+        ("more than", rules["above"], operator.gt),
+        ("less than", rules["below"], operator.lt),
+    ):
+        if bound is not None and not fits(value, bound):
+            raise ConfigError(f"{flag}: expected {words} {bound}, found {quoted(value)}")
     return value

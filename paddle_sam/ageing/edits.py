@@ -92,14 +92,14 @@ class Directions:
             ConfigError: there is no direction of that name.
         """
         at_levels = np.zeros((self._generator.n_codes, self._generator.style_dim), np.float32)
-        number = name.removeprefix(CLOSED_FORM)
+        found = re.fullmatch(rf"{CLOSED_FORM}(\d{{1,6}})", name)
         if name in self._given:
             whole = np.broadcast_to(self._given[name], at_levels.shape)
             at_levels[self._levels] = whole[self._levels]
-        elif name != number and number.isdecimal() and int(number) < self._generator.style_dim:
+        elif found and (number := int(found[1])) < self._generator.style_dim:
             if self._closed is None:
                 self._closed, _ = factorise(self._generator, self._levels)
-            at_levels[self._levels] = self._closed[int(number)]
+            at_levels[self._levels] = self._closed[number]
         else:
             last = f"{CLOSED_FORM}{self._generator.style_dim - 1}"
             known = ", ".join([*self._given, f"{CLOSED_FORM}0 to {last}"])

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
+from paddle_sam.core import limits
+from paddle_sam.core.limits import quoted
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.options import (
     Options,
@@ -278,19 +280,24 @@ class EditOptions(AgeingOptions):
         """
         names = []
         for part in filter(None, (part.strip() for part in self.explore.split(","))):
-            if found := re.fullmatch(r"sefa(\d+)-(\d+)", part):
+            if found := re.fullmatch(r"sefa(\d{1,6})-(\d{1,6})", part):
                 numbers = range(int(found[1]), int(found[2]) + 1)
                 names += [f"sefa{k}" for k in numbers[:10_000]]  # more than any model has
             else:
                 names.append(part)
         if not names:
-            raise ConfigError(f"--explore: expected names of directions, found {self.explore!r}")
+            raise ConfigError(
+                f"--explore: expected names of directions, found {quoted(self.explore)}"
+            )
         return names
 
     @property
     def steps(self) -> list[float]:
         """The numbers of `amounts`; raises `ConfigError` if one is not a number."""
         return parse_numbers(self.amounts, "--amounts")
+
+
+_AGES = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)(?:-(\d{1,18})(?::(\d{1,18}))?)?\s*")
 
 
 def parse_ages(text: str, name: str = "--target_age") -> list[float]:
@@ -304,11 +311,11 @@ def parse_ages(text: str, name: str = "--target_age") -> list[float]:
     """
     ages: list[float] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(?:-(\d+)(?::(\d+))?)?\s*", part)
+        found = _AGES.fullmatch(part)
         if found is None:
             raise ConfigError(
                 f"{name}: expected ages such as 0,30,60 or ranges such as 0-100:10, found"
-                f" {part.strip()!r}"
+                f" {quoted(part.strip())}"
             )
         first, last, step = found.groups()
         if last is None:
@@ -316,11 +323,13 @@ def parse_ages(text: str, name: str = "--target_age") -> list[float]:
         elif "." in first or int(step or 1) == 0 or int(last) < int(first):
             raise ConfigError(
                 f"{name}: expected a range FROM-TO or FROM-TO:STEP of whole, rising years,"
-                f" found {part.strip()!r}"
+                f" found {quoted(part.strip())}"
             )
         else:
             years = range(int(first), int(last) + 1, int(step or 1))
             ages += map(float, years[:102])  # more would hold one beyond 100 anyway
+        if len(ages) > limits.AGES:
+            raise ConfigError(f"{name}: expected at most {limits.AGES} ages, found more")
     if wrong := [age for age in ages if age > 100]:
         raise ConfigError(f"{name}: expected ages from 0 to 100, found {wrong[0]:g}")
     return list(dict.fromkeys(ages))

@@ -17,7 +17,8 @@ from paddle_sam.errors import ConfigError
 def find_device(name: str = "auto") -> str:
     """Return Paddle's name of a device: `auto` (a GPU if there is one), `cpu`, `gpu` or `gpu:N`.
 
-    Of several processes, started by `paddle.distributed.launch`, each finds the GPU it was given.
+    `cuda` is `gpu`. Of several processes, started by `paddle.distributed.launch`, each finds the
+    GPU it was given.
 
     Raises:
         ConfigError: the name is unknown, or this Paddle or machine has no such device.
@@ -25,10 +26,11 @@ def find_device(name: str = "auto") -> str:
     import paddle
 
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    name = name.replace("cuda", "gpu")  # as users of PyTorch say
     if name == "auto":
         name = "gpu:0" if gpus else "cpu"
     kind, _, index = name.partition(":")
-    numbered = kind == "gpu" and index.isdigit()
+    numbered = kind == "gpu" and index.isdecimal() and len(index) < 5
     if name not in ("cpu", "gpu") and not numbered:
         raise ConfigError(f"--device: expected auto, cpu, gpu or gpu:N, found {name!r}")
     if kind == "gpu":

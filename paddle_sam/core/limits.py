@@ -32,13 +32,21 @@ ARRAY_BYTES = 4 << 30  # of a NumPy archive, unpacked; the largest in use, VGG16
 TEXT_VARIABLE = "PADDLE_SAM_MAX_TEXT_MB"
 TEXT_BYTES = (1 << 20) * _environment(TEXT_VARIABLE, 256)
 
-# Options. They stop a slip of the keyboard from filling the memory or the disk.
-AGES = 1001  # 0 to 100 in steps of a tenth
-BATCH = 4096  # images at a time; more gains nothing on any device
-PROCESSES = 1024
-TILE_SIDE = 4096  # pixels of an image in a sheet; a strip of 16 is as wide as a JPEG can be
+AGES = 1001  # of a request or command: 0 to 100 in steps of a tenth
 FRAME_RATE = 240  # frames per second, of the fastest displays
-VIDEO_SECONDS = 3600
+# Options by name, in every command: a slip of the keyboard is not to fill the memory or the disk.
+OPTIONS = {
+    # Images at a time. More gains nothing on any device.
+    **dict.fromkeys(("batch_size", "test_batch_size", "val_batch_size", "decoder_batch"), 4096),
+    **dict.fromkeys(("workers", "test_workers", "num_workers", "num_threads"), 1024),
+    # Pixels: of an image in a sheet, of which 16 are as wide as a JPEG can be; of a network's.
+    **dict.fromkeys(("tile_size", "frame_size"), 4096),
+    **dict.fromkeys(("size", "resolution", "output_size", "img_size", "input_size"), 8192),
+    "sheet_images": 10_000,
+    "fps": FRAME_RATE,
+    "duration": 3600,
+    "video_steps": 3600,
+}
 DIGITS = 30  # of a number on the command line
 QUOTED = 80  # characters of a value that a message repeats
 

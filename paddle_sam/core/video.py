@@ -21,6 +21,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
+from paddle_sam.core import limits
 from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import check_image
 from paddle_sam.errors import ConfigError, OutputError, check_shape
@@ -221,8 +222,8 @@ def _kind(suffix: str, name: str) -> _Kind:
 
 
 def _rate(fps: float) -> Fraction:
-    if not fps > 0:
-        raise ConfigError(f"fps: expected more than 0, found {fps}")
+    if not 0 < fps <= limits.FRAME_RATE:
+        raise ConfigError(f"fps: expected more than 0, at most {limits.FRAME_RATE}, found {fps}")
     return Fraction(fps).limit_denominator(1001)
 
 

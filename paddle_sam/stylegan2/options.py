@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from paddle_sam.core.limits import quoted
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.options import FeatureOptions
 from paddle_sam.options import (
@@ -234,13 +235,14 @@ class VideosOptions(GeneratorOptions):
         >>> VideosOptions(bitrate="1.5M").bits_per_second
         1500000
         """
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", self.bitrate.strip())
+        found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([kM]?)", self.bitrate.strip())
         if not self.bitrate:
             return None
         rate = float(found[1]) * {"": 1, "k": 10**3, "M": 10**6}[found[2]] if found else 0
         if not 1000 <= rate <= 10**9:
             raise ConfigError(
-                f"--bitrate: expected bits per second such as 5M or 800k, found {self.bitrate!r}"
+                "--bitrate: expected bits per second such as 5M or 800k, found"
+                f" {quoted(self.bitrate)}"
             )
         return round(rate)
 

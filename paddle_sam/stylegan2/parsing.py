@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from paddle_sam.core.limits import quoted
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import parse_codes
 
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 10**6
-_WHOLE = re.compile(r"\s*(\d+)\s*")
+_WHOLE = re.compile(r"\s*(\d{1,9})\s*")
 
 
 def parse_seeds(text: str, name: str = "--seeds") -> list[int]:
@@ -24,19 +25,17 @@ def parse_seeds(text: str, name: str = "--seeds") -> list[int]:
     """
     seeds: dict[int, None] = {}
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        found = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", part)
         if found is None or int(found[2] or found[1]) < int(found[1]):
             raise ConfigError(
                 f"{name}: expected seeds such as 0,7 or rising ranges such as 0-999, found"
-                f" {part.strip()!r}"
+                f" {quoted(part.strip())}"
             )
         first, last = int(found[1]), int(found[2] or found[1])
         if last > LARGEST_SEED:
             raise ConfigError(f"{name}: expected seeds up to {LARGEST_SEED}, found {last}")
         if last - first >= MOST_SEEDS or len(seeds) > MOST_SEEDS:
-            raise ConfigError(
-                f"{name}: expected at most {MOST_SEEDS} seeds, found more in {part!r}"
-            )
+            raise ConfigError(f"{name}: expected at most {MOST_SEEDS} seeds, found more")
         seeds |= dict.fromkeys(range(first, last + 1))
     return list(seeds)
 
@@ -47,10 +46,10 @@ def parse_grid(text: str, name: str = "--grid") -> tuple[int, int]:
     >>> parse_grid("8x4")
     (8, 4)
     """
-    found = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", text)
+    found = re.fullmatch(r"\s*(\d{1,9})\s*[x×]\s*(\d{1,9})\s*", text)
     if found is None or not 0 < int(found[1]) <= 100 or not 0 < int(found[2]) <= 100:
         raise ConfigError(
-            f"{name}: expected COLUMNSxROWS such as 8x4, each from 1 to 100, found {text!r}"
+            f"{name}: expected COLUMNSxROWS such as 8x4, each from 1 to 100, found {quoted(text)}"
         )
     return int(found[1]), int(found[2])
 
@@ -63,7 +62,9 @@ def parse_levels(text: str, name: str) -> list[int]:
     """
     parts = text.split(",")
     if not all(_WHOLE.fullmatch(part) and int(part) <= 6 for part in parts):
-        raise ConfigError(f"{name}: expected numbers from 0 to 6 such as 0,1,2,2, found {text!r}")
+        raise ConfigError(
+            f"{name}: expected numbers from 0 to 6 such as 0,1,2,2, found {quoted(text)}"
+        )
     return [int(part) for part in parts]
 
 
@@ -86,7 +87,7 @@ def parse_styles(text: str, ranges: Mapping[str, range], name: str) -> list[int]
         return list(ranges[text])
     if not text[:1].isdigit():
         raise ConfigError(
-            f"{name}: expected {', '.join(ranges)} or codes such as 0-3, found {text!r}"
+            f"{name}: expected {', '.join(ranges)} or codes such as 0-3, found {quoted(text)}"
         )
     return parse_codes(f"{text}{codes - 1}" if text.endswith("-") else text, codes, name)
 

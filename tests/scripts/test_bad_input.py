@@ -4,6 +4,7 @@ One table of photographs and one of weight files, each through the command a use
 """
 
 import io
+import os
 import pickle
 import re
 import zipfile
@@ -86,6 +87,7 @@ BROKEN = {
     "no_face.png": (lambda: encoded(skimage.data.camera()), "found no face.*--no_align"),
     "black.png": (lambda: encoded(np.zeros((300, 300, 3), np.uint8)), "found no face"),
     "one_pixel.png": (lambda: encoded(FACE[:1, :1]), "found no face"),
+    "program.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\nshowpage", "PostScript"),
 }
 
 
@@ -130,9 +132,32 @@ def test_a_folder_with_broken_files_finishes_the_others(tmp_path, capsys):
     assert "3 of 7 photographs" in out
     results = tmp_path / "out" / "inference_side_by_side"
     written = {str(p.relative_to(results)) for p in results.rglob("*") if p.is_file()}
-    assert written == {"grey.png", "deeper/cmyk.jpg", "animation.gif.png"}
+    assert written == {"grey.png", "deeper/cmyk.jpg", "animation.png"}
     assert all(f"failed: {photos / path}: " in err for path in bad)
     assert (tmp_path / "out" / "contact_sheet_1.jpg").is_file()
+
+
+def test_names_are_only_data(tmp_path, capsys):
+    """Not UTF-8, with line breaks, as long as names may be: every photograph has its result."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = [b"stra\xdfe.png", b"two\nlines.png", ("\u7167" * 80).encode() + b".png", b"-x.png"]
+    for name in names:
+        (photos / os.fsdecode(name)).write_bytes(encoded(FACE))
+    arguments = ["--data_path", str(photos), "--exp_dir", str(tmp_path / "out"), "--report"]
+    assert side_by_side([*arguments, "--target_age", "30"]) == 0, capsys.readouterr().err
+    results = tmp_path / "out" / "inference_side_by_side"
+    assert sorted(os.fsencode(path.name) for path in results.iterdir()) == sorted(names)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_among_photographs_is_one_failure(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(encoded(FACE))
+    os.mkfifo(tmp_path / "photos" / "b.png")
+    arguments = ["--data_path", str(tmp_path / "photos"), "--exp_dir", str(tmp_path / "out")]
+    assert side_by_side([*arguments, "--target_age", "30"]) == 1
+    assert "b.png: could not be read (it is a named pipe" in capsys.readouterr().err
 
 
 def weights_of(kind):
@@ -189,7 +214,7 @@ def changed(change):
         (changed(lambda n: n.state.pop("latent_avg")), "1 missing.*latent_avg"),
         (changed(lambda n: n.state.update(extra=np.zeros(1))), "1 unknown.*extra"),
         (changed(lambda n: n.state.update(latent_avg=np.zeros((4, 4)))), "another shape"),
-        (changed(lambda n: n.update(network="diffusion")), "unknown network 'diffusion'"),
+        (changed(lambda n: setattr(n, "network", "diffusion")), "unknown network 'diffusion'"),
     ],
 )
 def test_weight_files_that_do_not_fit_are_explained(tmp_path, capsys, write, words):
@@ -228,6 +253,9 @@ def test_inputs_are_looked_for_before_weights_are_read(tmp_path, capsys):
         (["--target_age", "young"], "--target_age: expected ages such as.*'young'"),
         (["--target_age", "60-20"], "rising years"),
         (["--test_batch_size", "-1"], "test_batch_size"),
+        (["--data_path", ""], "--data_path: found an empty value"),
+        (["--checkpoint_path= "], "--checkpoint_path: found an empty value"),
+        (["--target_age", "9" * 5000], "--target_age: expected ages such as"),
         (["--device", "tpu"], "--device: expected auto, cpu, gpu"),
         (["--device", "gpu:7"], "--device: gpu:7 is not there"),
     ],

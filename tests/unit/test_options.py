@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from paddle_sam import options as base
-from paddle_sam.ageing.options import SideBySideOptions
+from paddle_sam.ageing.options import SideBySideOptions, parse_ages
 from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.core.command import command
 from paddle_sam.demo.options import DemoOptions
 from paddle_sam.errors import ConfigError
+from paddle_sam.stylegan2.options import VideosOptions
+from paddle_sam.stylegan2.parsing import parse_grid, parse_seeds
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 
 PUBLISHED = shlex.split("""--dataset_type=ffhq_aging --exp_dir=exp/test --workers=0 --test_workers=0
@@ -180,6 +182,52 @@ def test_without_a_home_folder_nothing_breaks(monkeypatch):
 
     monkeypatch.setattr(Path, "home", none)
     assert _parse("--exp_dir=~/runs").exp_dir == "~/runs"
+
+
+def test_an_option_that_was_not_given_is_not_blamed_alone():
+    given = ["--preset", "mini", "--resolution", "16"]
+    with pytest.raises(ConfigError, match="stages: .*stages, not given, is '16:9,32:22'"):
+        base.parse(StyleGAN2Options, given, "")
+    with pytest.raises(ConfigError) as caught:
+        base.parse(StyleGAN2Options, [*given, "--stages", "16:9"], "")
+    assert "not given" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "most"),
+    [
+        (lambda: SAMOptions(batch_size=10**6), "batch_size", 4096),
+        (lambda: SAMOptions(workers=10**6), "workers", 1024),
+        (lambda: SideBySideOptions(tile_size=10**6), "tile_size", 4096),
+        (lambda: VideosOptions(fps=10**6), "fps", 240),
+        (lambda: VideosOptions(duration=10**6), "duration", 3600),
+        (lambda: StyleGAN2Options(resolution=2**20), "resolution", 8192),
+    ],
+)
+def test_slips_of_the_keyboard_do_not_fill_the_memory(made, name, most):
+    with pytest.raises(ConfigError, match=f"{name}: expected at most {most}, found"):
+        made()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda text: parse_ages(text),
+        lambda text: parse_ages(f"0-{text}"),
+        lambda text: base.parse_codes(text, 10, "--latent_mask"),
+        lambda text: base.parse_numbers(text + "x", "--psis"),
+        lambda text: parse_seeds(text),
+        lambda text: parse_grid(f"{text}x2"),
+        lambda text: StyleGAN2Options(resume=text),
+        lambda text: VideosOptions(bitrate=text).bits_per_second,
+        lambda text: SAMOptions(target_age=text),
+        lambda text: parse_ages("0.5," * 600 + ",".join(f"{k / 10}" for k in range(600))),
+    ],
+)
+def test_numbers_of_5000_digits_are_refused_in_a_line(read):
+    with pytest.raises(ConfigError) as caught:
+        read("9" * 5000)
+    assert len(str(caught.value)) < 250
 
 
 def test_values_in_messages_are_short():

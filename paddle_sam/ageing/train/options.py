@@ -199,7 +199,7 @@ def target_ages(text: str) -> tuple[int, ...]:
     if not all(0 <= age <= 100 for age in ages):
         raise ConfigError(
             f"--target_age: expected {UNIFORM} or ages from 0 to 100 such as 0,50,100; found"
-            f" {text!r}"
+            f" {text[:40]!r}"
         )
     return ages
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from paddle_sam.core.limits import quoted
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.options import INCEPTION, LPIPS
 from paddle_sam.options import RunOptions, option, parse_names
@@ -117,8 +118,8 @@ class StyleGAN2Options(RunOptions):
     def check(self):
         if self.resolution & (self.resolution - 1):
             raise ConfigError(f"--resolution: expected a power of two, found {self.resolution}")
-        if self.resume != "latest" and not self.resume.isdigit():
-            raise ConfigError(f"--resume: expected latest or a step, found {self.resume!r}")
+        if self.resume != "latest" and not (self.resume.isdecimal() and len(self.resume) < 19):
+            raise ConfigError(f"--resume: expected latest or a step, found {quoted(self.resume)}")
         if self.freeze_d and (self.stages or not self.init_from):
             raise ConfigError("--freeze_d: expected with --init_from and without --stages")
         parse_stages(self.stages, self.resolution)

@@ -21,6 +21,7 @@ from paddle_sam.networks.load import load
         ("tpu", "expected auto, cpu, gpu or gpu:N, found 'tpu'"),
         ("gpu:first", "found 'gpu:first'"),
         ("gpu:99", "gpu:99 is not there"),
+        ("gpu:\u00b2", "found 'gpu:\u00b2'"),
     ],
 )
 def test_devices_that_are_not_there_are_named(name, message):
@@ -36,6 +37,15 @@ def test_layers_use_all_processors_unless_the_user_says_how_many(monkeypatch, as
     monkeypatch.setattr(device, "_ASKED_THREADS", asked)
     assert device.resolve_device("cpu") == "cpu"
     assert threads == given
+
+
+def test_pytorchs_name_of_a_gpu_is_taken(monkeypatch):
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 2)
+    assert device.find_device("cuda:1") == device.find_device("gpu:1") == "gpu:1"
+    assert device.find_device("cuda") == "gpu:0"
+    with pytest.raises(ConfigError, match="gpu:2 is not there"):
+        device.find_device("cuda:2")
 
 
 @pytest.mark.parametrize(

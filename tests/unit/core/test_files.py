@@ -1,5 +1,6 @@
 """Writing where systems refuse: what is said, and what is left."""
 
+import contextlib
 import errno
 import io
 import json
@@ -23,6 +24,18 @@ def test_file_systems_without_permissions_are_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "chmod", refuse)
     write_json(tmp_path / "a.json", 1)
     assert (tmp_path / "a.json").read_text() == "1\n"
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_file_systems_that_cannot_flush_are_written_to(tmp_path, monkeypatch, number, refused):
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    expected = pytest.raises(OutputError) if refused else contextlib.nullcontext()
+    with expected:
+        write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").exists() != refused
 
 
 def test_a_long_name_that_is_legal_is_written(tmp_path):
