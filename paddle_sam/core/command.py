@@ -25,6 +25,12 @@ _NOISE = (
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+NO_PADDLE = (
+    "PaddlePaddle is not installed. On a CPU: pip install 'paddlepaddle==3.2.2'. On a GPU"
+    " install the paddlepaddle-gpu 3.2.2 that fits its CUDA; README.md has the lines."
+)
+
+
 def quiet_paddle() -> None:
     """Keep standing messages of Paddle and Pillow out of a command's output, before any import."""
     os.environ.setdefault("GLOG_minloglevel", "2")
@@ -81,6 +87,10 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
                 return status
             except PaddleSamError as error:
                 return _failed(str(error))
+            except ModuleNotFoundError as error:
+                if error.name != "paddle":
+                    raise
+                return _failed(NO_PADDLE)
             except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
                 _drop_output()
                 return 1

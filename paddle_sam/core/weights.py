@@ -12,7 +12,9 @@ from pathlib import Path
 
 from paddle_sam.errors import CheckpointError, ConfigError
 
-_REPOSITORY = Path(__file__).resolve().parents[2] / "pretrained_models"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = _PACKAGE / "installed_weights"  # where the package is not run from its repository
+_REPOSITORY = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "pretrained_models"
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,25 @@ class Weight:
 def weights_dir() -> Path:
     """The folder of the weights.
 
-    `PADDLE_SAM_WEIGHTS` if set, else the repository's `pretrained_models`, else
-    `pretrained_models` in the current folder.
+    `PADDLE_SAM_WEIGHTS` if set, else the repository's `pretrained_models`. For a package installed
+    away from its repository, `pretrained_models` in the current folder if that exists, else
+    `~/.local/share/paddle_sam/weights`.
     """
     if chosen := os.environ.get("PADDLE_SAM_WEIGHTS"):
         return Path(os.path.expanduser(chosen))  # noqa: PTH111 - raises nothing without a home
-    return _REPOSITORY if _REPOSITORY.is_dir() else Path("pretrained_models")
+    if _REPOSITORY != _INSTALLED:
+        return _REPOSITORY
+    if (here := Path("pretrained_models")).is_dir():
+        return here
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111
+    return Path(data) / "paddle_sam" / "weights"
+
+
+def command_for(name: str) -> str:
+    """The command that gets a weight file, as it is called where the package is used."""
+    if _REPOSITORY == _INSTALLED:
+        return f"paddle-sam weights {name}"
+    return f"python scripts/download_weights.py {name}"
 
 
 def locate(path: str | os.PathLike) -> Path:
@@ -74,8 +89,7 @@ def manifest() -> dict[str, Weight]:
         rows = json.loads(path.read_text(encoding="utf-8"))["weights"]
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path}: the list of weights is missing. Install the package from its repository"
-            " (`pip install -e .`), which holds it."
+            f"{path}: the list of weights is missing; install the package again"
         ) from error
     return {row["name"]: Weight(**row) for row in rows}
 
@@ -118,7 +132,7 @@ def find_weight(name: str) -> Path:
     advice = (
         f"It is part of the repository: `git checkout -- pretrained_models/{weight.file}`."
         if weight.source["kind"] == "shipped"
-        else f"Get it with: python scripts/download_weights.py {weight.name}"
+        else f"Get it with: {command_for(weight.name)}"
     )
     raise CheckpointError(
         f"{weights_dir() / weight.file}: this file is missing ({weight.what}). {advice}"
@@ -139,8 +153,8 @@ def way_to(path: str | os.PathLike, usual: str = "") -> str:
             return f"Convert it first: python convert/convert_weights.py {published}"
     for weight in manifest().values():
         if Path(weight.file).stem == path.stem or weight.name == usual:
-            get = f"Get it with: python scripts/download_weights.py {weight.name}"
+            get = f"Get it with: {command_for(weight.name)}"
             if Path(weight.file).suffix in PUBLISHED:
                 get += f", then python convert/convert_weights.py pretrained_models/{weight.file}"
             return get
-    return "python scripts/download_weights.py --list says which files can be fetched, and how."
+    return f"{command_for('--list')} says which files can be fetched, and how."

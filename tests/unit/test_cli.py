@@ -1,0 +1,64 @@
+"""The command `paddle-sam`."""
+
+import pytest
+
+from paddle_sam import __version__, cli
+from tests import ROOT
+
+# Scripts of the published repository's own folder structure, of no use outside of it.
+ONLY_HERE = {"scripts/fill_celeba_test"}
+
+
+def test_every_script_has_a_command():
+    scripts = [*ROOT.glob("scripts/*.py"), *ROOT.glob("convert/*.py")]
+    names = {f"{path.parent.name}/{path.stem}" for path in scripts if path.stem != "__init__"}
+    assert {command.script for command in cli.COMMANDS.values()} == names - ONLY_HERE
+
+
+def test_the_overview_names_every_command(capsys):
+    assert cli.main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in cli.COMMANDS)
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"paddle-sam {__version__}\n"
+
+
+def test_an_unknown_command_is_refused_with_the_nearest(capsys):
+    assert cli.main(["anmate"]) == 2
+    assert "'anmate'; did you mean animate?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_speaks_of_the_command_not_of_the_script(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    printed = capsys.readouterr().out
+    command = cli.COMMANDS[name]
+    assert f"python {command.script}.py" not in printed
+    assert len(printed.splitlines()) > 5
+
+
+def test_a_first_argument_is_the_photograph(tmp_path, capsys):
+    assert cli.main(["age", str(tmp_path / "none.jpg"), "--no_align"]) == 2
+    assert "none.jpg" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        cli.main(["age", "a.jpg", "--dry_run"])
+    assert end.value.code == 0
+    assert '"data_path": "a.jpg"' in capsys.readouterr().out
+
+
+def test_weights_that_are_missing_are_fetched_once(monkeypatch):
+    fetched = []
+    monkeypatch.setattr(
+        "paddle_sam.convert.obtain_weights.obtain_all", lambda names, folder: fetched.extend(names)
+    )
+    monkeypatch.setenv("PADDLE_SAM_WEIGHTS", "/nowhere")
+    monkeypatch.setattr("paddle_sam.core.weights._REPOSITORY", ROOT / "nowhere")
+    monkeypatch.setattr("paddle_sam.core.weights.known_weight", cli_weight)
+    cli.fetch(["landmarks"])
+    assert fetched == ["landmarks"]
+
+
+def cli_weight(name):
+    from paddle_sam.core.weights import Weight
+
+    return Weight(name, f"{name}.dat", "", "", "", "", {"kind": "package"})
