@@ -46,7 +46,7 @@ def preparing(folder: Path, repeats: int) -> dict:
     """A 1024 px JPEG to a 256 px PNG: its middle, and its face."""
     path = folder / "portrait.jpg"
     save_image(path, resize(skimage.data.astronaut(), 1024))
-    (task,) = list_tasks([path], folder)
+    (task,), _ = list_tasks([path], folder)
     record = {}
     for crop in ("centre", "face"):
         examiner = Examiner(PrepareOptions(data_path="-", output="-.zip", crop=crop))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core.images import IMAGE_SUFFIXES, read_image
+from paddle_sam.core.images import read_image
+from paddle_sam.core.listing import IMAGE_SUFFIXES
 from paddle_sam.errors import ImageError
 from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.paste import cut_plane

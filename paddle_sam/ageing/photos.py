@@ -17,7 +17,8 @@ from tqdm import tqdm
 from paddle_sam.ageing.masks import is_mask
 from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
-from paddle_sam.core.images import WRITABLE_SUFFIXES, list_images, read_image, result_names
+from paddle_sam.core.images import WRITABLE_SUFFIXES, read_image, result_names
+from paddle_sam.core.listing import list_images
 from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.cutter import FaceCutter

@@ -46,12 +46,15 @@ _FOREIGN = (
 )
 
 
-def decode_image(data: bytes, name: str, pixels: int = limits.PIXELS) -> np.ndarray:
+def decode_image(
+    data: bytes, name: str, pixels: int = limits.PIXELS, page: int | None = None
+) -> np.ndarray:
     """Read the bytes of an image file, as `read_image` does.
 
     Args:
         name: for messages.
         pixels: the most that are decoded.
+        page: which page of a TIFF, from 0; None takes the first, and notes that there are more.
 
     Raises:
         ImageError: it cannot be read as an image.
@@ -60,8 +63,11 @@ def decode_image(data: bytes, name: str, pixels: int = limits.PIXELS) -> np.ndar
         raise ImageError(f"{name}: the file is empty. Copy or download it again.")
     try:
         with open_image(data) as image:
+            if page:
+                image.seek(page)
             _fit(image, pixels)
-            _note_pages(image, name)
+            if page is None:
+                _note_pages(image, name)
             image.load()
             return np.array(flatten(upright(image), image.format))
     except ImageError as error:
@@ -129,8 +135,21 @@ def _too_large(found: str, pixels: int) -> str:
     )
 
 
+def count_pages(data: bytes) -> int:
+    """Return how many pages a TIFF file has; 1 for other files, whatever they hold."""
+    try:
+        with open_image(data) as image:
+            return _pages(image)
+    except Exception:  # reading the image will say what is wrong with it
+        return 1
+
+
+def _pages(image: Image.Image) -> int:
+    return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+
+
 def _note_pages(image: Image.Image, name: str) -> None:
-    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    pages = _pages(image)
     if pages > 1:
         warnings.warn(f"{name}: has {pages} pages; the first is used", Note, stacklevel=3)
 

@@ -10,8 +10,8 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -21,17 +21,6 @@ from paddle_sam.core.decoding import decode_image, flatten, upright
 from paddle_sam.core.files import atomic_path, read_bytes
 from paddle_sam.errors import ConfigError, ImageError, check_shape
 
-# fmt: off
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm",
-    ".pgm", ".jp2", ".avif", ".heic", ".heif",
-)
-# fmt: on
-# Folders that systems keep among people's own: thumbnails, recycle bins, snapshots.
-_SYSTEM_FOLDERS = frozenset(
-    ("@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found")
-    + ("__macosx", "thumbnails")
-)
 LONGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -133,32 +122,6 @@ def save_image(path: str | os.PathLike, image: np.ndarray) -> None:
         Image.fromarray(image).save(temporary, **({"quality": 95} if lossy else {}))
 
 
-def list_images(path: str | os.PathLike) -> list[Path]:
-    """Return the image files at `path`: a file itself, or a folder's images at any depth.
-
-    Sorted as people count (`2.jpg` before `10.jpg`). Linked folders are followed; hidden files and
-    folders are left out, and those that systems keep, such as `@eaDir` and `$RECYCLE.BIN`.
-
-    Raises:
-        ImageError: there is nothing at `path`, or no image in the folder.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        return [path]
-    if not path.is_dir():
-        raise ImageError(f"{path}: there is no such file or folder. Check the spelling.")
-    files = list(walk_files(path))
-    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        others = sorted({file.suffix.lower() or "no suffix" for file in files})
-        raise ImageError(
-            f"{path}: found no image in this folder"
-            f"{', only ' + ', '.join(others[:5]) if others else ''}; expected files"
-            f" ending in {', '.join(IMAGE_SUFFIXES)}"
-        )
-    return sorted(found, key=lambda file: natural_key(file.relative_to(path)))
-
-
 def result_names(paths: Sequence[Path]) -> list[Path]:
     """What the results of image files are called: their paths without suffix, each once.
 
@@ -182,30 +145,6 @@ def result_names(paths: Sequence[Path]) -> list[Path]:
         )
         names.append(path if shared else stem)
     return names
-
-
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder at any depth, as `list_images` looks for them."""
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        identity = Path(place).stat()
-        if (key := (identity.st_dev, identity.st_ino)) in seen:
-            folders.clear()  # a link that leads to where the walk has been
-            continue
-        seen.add(key)
-        folders[:] = sorted(name for name in folders if not is_system_folder(name))
-        yield from (Path(place, name) for name in names if not name.startswith("."))
-
-
-def is_system_folder(name: str) -> bool:
-    """Whether a folder of this name is hidden, or kept by a system rather than a person."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
-
-
-def natural_key(path: PurePath) -> tuple:
-    """Sorts paths as people count: `2.jpg` before `10.jpg`."""
-    parts = [re.split(r"([0-9]+)", part.lower()) for part in path.parts]
-    return [[int(t) if t.isdecimal() else t for t in part] for part in parts], str(path)
 
 
 def to_network(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:

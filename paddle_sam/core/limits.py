@@ -23,6 +23,7 @@ PIXELS = 10**6 * _environment(MEGAPIXELS_VARIABLE, 120)
 # pixels take some seconds.
 REDUCED_PIXELS = 4 * PIXELS
 IMAGE_BYTES = 1 << 30  # an uncompressed 16-bit TIFF of PIXELS is 0.7 GB
+PAGES = 1000  # of one TIFF file, each an image; the rest is not read
 METADATA_BYTES = 1 << 20  # one PNG chunk, unpacked; Pillow refuses the whole image beyond that
 
 ARRAY_BYTES = 4 << 30  # of a NumPy archive, unpacked; the largest in use, VGG16, has 0.06 GB

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from paddle_sam.core.images import list_images, read_image, result_names, save_image
+from paddle_sam.core.images import read_image, result_names, save_image
+from paddle_sam.core.listing import list_images
 from paddle_sam.core.processes import in_processes
 from paddle_sam.core.store import claim_folder
 from paddle_sam.errors import ConfigError, ImageError, PaddleSamError

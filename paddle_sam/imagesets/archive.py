@@ -13,31 +13,33 @@ A folder, with or without such a file in it, opens the same way.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from paddle_sam.core import limits
-from paddle_sam.core.files import atomic_path, read_bytes, sha256
-from paddle_sam.core.images import (
+from paddle_sam.core.files import atomic_path, open_file, read_bytes, write_json
+from paddle_sam.core.images import decode_image, read_image
+from paddle_sam.core.listing import (
+    HIDDEN,
     IMAGE_SUFFIXES,
-    decode_image,
+    SYSTEM,
+    Listing,
+    is_system_folder,
     list_images,
     natural_key,
-    read_image,
 )
 from paddle_sam.core.tables import decode_text
 from paddle_sam.errors import ConfigError, ImageError
 
 DESCRIPTION = "dataset.json"
-# Largest size of an image file in an archive: more is taken for an attack on memory.
-LARGEST_IMAGE_FILE = 1 << 29
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # every member's time, so that equal content is equal bytes
 _LOCAL_HEADER = struct.Struct("<26xHH")  # ends with the lengths of the name and of the extras
 
@@ -73,18 +75,17 @@ class ArchiveImage:
         """Return the last part of its path without the suffix."""
         return PurePosixPath(self.path).stem
 
-    def read_bytes(self) -> bytes:
-        """Return the image file's content, checked against its CRC.
+    def read_bytes(self, most: int = limits.IMAGE_BYTES) -> bytes:
+        """Return the file's content, checked against its CRC.
 
         Raises:
-            ImageError: the archive is gone, or damaged at this place.
+            ImageError: it declares more than `most` bytes; the archive is gone, or damaged at
+                this place.
         """
-        if max(self.size, self.stored) > LARGEST_IMAGE_FILE:
-            raise ImageError(
-                f"{self}: declares {self.size:,} bytes, expected at most {LARGEST_IMAGE_FILE:,}"
-            )
+        if max(self.size, self.stored) > most:
+            raise ImageError(f"{self}: declares {self.size:,} bytes, expected at most {most:,}")
         try:
-            with self.archive.open("rb") as stream:
+            with open_file(self.archive) as stream:
                 stream.seek(self.offset)
                 data = stream.read(self.stored)
             if self.deflated:
@@ -144,13 +145,23 @@ def list_sources(path: str | Path) -> list[ImageSource]:
     path = Path(path)
     if not is_archive(path):
         return list_images(path)
-    found = [image for image in zip_members(path) if is_image_name(image.path)]
-    if not found:
-        raise ImageError(
-            f"{path}: found no image in this archive; expected files ending in"
-            f" {', '.join(IMAGE_SUFFIXES)}"
-        )
-    return sorted(found, key=lambda image: natural_key(PurePosixPath(image.path)))
+    return list_members(path, zip_members(path)).note(path).images
+
+
+def list_members(path: Path, members: Sequence[ArchiveImage]) -> Listing:
+    """List the members of an archive that are images, as people count, and the others.
+
+    Raises:
+        ImageError: none of them is an image.
+    """
+    listing = Listing()
+    for member in members:
+        if reason := _reason_against(member.path):
+            listing.left_out[reason].append(member.path)
+        else:
+            listing.images.append(member)
+    listing.images.sort(key=lambda image: natural_key(PurePosixPath(image.path)))
+    return listing.expect_images(path, "archive")
 
 
 def read_source(source: ImageSource) -> np.ndarray:
@@ -170,12 +181,43 @@ def content_digest(source: ImageSource) -> str:
     Raises:
         ImageError: the file cannot be read.
     """
+    return hashlib.sha256(source_bytes(source)).hexdigest()
+
+
+def source_bytes(source: ImageSource) -> bytes:
+    """Read the content of an image file.
+
+    Raises:
+        ImageError: it cannot be read, or is larger than `limits.IMAGE_BYTES`.
+    """
     if isinstance(source, ArchiveImage):
-        return hashlib.sha256(source.read_bytes()).hexdigest()
+        return source.read_bytes()
     try:
-        return sha256(source)
+        return read_bytes(source, limits.IMAGE_BYTES)
     except OSError as error:
         raise ImageError(f"{source}: could not be read ({error.strerror or error}).") from error
+
+
+def source_size(source: ImageSource) -> int:
+    """Return the number of bytes of an image file, 0 if it is gone."""
+    if isinstance(source, ArchiveImage):
+        return source.size
+    try:
+        return source.stat().st_size
+    except OSError:
+        return 0
+
+
+def data_digest(images: Sequence[ImageSource], root: str | Path) -> str:
+    """Return a text that changes when an image is added, removed, renamed or of another size.
+
+    It is the same wherever `root` lies, for a folder and an archive of the same files.
+    """
+    digest = hashlib.sha256()
+    for image in images:
+        name = relative_name(image, Path(root)).encode("utf-8", "surrogateescape")
+        digest.update(b"%d %d " % (len(name), source_size(image)) + name)
+    return digest.hexdigest()
 
 
 def stamp(source: ImageSource) -> str:
@@ -198,11 +240,17 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path))
 
 
-def is_image_name(path: str) -> bool:
-    """Return whether a member of an archive is named like an image, and is not hidden."""
-    parts = PurePosixPath(path).parts
-    hidden = any(part == "__MACOSX" or (part[0] == "." and part != "..") for part in parts)
-    return not hidden and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+def _reason_against(path: str) -> str:
+    """Return why a member of an archive is left out; empty if it is taken for an image."""
+    *folders, name = PurePosixPath(path).parts or ("",)
+    if any(is_system_folder(part) for part in folders if part != ".."):
+        return SYSTEM
+    if name.startswith(".") or path == DESCRIPTION:
+        return HIDDEN
+    ending = PurePosixPath(name).suffix.lower()
+    if ending in IMAGE_SUFFIXES:
+        return ""
+    return f"ending in {ending}" if ending else "without an ending"
 
 
 def zip_members(path: Path) -> list[ArchiveImage]:
@@ -212,13 +260,28 @@ def zip_members(path: Path) -> list[ArchiveImage]:
         ImageError: it is not a zip, is cut off, or needs a password or a rare compression.
     """
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
-            return [
-                _zip_member(path, stream, info) for info in archive.infolist() if not info.is_dir()
-            ]
+        with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            members = [_zip_member(path, stream, info) for info in infos]
+        _check_apart(path, [info.header_offset for info in infos], members)
+        return members
     except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path}: not a complete zip archive ({reason}). {_AGAIN}") from error
+
+
+def _check_apart(path: Path, starts: Sequence[int], members: Sequence[ArchiveImage]) -> None:
+    """Refuse members that share bytes, by which a small file can hold terabytes of images."""
+    spans = sorted(
+        (start, member.offset + member.stored, member.path)
+        for start, member in zip(starts, members, strict=True)
+    )
+    for (_, end, name), (start, _, other) in itertools.pairwise(spans):
+        if start < end:
+            raise ImageError(
+                f"{path}: {name} and {other} overlap in this archive, as an attack makes them."
+                " Unpack it with a tool that you trust."
+            )
 
 
 def _zip_member(path: Path, stream, info: zipfile.ZipInfo) -> ArchiveImage:
@@ -251,23 +314,14 @@ def read_description(path: str | Path) -> dict:
     path = Path(path)
     try:
         if is_archive(path):
-            with zipfile.ZipFile(path) as archive:
-                if DESCRIPTION not in archive.namelist():
-                    return {}
-                if (size := archive.getinfo(DESCRIPTION).file_size) > limits.TEXT_BYTES:
-                    raise ConfigError(
-                        f"{path}: its {DESCRIPTION} has {size:,} bytes, more than"
-                        f" {limits.TEXT_BYTES:,}; {limits.TEXT_VARIABLE} allows more"
-                    )
-                text = archive.read(DESCRIPTION)
+            found = [one for one in zip_members(path) if one.path == DESCRIPTION]
+            text = found[-1].read_bytes(limits.TEXT_BYTES) if found else b"{}"
         elif (path / DESCRIPTION).exists():
             text = read_bytes(path / DESCRIPTION, limits.TEXT_BYTES)
         else:
             return {}
         content = json.loads(decode_text(text))
-    except ConfigError:
-        raise
-    except (OSError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RecursionError, ImageError) as error:
         raise ConfigError(f"{path}: its {DESCRIPTION} cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: its {DESCRIPTION} is not a JSON object")
@@ -318,11 +372,32 @@ def write_archive(
             names.add(name)
             archive.writestr(_entry(name), content)
         text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
-        archive.writestr(_entry(DESCRIPTION), text.encode("utf-8"))
+        # Bytes of file names that are not text: written as JSON writes them.
+        archive.writestr(_entry(DESCRIPTION), text.encode("utf-8", "backslashreplace"))
+
+
+def write_folder(
+    path: str | Path, images: Iterable[tuple[str, bytes]], description: Mapping
+) -> None:
+    """Write images and their `dataset.json` as files of a folder, which must not exist.
+
+    Raises:
+        OutputError: the system refused to write.
+    """
+    folder = Path(path)
+    for name, content in images:
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(content)
+    write_json(folder / DESCRIPTION, description)
+
+
+def archive_name(name: str) -> str:
+    r"""Return a file's name as an archive can hold it: bytes that are not text as `\udcXX`."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, _EARLIEST)
+    entry = zipfile.ZipInfo(archive_name(name), _EARLIEST)
     entry.create_system = 3  # Unix, wherever it is written
     entry.external_attr = 0o644 << 16
     return entry

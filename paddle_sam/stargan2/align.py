@@ -13,14 +13,8 @@ from tqdm import tqdm
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import read_arrays
-from paddle_sam.core.images import (
-    list_images,
-    read_image,
-    resize,
-    result_names,
-    save_image,
-    to_network,
-)
+from paddle_sam.core.images import read_image, resize, result_names, save_image, to_network
+from paddle_sam.core.listing import list_images
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.mean_face import MEAN_FACE_SIZE, align_to_mean_face

@@ -25,9 +25,11 @@ from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ImageError
 from paddle_sam.imagesets.archive import (
     ImageSet,
+    archive_name,
     open_image_set,
     read_description,
     read_source,
+    source_bytes,
     stamp,
     write_archive,
 )
@@ -166,11 +168,11 @@ def write_subset(path: Path, data: str, images: ImageSet, chosen: Sequence[int])
     kept = set(names)
     description = read_description(data)
     if images.labels:
-        description["labels"] = [[images.names[i], images.labels[i]] for i in chosen]
+        description["labels"] = [[archive_name(images.names[i]), images.labels[i]] for i in chosen]
     if "images" in description:
         about = description["images"]
         description["images"] = [entry for entry in about if entry.get("name") in kept]
-    contents = (images.images[index].read_bytes() for index in chosen)
+    contents = (source_bytes(images.images[index]) for index in chosen)
     write_archive(path, zip(names, contents, strict=True), description)
 
 

@@ -65,23 +65,32 @@ def _jpeg_damage(data: bytes) -> str | None:
     return None  # no sequence of segments: the decoder will say
 
 
-def check_pixels(image: np.ndarray, name: str) -> None:
-    """Check a decoded JPEG for the even grey that stands for data that could not be decoded.
+def has_grey_side(image: np.ndarray) -> bool:
+    """Return whether a decoded JPEG uint8 [H, W, 3] has a side of the grey of missing data.
 
-    Raises:
-        ImageError: a side of the image uint8 [H, W, 3] is that grey, the rest is not.
+    A sound picture may have a border of that grey; `data_ran_out` tells.
     """
     sides = (image[:8], image[-8:], image[:, :8], image[:, -8:])
-    unwritten = any((side == _UNWRITTEN).all() for side in sides)
-    if unwritten and not (image == _UNWRITTEN).all():
-        raise ImageError(f"{name}: the JPEG is damaged: part of it is grey. Copy it again.")
+    return any((side == _UNWRITTEN).all() for side in sides) and not (image == _UNWRITTEN).all()
+
+
+def data_ran_out(data: bytes) -> bool:
+    """Return whether a readable JPEG ends before its picture does, in spite of its end marker.
+
+    The decoder paints the rest grey and says nothing that Pillow passes on. With more data before
+    the marker it paints something else; a whole picture stays as it is.
+    """
+    end = data.rfind(b"\xff\xd9")
+    more = bytes(place * 89 % 251 for place in range(4096))  # no byte of it begins a marker
+    with open_image(data) as found, open_image(data[:end] + more + data[end:]) as continued:
+        return not np.array_equal(np.asarray(found), np.asarray(continued))
 
 
 def conversions(data: bytes) -> list[str]:
     """Return how a readable image's file differs from plain sRGB: `CMYK`, `16 bit`, ..."""
     with open_image(data) as image:
         deep = image.mode[0] in "IF" or (data.startswith(_PNG) and data[24] == 16)
-        frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+        frames = 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
         found = {
             image.mode: image.mode in ("CMYK", "LAB", "HSV", "YCbCr"),
             "16 bit": deep,

@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from paddle_sam.core import limits
+from paddle_sam.core.decoding import count_pages, decode_image
 from paddle_sam.core.device import cpu_threads
-from paddle_sam.core.images import decode_image, resize
+from paddle_sam.core.images import resize
 from paddle_sam.core.processes import in_processes
 from paddle_sam.errors import FaceNotFoundError, ImageError, PaddleSamError
 from paddle_sam.imagesets.prepare import defects
@@ -84,13 +86,21 @@ class Examiner:
         try:
             data = task.read_bytes()
             defects.check_file(data, task.name)
-            image = decode_image(data, task.name)
-            if data.startswith(b"\xff\xd8\xff"):
-                defects.check_pixels(image, task.name)
-            notes = defects.conversions(data)
         except ImageError as error:
-            detail = str(error).removeprefix(f"{task.name}: ")
-            return [(Found("unreadable", detail), b"")]
+            return [_unreadable(task, error)]
+        pages = min(count_pages(data), limits.PAGES)
+        return [one for page in range(pages) for one in self._examine_page(task, data, page)]
+
+    def _examine_page(self, task: Task, data: bytes, page: int) -> list[tuple[Found, bytes]]:
+        try:
+            image = decode_image(data, task.name, page=page)
+            notes = defects.conversions(data)
+            if data.startswith(b"\xff\xd8\xff") and defects.has_grey_side(image):
+                if defects.data_ran_out(data):
+                    raise ImageError("the JPEG is cut off: its data end early. Copy it again.")
+                notes.append("grey border")
+        except ImageError as error:
+            return [_unreadable(task, error)]
         height, width = image.shape[:2]
         basic = {"notes": notes, "width": width, "height": height}
 
@@ -134,6 +144,10 @@ class Examiner:
             sharpness=round(measures.sharpness, 3),
         )
         return found, encode(square, self._config.format)
+
+
+def _unreadable(task: Task, error: ImageError) -> tuple[Found, bytes]:
+    return Found("unreadable", str(error).removeprefix(f"{task.name}: ")), b""
 
 
 def encode(image: np.ndarray, suffix: str) -> bytes:

@@ -16,17 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from paddle_sam.core.files import atomic_path
-from paddle_sam.core.images import list_images, natural_key
+from paddle_sam.core.listing import Listing, list_folder
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     DESCRIPTION,
     ArchiveImage,
     ImageSource,
     is_archive,
-    is_image_name,
+    list_members,
     open_image_set,
     read_description,
     relative_name,
+    source_bytes,
     stamp,
     zip_members,
 )
@@ -36,6 +37,11 @@ from paddle_sam.imagesets.archive import (
 _LARGEST_GROWTH = 100
 _LARGEST_START = 1 << 30
 _PIECE = 1 << 20
+_LARGEST_HEADER = 1 << 20
+_LONG_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 _COMPRESSED = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
 
 
@@ -56,10 +62,7 @@ class Task:
         Raises:
             ImageError: it cannot be read.
         """
-        try:
-            return self.source.read_bytes()
-        except OSError as error:
-            raise ImageError(f"could not be read ({error.strerror or error})") from error
+        return source_bytes(self.source)
 
 
 def input_paths(data_path: str) -> list[Path]:
@@ -76,22 +79,29 @@ def input_paths(data_path: str) -> list[Path]:
     return [Path(part).expanduser() for part in parts]
 
 
-def list_tasks(paths: Sequence[Path], unpacked: Path) -> list[Task]:
+def list_tasks(paths: Sequence[Path], unpacked: Path) -> tuple[list[Task], dict[str, list[str]]]:
     """List the images of all inputs, in the order given, each input's as people count.
 
     Args:
         paths: folders, archives or images.
         unpacked: folder for the plain versions of compressed tars.
 
+    Returns:
+        the images, and the names of files that are left out, by reason.
+
     Raises:
         ImageError, ConfigError: an input is missing, holds no images, or is damaged as a whole.
     """
-    tasks = []
+    tasks: list[Task] = []
+    left_out: dict[str, list[str]] = {}
     for start, path in zip(_names(paths), paths, strict=True):
-        images = _images(path, unpacked)
-        tasks += [Task(f"{start}/{name}", image, stamp(image)) for name, image in images]
+        path, listing = _list_input(path, unpacked)
+        names = ((f"{start}/{relative_name(image, path)}", image) for image in listing.images)
+        tasks += [Task(name, image, stamp(image)) for name, image in names]
+        for reason, others in listing.left_out.items():
+            left_out.setdefault(reason, []).extend(f"{start}/{name}" for name in others)
     _check_unique(tasks)
-    return tasks
+    return tasks, left_out
 
 
 @dataclass(frozen=True)
@@ -140,23 +150,33 @@ def input_classes(paths: Sequence[Path]) -> Classes:
     return Classes(of, called[first])
 
 
-def _images(path: Path, unpacked: Path) -> list[tuple[str, ImageSource]]:
-    if path.is_file() and not is_archive(path) and (opener := _compression(path)):
+def _list_input(path: Path, unpacked: Path) -> tuple[Path, Listing]:
+    """List one input; also return where its images lie: for a compressed tar, a plain one."""
+    if not path.is_file():
+        return path, list_folder(path)
+    if is_archive(path):
+        return path, list_members(path, zip_members(path))
+    if opener := _compression(path):
         path = _plain_tar(path, opener, unpacked)
-    if path.is_file() and (is_archive(path) or tarfile.is_tarfile(path)):
-        members = zip_members(path) if is_archive(path) else list(_tar_members(path))
-        images = [member for member in members if is_image_name(member.path)]
-        if not images:
-            raise ImageError(f"{path}: found no image in this archive")
-        images.sort(key=lambda image: natural_key(PurePosixPath(image.path)))
-    else:
-        images = list_images(path)
-    return [(relative_name(image, path), image) for image in images]
+    if tarfile.is_tarfile(path):
+        return path, list_members(path, list(_tar_members(path)))
+    return path, Listing([path])
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """A header of a tar, of which names and the like are read only up to a limit."""
+
+    @classmethod
+    def frombuf(cls, *arguments, **named):
+        found = super().frombuf(*arguments, **named)
+        if found.type in _LONG_HEADERS and found.size > _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header declares {found.size:,} bytes")
+        return found
 
 
 def _tar_members(path: Path) -> Iterator[ArchiveImage]:
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", tarinfo=_BoundedHeader) as archive:
             for member in archive:
                 if member.isreg() and not member.issparse():
                     yield ArchiveImage(

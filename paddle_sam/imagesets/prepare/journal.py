@@ -14,12 +14,14 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from paddle_sam.core.lock import LOCK
 from paddle_sam.core.store import claim_folder
 from paddle_sam.errors import ConfigError, OutputError
 from paddle_sam.imagesets.archive import ArchiveImage
 
 SETTINGS = "settings.json"
-_FILES = ("journal.jsonl", "images.bin", SETTINGS)
+MADE = "made"  # the data set, before it is moved to its place
+_FILES = ("journal.jsonl", "images.bin", SETTINGS, LOCK)
 
 
 class Journal:
@@ -39,7 +41,8 @@ class Journal:
         self.unpacked = folder / "unpacked"  # for archives that cannot be read at random
         self.records: dict[str, dict] = {}
         self._finished = False
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
+        others = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
+        if others and not (folder / SETTINGS).is_file():
             raise ConfigError(
                 f"{folder}: this folder is needed for the work, but holds something else."
                 " Move it, or choose another --output."
@@ -67,9 +70,10 @@ class Journal:
 
     def _remove(self) -> None:
         shutil.rmtree(self.unpacked, ignore_errors=True)
-        for name in _FILES:
-            (self.folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something else is in it
+        shutil.rmtree(self.folder / MADE, ignore_errors=True)
+        with contextlib.suppress(OSError):  # something else is in it, or (Windows) the lock is held
+            for name in _FILES:
+                (self.folder / name).unlink(missing_ok=True)
             self.folder.rmdir()
 
     def has(self, key: str, stamp: str) -> bool:

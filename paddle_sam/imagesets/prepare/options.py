@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, ClassVar
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import Options, option, parse_names
 
+# Parameters of the cascade for anime faces, as it was published.
+_PRESETS = {
+    "anime": {
+        "crop": "cascade",
+        "cascade": "lbpcascade_animeface.xml",
+        "cascade_scale_factor": 1.1,
+        "cascade_neighbours": 5,
+        "cascade_min_size": 50,
+        "face": "all",
+        "face_scale": 1.5,
+    }
+}
 AUGMENTATIONS = ("mirror", "colour", "sharpness", "blur", "contrast", "crop")
 
 
@@ -14,9 +30,13 @@ AUGMENTATIONS = ("mirror", "colour", "sharpness", "blur", "contrast", "crop")
 class PrepareOptions(Options):
     """From any pictures to a data set of squares of one size."""
 
+    presets: ClassVar = tuple(_PRESETS)
+
     data_path: str = option("", "folders and archives (zip, tar, tar.gz) of images, by commas")
-    output: str = option("", "the archive to make; ends in .zip")
-    size: int = option(256, "height and width of the images, a power of two", minimum=8)
+    output: str = option("", "the archive to make, ending in .zip; or a new folder for the images")
+    size: int = option(
+        256, "height and width of the images, a power of two; 0 keeps each at its own", minimum=0
+    )
     format: str = option("png", "of the images in the archive", choices=("png", "jpg"))
     labels: str = option(
         "none",
@@ -24,6 +44,14 @@ class PrepareOptions(Options):
         " dataset.json",
         choices=("none", "folders", "inputs"),
     )
+
+    ids: str = option("", "file of numbers, one a line: use images of these names only")
+    metadata: str = option(
+        "", "Danbooru's JSON lines, files or folders by commas: use images that they choose only"
+    )
+    tags: str = option("", "choose by --metadata: all of these tags, and none that begins with -")
+    ratings: str = option("", "choose by --metadata: these ratings, such as s or s,q")
+    score: str = option("", "choose by --metadata: this score or more")
 
     crop: str = option(
         "centre",
@@ -83,16 +111,28 @@ class PrepareOptions(Options):
     sheet_images: int = option(200, "images on each contact sheet", minimum=1)
     num_threads: int = option(0, "processes to use; 0 for one per CPU core", minimum=0)
 
+    @classmethod
+    def implied(cls, preset: str | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values of the preset."""
+        return _PRESETS.get(preset, {})
+
     def check(self):
         if not self.data_path:
             raise ConfigError("--data_path: name folders or archives of images")
-        if not self.output.endswith(".zip"):
+        if not self.output or PurePath(self.output).suffix not in ("", ".zip"):
             raise ConfigError(
-                f"--output: expected the name of an archive, such as data/faces.zip, found"
-                f" {self.output!r}"
+                f"--output: expected the name of an archive, such as data/faces.zip, or of a"
+                f" folder, found {self.output!r}"
             )
-        if self.size & (self.size - 1):
-            raise ConfigError(f"--size: expected a power of two, such as 256, found {self.size}")
+        if self.size and (self.size < 8 or self.size & (self.size - 1)):
+            raise ConfigError(
+                f"--size: expected a power of two from 8 on, such as 256, or 0, found {self.size}"
+            )
+        chooses = [name for name in ("tags", "ratings", "score") if getattr(self, name)]
+        if chooses and not self.metadata:
+            raise ConfigError(f"--{chooses[0]}: chooses by --metadata, which is not given")
+        if self.score and not re.fullmatch(r"[+-]?[0-9]{1,9}", self.score):
+            raise ConfigError(f"--score: expected a whole number, found {self.score!r}")
         if 0 < self.min_size < self.size and not self.upscale:
             raise ConfigError(
                 f"--min_size: {self.min_size} is less than --size {self.size}; say how to enlarge"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from paddle_sam.core.files import check_outside
+from paddle_sam.core.files import check_outside, remove_leftovers, write_error
+from paddle_sam.core.lock import one_writer
 from paddle_sam.errors import ConfigError
-from paddle_sam.imagesets.archive import ArchiveImage, read_source, write_archive
+from paddle_sam.imagesets.archive import ArchiveImage, read_source, write_archive, write_folder
 from paddle_sam.imagesets.prepare.augmentation import add_copies
 from paddle_sam.imagesets.prepare.duplicates import (
     Candidate,
@@ -30,9 +31,10 @@ from paddle_sam.imagesets.prepare.inputs import (
     input_paths,
     list_tasks,
 )
-from paddle_sam.imagesets.prepare.journal import Journal
+from paddle_sam.imagesets.prepare.journal import MADE, Journal
 from paddle_sam.imagesets.prepare.options import PrepareOptions
 from paddle_sam.imagesets.prepare.report import Item, counts, write_report
+from paddle_sam.imagesets.prepare.select import select_tasks
 
 _PER_FOLDER = 1000
 # What changes where or how the work is done, but not what comes out.
@@ -56,7 +58,9 @@ class Preparation:
         kept = f"{self.counts['kept']} of {self.counts['examined']} images kept"
         copies = f" and {self.counts['copies']} altered copies" if self.counts["copies"] else ""
         dropped = f"; dropped: {', '.join(parts)}" if parts else ""
-        return f"{kept}{copies}{dropped} (why: {self.report})"
+        others = [f"{number} {reason}" for reason, number in self.counts["left_out"].items()]
+        left_out = f"; left out: {', '.join(others)}" if others else ""
+        return f"{kept}{copies}{dropped}{left_out} (why: {self.report})"
 
 
 def prepare_dataset(config: PrepareOptions) -> Preparation:
@@ -78,8 +82,12 @@ def prepare_dataset(config: PrepareOptions) -> Preparation:
         name: value for name, value in asdict(config).items() if name not in _NOT_OF_THE_RESULT
     }
     report = output.with_name(f"{output.stem}_report")
-    with Journal(output.with_name(f"{output.stem}_work"), settings) as journal:
-        tasks = list_tasks(inputs, journal.unpacked)
+    work = output.with_name(f"{output.stem}_work")
+    with one_writer(work, "a preparation"), Journal(work, settings) as journal:
+        remove_leftovers(work)
+        tasks, left_out = list_tasks(inputs, journal.unpacked)
+        tasks, others = select_tasks(tasks, config)
+        left_out |= others
         classes = input_classes(inputs) if config.labels == "inputs" else None
         items = _examine_all(tasks, journal, config)
         items = _without_duplicates(items, config.duplicate_bits)
@@ -89,11 +97,11 @@ def prepare_dataset(config: PrepareOptions) -> Preparation:
         if config.labels == "folders":
             classes = folder_classes([item.task for item in kept])
         add_copies(kept, journal, config)
-        write_report(report, items, config.sheet_images)
+        write_report(report, items, left_out, config.sheet_images)
         if kept:
-            _write(output, kept, classes, settings)
+            _write(output, work, kept, classes, settings)
         journal.finish()
-    return Preparation(output if kept else None, report, counts(items))
+    return Preparation(output if kept else None, report, counts(items, left_out))
 
 
 def _examine_all(tasks: Sequence[Task], journal: Journal, config: PrepareOptions) -> list[Item]:
@@ -136,8 +144,13 @@ def _without_duplicates(items: Sequence[Item], bits: int) -> list[Item]:
     return result
 
 
-def _write(output: Path, kept: Sequence[Item], classes: Classes | None, settings: dict) -> None:
-    """Write the archive: every image followed by its copies, and the source of each."""
+def _write(
+    output: Path, work: Path, kept: Sequence[Item], classes: Classes | None, settings: dict
+) -> None:
+    """Write the data set: every image followed by its copies, and the source of each.
+
+    It is made in the folder `work`, where the next run finds what a kill leaves behind.
+    """
 
     def files() -> Iterator[tuple[str, Item, str, ArchiveImage]]:
         """Yield the name in the archive, the image, how a copy was altered, and its content."""
@@ -161,7 +174,12 @@ def _write(output: Path, kept: Sequence[Item], classes: Classes | None, settings
                 yield name, picture.read_bytes()
                 bar.update()
 
-        write_archive(output, contents(), description)
+        write = write_archive if output.suffix == ".zip" else write_folder
+        write(work / MADE, contents(), description)
+    try:
+        (work / MADE).replace(output)
+    except OSError as error:
+        raise write_error(output, error) from error
 
 
 def _provenance(name: str, item: Item, done: str) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,11 +56,13 @@ class Item:
         return not self.found.reason
 
 
-def write_report(folder: Path, items: Sequence[Item], sheet_images: int) -> None:
+def write_report(
+    folder: Path, items: Sequence[Item], left_out: Mapping[str, Sequence[str]], sheet_images: int
+) -> None:
     """Write `report.csv`, `summary.json`, `kept.jpg` and a `dropped_REASON.jpg` for each reason."""
-    _write_table(folder / "report.csv", items)
+    _write_table(folder / "report.csv", items, left_out)
     with atomic_path(folder / "summary.json") as path:
-        path.write_text(json.dumps(counts(items), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(counts(items, left_out), indent=2) + "\n", encoding="utf-8")
     for reason in ("", *REASONS):
         name = f"dropped_{reason}.jpg" if reason else "kept.jpg"
         (folder / name).unlink(missing_ok=True)
@@ -71,8 +73,8 @@ def write_report(folder: Path, items: Sequence[Item], sheet_images: int) -> None
             save_image(folder / name, contact_sheet(tiles))
 
 
-def counts(items: Sequence[Item]) -> dict:
-    """Count the images kept, dropped for each reason, and converted."""
+def counts(items: Sequence[Item], left_out: Mapping[str, Sequence[str]]) -> dict:
+    """Count the images kept, dropped for each reason, and converted, and files left out."""
     dropped = Counter(item.found.reason for item in items)
     notes = Counter(note for item in items if item.kept for note in item.found.notes)
     return {
@@ -80,19 +82,26 @@ def counts(items: Sequence[Item]) -> dict:
         "kept": dropped.pop("", 0),
         "copies": sum(len(item.copies) for item in items),
         "dropped": {reason: dropped[reason] for reason in REASONS if dropped[reason]},
+        "left_out": {reason: len(names) for reason, names in sorted(left_out.items())},
         "converted": dict(sorted(notes.items())),
     }
 
 
 def _tiles(item: Item, pair: bool) -> list[tuple[np.ndarray, str]]:
     picture = read_source(item.picture) if item.picture.size else _NOTHING
-    tiles = [(picture, Path(item.name).name)]
+    tiles = [(picture, _caption(item))]
     if pair:
-        tiles.append((read_source(item.instead.picture), f"kept {Path(item.instead.name).name}"))
+        tiles.append((read_source(item.instead.picture), f"kept {_caption(item.instead)}"))
     return tiles
 
 
-def _write_table(path: Path, items: Sequence[Item]) -> None:
+def _caption(item: Item) -> str:
+    """Return the name of an image's file as one line of text, whatever bytes are in it."""
+    name = Path(item.name).name.encode("utf-8", "backslashreplace").decode()
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def _write_table(path: Path, items: Sequence[Item], left_out: Mapping[str, Sequence[str]]) -> None:
     with (
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
@@ -116,3 +125,5 @@ def _write_table(path: Path, items: Sequence[Item]) -> None:
                     "; ".join(copy.done for copy in item.copies),
                 ]
             )
+        for reason, names in sorted(left_out.items()):
+            table.writerows([name, "left out", "not_examined", reason] for name in sorted(names))

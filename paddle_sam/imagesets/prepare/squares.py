@@ -40,8 +40,9 @@ def square_finder(config: PrepareOptions) -> FindSquares:
 
 
 def cut_square(image: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
-    """Cut a square out at `size` pixels, or at its own size where that is smaller."""
-    side = int(min(size, round(side_of(corners))))
+    """Cut a square out at `size` pixels, or at its own size if that is smaller or `size` is 0."""
+    own = round(side_of(corners))
+    side = min(size or own, own)
     height, width = image.shape[:2]
     left, top, right, bottom = (int(value) for value in (*corners[0], *corners[2]))
     whole = np.array_equal(corners, box_corners(left, top, right, bottom))
@@ -74,7 +75,7 @@ class FaceSquares:
 
     def __init__(self, config: PrepareOptions):
         self._find = FaceLandmarker().find
-        self._settings = CropSettings(config.size, config.face_scale, config.face_offset)
+        self._settings = CropSettings(max(config.size, 1), config.face_scale, config.face_offset)
         self._choice = config.face
 
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:

@@ -7,7 +7,8 @@ import pytest
 import skimage.data
 from PIL import Image, ImageCms
 
-from paddle_sam.core.images import list_images, read_image, resize, save_image, to_network, to_uint8
+from paddle_sam.core.images import read_image, resize, save_image, to_network, to_uint8
+from paddle_sam.core.listing import list_images
 from paddle_sam.errors import ConfigError, ImageError, OutputError
 from tests.unit.core.icc_profiles import (
     P3_TO_XYZ,

@@ -1,19 +1,32 @@
 """One file as a data set: the same to a trainer as the folder it was made of."""
 
+import copy
 import io
 import itertools
 import json
+import os
 import pickle
+import shutil
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_sam.core import limits
 from paddle_sam.core.images import read_image
-from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.imagesets import archive
-from paddle_sam.imagesets.archive import content_digest, open_image_set, read_source, write_archive
+from paddle_sam.errors import ConfigError, ImageError, Note
+from paddle_sam.imagesets.archive import (
+    archive_name,
+    content_digest,
+    data_digest,
+    list_sources,
+    open_image_set,
+    read_description,
+    read_source,
+    source_bytes,
+    write_archive,
+)
 from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.imagesets.loader import BatchLoader
 
@@ -124,7 +137,7 @@ def test_damage_is_found_at_the_image_it_hit(packed):
         read_source(second)
 
 
-def test_a_member_inflates_to_no_more_than_it_declares(tmp_path, monkeypatch):
+def test_a_member_inflates_to_no_more_than_it_declares(tmp_path):
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("1.png", bytes(100_000))
@@ -136,9 +149,80 @@ def test_a_member_inflates_to_no_more_than_it_declares(tmp_path, monkeypatch):
     (image,) = open_image_set(path).images
     with pytest.raises(ImageError, match="checksum"):
         image.read_bytes()
-    monkeypatch.setattr(archive, "LARGEST_IMAGE_FILE", 9)
     with pytest.raises(ImageError, match="declares 100 bytes|declares 10 bytes"):
-        image.read_bytes()
+        image.read_bytes(most=9)
+
+
+def test_members_that_overlap_are_refused(tmp_path):
+    """As in a zip bomb: many names, all with the same bytes."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("1.png", CONTENT["a/2.png"])
+        (first,) = opened.infolist()
+        for number in range(2, 50):
+            again = copy.copy(first)
+            again.filename = f"{number}.png"
+            opened.filelist.append(again)
+            opened.NameToInfo[again.filename] = again
+    with pytest.raises(ImageError, match="1.png and .*png overlap in this archive"):
+        open_image_set(path)
+
+
+def test_what_an_archive_leaves_out_is_counted(tmp_path):
+    path = tmp_path / "mixed.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        for name in ("1.png", "film.mp4", "@eaDir/1.png", "#recycle/2.png", "dataset.json"):
+            opened.writestr(name, b"{}" if name.endswith("json") else CONTENT["a/2.png"])
+    with pytest.warns(Note, match=r"found 1 images; left out: 1 ending in .mp4.*; 2 kept by"):
+        assert open_image_set(path).names == ("1.png",)
+
+
+def test_a_description_is_bounded_before_it_is_read(folder, tmp_path):
+    """2 GiB of spaces in a zip of 2 MB; brackets that no stack holds; a number of 5,000 digits."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("1.png", CONTENT["a/2.png"])
+        with opened.open("dataset.json", "w", force_zip64=True) as member:
+            for _ in range(limits.TEXT_BYTES // (1 << 20) + 1):
+                member.write(b" " * (1 << 20))
+    assert path.stat().st_size < 2 << 20
+    with pytest.raises(ConfigError, match="bomb.zip: its dataset.json .* declares 26[0-9],"):
+        open_image_set(path)
+    for text in ("[" * 10**6, '{"labels": ' + "9" * 5000 + "}"):
+        (folder / "dataset.json").write_text(text)
+        with pytest.raises(ConfigError, match="its dataset.json cannot be read"):
+            open_image_set(folder)
+
+
+def test_names_that_are_not_text_survive(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_bytes(CONTENT["a/2.png"])
+    images = open_image_set(tmp_path / "set")
+    pairs = [(name, source_bytes(images.images[0]))]
+    write_archive(tmp_path / "set.zip", pairs, {"images": [{"name": name, "source": name}]})
+    (packed,) = open_image_set(tmp_path / "set.zip").names
+    assert packed == archive_name(name) == r"caf\udce9.png"
+    assert read_description(tmp_path / "set.zip")["images"][0]["source"] == name
+
+
+def test_a_digest_belongs_to_names_and_sizes_wherever_they_are(folder, packed, tmp_path):
+    def digest(place):
+        return data_digest(list_sources(place), place)
+
+    before = digest(folder)
+    assert digest(packed) == before
+    moved = tmp_path / "elsewhere" / "moved"
+    shutil.copytree(folder, moved)
+    assert digest(moved) == before
+    (moved / "a/2.png").rename(moved / "a/3.png")
+    assert digest(moved) != before
+    (moved / "a/3.png").rename(moved / "a/2.png")
+    assert digest(moved) == before
+    (moved / "a/2.png").write_bytes(CONTENT["a/2.png"] + b"x")
+    assert digest(moved) != before
+    (moved / "a/2.png").unlink()
+    assert digest(moved) != before
 
 
 def test_archives_that_cannot_be_used(packed, tmp_path):

@@ -31,7 +31,7 @@ def make_tar(path, mode, names=NAMES):
 
 
 def tasks_of(data_path, work):
-    return list_tasks(input_paths(str(data_path)), work)
+    return list_tasks(input_paths(str(data_path)), work)[0]
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_smaller_images_are_enlarged_when_asked(tmp_path):
     ("options", "message"),
     [
         ({"data_path": ""}, "data_path: name folders"),
-        ({"output": "set"}, "ends? in .zip|name of an archive"),
+        ({"output": "set.tar"}, "output: expected the name of an archive, .* found 'set.tar'"),
         ({"size": 100}, "a power of two"),
         ({"min_size": 32}, "min_size: 32 is less than size 64"),
         ({"cascade_scale_factor": 1.0}, "cascade_scale_factor: expected more than 1"),
