@@ -141,9 +141,8 @@ def _walk(start: Path, root: Path, known: set[tuple[int, int]], listing: Listing
             path = folder / entry.name
             try:
                 mode = entry.stat().st_mode
-            except OSError:
-                leave_out(path, "linked to nothing")
-                continue
+            except OSError:  # a link to nothing
+                mode = 0
             if not stat.S_ISDIR(mode):
                 if reason := _reason_against(path, mode):
                     leave_out(path, reason)
@@ -161,11 +160,11 @@ def _reason_against(path: Path, mode: int) -> str:
     """Return why a file is left out; empty if it is taken for an image."""
     if path.name.startswith(".") or path.name.lower() in _NOT_WORTH_A_WORD:
         return HIDDEN
-    if not stat.S_ISREG(mode):
-        return "not regular files"
     ending = path.suffix.lower()
     if ending in IMAGE_SUFFIXES:
-        return ""
+        return ""  # whatever it is, reading it will say so
+    if not stat.S_ISREG(mode):
+        return "not regular files"
     try:
         with open_file(path) as stream:
             if _BEGINNING.match(stream.read(16)):

@@ -198,33 +198,14 @@ def source_bytes(source: ImageSource) -> bytes:
         raise ImageError(f"{source}: could not be read ({error.strerror or error}).") from error
 
 
-def source_size(source: ImageSource) -> int:
-    """Return the number of bytes of an image file, 0 if it is gone."""
-    if isinstance(source, ArchiveImage):
-        return source.size
-    try:
-        return source.stat().st_size
-    except OSError:
-        return 0
-
-
-def data_digest(images: Sequence[ImageSource], root: str | Path) -> str:
-    """Return a text that changes when an image is added, removed, renamed or of another size.
-
-    It is the same wherever `root` lies, for a folder and an archive of the same files.
-    """
-    digest = hashlib.sha256()
-    for image in images:
-        name = relative_name(image, Path(root)).encode("utf-8", "surrogateescape")
-        digest.update(b"%d %d " % (len(name), source_size(image)) + name)
-    return digest.hexdigest()
-
-
 def stamp(source: ImageSource) -> str:
     """Return a text that changes when an image's file, or its archive, does."""
     if isinstance(source, ArchiveImage):
         return f"{source.size}-{source.offset}-{source.crc}-{source.archive.stat().st_mtime_ns}"
-    status = source.stat()
+    try:
+        status = source.stat()
+    except OSError:  # a link to nothing
+        return ""
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from paddle_sam.core.images import to_network
+from paddle_sam.core.listing import is_system_folder
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     ImageSource,
@@ -77,7 +78,7 @@ class Domains:
         found: dict[str, Sequence[ImageSource]] = {}
         for entry in self.root.iterdir() if self.root.is_dir() else ():
             zipped = entry.is_file() and entry.suffix.lower() == ".zip"
-            if entry.name.startswith(".") or not (entry.is_dir() or zipped):
+            if is_system_folder(entry.name) or not (entry.is_dir() or zipped):
                 continue
             name = entry.stem if zipped else entry.name
             if name in found:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_sam.core.images import read_image
 from paddle_sam.core.listing import list_folder, list_images, natural_key
 from paddle_sam.errors import ImageError, Note
 
@@ -117,12 +118,13 @@ def test_what_is_left_out_is_counted_once_in_a_note(tmp_path):
         list_images(tmp_path)
 
 
-def test_only_regular_files_are_taken(tmp_path):
+def test_special_files_are_not_opened_and_are_named_if_they_look_like_images(tmp_path):
     save(tmp_path / "a.png")
     os.mkfifo(tmp_path / "pipe.png")
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    (tmp_path / "device").symlink_to("/dev/zero")
     (tmp_path / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "gone").symlink_to("nowhere")
     here = Path.cwd()
     os.chdir(tmp_path)  # names of sockets are short
     try:
@@ -130,11 +132,13 @@ def test_only_regular_files_are_taken(tmp_path):
             listener.bind("socket.png")
     finally:
         os.chdir(here)
-    assert names(tmp_path) == ["a.png"]
-    assert left_out(tmp_path) == {
-        "not regular files": ["device.jpg", "pipe", "pipe.png", "socket.png"],
-        "linked to nothing": ["gone.jpg"],
-    }
+    assert names(tmp_path) == ["a.png", "gone.jpg", "pipe.png", "socket.png"]
+    assert left_out(tmp_path) == {"not regular files": ["device", "gone", "pipe"]}
+    for path in list_folder(tmp_path).images[1:]:
+        with pytest.raises(
+            ImageError, match=f"{path.name}: .*(no such file|not a regular file|No such device)"
+        ):
+            read_image(path)
 
 
 def test_numbers_count_whatever_their_length_and_script():

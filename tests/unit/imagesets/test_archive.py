@@ -19,7 +19,6 @@ from paddle_sam.errors import ConfigError, ImageError, Note
 from paddle_sam.imagesets.archive import (
     archive_name,
     content_digest,
-    data_digest,
     list_sources,
     open_image_set,
     read_description,
@@ -27,7 +26,7 @@ from paddle_sam.imagesets.archive import (
     source_bytes,
     write_archive,
 )
-from paddle_sam.imagesets.dataset import ImagePairs
+from paddle_sam.imagesets.dataset import ImagePairs, data_digest
 from paddle_sam.imagesets.loader import BatchLoader
 
 

@@ -32,6 +32,9 @@ def root(tmp_path):
             image = np.full((16, 12, 3), 20 * domain + index, np.uint8)
             save_image(tmp_path / "data" / f"d{domain}" / f"{index}.png", image)
     (tmp_path / "data" / ".hidden").mkdir()
+    (tmp_path / "data" / "__MACOSX").mkdir()
+    (tmp_path / "data" / "@eaDir").mkdir()
+    (tmp_path / "data" / "@eaDir" / "thumbnail.jpg").write_bytes(b"")
     return tmp_path / "data"
 
 
