@@ -59,7 +59,6 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
     import numpy as np
     import paddle
 
-    from paddle_sam.ageing.train.trainer import Task
     from paddle_sam.core.device import resolve_device
     from paddle_sam.imagesets.loader import Batch
 
@@ -73,11 +72,11 @@ def measure(variant: str, size: str, batch_size: int, steps: int) -> dict:
     side = trainer.network.input_size
     images = np.random.default_rng(0).uniform(-1, 1, (batch_size, 3, side, side))
     batch = Batch(images.astype("float32"), None, tuple(map(Path, map(str, range(batch_size)))))
-    task = Task(np.linspace(0.2, 0.7, batch_size, dtype="float32"))
+    ages = np.linspace(0.2, 0.7, batch_size, dtype="float32")
     losses = []
 
     def step():
-        losses.append(trainer.accumulate(batch, task)["loss"])
+        losses.append(trainer.accumulate(batch, ages)["loss"])
         trainer.update()
         trainer.network.clear_gradients()
 

@@ -50,13 +50,8 @@ def train_stargan2(options: StarGAN2Options) -> Path:
             lambda: _batches(validation, options.val_batch_size),
         )
 
-    intervals = Intervals(
-        max_steps=options.total_iters,
-        board_interval=options.print_every,
-        image_interval=options.sample_every,
-        val_interval=options.eval_every,
-        save_interval=options.save_every,
-    )
+    every = (options.print_every, options.sample_every, options.eval_every, options.save_every)
+    intervals = Intervals(options.total_iters, *every)
     return start_run(options, build, intervals, options.resume_iter or None)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from paddle_sam.ageing.train.networks import assemble, build_loss
 from paddle_sam.ageing.train.options import SAMOptions
-from paddle_sam.ageing.train.trainer import SAMTrainer, Task
+from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.convert.convert import convert_file
 from paddle_sam.imagesets.loader import Batch
 from tests.parity import recipe
@@ -38,18 +38,18 @@ def training_step(folder: Path) -> Iterator[Comparison]:
     want = expected(NAME)
     trainer = _trainer(folder)
     watched = [key.removeprefix("grad/") for key in want if key.startswith("grad/")]
-    task = Task(want["target_ages"])
+    ages = want["target_ages"]
     images = want["x"].astype(np.float32)
 
     statistics = _statistics(trainer.network)
     noise = np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
-    trainer.accumulate(_batch(images + NUDGE * noise), task)
+    trainer.accumulate(_batch(images + NUDGE * noise), ages)
     nudged = {name: _gradient(trainer, name) for name in watched}
     trainer.optimizer.clear_grad(set_to_zero=False)
     for tensor, value in statistics:
         tensor.set_value(value)
 
-    losses = trainer.accumulate(_batch(images), task)
+    losses = trainer.accumulate(_batch(images), ages)
     yield from _losses(want, losses)
     ages = trainer.loss.reference(paddle.to_tensor(images)).age
     yield compare(NAME, "input ages, centuries", ages, want["input_ages"], deviation=1.0)

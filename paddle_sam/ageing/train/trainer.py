@@ -51,23 +51,18 @@ class Stream(enum.IntEnum):
     TEST = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What one step asks for: target ages [N] as fractions of a century, None for the input's own.
+def draw_ages(
+    options: SAMOptions, step: int, size: int, stream: Stream = Stream.TRAIN
+) -> np.ndarray | None:
+    """Draw a step's target ages [size] as fractions of a century; None for the input's own.
 
-    pSp training has no ages at all; it has one pass only.
+    They are a function of the seed and the step alone. pSp training has no ages at all.
     """
-
-    ages: np.ndarray | None
-
-
-def draw_task(options: SAMOptions, step: int, size: int, stream: Stream = Stream.TRAIN) -> Task:
-    """Draw a step's ages for `size` images; a function of the seed and the step alone."""
     rng = np.random.default_rng((options.seed, stream, step))
     if options.task == "psp" or rng.random() <= SAME_AGE_SHARE:
-        return Task(None)
+        return None
     years = rng.choice(target_ages(options.target_age), size)
-    return Task((years / MAX_AGE).astype("float32"))
+    return (years / MAX_AGE).astype("float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,19 +124,22 @@ class SAMTrainer:
             TrainingError: a loss is not a finite number. No parameter has changed then.
         """
         paddle.seed(seed_of(self.options.seed, step, self.world.rank))
-        logged = self.accumulate(batch, draw_task(self.options, step, self.options.batch_size))
+        logged = self.accumulate(batch, draw_ages(self.options, step, self.options.batch_size))
         check_finite(logged, step, _ADVICE)
         self.update()
         return logged
 
-    def accumulate(self, batch: Batch, task: Task) -> dict[str, float]:
-        """Add the gradients of this process's share of a batch; returns the values to log."""
+    def accumulate(self, batch: Batch, ages: np.ndarray | None) -> dict[str, float]:
+        """Add the gradients of this process's share of a batch; returns the values to log.
+
+        `ages` are those that `draw_ages` drew for the batch of all processes.
+        """
         self._training_mode()
         mine = self.world.share(self.options.batch_size)
         logged: dict[str, paddle.Tensor] = {}
-        for part, ages in _split(batch, task.ages, mine, self.options.accumulate):
+        for part, own in _split(batch, ages, mine, self.options.accumulate):
             share = len(part) / len(batch)
-            for name, value in self._run_passes(part, ages, self._backward, share).items():
+            for name, value in self._run_passes(part, own, self._backward, share).items():
                 logged[name] = logged.get(name, 0.0) + share * value
         return read_values(logged, self.world)
 
@@ -243,8 +241,8 @@ class SAMTrainer:
         total: dict[str, float] = {}
         count = 0
         for index, batch in enumerate(batches):
-            task = draw_task(self.options, index, self.options.test_batch_size, Stream.TEST)
-            ages = None if task.ages is None else task.ages[: len(batch)]
+            ages = draw_ages(self.options, index, self.options.test_batch_size, Stream.TEST)
+            ages = None if ages is None else ages[: len(batch)]
             for name, value in read_values(self._run_passes(batch, ages, self._forward)).items():
                 total[name] = total.get(name, 0.0) + value * len(batch)
             count += len(batch)

@@ -58,13 +58,8 @@ def train_stylegan2(options: StyleGAN2Options) -> Path:
             snapshot=lambda step, panel: _save_snapshot(trainer, data, step, panel),
         )
 
-    intervals = Intervals(
-        max_steps=options.steps(options.total_kimg),
-        board_interval=options.steps(options.log_kimg),
-        image_interval=options.steps(options.snapshot_kimg),
-        val_interval=options.steps(options.metric_kimg),
-        save_interval=options.steps(options.save_kimg),
-    )
+    kimg = ("total_kimg", "log_kimg", "snapshot_kimg", "metric_kimg", "save_kimg")
+    intervals = Intervals(*(options.steps(getattr(options, name)) for name in kimg))
     step = None if options.resume == "latest" else int(options.resume)
     return start_run(options, build, intervals, step)
 

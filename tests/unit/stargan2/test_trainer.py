@@ -336,7 +336,7 @@ def train(data, folder, **changes):
         text
         for name, value in values.items()
         for text in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
-        if value is not False
+        if value is not False and value != ""
     ]
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "stargan2.py"), "--mode", "train", *flags],

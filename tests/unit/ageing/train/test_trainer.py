@@ -3,20 +3,20 @@ import paddle
 import pytest
 
 from paddle_sam.ageing.train.options import SAMOptions
-from paddle_sam.ageing.train.trainer import SAME_AGE_SHARE, Task, draw_task
+from paddle_sam.ageing.train.trainer import SAME_AGE_SHARE, draw_ages
 from paddle_sam.errors import ConfigError, TrainingError
 from paddle_sam.imagesets.loader import Batch
 from tests.unit.training import tiny
 
-AGED = Task(np.array([0.2, 0.7], "float32"))
+AGED = np.array([0.2, 0.7], "float32")
 
 
-def _gradients(trainer, task=AGED, batch=None):
+def _gradients(trainer, ages=AGED, batch=None):
     """Encoder gradients of one batch, noise off so that they are a function of it."""
     for layer in trainer.network.decoder.sublayers():
         if type(layer).__name__ == "NoiseInjection":
             layer.weight.set_value(paddle.zeros([1]))
-    logged = trainer.accumulate(batch or tiny.batch(), task)
+    logged = trainer.accumulate(batch or tiny.batch(), ages)
     return logged, {n: p.grad.numpy().copy() for n, p in _trainable(trainer.network.encoder)}
 
 
@@ -117,13 +117,13 @@ def test_gradients_equal_those_of_one_plain_graph(files):
 
 def test_accumulation_is_the_mean_of_its_parts(files):
     batch = tiny.batch(4)
-    task = Task(np.array([0.1, 0.4, 0.6, 0.9], "float32"))
+    wanted = np.array([0.1, 0.4, 0.6, 0.9], "float32")
     trainer = tiny.trainer(files, accumulate=2, batch_size=4)
-    logged, found = _gradients(trainer, task, batch)
+    logged, found = _gradients(trainer, wanted, batch)
     halves = []
     for start in (0, 2):
         part = Batch(batch.source[start : start + 2], None, batch.paths[start : start + 2])
-        ages = Task(task.ages[start : start + 2])
+        ages = wanted[start : start + 2]
         halves.append(_gradients(tiny.trainer(files), ages, part))
     mean = {name: (halves[0][1][name] + halves[1][1][name]) / 2 for name in found}
     _assert_same_gradients(mean, found)
@@ -132,7 +132,7 @@ def test_accumulation_is_the_mean_of_its_parts(files):
 
 def test_the_input_age_is_the_target_where_the_age_stays(files):
     trainer = tiny.trainer(files)
-    trainer.accumulate(tiny.batch(), Task(None))
+    trainer.accumulate(tiny.batch(), None)
     real, cycle = trainer.last_outcomes
     images = paddle.to_tensor(tiny.batch().source)
     years = trainer.loss.age_regressor.age(images).numpy()
@@ -175,10 +175,10 @@ def test_a_loss_that_is_no_number_stops_before_any_parameter_changes(files):
 
 def test_a_third_of_the_steps_keeps_the_age_and_the_others_cover_the_century():
     config = SAMOptions(batch_size=4)
-    tasks = [draw_task(config, step, 4) for step in range(3000)]
-    same = sum(task.ages is None for task in tasks) / len(tasks)
+    drawn = [draw_ages(config, step, 4) for step in range(3000)]
+    same = sum(ages is None for ages in drawn) / len(drawn)
     assert same == pytest.approx(SAME_AGE_SHARE, abs=0.03)
-    ages = np.concatenate([task.ages for task in tasks if task.ages is not None])
+    ages = np.concatenate([ages for ages in drawn if ages is not None])
     years = np.rint(ages * 100).astype(int)
     np.testing.assert_allclose(ages * 100, years, atol=1e-4)
     counts = np.bincount(years, minlength=101)
@@ -188,8 +188,8 @@ def test_a_third_of_the_steps_keeps_the_age_and_the_others_cover_the_century():
 
 def test_target_ages_can_be_restricted():
     config = SAMOptions(target_age="20,80")
-    tasks = [draw_task(config, step, 4) for step in range(50)]
-    found = {float(age) for task in tasks if task.ages is not None for age in task.ages}
+    drawn = [draw_ages(config, step, 4) for step in range(50)]
+    found = {float(age) for ages in drawn if ages is not None for age in ages}
     assert found == {np.float32(0.2), np.float32(0.8)}
 
 

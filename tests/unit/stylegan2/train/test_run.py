@@ -52,7 +52,7 @@ def command(data, folder, **changes):
     for name, value in values.items():
         if isinstance(value, bool):
             flags.append(f"--{name}" if value else f"--no-{name}")
-        else:
+        elif value != "":
             flags += [f"--{name}", str(value)]
     return [str(ROOT / "scripts" / "train_stylegan2.py"), *flags]
 
