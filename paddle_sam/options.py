@@ -19,7 +19,7 @@ import numbers
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -125,7 +125,13 @@ def tile_size_option(of: str = "each image in a sheet") -> int:
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions(Options):
-    """What every training has."""
+    """What every training has.
+
+    changeable: options, apart by spaces, that may differ when a run is resumed, if `allow_changed`
+        names them.
+    """
+
+    changeable: ClassVar[str] = ""
 
     max_bad_images: int = option(100, "stop after N unreadable images", minimum=0, resumable=True)
     keep_checkpoints: int = option(
@@ -133,6 +139,12 @@ class RunOptions(Options):
     )
     seed: int = option(0, "seed of everything random", minimum=0)
     device: str = device_option()
+    allow_changed: str = option(
+        "",
+        "options that may differ from those of the run that is resumed, such as batch_size,"
+        "learning_rate",
+        resumable=True,
+    )
 
 
 def parse(
@@ -204,19 +216,36 @@ def read_json(options_type: type[AnyOptions], path: Path) -> AnyOptions:
         raise ConfigError(f"{path}: cannot be read as options ({error})") from error
 
 
-def check_resumable(stored: Any, wanted: Any, where: Path) -> None:
-    """Raise `ConfigError` where `wanted` differs from `stored` in an option fixed for a run."""
-    changed = [
-        f"--{field.name} was {getattr(stored, field.name)!r}, is {getattr(wanted, field.name)!r}"
-        for field in dataclasses.fields(wanted)
-        if not field.metadata["resumable"]
-        and getattr(stored, field.name) != getattr(wanted, field.name)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{where}: this run was started with other options ({'; '.join(changed)}). Give the"
-            " same ones to resume it, or another --exp_dir to start afresh."
+def check_resumable(
+    stored: RunOptions, wanted: RunOptions, where: Path, allowed: Collection[str] = ()
+) -> dict[str, str]:
+    """Compare the options that a run was started with and those that should resume it.
+
+    Returns:
+        the changes that `allowed` names, in words by option.
+
+    Raises:
+        ConfigError: an option that is fixed for a run differs.
+    """
+    changed, refused = {}, []
+    for field in dataclasses.fields(wanted):
+        before, now = getattr(stored, field.name), getattr(wanted, field.name)
+        if field.metadata["resumable"] or before == now:
+            continue
+        changed[field.name] = f"{before} -> {now}"
+        if not (field.name in allowed and field.name in wanted.changeable.split()):
+            refused.append(field)
+    if refused:
+        words = "; ".join(
+            f"--{f.name} was {getattr(stored, f.name)!r}, is {getattr(wanted, f.name)!r}"
+            for f in refused
         )
+        advice = "Give the same ones to resume it, or another --exp_dir to start afresh"
+        if all(field.name in wanted.changeable.split() for field in refused):
+            names = ",".join([*allowed, *(field.name for field in refused)])
+            advice += f", or --allow_changed {names} to change them on purpose"
+        raise ConfigError(f"{where}: this run was started with other options ({words}). {advice}.")
+    return changed
 
 
 def parse_names(text: str, known: Sequence[str], name: str) -> list[str]:

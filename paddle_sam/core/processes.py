@@ -162,8 +162,12 @@ class InBackground:
         while self._calls and (self._calls[0].done() or len(self._calls) > self._room):
             self._calls.popleft().result()
 
+    def wait(self) -> None:
+        """Wait for all calls so far."""
+        while self._calls:
+            self._calls.popleft().result()
+
     def __exit__(self, kind, *_) -> None:
         self._pool.shutdown()
         if kind is None:
-            while self._calls:
-                self._calls.popleft().result()
+            self.wait()

@@ -252,7 +252,7 @@ def reading_pool(workers: int) -> Iterator[Executor]:
         yield _SameProcess()
         return
     try:
-        with process_pool(workers, _put_off_sigterm) as pool:
+        with process_pool(workers, _put_off_signals) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise ImageError(
@@ -261,8 +261,8 @@ def reading_pool(workers: int) -> Iterator[Executor]:
         ) from error
 
 
-def _put_off_sigterm() -> None:
-    """Keep reading for a while after SIGTERM, which all processes of a run may receive.
+def _put_off_signals() -> None:
+    """Keep reading for a while after a signal to end, which all processes of a run may receive.
 
     Meanwhile the training process finishes its step. The delay is limited: a pool that lost a
     process ends the others by SIGTERM, and waits for them.
@@ -273,4 +273,7 @@ def _put_off_sigterm() -> None:
         timer.daemon = True
         timer.start()
 
-    signal.signal(signal.SIGTERM, end_later)
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
+        number = getattr(signal, name, None)  # Windows has the first only
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end_later)

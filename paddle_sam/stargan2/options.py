@@ -23,19 +23,30 @@ def mode_option(mode: str) -> str:
 class StarGAN2Options(RunOptions):
     """One training run. `opt.json` in the run's folder keeps it."""
 
+    changeable: ClassVar = (
+        "lambda_reg lambda_cyc lambda_sty lambda_ds ds_iter randcrop_prob batch_size lr f_lr "
+        "beta1 beta2 weight_decay ema_decay max_val_images num_outs_per_domain no_fid no_lpips"
+    )
+
     presets: ClassVar = ("afhq", "celeba_hq", "mini")
 
     # Data and place
     mode: str = mode_option("train")
     train_img_dir: str = option(
-        "data/celeba_hq/train", "a folder or zip of images for each domain, or a zip with classes"
+        "data/celeba_hq/train",
+        "a folder or zip of images for each domain, or a zip with classes",
+        resumable=True,
     )
-    val_img_dir: str = option("data/celeba_hq/val", "the same, of images not trained on")
+    val_img_dir: str = option(
+        "data/celeba_hq/val", "the same, of images not trained on", resumable=True
+    )
     exp_dir: str = option(
         "log/stargan2", "folder of the run; a run found there is resumed", resumable=True
     )
     wing_path: str = option(
-        "pretrained_models/wing.pdparams", "face alignment network; needed where --w_hpf is above 0"
+        "pretrained_models/wing.pdparams",
+        "face alignment network; needed where --w_hpf is above 0",
+        resumable=True,
     )
     num_workers: int = option(4, "processes that read images", minimum=0, resumable=True)
 

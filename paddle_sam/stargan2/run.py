@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from paddle_sam.core.files import check_outside
 from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.distances import NEIGHBOURS
 from paddle_sam.metrics.features import open_store
@@ -19,6 +21,7 @@ from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation, divers
 from paddle_sam.stargan2.system import StarGAN2, load_fan
 from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
 from paddle_sam.training.distributed import World
+from paddle_sam.training.identity import identify_file, identify_images
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, start_run
 
@@ -32,6 +35,8 @@ def train_stargan2(options: StarGAN2Options) -> Path:
     domains.expect(options.num_domains)
     held_out.expect_names_of(domains)
 
+    every = (options.print_every, options.sample_every, options.eval_every, options.save_every)
+
     def build(world: World, resumed: WeightFile | None) -> Job:
         validation = _validation(held_out, options)
         judge = TranslationJudge(options, domains, held_out) if world.rank == 0 else None
@@ -39,6 +44,7 @@ def train_stargan2(options: StarGAN2Options) -> Path:
         networks = build_networks(options)
         return Job(
             StarGAN2Trainer(networks, options, fan, validation, world, judge),
+            Intervals(options.total_iters, *every),
             DomainLoader(
                 domains,
                 options.img_size,
@@ -50,9 +56,15 @@ def train_stargan2(options: StarGAN2Options) -> Path:
             lambda: _batches(validation, options.val_batch_size),
         )
 
-    every = (options.print_every, options.sample_every, options.eval_every, options.save_every)
-    intervals = Intervals(options.total_iters, *every)
-    return start_run(options, build, intervals, options.resume_iter or None)
+    inputs = {}
+    for data in (domains, held_out):
+        check_outside("--exp_dir", Path(options.exp_dir), data.root)
+        images = [image for files in data.files for image in files]
+        facts = list(zip(data.names, map(len, data.files), strict=True))
+        inputs[data.option] = identify_images(str(data.root), images, facts)
+    if options.w_hpf > 0:
+        inputs["wing_path"] = identify_file(locate(options.wing_path))
+    return start_run(options, build, inputs, options.resume_iter or None)
 
 
 class TranslationJudge:

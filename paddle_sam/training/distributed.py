@@ -63,9 +63,13 @@ def join_world(device: str = "auto") -> World:
 def meet(world: World) -> None:
     """Wait until all processes are here, however long the others take.
 
-    To be called where one may be late: Paddle's collectives give up, on processors after 30 s.
+    To be called where one may be late, as after validation: on CPUs Paddle's collectives give up
+    after 30 s.
     """
     if world.size == 1:
+        return
+    if paddle.device.get_device().startswith("gpu"):
+        dist.barrier()
         return
     store = paddle.base.core.create_or_get_global_tcp_store()
     place = store.add("meet", 1)
@@ -89,14 +93,13 @@ def average_gradients(parameters: Iterable[paddle.Tensor], world: World) -> None
             gradient.copy_(piece.reshape(gradient.shape), True)
 
 
-def anywhere(flag: bool, world: World) -> bool:
-    """Whether `flag` is set in any process; all get the same answer. Waits for the last one."""
+def agree(flag: int, world: World) -> int:
+    """Return the highest `flag` of all processes."""
     if world.size == 1:
         return flag
-    meet(world)
-    found = paddle.to_tensor([int(flag)])
-    dist.all_reduce(found)
-    return bool(found.item())
+    found = paddle.to_tensor([flag])
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found.item())
 
 
 def send_from_first(tensors: Iterable[paddle.Tensor], world: World) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,11 +22,15 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_sam.core.processes import InBackground
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ImageError, TrainingError
-from paddle_sam.training.distributed import World, anywhere, meet
+from paddle_sam.training.distributed import World, agree, meet
 from paddle_sam.training.run_logger import RunLogger
 from paddle_sam.training.state import RunCheckpoints, RunState
+
+_STOPPED, _FAILED = 1, 2  # why a run ends
+_SAID_EVERY = 60.0  # seconds between lines about progress
 
 
 class Trainer(Protocol):
@@ -104,6 +109,7 @@ class Run:
         self.elapsed = 0.0
         trainer.state.values(self, "step", "best_loss", "elapsed")
         self._logger: RunLogger | None = None
+        self._aside: InBackground | None = None  # writes while the next steps are computed
         self._saved = 0  # step of the last checkpoint
         self._recorded = (0, 0.0)  # step and elapsed time of the last record of the rate
         self._values: dict[str, float] = {}  # of the last step: test losses if it was judged
@@ -126,77 +132,99 @@ class Run:
         batches_from: Callable[[int], Iterator],
         test_batches: Callable[[], Iterable],
         say: Callable[[str], None] = tqdm.write,
+        changed: Mapping[str, str] | None = None,
     ) -> None:
-        """Train up to the last step. SIGTERM or Ctrl-C ends the run with a checkpoint.
+        """Train up to the last step. A signal ends the run with a checkpoint; see `stop_signals`.
 
         Args:
             batches_from: returns the endless batches from a step on.
             test_batches: returns the test batches; called at every validation.
             say: prints a line without disturbing the progress bar.
+            changed: what is not as it was when the run began, for the record.
 
         Raises:
             TrainingError: a loss is not a number; the last checkpoint is untouched.
-            ImageError: images cannot be read; there is a checkpoint of the last step.
+            ImageError: images cannot be read, here or in another process; there is a checkpoint of
+                the last step.
             KeyboardInterrupt: a signal stopped the run; there is a checkpoint of the last step.
         """
         if self.step >= self.intervals.max_steps:
             say(f"{self.folder}: has {self.step} steps already, as many as asked for")
             return
         first = self.world.rank == 0
-        self._logger = RunLogger(self.folder, self.step, say) if first else None
-        progress = tqdm(
-            total=self.intervals.max_steps, initial=self.step, unit="step", disable=not first
-        )
-        batches = batches_from(self.step)
-        try:
-            with progress, stop_signals(interrupt=self.world.size == 1) as stop:
-                while self.step < self.intervals.max_steps:
-                    self._one_step(batches, test_batches, progress)
-                    if anywhere(stop.is_set(), self.world):
-                        self._save()
-                        if first:
-                            say(
-                                f"stopped after step {self.step}, which is saved; the same command"
-                                " resumes from it"
-                            )
-                        raise KeyboardInterrupt
-        except ImageError:  # the network is as good as before
-            self._save()
-            raise
-        finally:
-            batches.close()
-            if self._logger is not None:
-                self._logger.close()
+        with contextlib.ExitStack() as stack:
+            if first:
+                self._logger = RunLogger(self.folder, self.step, say)
+                stack.callback(self._logger.close)
+                if changed:
+                    self._logger.changed(self.step, changed)
+                self._aside = stack.enter_context(InBackground(waiting=1))
+            total = self.intervals.max_steps
+            progress = stack.enter_context(Progress(total, self.step, say, shown=first))
+            stop = stack.enter_context(stop_signals(interrupt=self.world.size == 1))
+            batches = batches_from(self.step)
+            stack.callback(batches.close)
+            meet(self.world)
+            while self.step < total:
+                started = time.perf_counter()
+                batch = self._next_batch(batches, stop)
+                progress.update(self._one_step(batch, started)["loss"])
+                self._events(test_batches)
 
-    def _one_step(self, batches: Iterator, test_batches: Callable, progress: tqdm) -> None:
-        started = time.perf_counter()
-        batch = next(batches)
-        meet(self.world)
+    def _next_batch(self, batches: Iterator, stop: threading.Event) -> Any:
+        """Return the next batch, unless the processes agree to end the run, with a checkpoint.
+
+        Nobody leaves alone: the others would wait, and the first could not save what was reached.
+        """
+        batch, failure = None, None
         try:
-            losses = self.trainer.train_step(batch, self.step)
+            batch = next(batches)
+        except ImageError as error:  # the networks are as good as before
+            failure = error
+        end = agree(_FAILED if failure else _STOPPED * stop.is_set(), self.world)
+        if not end:
+            return batch
+        self._save()
+        if self._aside is not None:
+            self._aside.wait()
+        if end == _FAILED:
+            raise failure or ImageError("another process of this run cannot read images; see there")
+        if self._logger is not None:
+            self._logger.say(
+                f"stopped after step {self.step}, which is saved; the same command resumes from it"
+            )
+        raise KeyboardInterrupt
+
+    def _one_step(self, batch: Any, started: float) -> dict[str, float]:
+        try:
+            self._values = self.trainer.train_step(batch, self.step)
         except TrainingError as error:
+            if self._aside is not None:
+                self._aside.wait()
             latest = self.checkpoints.latest()
             raise TrainingError(f"{error} Last checkpoint: {latest or 'none yet'}.") from error
         self.step += 1
         self.elapsed += time.perf_counter() - started
-        progress.update()
+        return self._values
 
-        if self._due(self.intervals.board_interval):
-            progress.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
-            if self._logger is not None:
-                self._logger.scalars("train", self.step, losses)
+    def _events(self, test_batches: Callable[[], Iterable]) -> None:
+        """Do what is due after a step."""
+        shows = self._due(self.intervals.image_interval) or self.step == 1
+        judges, saves = map(self._due, (self.intervals.val_interval, self.intervals.save_interval))
+        if self._logger is not None:
+            if self._due(self.intervals.board_interval):
+                self._logger.scalars("train", self.step, self._values)
                 self._logger.scalars("run", self.step, self._resources())
-        self._values = losses
-        if self._logger is None:
-            return
-        if self._due(self.intervals.image_interval) or self.step == 1:
-            panel = self._log_panel("train")
-            if self._snapshot is not None:
-                self._snapshot(self.step, panel)
-        if self._due(self.intervals.val_interval):
-            self._validate(test_batches())
-        if self._due(self.intervals.save_interval):
-            self._save()
+            if shows:
+                panel = self._log_panel("train")
+                if self._snapshot is not None:
+                    self._snapshot(self.step, panel)
+            if judges:
+                self._validate(test_batches())
+            if saves:
+                self._save()
+        if shows or judges or saves:
+            meet(self.world)  # the first process was busy with these
 
     def _save(self) -> None:
         """Write a checkpoint of the last step, unless there is one."""
@@ -208,9 +236,12 @@ class Run:
                 f"step {self.step}: {bad} has values that are not finite numbers; it was not saved."
                 f" Last checkpoint: {self.checkpoints.latest() or 'none yet'}."
             )
-        self.checkpoints.save(self.step, checkpoint)
         self._saved = self.step
-        self._logger.saved(self.step, self._values)
+        self._aside(self._write, self.step, checkpoint, self._values)
+
+    def _write(self, step: int, checkpoint: WeightFile, values: dict[str, float]) -> None:
+        self.checkpoints.save(step, checkpoint)
+        self._logger.saved(step, values)
 
     def _due(self, interval: int) -> bool:
         return self.step % interval == 0 or self.step == self.intervals.max_steps
@@ -224,13 +255,14 @@ class Run:
         self._log_panel("test")
         if self.best_loss is None or found["loss"] < self.best_loss:
             self.best_loss = found["loss"]
-            self.trainer.state.weights().write(self.checkpoints.folder / "best_model.pdparams")
-            self._logger.best(self.step, self.best_loss, found)
+            best = self.trainer.state.weights()
+            self._aside(best.write, self.checkpoints.folder / "best_model.pdparams")
+            self._aside(self._logger.best, self.step, self.best_loss, found)
 
     def _log_panel(self, split: str) -> np.ndarray | None:
         panel = self.trainer.panel()
         if panel is not None:
-            self._logger.panel(f"{split}/faces", self.step, panel)
+            self._aside(self._logger.panel, f"{split}/faces", self.step, panel)
         return panel
 
     def _resources(self) -> dict[str, float]:
@@ -245,23 +277,63 @@ class Run:
         }
 
 
+class Progress:
+    """How far a run is: a bar in a terminal, else a line a minute."""
+
+    def __init__(self, total: int, done: int, say: Callable[[str], None], shown: bool = True):
+        self._total, self._done, self._say = total, done, say
+        lines = shown and not sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=done, unit="step", disable=lines or not shown)
+        self._next = time.monotonic() + _SAID_EVERY if lines else math.inf
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def update(self, loss: float) -> None:
+        """Count a step, and show its loss."""
+        self._done += 1
+        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        self._bar.update()
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _SAID_EVERY
+            self._say(f"step {self._done} of {self._total}, loss {loss:.4f}")
+
+
 @contextlib.contextmanager
 def stop_signals(interrupt: bool = True) -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM or Ctrl-C sets; a second Ctrl-C acts as usual.
+    """Yield an event that a signal to end sets; a second Ctrl-C acts as usual.
 
-    A second SIGTERM does not: Paddle's launcher sends three within a second.
+    Signals to end are SIGTERM, Ctrl-C, SIGHUP (the terminal was closed) unless it is ignored, as
+    under nohup, and SIGUSR1 (a batch system's warning). Only Ctrl-C acts as usual the second time:
+    Paddle's launcher sends three SIGTERM within a second.
 
     Args:
         interrupt: whether a signal interrupts what waits for the system. What Paddle's processes
             say to each other does not outlive that.
     """
     stop = threading.Event()
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread hears signals
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.getsignal(number)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+        if (number := getattr(signal, name, None)) is not None
+    }
+    before = {
+        number: handler
+        for number, handler in before.items()
+        if handler is not signal.SIG_IGN or number == signal.SIGINT
+    }
 
     def request(number, frame) -> None:
+        if signal.Signals(number).name == "SIGHUP":
+            for stream in terminals:  # writing to one that is gone would end the run
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         if stop.is_set():
             return
         stop.set()

@@ -19,17 +19,51 @@ import numpy as np
 
 from paddle_sam.core.files import append_text, atomic_path
 from paddle_sam.core.images import read_image, save_image
+from paddle_sam.errors import ConfigError
 
 _VISUALDL_FILE = "vdlrecords.run.log"
+CHANGED = "changed"  # records of this split hold words
 
 
-def read_records(folder: Path) -> list[dict]:
-    """Return the records of the run in `folder`, but not a last one that is half written."""
+def read_records(folder: Path, say: Callable[[str], None] = print) -> list[dict]:
+    """Return the records of the run in `folder`, but not a last one that is half written.
+
+    A damaged line is left out, and `say` is told.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     path = Path(folder) / "stats.jsonl"
-    if not path.exists():
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    records, damaged = [], []
+    for number, line in enumerate(lines, 1):
+        record = _record(line)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines) or line.endswith(b"\n"):
+            damaged.append(number)
+    if damaged:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        say(f"{path}: line {damaged[0]}{more} is damaged and left out")
+    return records
+
+
+def _record(line: bytes) -> dict | None:
+    """Parse one record; None if it is damaged or not complete."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+        split, numbers = record.pop("split"), isinstance(record["step"], int)
+        if split != CHANGED:
+            numbers = all(isinstance(value, int | float) for value in record.values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    complete = line.endswith(b"\n") and isinstance(split, str) and numbers and "time" in record
+    return {"split": split, **record} if complete else None
 
 
 class RunLogger:
@@ -59,11 +93,19 @@ class RunLogger:
 
     def scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
         """Record values by name of `split` (`train`, `test`, ...) at `step`."""
-        assert step > self._last_step.get(split, -1), f"{split} was logged at step {step} before"
+        repeats = split != CHANGED and step <= self._last_step.get(split, -1)
+        assert not repeats, f"{split} was logged at step {step} before"
         self._last_step[split] = step
         record = {"split": split, "step": step, "time": round(time.time(), 3), **values}
         append_text(self._stats, json.dumps(record) + "\n")
         self._show(record)
+
+    def changed(self, step: int, changes: Mapping[str, str]) -> None:
+        """Record what is not as it was when the run began, in words by option."""
+        self.scalars(CHANGED, step, changes)
+        for name, words in changes.items():
+            self._note(f"**Changed** from step {step} on: --{name} {words}")
+            self.say(f"changed from step {step} on: --{name} {words}")
 
     def panel(self, name: str, step: int, image: np.ndarray) -> None:
         """Record a picture, uint8 RGB [H, W, 3], under `images/NAME/STEP.jpg`."""
@@ -88,7 +130,7 @@ class RunLogger:
         append_text(self.folder / "timestamp.txt", text + "\n")
 
     def _keep_until(self, step: int) -> None:
-        records = [r for r in read_records(self.folder) if r["step"] <= step]
+        records = [r for r in read_records(self.folder, self.say) if r["step"] <= step]
         self._last_step = {record["split"]: record["step"] for record in records}
         with atomic_path(self._stats) as temporary:
             text = "".join(json.dumps(r) + "\n" for r in records)
@@ -105,13 +147,13 @@ class RunLogger:
                 yield path.parent.relative_to(images).as_posix(), int(path.stem), path
 
     def _replay(self) -> None:
-        for record in read_records(self.folder):
+        for record in read_records(self.folder, self.say):
             self._show(record)
         for name, step, path in self._panels():
             self._show_image(name, step, read_image(path))
 
     def _show(self, record: Mapping) -> None:
-        if self._visualdl is None:
+        if self._visualdl is None or record["split"] == CHANGED:
             return
         for name, value in record.items():
             if name not in ("split", "step", "time"):

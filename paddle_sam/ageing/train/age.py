@@ -7,7 +7,8 @@ answers, by its absolute error (Rothe et al. 2018, section 3, and Pan et al. 201
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from paddle_sam.ageing.train.age_labels import read_ages
 from paddle_sam.ageing.train.age_options import SIZES, AgeOptions
 from paddle_sam.core.device import seed_of
+from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import captioned_grid
 from paddle_sam.core.weight_file import WeightFile
@@ -28,6 +30,8 @@ from paddle_sam.imagesets.loader import Batch, BatchLoader
 from paddle_sam.networks.age_regressor import AgeRegressor, expected_age
 from paddle_sam.networks.lpips import IMAGE_MEAN, IMAGE_STD, load_lpips
 from paddle_sam.training.distributed import World, average_gradients, send_from_first
+from paddle_sam.training.identity import Identity, identify_images
+from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, start_run
 from paddle_sam.training.state import RunState
 from paddle_sam.training.values import check_finite, read_values
@@ -52,9 +56,10 @@ def train_age(options: AgeOptions) -> Path:
             for part in images
         )
         trainer = AgeTrainer(options, ages, world, new=resumed is None)
-        return Job(trainer, training, lambda: testing.once(options.test_batch_size))
+        test_batches = functools.partial(testing.once, options.test_batch_size)
+        return Job(trainer, Intervals.of(options), training, test_batches)
 
-    return start_run(options, build)
+    return start_run(options, build, _inputs(options, ages, images))
 
 
 class AgeTrainer:
@@ -143,6 +148,19 @@ class AgeTrainer:
 
     def _years(self, batch: Batch) -> paddle.Tensor:
         return paddle.to_tensor([self.ages[path] for path in batch.paths], "float32")
+
+
+def _inputs(
+    options: AgeOptions, ages: Mapping[ImageSource, float], images: Sequence[Sequence[ImageSource]]
+) -> dict[str, Identity]:
+    """Identify the images for training and testing, with their ages."""
+    places = (options.train_data, options.test_data or options.train_data)
+    for place in places:
+        check_outside("--exp_dir", Path(options.exp_dir), Path(place))
+    return {
+        name: identify_images(place, part, [ages[image] for image in part])
+        for name, place, part in zip(("train_data", "test_data"), places, images, strict=True)
+    }
 
 
 def _split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from paddle_sam.options import RunOptions, option
 
@@ -14,19 +15,27 @@ SIZES = {"published": ((64, 128, 256, 512, 512), 4096), "mini": ((16, 32, 64, 12
 class AgeOptions(RunOptions):
     """One training run of the age regressor. `opt.json` in the run's folder keeps it."""
 
+    changeable: ClassVar = "batch_size test_batch_size learning_rate mae_lambda"
+
     exp_dir: str = option(
         "log/age", "folder of the run; a run found there is resumed", resumable=True
     )
-    train_data: str = option("", "folder (at any depth) or zip archive of face images")
-    test_data: str = option("", "the same of test images; without it, --holdout of the others")
+    train_data: str = option(
+        "", "folder (at any depth) or zip archive of face images", resumable=True
+    )
+    test_data: str = option(
+        "", "the same of test images; without it, --holdout of the others", resumable=True
+    )
     labels: str = option(
-        "utkface", "where ages come from: utkface (file names AGE_...), a CSV file, a JSON file"
+        "utkface",
+        "where ages come from: utkface (file names AGE_...), a CSV file, a JSON file",
+        resumable=True,
     )
     holdout: float = option(0.1, "share of images kept for testing without --test_data", minimum=0)
     network: str = option("published", "size of the network", choices=tuple(SIZES))
     input_size: int = option(224, "height and width of the network's input", minimum=32)
     vgg_path: str = option(
-        "", "VGG16 features to start from, such as pretrained_models/lpips_vgg.npz"
+        "", "VGG16 features to start from, such as pretrained_models/lpips_vgg.npz", resumable=True
     )
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
     workers: int = option(4, "processes that read images", minimum=0, resumable=True)

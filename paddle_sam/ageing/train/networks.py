@@ -80,12 +80,13 @@ def build_loss(options: SAMOptions, latent_avg: paddle.Tensor) -> SAMLoss:
     }
     weights = LossWeights(**factors)
     lpips = embedder = age_regressor = None
-    if max(weights.lpips, weights.lpips_crop) > 0:
-        lin = weight_path(options, "lpips_lin_path") if options.lpips_lin_path else None
+    needed = judges(options)
+    if "lpips_path" in needed:
+        lin = weight_path(options, "lpips_lin_path") if "lpips_lin_path" in needed else None
         lpips = load_lpips(weight_path(options, "lpips_path"), lin)
-    if weights.id > 0:
+    if "ir_se50_path" in needed:
         embedder = _load(options, "ir_se50_path", FaceEmbedder)
-    if options.task == "sam":
+    if "age_regressor_path" in needed:
         age_regressor = _load(options, "age_regressor_path", AgeRegressor)
     return SAMLoss(
         weights,
@@ -95,6 +96,18 @@ def build_loss(options: SAMOptions, latent_avg: paddle.Tensor) -> SAMLoss:
         latent_avg=None if options.start == "zero" else latent_avg,
         weigh_identity=options.use_weighted_id_loss and options.task == "sam",
     )
+
+
+def judges(options: SAMOptions) -> list[str]:
+    """Return the options that name the networks of the losses, as far as these are asked for."""
+    lpips = max(options.lpips_lambda, options.lpips_lambda_crop) > 0
+    needed = {
+        "lpips_path": lpips,
+        "lpips_lin_path": lpips and options.lpips_lin_path,
+        "ir_se50_path": options.id_lambda > 0,
+        "age_regressor_path": options.task == "sam",
+    }
+    return [name for name, need in needed.items() if need]
 
 
 def weight_path(options: SAMOptions, name: str) -> Path:

@@ -18,6 +18,13 @@ UNIFORM = "uniform_random"
 class SAMOptions(RunOptions):
     """One training run. `opt.json` in the run's folder keeps it."""
 
+    changeable: ClassVar = (
+        "target_age max_test_images batch_size test_batch_size accumulate learning_rate amp "
+        "id_lambda use_weighted_id_loss l2_lambda l2_lambda_aging l2_lambda_crop lpips_lambda "
+        "lpips_lambda_aging lpips_lambda_crop w_norm_lambda aging_lambda cycle_lambda "
+        "freeze_pretrained_bn"
+    )
+
     presets: ClassVar = ("mini", "paper")
 
     # What to train, from what
@@ -25,21 +32,29 @@ class SAMOptions(RunOptions):
     exp_dir: str = option(
         "log/sam", "folder of the run; a run found there is resumed", resumable=True
     )
-    checkpoint_path: str = option("", "start from this SAM or pSp weight file")
+    checkpoint_path: str = option("", "start from this SAM or pSp weight file", resumable=True)
     pretrained_psp_path: str = option(
-        "pretrained_models/psp_ffhq_encode.pdparams", "frozen pSp encoder and its mean latent"
+        "pretrained_models/psp_ffhq_encode.pdparams",
+        "frozen pSp encoder and its mean latent",
+        resumable=True,
     )
     stylegan_weights: str = option(
-        "pretrained_models/stylegan2-ffhq-config-f.pdparams", "StyleGAN2 generator to render with"
+        "pretrained_models/stylegan2-ffhq-config-f.pdparams",
+        "StyleGAN2 generator to render with",
+        resumable=True,
     )
     ir_se50_path: str = option(
-        "pretrained_models/model_ir_se50.pdparams", "identity network, and start of the encoder"
+        "pretrained_models/model_ir_se50.pdparams",
+        "identity network, and start of the encoder",
+        resumable=True,
     )
     age_regressor_path: str = option(
-        "pretrained_models/dex_age_classifier.pdparams", "age regressor"
+        "pretrained_models/dex_age_classifier.pdparams", "age regressor", resumable=True
     )
-    lpips_path: str = option("pretrained_models/lpips_alex.npz", "LPIPS weights")
-    lpips_lin_path: str = option("", "converted channel weights, where --lpips_path has none")
+    lpips_path: str = option("pretrained_models/lpips_alex.npz", "LPIPS weights", resumable=True)
+    lpips_lin_path: str = option(
+        "", "converted channel weights, where --lpips_path has none", resumable=True
+    )
     encoder_start: str = option(
         "ir_se50",
         "body of a new encoder: from the identity network, the pSp encoder, or random",
@@ -58,14 +73,22 @@ class SAMOptions(RunOptions):
     )
 
     # Data
-    dataset_type: str = option("ffhq_aging", "entry of the --datasets file")
-    datasets: str = option("datasets.json", "JSON file that says where data sets are")
-    train_data: str = option(
-        "", "folder or zip archive of training images; instead of --dataset_type"
+    dataset_type: str = option("ffhq_aging", "entry of the --datasets file", resumable=True)
+    datasets: str = option(
+        "datasets.json", "JSON file that says where data sets are", resumable=True
     )
-    test_data: str = option("", "folder or zip archive of test images; instead of --dataset_type")
-    train_target: str = option("", "targets, by the same relative paths as --train_data")
-    test_target: str = option("", "targets, by the same relative paths as --test_data")
+    train_data: str = option(
+        "", "folder or zip archive of training images; instead of --dataset_type", resumable=True
+    )
+    test_data: str = option(
+        "", "folder or zip archive of test images; instead of --dataset_type", resumable=True
+    )
+    train_target: str = option(
+        "", "targets, by the same relative paths as --train_data", resumable=True
+    )
+    test_target: str = option(
+        "", "targets, by the same relative paths as --test_data", resumable=True
+    )
     target_age: str = option(UNIFORM, f"{UNIFORM}, or ages to draw from: 30 or 0,50,100")
     max_test_images: int = option(0, "use only so many test images; 0 for all", minimum=0)
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
@@ -77,7 +100,10 @@ class SAMOptions(RunOptions):
     test_batch_size: int = option(6, "images per test step", minimum=1)
     accumulate: int = option(1, "parts that a device's batch is computed in", minimum=1)
     decoder_batch: int = option(
-        0, "images rendered and judged at a time; 0 for all: less memory, same result", minimum=0
+        0,
+        "images rendered and judged at a time; 0 for all: less memory, same result",
+        minimum=0,
+        resumable=True,
     )
     learning_rate: float = option(1e-4, "learning rate", minimum=0)
     optim_name: str = option("ranger", "optimizer", choices=("ranger", "adam"))

@@ -6,13 +6,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from paddle_sam.ageing.train.networks import assemble, build_loss
+from paddle_sam.ageing.train.networks import assemble, build_loss, judges, weight_path
 from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.ageing.train.trainer import SAMTrainer
+from paddle_sam.core.files import check_outside
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.training.distributed import World
+from paddle_sam.training.identity import Identity, identify_file, identify_images
+from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, start_run
 
 
@@ -37,8 +40,22 @@ def train_sam(options: SAMOptions) -> Path:
         )
         return Job(
             SAMTrainer(assembled, loss, options, world),
+            Intervals.of(options),
             training,
             lambda: testing.once(options.test_batch_size),
         )
 
-    return start_run(options, build)
+    return start_run(options, build, _inputs(options, train, test))
+
+
+def _inputs(options: SAMOptions, train: ImagePairs, test: ImagePairs) -> dict[str, Identity]:
+    """Identify the data of both splits, and the networks that judge."""
+    found = {}
+    for split, data in (("train", train), ("test", test)):
+        source, target = data_folders(options, split)
+        found[f"{split}_data"] = identify_images(source, data.sources)
+        if target:
+            found[f"{split}_target"] = identify_images(target, data.targets)
+        for place in filter(None, (source, target)):
+            check_outside("--exp_dir", Path(options.exp_dir), Path(place))
+    return found | {name: identify_file(weight_path(options, name)) for name in judges(options)}

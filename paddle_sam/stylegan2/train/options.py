@@ -20,6 +20,12 @@ PLENTY_OF_IMAGES = 100_000
 class StyleGAN2Options(RunOptions):
     """One training run. `opt.json` in the run's folder keeps it."""
 
+    changeable: ClassVar = (
+        "mirror r1_gamma r1_interval path_weight path_interval path_shrink style_mixing augment "
+        "augment_ops augment_p ada_target ada_interval ada_kimg batch_size g_lr d_lr ema_kimg "
+        "ema_rampup amp freeze_d"
+    )
+
     presets: ClassVar = (
         "auto",
         "mini",
@@ -30,7 +36,9 @@ class StyleGAN2Options(RunOptions):
     )
 
     # Data and place
-    train_data: str = option("data/train", "folder of images, or an archive made by preparation")
+    train_data: str = option(
+        "data/train", "folder of images, or an archive made by preparation", resumable=True
+    )
     exp_dir: str = option("log/stylegan2", "folder of the run", resumable=True)
     resume: str = option(
         "latest", "latest (start where there is none), or a step of the run", resumable=True
@@ -56,6 +64,7 @@ class StyleGAN2Options(RunOptions):
         "",
         "start from the networks of this StyleGAN2 weight file (transfer); unless given otherwise"
         " without --stages, with --ema_rampup 0 and --ada_kimg 100",
+        resumable=True,
     )
     freeze_d: int = option(
         0, "never update so many discriminator stages, counted from the image (FreezeD)", minimum=0
@@ -86,7 +95,9 @@ class StyleGAN2Options(RunOptions):
     # Optimisation
     total_kimg: float = option(25_000.0, "thousands of images to train", minimum=0, resumable=True)
     batch_size: int = option(16, "images per step, over all devices", minimum=1)
-    accumulate: int = option(1, "parts a batch is computed in; same result, less memory", minimum=1)
+    accumulate: int = option(
+        1, "parts a batch is computed in; same result, less memory", minimum=1, resumable=True
+    )
     g_lr: float = option(0.0025, "learning rate of the generator", minimum=0)
     d_lr: float = option(0.0025, "learning rate of the discriminator", minimum=0)
     ema_kimg: float = option(5.0, "half-life of the averaged generator", minimum=0)
@@ -146,12 +157,12 @@ class StyleGAN2Options(RunOptions):
         """Steps in which about `kimg` thousand images are trained on; at least 1."""
         return max(1, round(1000 * kimg / self.batch_size))
 
-    def size_at(self, step: int) -> int:
-        """Height and width of the images that step number `step` (0 is the first) trains on."""
+    def size_at(self, images: int) -> int:
+        """Return the size of the images that the next step trains on, after so many images."""
         done = 0.0
         for size, kimg in parse_stages(self.stages, self.resolution):
             done += 1000 * kimg
-            if step * self.batch_size < done:
+            if images < done:
                 return size
         return self.resolution
 

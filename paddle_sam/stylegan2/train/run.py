@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.core import sequences
+from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import save_image
 from paddle_sam.core.sheets import grid_columns, tiled
 from paddle_sam.core.weight_file import WeightFile
@@ -22,6 +23,7 @@ from paddle_sam.stylegan2.train.growth import Archs, read_start
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from paddle_sam.training.distributed import World
+from paddle_sam.training.identity import identify_images
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, start_run
 
@@ -32,11 +34,12 @@ _CHECKED = 16
 def train_stylegan2(options: StyleGAN2Options) -> Path:
     """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
     data = _images(options)
+    every = (options.log_kimg, options.snapshot_kimg, options.metric_kimg, options.save_kimg)
 
     def build(world: World, resumed: WeightFile | None) -> Job:
-        start, size = {}, None
+        start, size, offset = {}, None, 0
         if resumed is not None:
-            size = resumed.entry("g").arch["size"]
+            size, offset = resumed.entry("g").arch["size"], _image_offset(options, resumed)
         elif options.init_from:
             start, new = read_start(options)
             if new and world.rank == 0:
@@ -51,17 +54,28 @@ def train_stylegan2(options: StyleGAN2Options) -> Path:
             _judge(options, data) if world.rank == 0 else None,
             world,
             size,
+            offset,
         )
+        steps = round((1000 * options.total_kimg - offset) / options.batch_size)
+        intervals = Intervals(max(1, steps), *map(options.steps, every))
         return Job(
             trainer,
+            intervals,
             _loader(data, options, options.cache_images),
             snapshot=lambda step, panel: _save_snapshot(trainer, data, step, panel),
         )
 
-    kimg = ("total_kimg", "log_kimg", "snapshot_kimg", "metric_kimg", "save_kimg")
-    intervals = Intervals(*(options.steps(getattr(options, name)) for name in kimg))
     step = None if options.resume == "latest" else int(options.resume)
-    return start_run(options, build, intervals, step)
+    check_outside("--exp_dir", Path(options.exp_dir), Path(options.train_data))
+    inputs = {"train_data": identify_images(options.train_data, data.sources)}
+    return start_run(options, build, inputs, step)
+
+
+def _image_offset(options: StyleGAN2Options, resumed: WeightFile) -> int:
+    """Return the images trained on beyond steps times batch size, where that was another before."""
+    before = (resumed.options or {}).get("batch_size", options.batch_size)
+    done = resumed.training["step"] * (before - options.batch_size)
+    return done + resumed.training.get("image_offset", 0)
 
 
 def augmentation(options: StyleGAN2Options, images: int) -> str:
@@ -130,7 +144,7 @@ def _save_snapshot(
     """
     options = trainer.options
     folder = Path(options.exp_dir)
-    images = step * options.batch_size
+    images = trainer.images(step)
     close = options.snapshot_kimg < 1  # closer than whole thousands can tell apart
     kimg = f"{images / 1000:010.3f}" if close else f"{images // 1000:06d}"
     trainer.state.weights(["g_ema"]).write(folder / "snapshots" / f"network_{kimg}.pdparams")

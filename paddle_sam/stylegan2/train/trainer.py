@@ -67,6 +67,7 @@ class StyleGAN2Trainer:
         judge: returns measures of images, which it gets from a function (how many -> batches).
         world: the processes of the run.
         size: of the images that the next step trains on; None for the first step's.
+        image_offset: images trained on beyond steps times batch size, if that has changed.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class StyleGAN2Trainer:
         judge: Judge | None = None,
         world: World | None = None,
         size: int | None = None,
+        image_offset: int = 0,
     ):
         self.options = options
         self.archs = archs
@@ -85,6 +87,7 @@ class StyleGAN2Trainer:
         self.judge = judge
         self.world = world or World()
         self.learning_rate = options.g_lr
+        self.image_offset = image_offset
         self.augment_p = 0.0 if augmentation == "none" else options.augment_p
         self.path_mean = 0.0
         self.signs: list[float] = []  # of real images, since the last move of augment_p
@@ -97,6 +100,8 @@ class StyleGAN2Trainer:
         self.state = RunState(self._description)
         self.state.values(self, "path_mean", "augment_p", "signs")
         self.state.values(self, "penalties", optional=True)
+        # Whoever resumes needs it before there is a trainer.
+        self.state.add("image_offset", lambda: image_offset, lambda saved: None, optional=True)
         for name, amp in self.amp.items():
             self.state.add(f"loss_scale/{name}", amp.state, amp.restore)
         self.enter_size(size or options.size_at(0), start or {})
@@ -117,6 +122,10 @@ class StyleGAN2Trainer:
             self.optimizers[name] = optimizer
             self.state.optimizer(f"optimizers/{name}", optimizer, self._network(name))
 
+    def images(self, steps: int) -> int:
+        """Return how many images `steps` steps have trained on."""
+        return steps * self.options.batch_size + self.image_offset
+
     def _network(self, name: str) -> nn.Layer:
         return {"g": self.generator, "d": self.discriminator}[name]
 
@@ -132,7 +141,7 @@ class StyleGAN2Trainer:
             TrainingError: a loss is not a finite number. The networks are spoilt by then.
         """
         options = self.options
-        if (size := options.size_at(step)) != self.generator.size:
+        if (size := options.size_at(self.images(step))) != self.generator.size:
             self.enter_size(size, self.state.entries())
         now = Step(
             options=options,
@@ -158,10 +167,10 @@ class StyleGAN2Trainer:
         self.penalties |= {name: logged[name] for name in lazy}
         if "G/path_length" in logged:
             self.path_mean += _PATH_DECAY * (logged["G/path_length"] - self.path_mean)
-        update_average(self.average, self.generator, averaging(options, step))
+        update_average(self.average, self.generator, averaging(options, self.images(step)))
         self._adapt(step, logged["D/sign_real"])
         state = {"augment_p": self.augment_p, "size": float(size)}
-        kimg = (step + 1) * options.batch_size / 1000
+        kimg = self.images(step + 1) / 1000
         state |= {"kimg": kimg, "loss": logged["G/loss"] + logged["D/loss"]}
         return logged | self.penalties | state
 
@@ -225,12 +234,13 @@ class StyleGAN2Trainer:
         return WeightFile("stylegan2", latent_avg=mean, options=options)
 
 
-def averaging(options: StyleGAN2Options, step: int) -> float:
-    """Return the decay of the averaged generator at `step`: half of it is forgotten in `ema_kimg`.
+def averaging(options: StyleGAN2Options, images: int) -> float:
+    """Return the averaged generator's decay in the step after `images` images.
 
-    In the beginning sooner: in the `ema_rampup`-th part of what has been trained on.
+    Half of it is forgotten in `ema_kimg`, in the beginning sooner: in the `ema_rampup`-th part of
+    what has been trained on.
     """
     half_life = 1000 * options.ema_kimg
     if options.ema_rampup:
-        half_life = min(half_life, step * options.batch_size * options.ema_rampup)
+        half_life = min(half_life, images * options.ema_rampup)
     return 0.5 ** (options.batch_size / max(half_life, 1e-8))

@@ -175,8 +175,8 @@ def test_a_first_signal_ends_the_run_with_a_checkpoint(tmp_path):
     run, said = _run(tmp_path, Counter(), save_interval=6), []
     with pytest.raises(KeyboardInterrupt):
         run.train(batches, lambda: ["test"], said.append)
-    assert "stopped after step 2, which is saved" in said[-1]
-    assert weight_in(tmp_path / "checkpoints" / "iteration_2.pdparams") == 1 + 2
+    assert "stopped after step 1, which is saved" in said[-1]
+    assert weight_in(tmp_path / "checkpoints" / "iteration_1.pdparams") == 1
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -192,6 +192,36 @@ def test_a_second_ctrl_c_acts_as_usual_but_not_a_second_sigterm(interrupt, capfd
             stop.wait(0)
     assert signal.getsignal(signal.SIGINT) is before
     assert capfd.readouterr().err.count("stopping after this step") == 1
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+def test_each_signal_to_end_is_heard(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.wait(1)
+    assert signal.getsignal(number) is before
+
+
+def test_under_nohup_a_closed_terminal_is_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.05)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(tmp_path, monkeypatch, capfd):
+    said, clock = [], itertools.count(0, 25)
+    monkeypatch.setattr("paddle_sam.training.loop.time.monotonic", lambda: next(clock))
+    run = _run(tmp_path, Counter())
+    run.train(lambda step: (i for i in range(1, 7)), lambda: ["test"], said.append)
+    assert said == ["step 3 of 6, loss 6.0000", "step 6 of 6, loss 21.0000"]
+    assert capfd.readouterr().err == ""
 
 
 def test_snapshots_are_taken_with_the_panels(tmp_path):

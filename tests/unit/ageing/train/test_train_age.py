@@ -1,5 +1,6 @@
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ from paddle_sam.ageing.train.age import _split, errors_by_decade, start_from_vgg
 from paddle_sam.ageing.train.age_options import AgeOptions
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.imagesets.dataset import sample_index
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.lpips import IMAGE_MEAN, IMAGE_STD, LPIPS
 from tests import ROOT
@@ -140,6 +142,32 @@ def test_processes_share_the_batch_and_one_of_them_writes(faces, tmp_path):
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2]
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["best_model.pdparams", "iteration_2.pdparams"]
+
+
+def test_a_bad_image_in_one_process_ends_all_with_a_checkpoint(faces, tmp_path):
+    """One that the second of two processes reads in its fourth step."""
+    shutil.copytree(faces, tmp_path / "faces")
+    flags = ["--network", "mini", "--input_size", "32", "--workers", "0", "--max_steps", "9"]
+    flags += ["--device", "cpu", "--train_data", str(tmp_path / "faces"), "--max_bad_images", "0"]
+    flags += ["--exp_dir", str(tmp_path / "run"), "--batch_size", "2", "--board_interval", "1"]
+    config = AgeOptions(train_data=str(tmp_path / "faces"), workers=0)
+    _, images, _ = _split(config)
+    images[sample_index(7, len(images), 0)].write_bytes(b"no image")
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launch, "--log_dir", str(tmp_path / "logs"), str(SCRIPT), *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    logs = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+    assert "cannot be read" in logs + done.stdout + done.stderr
+    assert "Traceback" not in logs
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [
+        "iteration_3.pdparams"
+    ]
 
 
 def test_a_holdout_must_leave_images_to_train_on(faces, tmp_path):

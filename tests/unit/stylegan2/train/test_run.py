@@ -98,7 +98,25 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(data, straight, tmp_pa
     assert records(straight)[-1]["augment_p"] != 0.3
 
 
-def test_a_signal_stops_a_run_with_a_checkpoint(data, straight, tmp_path):
+def test_rates_and_batch_size_change_on_purpose(data, tmp_path):
+    """Progress is counted in images, so schedules continue; the record says what changed."""
+    assert main(command(data, tmp_path, total_kimg=0.004)[1:]) == 0
+    changes = {"batch_size": 2, "g_lr": 5e-4, "mirror": False, "r1_gamma": 1.0}
+    assert main(command(data, tmp_path, **changes)[1:]) == 2
+    changes["allow_changed"] = "batch_size,g_lr,mirror,r1_gamma"
+    assert main(command(data, tmp_path, total_kimg=0.012, **changes)[1:]) == 0
+    kimg = [record["kimg"] for record in records(tmp_path)]
+    assert kimg == pytest.approx([0.004, 0.006, 0.01, 0.012])
+    assert [record["size"] for record in records(tmp_path)] == [8, 8, 16, 16]
+    (note,) = records(tmp_path, "changed")
+    assert (note["step"], note["batch_size"], note["g_lr"]) == (1, "4 -> 2", "0.001 -> 0.0005")
+    assert [r["learning_rate"] for r in records(tmp_path, "run")][-1] == 5e-4
+    assert main(command(data, tmp_path, total_kimg=0.014, **changes)[1:]) == 0
+    assert records(tmp_path)[-1]["kimg"] == pytest.approx(0.014)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_a_run_with_a_checkpoint(data, straight, tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, *command(data, tmp_path, total_kimg=100)],
         stderr=subprocess.PIPE,
@@ -109,7 +127,7 @@ def test_a_signal_stops_a_run_with_a_checkpoint(data, straight, tmp_path):
     while not (tmp_path / "stats.jsonl").exists() or not records(tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped" in errors
@@ -154,6 +172,7 @@ def test_measures_are_taken_all_over_the_data(data, tmp_path):
     ("changes", "message"),
     [
         ({"g_lr": 0.1}, "--g_lr was 0.001, is 0.1"),
+        ({"exp_dir": "inside"}, "inside lies in the input"),
         ({"resume": "4"}, "iteration_4.pdparams does not exist; the latest checkpoint is"),
         (
             {"resolution": 32, "stages": "", "exp_dir": "new"},
@@ -166,7 +185,8 @@ def test_measures_are_taken_all_over_the_data(data, tmp_path):
 )
 def test_runs_that_cannot_start_say_why(data, straight, tmp_path, capsys, changes, message):
     if changes.get("exp_dir"):
-        changes = {**changes, "exp_dir": str(tmp_path / "new")}
+        place = (data / "inside") if changes["exp_dir"] == "inside" else tmp_path / "new"
+        changes = {**changes, "exp_dir": str(place)}
     before = sorted(straight.rglob("*"))
     assert main(command(data, straight, **changes)[1:]) == 2
     assert message in capsys.readouterr().err

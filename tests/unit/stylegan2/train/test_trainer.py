@@ -40,8 +40,8 @@ def test_lazy_regularisation_corrects_the_optimizers():
 
 def test_the_average_forgets_by_half_in_its_half_life():
     config = dataclasses.replace(TINY, ema_kimg=0.4, ema_rampup=0.05)
-    assert averaging(config, 10**6) ** 100 == pytest.approx(0.5)  # 400 images are 100 steps
-    assert averaging(config, 1000) ** 50 == pytest.approx(0.5)  # 5% of 4000 images
+    assert averaging(config, 4 * 10**6) ** 100 == pytest.approx(0.5)  # 400 images are 100 steps
+    assert averaging(config, 4000) ** 50 == pytest.approx(0.5)  # 5% of 4000 images
     assert averaging(config, 0) == 0
     assert averaging(dataclasses.replace(config, ema_rampup=0.0), 0) ** 100 == pytest.approx(0.5)
     trainer = make_trainer()
