@@ -13,6 +13,7 @@ from paddle_sam.core.files import check_outside
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
+from paddle_sam.imagesets.identity import identify_images
 from paddle_sam.metrics.distances import NEIGHBOURS
 from paddle_sam.metrics.features import open_store
 from paddle_sam.stargan2.domains import DomainLoader, Domains, read_domains
@@ -21,7 +22,7 @@ from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation, divers
 from paddle_sam.stargan2.system import StarGAN2, load_fan
 from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
 from paddle_sam.training.distributed import World
-from paddle_sam.training.identity import identify_file, identify_images
+from paddle_sam.training.identity import identify_file
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, start_run
 

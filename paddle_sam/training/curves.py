@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import os
 import re
-import signal
+import socket
 from collections import defaultdict
 from pathlib import Path
 
@@ -119,23 +119,40 @@ def serve(folder: str | Path, host: str, port: int) -> None:
     """Serve the runs at or below `folder` until interrupted.
 
     Raises:
-        ConfigError: there is no run, or VisualDL is not installed.
+        ConfigError: there is no run, the address cannot be used, or VisualDL is not installed.
     """
     logs = run_logs(folder)
     try:
-        from visualdl.server import app
+        from visualdl.server.app import create_app
+        from visualdl.server.args import ParseArgs
+        from werkzeug.serving import make_server
     except ImportError as error:
         raise ConfigError("VisualDL is not installed: pip install visualdl") from error
-    print(f"http://{host}:{port}/  (Ctrl-C ends it)")
-    # Without a language VisualDL 2.5.3 fails on requests that state none; its pages would also
-    # report to a counting service.
-    server = app.run(
-        logdir=[str(path) for path in logs],
-        host=host,
-        port=port,
-        open_browser=False,
-        language="en",
-        telemetry=False,
-    )
-    # It is a process of its own, which would outlive this one and hold the port.
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(server, signal.SIGTERM))
+    # `visualdl.server.app.run` starts a process that outlives this one, and does not notice that
+    # the port belongs to another.
+    with _listening(host, port) as place:
+        # Without a language VisualDL 2.5.3 fails on requests that state none; its pages would also
+        # report to a counting service.
+        given = {"logdir": [str(path) for path in logs], "host": host, "port": port}
+        app = create_app(ParseArgs(**given, language="en", telemetry=False))
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
+        server = make_server(host, port, app, fd=place.fileno())
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http://{shown}:{place.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Open the address to serve on."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        place = socket.socket(family)
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(address)
+        place.listen()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--host, --port: cannot serve on {host}, port {port} ({error}). Name another --port;"
+            " 0 takes a free one"
+        ) from error
+    return place

@@ -1,4 +1,4 @@
-"""What a run is made from, known by its content: folders may move, but what is in them may not.
+"""What a run is made from, known by its content: folders may move, what is in them may not change.
 
 `inputs.json` in the run's folder keeps it. Data and weight files that a run goes on needing are
 compared with it when the run is resumed, whatever they are called by then.
@@ -6,43 +6,16 @@ compared with it when the run is resumed, whatever they are called by then.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from paddle_sam.core.files import sha256, write_json
-from paddle_sam.core.sequences import spread
-from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.imagesets.archive import (
-    ArchiveImage,
-    ImageSource,
-    content_digest,
-    relative_name,
-)
+from paddle_sam.errors import ConfigError
 
 INPUTS = "inputs.json"
-# Names and sizes of all images count; of so many from all over the set also the content.
-_LOOKED_INTO = 256
-
 Identity = Mapping[str, Any]
-
-
-def identify_images(root: str, images: Sequence[ImageSource], facts: Any = None) -> Identity:
-    """Describe a set of images by its content, and `facts` that belong to them, such as ages."""
-    looked_into = set(spread(_LOOKED_INTO, len(images)))
-    digest = hashlib.sha256(json.dumps(facts).encode())
-    for index, image in enumerate(images):
-        size = image.size if isinstance(image, ArchiveImage) else image.stat().st_size
-        content = ""
-        if index in looked_into:
-            try:
-                content = content_digest(image)
-            except ImageError:
-                content = "unreadable"  # the loader says so
-        digest.update(f"{relative_name(image, Path(root))}\0{size}\0{content}\n".encode())
-    return {"images": len(images), "sha256": digest.hexdigest()}
 
 
 def identify_file(path: Path) -> Identity:

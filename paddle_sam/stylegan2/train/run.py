@@ -17,13 +17,13 @@ from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSource, read_source
 from paddle_sam.imagesets.dataset import ImagePairs
+from paddle_sam.imagesets.identity import identify_images
 from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.stylegan2.quality import GeneratedQuality
 from paddle_sam.stylegan2.train.growth import Archs, read_start
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from paddle_sam.training.distributed import World
-from paddle_sam.training.identity import identify_images
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, start_run
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources
+from paddle_sam.imagesets.identity import identify_images
 from paddle_sam.options import RunOptions, option
-from paddle_sam.training.identity import identify_file, identify_images
+from paddle_sam.training.identity import identify_file
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, start_run
 from paddle_sam.training.run_logger import read_records
