@@ -63,8 +63,8 @@ class OutputError(PaddleSamError):
     """A result cannot be written (full disk, no permission)."""
 
 
-class FileNameError(OutputError):
-    """A result cannot be written because of its name alone; others can."""
+class FileNameError(OutputError, ImageError):
+    """The result of one image cannot be written because of its name; those of others can."""
 
 
 class Note(UserWarning):

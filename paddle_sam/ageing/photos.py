@@ -17,6 +17,7 @@ from tqdm import tqdm
 from paddle_sam.ageing.masks import is_mask
 from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
+from paddle_sam.core.files import check_name
 from paddle_sam.core.images import WRITABLE_SUFFIXES, read_image, result_names
 from paddle_sam.core.listing import list_images
 from paddle_sam.errors import FaceNotFoundError, ImageError
@@ -127,7 +128,10 @@ def read_photos(
             pixels = read_image(one.source) if one.path else one.source
             source = str(one.path or one.name)
             faces = cut_faces(pixels, options.face, not options.no_align, source)
-            return prepare(Photo(one, pixels, faces))
+            photo = prepare(Photo(one, pixels, faces))
+            for name in photo.face_names(".webp"):  # as long as any suffix of a result
+                check_name(name)
+            return photo
         except FaceNotFoundError as error:
             advice = "If it is an aligned crop already, give --no_align."
             return Failure(str(one.name), f"{error} {advice}")

@@ -81,6 +81,15 @@ def flush(stream: BinaryIO) -> None:
             raise
 
 
+def check_name(path: Path) -> None:
+    """Raise `FileNameError` if the file at `path` would have a longer name than is possible."""
+    if (size := len(os.fsencode(path.name))) > limits.NAME_BYTES:
+        raise FileNameError(
+            f"{path.name[:40]}...: the name of this result would have {size} bytes, at most"
+            f" {limits.NAME_BYTES} are possible. Shorten the name of the photograph."
+        )
+
+
 def write_error(path: str | os.PathLike, error: OSError) -> OutputError:
     """Return the error to raise where the system refused to write `path`: why, and what to do."""
     kind = FileNameError if error.errno in _OF_THE_NAME else OutputError

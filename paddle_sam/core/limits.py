@@ -28,6 +28,8 @@ METADATA_BYTES = 1 << 20  # one PNG chunk, unpacked; Pillow refuses the whole im
 
 ARRAY_BYTES = 4 << 30  # of a NumPy archive, unpacked; the largest in use, VGG16, has 0.06 GB
 
+NAME_BYTES = 255  # of a file, on nearly every file system
+
 # Text files: descriptions of data sets, tables of labels, lists of images. The labels of 4 million
 # images fit; parsed, they take about ten times as much memory.
 TEXT_VARIABLE = "PADDLE_SAM_MAX_TEXT_MB"

@@ -50,12 +50,12 @@ def align_for_stargan2(config: AlignOptions) -> int:
         try:
             photograph = read_image(path)
             crop = align_to_mean_face(photograph, find_landmarks, mean_face, config.img_size)
+            save_image(Path(config.out_dir) / name.with_name(f"{name.name}.png"), crop)
         except ImageError as error:
             where = "" if str(path) in str(error) else f"{path}: "
             tqdm.write(f"error: {where}{error}", file=sys.stderr)
-            continue
-        save_image(Path(config.out_dir) / name.with_name(f"{name.name}.png"), crop)
-        done += 1
+        else:
+            done += 1
     print(f"{done} of {len(inputs)} aligned: {config.out_dir}")
     return exit_status(done, len(inputs) - done)
 

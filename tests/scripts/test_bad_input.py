@@ -150,6 +150,21 @@ def test_names_are_only_data(tmp_path, capsys):
     assert sorted(os.fsencode(path.name) for path in results.iterdir()) == sorted(names)
 
 
+def test_a_name_without_room_for_the_results_is_one_failure(tmp_path, capsys):
+    """`a.jpg` and `a.png` keep their suffixes: names of results are longer than those of inputs."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    long = "\u7167" * 83 + "ab"
+    for name in (f"{long}.png", f"{long}.jpg", "z.png"):
+        (photos / name).write_bytes(encoded(FACE))
+    arguments = ["--data_path", str(photos), "--exp_dir", str(tmp_path / "out")]
+    assert side_by_side([*arguments, "--target_age", "30"]) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 3 photographs" in out
+    assert err.count("failed: ") == 2 and "would have" in err and "space" not in err
+    assert [p.name for p in (tmp_path / "out/inference_side_by_side").iterdir()] == ["z.png"]
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_among_photographs_is_one_failure(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
