@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ ENCODERS = ("encoder", "pretrained_encoder")
 
 
 class EngineGenerator:
-    """What inference needs of `Generator`, computed by exported models.
+    """What inference needs of `Generator`, computed by exported models; threads may share one.
 
     `latent_avg` is a tensor [D] or [L, D], or None where the weight file does not know it.
 
@@ -48,6 +49,8 @@ class EngineGenerator:
         # Paddle 3.2.2 fails on batches of several in bfloat16.
         self._single = self.large or precision == "bfloat16"
         self._predictors: dict[str, Predictor] = {}
+        # Of a large network one encoder is in memory: who uses it must be done before it goes.
+        self._one_at_a_time = threading.Lock()
         keep_freed_memory()
 
     def _describe(self, description: dict) -> None:
@@ -80,10 +83,11 @@ class EngineGenerator:
 
     def _run(self, part: str, x: paddle.Tensor) -> paddle.Tensor:
         values = x.numpy()
-        predictor = self._predictor(part)
         step = 1 if self._single else max(len(values), 1)
         chunks = [values[start : start + step] for start in range(0, len(values), step)]
-        results = [predictor(chunk) for chunk in chunks]
+        with self._one_at_a_time:
+            predictor = self._predictor(part)
+            results = [predictor(chunk) for chunk in chunks]
         return paddle.to_tensor(np.concatenate(results) if len(results) > 1 else results[0])
 
     def _predictor(self, part: str) -> Predictor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from paddle_sam.errors import EngineError
 
 
 class Predictor:
-    """A model of `export.static_model` with one input and one output.
+    """A model of `export.static_model` with one input and one output; threads may share one.
+
+    Calls wait for each other: Paddle keeps a call's input, output and scratch memory in the
+    predictor. A call already uses every core, so threads would gain nothing from clones.
 
     Args:
         path: the model's path without suffix.
@@ -47,17 +51,22 @@ class Predictor:
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
         self._path = path
+        self._one_at_a_time = threading.Lock()
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Run on float32 [N, ...]."""
-        self._input.reshape(x.shape)
-        self._input.copy_from_cpu(np.ascontiguousarray(x, dtype=np.float32))
-        try:
-            self._predictor.run()
-        except Exception as error:
-            raise EngineError(f"{self._path}: failed to run: {_first_line(error)}") from error
-        return self._output.copy_to_cpu()
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        with self._one_at_a_time:
+            self._input.reshape(x.shape)
+            self._input.copy_from_cpu(x)
+            try:
+                self._predictor.run()
+            except Exception as error:
+                raise EngineError(f"{self._path}: failed to run: {_first_line(error)}") from error
+            return self._output.copy_to_cpu()
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+    """What an error of Paddle says; where its code was compiled from Python a headline is first."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line != "In user code:"), repr(error))

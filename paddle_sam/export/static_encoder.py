@@ -23,16 +23,27 @@ from paddle_sam.networks.residual_body import ResidualUnit, SqueezeExcite
 
 
 class StaticEncoder(nn.Layer):
-    """x [N, C, S, S] -> codes [N, L, D]; `offset` [L, D], such as `latent_avg`, is added."""
+    """x [N, C, S, S] -> codes [N, L, D].
 
-    def __init__(self, encoder: GradualStyleEncoder, offset: paddle.Tensor | None = None):
+    Args:
+        encoder: in eval mode.
+        offset: [L, D], such as `latent_avg`, that is added.
+        precision: `float32` or `bfloat16`, that the layer will be run in.
+    """
+
+    def __init__(
+        self,
+        encoder: GradualStyleEncoder,
+        offset: paddle.Tensor | None = None,
+        precision: str = "float32",
+    ):
         super().__init__()
         conv, norm, prelu = encoder.input_layer
         self.input_conv = FoldedConv(conv, norm)
-        self.input_prelu = prelu
+        self.input_prelu = prelu_for(prelu, precision)
         self.body, size = nn.LayerList(), encoder.input_size
         for unit in encoder.body:
-            self.body.append(StaticUnit(unit, size))
+            self.body.append(StaticUnit(unit, size, precision))
             size = self.body[-1].output_size
         self.taps = encoder.taps
         smallest = encoder.input_size // 16
@@ -85,13 +96,35 @@ class BilinearDoubling(nn.Layer):
         return x.reshape([-1, self.channels, 2 * self.size, 2 * self.size])
 
 
+def prelu_for(prelu: nn.PReLU, precision: str) -> nn.Layer:
+    """Return the form of `prelu` that is right, and fastest, in `precision`."""
+    return SplitPReLU(prelu) if precision == "bfloat16" else prelu
+
+
+class SplitPReLU(nn.Layer):
+    """PReLU as a x + (1 - a) relu(x), the slopes a along axis 1.
+
+    oneDNN's PReLU reads its float32 slopes as if they were bfloat16 (Paddle 3.2.2). Of the forms
+    that are right this is the fastest.
+    """
+
+    def __init__(self, prelu: nn.PReLU):
+        super().__init__()
+        slope = doubles(prelu._weight).reshape(1, -1, 1, 1)
+        self.register_buffer("slope", constant(slope))
+        self.register_buffer("rest", constant(1 - slope))
+
+    def forward(self, x):
+        return self.slope * x + self.rest * F.relu(x)
+
+
 class StaticUnit(nn.Layer):
     """A residual unit: batch norm, convolution, PReLU, folded convolution, gate; plus shortcut."""
 
-    def __init__(self, unit: ResidualUnit, size: int):
+    def __init__(self, unit: ResidualUnit, size: int, precision: str = "float32"):
         super().__init__()
         norm, conv1, prelu, conv2, norm2, *gate = unit.res_layer
-        self.norm, self.conv1, self.prelu = norm, conv1, prelu
+        self.norm, self.conv1, self.prelu = norm, conv1, prelu_for(prelu, precision)
         self.conv2 = FoldedConv(conv2, norm2)
         self.output_size = size // self.conv2.stride[0]
         self.gate = StaticSqueezeExcite(gate[0], self.output_size) if gate else nn.Identity()
