@@ -89,9 +89,9 @@ def check_can_age(network: object, source: str) -> None:
         )
 
 
-def _export_sam(path: Path, folder: Path) -> None:
+def _export_sam(path: Path, folder: Path, precision: str) -> None:
     network, crop = read_sam(path)
-    export_sam(network, folder)
+    export_sam(network, folder, precision)
     (folder / CROP).write_text(json.dumps(asdict(crop)), encoding="utf-8")
 
 

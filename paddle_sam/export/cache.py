@@ -1,15 +1,20 @@
-"""Exported models on disk, built once for each weight file and version.
+"""Exported models on disk, built once for each weight file, precision and version, within bounds.
 
 An entry is a folder `CHECKPOINT-SETTINGS` under `cache_dir()`: twelve digits of the weight file's
-SHA-256, and eight of the hash of what else the models depend on (their precision, Paddle's
-version, `EXPORT_VERSION`). It is built aside and renamed into place, so it is whole or absent.
-One process builds while others of the same entry wait for it; where the system has no file locks
-each builds its own and the first to finish wins. An entry of the same weights made under other
-settings is stale and goes when its successor is there.
+SHA-256, and eight of the hash of what else the models depend on (Paddle's version,
+`EXPORT_VERSION`). It is built aside and renamed into place, so it is whole or absent, and its
+checksums are verified whenever it is opened. One process builds while others of the same entry
+wait for it (see `core.lock`).
+
+Entries are removed when a successor made under other settings is there, and the longest unused
+ones when all together exceed `limit_bytes()`; never one that a process holds (`hold`).
+Checkpoints of a run folder change too often to be worth an entry: theirs lives as long as the
+process that opened it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import hashlib
@@ -18,15 +23,24 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from paddle_sam.core.files import atomic_path, sha256
+from paddle_sam.core.lock import one_writer
+from paddle_sam.errors import ConfigError
 
-EXPORT_VERSION = 3  # raise it whenever an exported model would come out differently
-STORED_PRECISION = "float32"  # bfloat16 is made from it when a model is loaded
+try:
+    import fcntl
+except ImportError:  # Windows itself refuses to remove what is open
+    fcntl = None
+
+EXPORT_VERSION = 4  # raise it whenever an exported model would come out differently
 CONTENTS = "contents.json"
+LIMIT_GB = 10.0  # the published network takes 2.1, twice that with its bfloat16 form
+MOST_NOTES = 256  # remembered hashes and trials, some hundred bytes each
 
 
 def cache_dir() -> Path:
@@ -43,24 +57,43 @@ def cache_dir() -> Path:
         raise OSError(errno.ENOENT, f"{error} Name a folder in PADDLE_SAM_CACHE.") from error
 
 
+def limit_bytes() -> float:
+    """What all entries may take together: `PADDLE_SAM_CACHE_GB` if set, else `LIMIT_GB`.
+
+    Raises:
+        ConfigError: the variable holds no number of 0 or more.
+    """
+    stated = os.environ.get("PADDLE_SAM_CACHE_GB") or LIMIT_GB
+    with contextlib.suppress(ValueError):
+        if (limit := float(stated)) >= 0:
+            return limit * 1e9
+    raise ConfigError(f"PADDLE_SAM_CACHE_GB: expected gigabytes, such as 10, found {stated!r}")
+
+
 def exported(checkpoint: Path, build: Callable[[Path], None], kind: str = "") -> Path:
-    """The folder with the exported models of `checkpoint`, built by `build(folder)` if need be.
+    """Return the folder with the exported models of `checkpoint`, by `build(folder)` if need be.
 
     `kind` keeps apart what different builders make of one file; it is part of the entry's name.
 
     Raises:
+        ConfigError: see `limit_bytes`.
         OSError: the cache cannot be written.
     """
+    limit = limit_bytes()
+    if _of_a_run(checkpoint):
+        return _for_this_process(build)
     digest = content_hash(checkpoint)[:12] + kind
     entry = cache_dir() / f"{digest}-{_settings_hash()}"
-    if is_whole(entry):
-        return entry
-    with _lock(entry):
-        if not is_whole(entry):
-            _build(entry, build)
-            for stale in cache_dir().glob(f"{digest}-*"):
-                if stale != entry and stale.is_dir():
-                    shutil.rmtree(stale, ignore_errors=True)
+    if not is_whole(entry):
+        with one_writer(_locks(entry), "an entry of the cache", wait=True):
+            _clear_crashed(entry)
+            if not is_whole(entry):
+                _build(entry, build)
+                for stale in cache_dir().glob(f"{digest}-*"):
+                    if stale != entry and stale.is_dir():
+                        _remove(stale)
+    _used(entry).touch()
+    _trim(limit, keep=entry)
     return entry
 
 
@@ -73,6 +106,18 @@ def is_whole(entry: Path) -> bool:
         return False
 
 
+def hold(entry: Path) -> IO | None:
+    """Keep an entry from being removed, by any process, until the returned stream is closed."""
+    if fcntl is None:
+        return None
+    try:
+        stream = _used(entry).open("a")
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return stream
+    except OSError:  # a read-only folder, or a file system without locks
+        return None
+
+
 def content_hash(path: Path) -> str:
     """SHA-256 of a file, remembered for as long as its size and times stay the same.
 
@@ -80,23 +125,62 @@ def content_hash(path: Path) -> str:
     """
     status = path.stat()
     stamp = [str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino]
-    name = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:24]
-    note = cache_dir() / "hashes" / name
-    with contextlib.suppress(OSError):
-        known = note.read_text(encoding="ascii")
-        if len(known) == 64:
-            return known
+    known = read_note("hashes", stamp)
+    if isinstance(known, str) and len(known) == 64:
+        return known
     digest = sha256(path)
-    with atomic_path(note) as temporary:
-        temporary.write_text(digest, encoding="ascii")
+    write_note("hashes", stamp, digest)
     return digest
+
+
+def read_note(folder: str, key: list) -> object:
+    """What `write_note` last wrote under a key, or None."""
+    try:
+        return json.loads(_note(folder, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_note(folder: str, key: list, value: object) -> None:
+    """Remember a JSON value under a key (a list of JSON values) in a folder of the cache."""
+    with atomic_path(_note(folder, key)) as temporary:
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+    notes = sorted(_note(folder, key).parent.iterdir(), key=_time_of, reverse=True)
+    for old in notes[MOST_NOTES:]:
+        old.unlink(missing_ok=True)
+
+
+def _note(folder: str, key: list) -> Path:
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    return cache_dir() / folder / name
 
 
 def _settings_hash() -> str:
     import paddle
 
-    settings = [STORED_PRECISION, paddle.__version__, paddle.version.commit, EXPORT_VERSION]
+    settings = [paddle.__version__, paddle.version.commit, EXPORT_VERSION]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+
+
+def _of_a_run(checkpoint: Path) -> bool:
+    """Whether a weight file is one of a training's many, RUN/checkpoints/*.pdparams."""
+    folder = checkpoint.resolve().parent
+    return folder.name == "checkpoints" and (folder.parent / "stats.jsonl").exists()
+
+
+def _for_this_process(build: Callable[[Path], None]) -> Path:
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".run.", dir=cache_dir()))
+    held = hold(folder)
+
+    def forget() -> None:
+        if held is not None:
+            held.close()
+        _remove(folder)
+
+    atexit.register(forget)
+    build(folder)
+    return folder
 
 
 def _build(entry: Path, build: Callable[[Path], None]) -> None:
@@ -116,6 +200,55 @@ def _build(entry: Path, build: Callable[[Path], None]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def _trim(limit: float, keep: Path) -> None:
+    """Remove the longest unused entries until the rest, `keep` at least, is within `limit`."""
+    entries = [path.parent for path in cache_dir().glob(f"*/{CONTENTS}")]
+    entries.sort(key=lambda entry: _time_of(_used(entry)), reverse=True)
+    total = sum(path.stat().st_size for path in keep.iterdir())
+    for entry in entries:
+        if entry != keep:
+            total += sum(path.stat().st_size for path in entry.iterdir())
+            if total > limit:
+                _remove(entry)
+    for left in cache_dir().glob(".run.*"):  # of killed processes
+        if left.is_dir():
+            _remove(left)
+
+
+def _remove(entry: Path) -> None:
+    """Remove an entry, unless a process holds it."""
+    with contextlib.suppress(OSError):
+        with _used(entry).open("a") as stream:
+            if fcntl is not None:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(entry)
+        shutil.rmtree(_locks(entry))
+
+
+def _locks(entry: Path) -> Path:
+    """The folder of an entry's locks: that of its builder, and that of its users."""
+    return cache_dir() / "locks" / entry.name
+
+
+def _used(entry: Path) -> Path:
+    """What users of an entry lock; its time is that of the last use."""
+    _locks(entry).mkdir(parents=True, exist_ok=True)
+    return _locks(entry) / "used"
+
+
+def _clear_crashed(entry: Path) -> None:
+    """Remove what builders that did not finish left of an entry."""
+    for left in entry.parent.glob(f".{entry.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _time_of(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # just removed by another process
+        return 0.0
+
+
 def _checksums(entry: Path) -> dict[str, int]:
     """CRC-32 of each file: it guards against damage, not against intent, and reads fastest."""
     files = sorted(path for path in entry.iterdir() if path.name != CONTENTS)
@@ -129,20 +262,3 @@ def _checksum(path: Path) -> int:
         while block := stream.read(1 << 20):
             checksum = zlib.crc32(block, checksum)
     return checksum
-
-
-@contextlib.contextmanager
-def _lock(entry: Path) -> Iterator[None]:
-    """Hold the entry's lock, where the system has any; also clear up after a crashed builder."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: two builders waste work, but each renames a whole entry
-        yield
-        return
-    with (entry.parent / f".{entry.name}.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        for left in entry.parent.glob(f".{entry.name}.*"):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ import paddle
 
 from paddle_sam.core.device import keep_freed_memory, return_freed_memory
 from paddle_sam.errors import ConfigError, EngineError
+from paddle_sam.export import cache
 from paddle_sam.export.predictor import Predictor
 from paddle_sam.export.static_model import DESCRIPTION, LATENT_AVG
-from paddle_sam.networks.sam import pool
+from paddle_sam.networks.sam import add_age_plane, pool
 
-# Above this size of weights (bytes) memory rules: models that are not needed are let go, and
-# images run one at a time, because oneDNN keeps a packed copy of all weights per batch size.
+# Above this size of weights (bytes) memory rules on a CPU: models that are not needed are let go,
+# and images run one at a time, as oneDNN keeps a packed copy of all weights for each batch size.
 LARGE = 256 << 20
+_TRIAL_AGE = 40.0
 ENCODERS = ("encoder", "pretrained_encoder")
 
 
@@ -45,9 +48,8 @@ class EngineGenerator:
             weights = [path.stat().st_size for path in self._folder.glob("*.pdiparams")]
         except (OSError, ValueError, KeyError) as error:
             raise EngineError(f"{self._folder}: holds no exported network ({error})") from error
-        self.large = sum(weights) > LARGE
-        # Paddle 3.2.2 fails on batches of several in bfloat16.
-        self._single = self.large or precision == "bfloat16"
+        self.large = device == "cpu" and sum(weights) > LARGE
+        self._held = cache.hold(self._folder)  # a large network loads from it again and again
         self._predictors: dict[str, Predictor] = {}
         # Of a large network one encoder is in memory: who uses it must be done before it goes.
         self._one_at_a_time = threading.Lock()
@@ -59,19 +61,45 @@ class EngineGenerator:
         self.style_dim: int = description["style_dim"]
 
     def check(self) -> None:
-        """Load the smallest model and run it once; in bfloat16 each of them, for it often fails.
+        """Load the smallest model and run it once.
 
         Raises:
             EngineError: that failed, or gave values that are not numbers.
         """
-        for part, shape in self._trial_inputs().items():
-            if not np.isfinite(self._predictor(part)(np.ones(shape, np.float32))).all():
-                raise EngineError(
-                    f"{self._folder / part}: gives values that are not numbers in {self._precision}"
-                )
+        codes = np.ones((1, self.n_codes, self.style_dim), np.float32)
+        if not np.isfinite(self._predictor("decoder")(codes)).all():
+            raise EngineError(
+                f"{self._folder / 'decoder'}: returns values that are not numbers in"
+                f" {self._precision}"
+            )
 
-    def _trial_inputs(self) -> dict[str, tuple[int, ...]]:
-        return {"decoder": (1, self.n_codes, self.style_dim)}
+    def example(self) -> np.ndarray:
+        """Return an input for `trial`, as the network meets them in use: here two codes."""
+        if self.latent_avg is not None:
+            codes = np.broadcast_to(self.latent_avg.numpy(), (self.n_codes, self.style_dim))
+            return np.repeat(codes[None], self._trial_batch, axis=0)
+        z = np.random.default_rng(0).standard_normal((self._trial_batch, 1, self.style_dim))
+        w = self.map_latents(paddle.to_tensor(z[:, 0], "float32")).numpy()
+        return np.repeat(w[:, None], self.n_codes, axis=1)
+
+    def trial(self, example: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the images of an `example` [N, 3, R, R] and the seconds that they took, warm."""
+        return self._timed("decoder", example)
+
+    @property
+    def _trial_batch(self) -> int:
+        return 1 if self.large else 2
+
+    def _timed(self, part: str, x: np.ndarray) -> tuple[np.ndarray, float]:
+        x = paddle.to_tensor(x, "float32")
+        self._run(part, x)
+        start = time.perf_counter()
+        result = self._run(part, x).numpy()
+        return result, time.perf_counter() - start
+
+    def release(self) -> None:
+        """Let go of all models; what is needed is loaded again."""
+        self._release(tuple(self._predictors))
 
     def render(self, codes: paddle.Tensor) -> paddle.Tensor:
         """W+ codes [N, L, D] -> images [N, 3, R, R], with the stored noise."""
@@ -83,7 +111,7 @@ class EngineGenerator:
 
     def _run(self, part: str, x: paddle.Tensor) -> paddle.Tensor:
         values = x.numpy()
-        step = 1 if self._single else max(len(values), 1)
+        step = 1 if self.large else max(len(values), 1)
         chunks = [values[start : start + step] for start in range(0, len(values), step)]
         with self._one_at_a_time:
             predictor = self._predictor(part)
@@ -112,11 +140,19 @@ class EngineSAM(EngineGenerator):
         self.input_size: int = description["input_size"]
         self.start: str = description["start"]
 
-    def _trial_inputs(self) -> dict[str, tuple[int, ...]]:
-        inputs = super()._trial_inputs()
-        if self._precision == "bfloat16":
-            inputs["encoder"] = (1, 4, self.input_size, self.input_size)
-        return inputs
+    def example(self) -> np.ndarray:
+        """Return faces [N, 3, S, S] for `trial`: what the average code renders."""
+        faces = self.decode(paddle.to_tensor(super().example(), "float32"))[0]
+        return faces.numpy().clip(-1, 1)
+
+    def trial(self, example: np.ndarray) -> tuple[np.ndarray, float]:
+        """Age the faces of an `example`; the seconds are those of one more age."""
+        faces = paddle.to_tensor(example)
+        start = self.invert(faces).numpy()
+        aged = add_age_plane(faces, paddle.full([len(example)], _TRIAL_AGE))
+        offsets, encoding = self._timed("encoder", aged.numpy())
+        images, decoding = self._timed("decoder", start + offsets)
+        return images, encoding + decoding
 
     def invert(self, images: paddle.Tensor) -> paddle.Tensor:
         """See `SAM.invert`."""

@@ -14,6 +14,7 @@ from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputE
 from paddle_sam.export import cache
 from paddle_sam.export.engine import LARGE, EngineGenerator
 from paddle_sam.export.static_model import export_generator
+from paddle_sam.export.trial import opened_bfloat16, opened_fastest
 from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
@@ -22,6 +23,7 @@ GENERATOR_ENTRY = ".generator"
 ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
 
 Engine = TypeVar("Engine", bound=EngineGenerator)
+Export = Callable[[Path, Path, str], None]
 
 
 def open_exported(
@@ -29,7 +31,7 @@ def open_exported(
     device: str,
     engine: str,
     network: type[Engine],
-    export: Callable[[Path, Path], None],
+    export: Export,
     kind: str = "",
 ) -> tuple[Engine, Path] | None:
     """Return the exported network of a weight file and its cache entry; None: use eager Paddle.
@@ -39,12 +41,16 @@ def open_exported(
         device: `auto`, `cpu`, `gpu` or `gpu:N`.
         engine: one of `ENGINES`; see `ageing.engines.ageing_network`.
         network: what runs the models.
-        export: writes the models of a weight file to a folder.
+        export: called with the weight file, a folder to write its models to, and the precision
+            that they will be run in, `float32` or `bfloat16`.
         kind: keeps apart what different exports make of one file; see `cache.exported`.
 
     Raises:
         CheckpointError: the file is missing, or as `export` raises.
         ConfigError: the device does not exist, or the engine asked for by name cannot run.
+
+    `auto` is float32, or bfloat16 where this machine computes it, and a trial found it right and
+    faster (see `export.trial`).
     """
     if engine not in ENGINES:
         raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
@@ -53,10 +59,21 @@ def open_exported(
         return None
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
-    precision = "bfloat16" if engine == "onednn-bf16" else "float32"
+    if engine == "onednn-bf16" and device != "cpu":
+        raise ConfigError(f"--engine onednn-bf16: is for CPUs, found --device {device}")
+
+    def opened(precision: str) -> tuple[Engine, Path]:
+        suffix = "" if precision == "float32" else f".{precision}"
+        entry = cache.exported(path, lambda to: _build(path, export, to, precision), kind + suffix)
+        return network(entry, device, precision), entry
+
     try:
-        entry = cache.exported(path, lambda folder: _build(path, export, folder), kind)
-        loaded = network(entry, device, precision)
+        if engine == "onednn-bf16":
+            loaded, entry = opened_bfloat16(opened)
+        elif engine == "auto" and device == "cpu":
+            loaded, entry = opened_fastest(opened)
+        else:
+            loaded, entry = opened("float32")
         loaded.check()
         return loaded, entry
     except (EngineError, OutputError, OSError) as error:
@@ -105,18 +122,18 @@ def read_generator(path: Path) -> Generator:
     return network
 
 
-def _export_generator(path: Path, folder: Path) -> None:
+def _export_generator(path: Path, folder: Path, _precision: str) -> None:
     export_generator(read_generator(path), folder)
 
 
-def _build(path: Path, export: Callable[[Path, Path], None], folder: Path) -> None:
+def _build(path: Path, export: Export, folder: Path, precision: str) -> None:
     """Fill a cache entry; where that takes long, say so."""
     large = path.stat().st_size > LARGE
     start = time.monotonic()
     if large:
         print(f"making the fast models of {path}, once; about a minute", file=sys.stderr)
     try:
-        export(path, folder)
+        export(path, folder, precision)
     except (ValueError, RuntimeError) as error:
         # Paddle's tracer reads its own call stack as text, and a file name with ", " ends it.
         raise EngineError(f"{path}: could not be exported ({error})") from error

@@ -29,7 +29,9 @@ LATENT_AVG = "latent_avg.npy"
 ONNX_TOLERANCE = 1e-3  # of images in [-1, 1] and codes of unit deviation
 
 
-def static_parts(network: SAM) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
+def static_parts(
+    network: SAM, precision: str = "float32"
+) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
     """The parts of an ageing network as inference layers: name, layer, and its one input.
 
     - `pretrained_encoder`, where there is one: RGB [N, 3, S, S] in [-1, 1] -> the codes [N, L, D]
@@ -38,18 +40,19 @@ def static_parts(network: SAM) -> Iterator[tuple[str, nn.Layer, InputSpec]]:
     - `decoder`: W+ codes [N, L, D] -> images [N, 3, R, R];
     - `mapping`: z [N, D] -> w [N, D].
 
-    One at a time, so that only one folded copy is in memory.
+    One at a time, so that only one folded copy is in memory. `precision` is what they will be run
+    in, `float32` or `bfloat16`; the models themselves are float32.
     """
     size = network.input_size
     if network.start == "encoded_w_plus":
         yield (
             "pretrained_encoder",
-            StaticEncoder(network.pretrained_encoder, network.latent_avg),
+            StaticEncoder(network.pretrained_encoder, network.latent_avg, precision),
             InputSpec([-1, 3, size, size], "float32", "images"),
         )
     yield (
         "encoder",
-        StaticEncoder(network.encoder),
+        StaticEncoder(network.encoder, precision=precision),
         InputSpec([-1, network.encoder.in_channels, size, size], "float32", "x"),
     )
     yield from generator_parts(network.decoder)
@@ -62,11 +65,14 @@ def generator_parts(generator: Generator) -> Iterator[tuple[str, nn.Layer, Input
     yield "mapping", StaticMapping(generator), InputSpec([-1, generator.style_dim], "float32", "z")
 
 
-def export_sam(network: SAM, folder: str | os.PathLike) -> None:
-    """Write the parts of `network` to `folder` as Paddle inference models, and what they are."""
+def export_sam(network: SAM, folder: str | os.PathLike, precision: str = "float32") -> None:
+    """Write the parts of `network` to `folder` as Paddle inference models, and what they are.
+
+    For `precision` see `static_parts`.
+    """
     description = {"start": network.start, "input_size": network.input_size}
     description |= _describe(network.decoder)
-    _export(static_parts(network), description, network.latent_avg, Path(folder))
+    _export(static_parts(network, precision), description, network.latent_avg, Path(folder))
 
 
 def export_generator(generator: Generator, folder: str | os.PathLike) -> None:
