@@ -67,4 +67,4 @@ def keep_inputs(folder: Path, inputs: Mapping[str, Identity]) -> None:
 
 def _words(identity: Identity) -> str:
     what = "images" if "images" in identity else "bytes"
-    return f"{identity[what]} {what}, {str(identity['sha256'])[:8]}"
+    return f"{identity.get(what)} {what}, {str(identity.get('sha256'))[:8]}"

@@ -27,7 +27,7 @@ from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ImageError, TrainingError
 from paddle_sam.training.distributed import World, agree, meet
 from paddle_sam.training.run_logger import RunLogger
-from paddle_sam.training.state import RunCheckpoints, RunState
+from paddle_sam.training.state import RunCheckpoints, RunState, advising
 
 _STOPPED, _FAILED = 1, 2  # why a run ends
 _SAID_EVERY = 60.0  # seconds between lines about progress
@@ -121,7 +121,8 @@ class Run:
         """
         if checkpoint is None:
             return
-        self.trainer.state.restore(checkpoint)
+        with advising():
+            self.trainer.state.restore(checkpoint)
         self._saved = self.step
         self._recorded = (self.step, self.elapsed)
         if self.world.rank == 0 and (aside := self.checkpoints.set_aside(self.step)):

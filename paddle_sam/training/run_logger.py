@@ -173,6 +173,9 @@ def _visualdl_writer(log: Path, step: int, say: Callable[[str], None]):
     except ImportError:
         say("VisualDL is not installed (pip install visualdl); curves are in stats.jsonl only")
         return None
+    if log.parent.exists() and not log.parent.is_dir():
+        say(f"{log.parent}: is not a folder, so that VisualDL will show nothing of this run")
+        return None
     _cut_visualdl(log, step)
     with contextlib.redirect_stdout(None):  # it says that the log exists
         run = log.parent.parent.name
@@ -184,6 +187,7 @@ def _cut_visualdl(log: Path, step: int) -> None:
 
     The log is a sequence of records, each after its length as 8 bytes.
     """
+    from google.protobuf.message import DecodeError
     from visualdl.proto import record_pb2
 
     if not log.exists():
@@ -195,8 +199,9 @@ def _cut_visualdl(log: Path, step: int) -> None:
             if length > whole - old.tell():
                 break
             body = old.read(length)
-            if record_pb2.Record.FromString(body).values[0].id <= step:
-                new.write(head + body)
+            with contextlib.suppress(DecodeError, IndexError):
+                if record_pb2.Record.FromString(body).values[0].id <= step:
+                    new.write(head + body)
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

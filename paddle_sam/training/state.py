@@ -6,6 +6,7 @@ what only resuming needs. `iteration_N.pdparams` has both; `best_model.pdparams`
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -13,7 +14,7 @@ import itertools
 import operator
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_sam.core.limits import quoted
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict, state_of
 from paddle_sam.errors import CheckpointError, ConfigError
 
@@ -58,7 +60,7 @@ class RunState:
         """Register a network that only resuming needs."""
 
         def load(state: dict[str, np.ndarray]) -> None:
-            load_strict(layer, state, f"checkpoint: {name}", consume=True)
+            load_strict(layer, _arrays(state, name), name, consume=True)
 
         self.add(name, lambda: state_of(layer), load)
 
@@ -69,7 +71,10 @@ class RunState:
         def save() -> dict[str, np.ndarray]:
             return {k: t.numpy() for k, t in named_state(optimizer, parameters).items()}
 
-        self.add(name, save, lambda state: restore_named_state(optimizer, parameters, state))
+        def load(state: dict[str, np.ndarray]) -> None:
+            restore_named_state(optimizer, parameters, _arrays(state, name))
+
+        self.add(name, save, load)
 
     def values(self, holder: Any, *names: str, optional: bool = False) -> None:
         """Register attributes of `holder`: plain values that keep their type, None apart."""
@@ -116,6 +121,8 @@ class RunState:
         Raises:
             CheckpointError: something is missing, unknown, or does not fit.
         """
+        if bad := file.not_finite():
+            raise CheckpointError(f"{file.label}: {bad} has values that are not finite numbers")
         known = {name.partition("/")[0] for name in self._parts}
         if unknown := sorted(set(file.training) - known):
             raise CheckpointError(f"{file.label}: {unknown[0]} is nothing that this run resumes")
@@ -130,7 +137,10 @@ class RunState:
                 if part.optional:
                     continue
                 raise CheckpointError(f"{file.label}: there is no {name} to resume from") from None
-            part.load(value)
+            try:
+                part.load(value)
+            except CheckpointError as error:
+                raise CheckpointError(f"{file.label}: {error}") from error
 
 
 def named_state(optimizer, parameters: Mapping[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
@@ -191,6 +201,17 @@ def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], stat
         tensor.set_value(state[key])
 
 
+@contextlib.contextmanager
+def advising() -> Iterator[None]:
+    """Add to a `CheckpointError` within this context what to do about it."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. Move it away to resume the run from the checkpoint before it."
+        ) from error
+
+
 class RunCheckpoints:
     """The checkpoints below one run's folder.
 
@@ -232,14 +253,12 @@ class RunCheckpoints:
                 f"{self.folder}/iteration_{step}.pdparams does not exist; the latest checkpoint is"
                 f" {self.latest() or 'none'}"
             )
-        try:
+        with advising():
             file = WeightFile.read(path)
             if file.training is None:
                 raise CheckpointError(f"{path}: expected a checkpoint, found networks alone")
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{error}. Move it away to resume the run from the checkpoint before it."
-            ) from error
+            if (found := file.training.get("step")) != int(_NUMBERED.fullmatch(path.name)[1]):
+                raise CheckpointError(f"{path}: is of step {quoted(found)}, by what it holds")
         return file
 
     def set_aside(self, step: int) -> Path | None:
@@ -270,9 +289,16 @@ class RunCheckpoints:
         return {int(match[1]): path for path, match in found.items() if match}
 
 
+def _arrays(state: Any, name: str) -> dict[str, np.ndarray]:
+    fits = isinstance(state, dict) and all(isinstance(a, np.ndarray) for a in state.values())
+    if not fits:
+        raise CheckpointError(f"{name}: expected arrays by name")
+    return state
+
+
 def _set(holder: Any, name: str, value: Any) -> None:
     expected = type(getattr(holder, name))
     numbers = {expected, type(value)} <= {int, float}
     if expected is not type(value) and type(None) not in (expected, type(value)) and not numbers:
-        raise CheckpointError(f"checkpoint: {name} is {value!r}, expected {expected.__name__}")
+        raise CheckpointError(f"{name} is {quoted(value)}, expected {expected.__name__}")
     setattr(holder, name, value)

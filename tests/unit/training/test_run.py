@@ -282,7 +282,7 @@ def test_the_latest_checkpoint_is_the_highest_number(tmp_path):
     checkpoints = RunCheckpoints(tmp_path)
     assert checkpoints.read() is None
     for step in (9, 10, 100):
-        checkpoints.save(step, WeightFile("x", options={"step": step}, training={}))
+        checkpoints.save(step, WeightFile("x", options={"step": step}, training={"step": step}))
     (tmp_path / ".iteration_200.abc.tmp.pdparams").write_bytes(b"unfinished")
     (tmp_path / "iteration_300.pdparams.part").write_bytes(b"unfinished")
     assert checkpoints.read().options["step"] == 100
