@@ -298,6 +298,23 @@ class InspectionOptions(GeneratorOptions):
 
 
 @dataclasses.dataclass(frozen=True)
+class BlendOptions(Options):
+    """Options of `scripts/blend.py`."""
+
+    low: str = option("", "weight file whose coarse layers are taken: StyleGAN2, SAM or pSp")
+    high: str = option("", "weight file whose fine layers are taken")
+    output: str = option("results/blended.pdparams", "weight file to write")
+    resolution: int = option(32, "lowest resolution, in pixels, that comes from --high", minimum=8)
+    width: float = option(
+        0.0, "octaves of resolution over which layers are mixed; 0 swaps them whole", minimum=0
+    )
+    mapping: str = option("low", "whose mapping network is taken", choices=("low", "high"))
+    seeds: str = option("0-7", "faces of the sheet")
+    truncation: float = option(0.7, "psi of the sheet")
+    device: str = device_option()
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationOptions(FeatureOptions):
     """FID, KID, precision and recall of what a StyleGAN2 generator makes."""
 
