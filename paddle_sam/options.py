@@ -4,8 +4,8 @@
     class TrainOptions(Options):
         batch_size: int = option(6, "images per step", minimum=1)
 
-gives `--batch_size N` on the command line, `"batch_size": 6` in the run's `opt.json`, and an
-error naming the option where the value cannot work, in Python as on the command line.
+is `--batch_size N` on the command line, `"batch_size": 6` in the run's `opt.json`, and an error
+that names the option where the value cannot work, in Python as on the command line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Download published weights into pretrained_models/, checked and resumable.
 
-What is there already and sound is not fetched again; a transfer that broke off goes on where it
-stopped when the command is repeated. Where a host refuses, the message says what to fetch by hand.
+Sound files that are there already are not fetched again; a transfer that broke off resumes when the
+command is run again. Where a host refuses, the message says what to fetch by hand.
 Published PyTorch files are converted afterwards: python convert/convert_weights.py FILE
 Exit status: 0 all there, 1 some failed, 2 none.
 

@@ -2,7 +2,8 @@
 
 Without arguments it ages a public-domain portrait with the embedded model and writes the strip
 under examples/. Photographs are aligned first; a folder is read at any depth, and a file that
-cannot be used is reported while the others go on. Exit status: 0 all done, 1 some failed, 2 none.
+cannot be used is reported, and does not stop the others.
+Exit status: 0 all done, 1 some failed, 2 none.
 
     python scripts/inference_side_by_side.py
     python scripts/inference_side_by_side.py --data_path photo.jpg --target_age 0-100:5

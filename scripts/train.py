@@ -1,7 +1,7 @@
 """Train SAM (`--task sam`) or the pSp encoder it starts from (`--task psp`).
 
 The published command line works as it is; `--preset paper` stands for its values, `--preset mini`
-trains the small networks of this repository on a processor. The same command goes on with a run
+trains the small networks of this repository on a CPU. Running the same command again resumes a run
 that was stopped, exactly where it was. Checkpoints in EXP_DIR/checkpoints are what
 --checkpoint_path of the inference commands takes.
 

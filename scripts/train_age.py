@@ -1,7 +1,7 @@
 """Train the age regressor that SAM is trained with, on faces of known age.
 
 Ages come from UTKFace's file names, a CSV table with the columns image and age, or FFHQ-Aging's
-JSON. The same command goes on with a run that was stopped.
+JSON. Running the same command again resumes a run that was stopped.
 
     python scripts/train_age.py --train_data UTKFace --vgg_path pretrained_models/lpips_vgg.npz
     python scripts/train_age.py --train_data FACES --labels ages.csv --network mini --input_size 64

@@ -1,12 +1,12 @@
 """Train StyleGAN2 on a folder of images, or on an archive made by data preparation.
 
 Settings follow --resolution and --batch_size (preset auto); small data sets are augmented
-adaptively. The same command goes on with a run that was stopped, exactly where it was. Progress
-is counted in thousands of images (kimg).
+adaptively. Running the same command again resumes a run that was stopped, exactly where it was.
+Progress is counted in thousands of images (kimg).
 
 From scratch:   python scripts/train_stylegan2.py --train_data FACES --resolution 256
 From a model:   python scripts/train_stylegan2.py --train_data FACES --init_from stylegan2.pdparams
-On a processor: python scripts/train_stylegan2.py --train_data FACES --preset mini
+On a CPU:       python scripts/train_stylegan2.py --train_data FACES --preset mini
 """
 
 from paddle_sam.core.command import script

@@ -21,7 +21,7 @@ _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIF
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _CONVERT = "Convert it to JPEG or PNG first."
 
-# What a file that is no image usually is: (pattern at its start, name, what to do).
+# What a file that is not an image usually is: (pattern at its start, name, what to do).
 _FOREIGN = (
     (
         rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)",
@@ -88,7 +88,7 @@ def decode_image(
     except Exception as error:  # of damage too, or of what this version of Pillow cannot do
         raise ImageError(
             f"{name}: could not be decoded ({_first_line(error)}). If other programs show it, save"
-            " it anew as PNG; if not, it is damaged: copy or download it again."
+            " it again as PNG; if not, it is damaged: copy or download it again."
         ) from error
 
 

@@ -82,7 +82,7 @@ def on_device(name: str = "auto") -> Iterator[str]:
 def _tune(name: str) -> None:
     if name == "cpu":
         keep_freed_memory()
-        use_all_processors()
+        use_all_cpus()
 
 
 # Where Paddle's launcher says how many processes there are, and which GPU is this one's.
@@ -112,7 +112,7 @@ _QUOTAS = (
 )
 
 
-def use_all_processors() -> None:
+def use_all_cpus() -> None:
     """Have Paddle's layers compute in `cpu_threads` threads, unless OMP_NUM_THREADS says how many.
 
     Paddle gives them one thread, and writes that into the variable when it is imported: a program
@@ -157,7 +157,7 @@ _CGROUPS = (
 def keep_freed_memory() -> None:
     """Have the C library keep freed memory for the next allocation instead of returning it.
 
-    Paddle frees and allocates every feature map anew, and the buffer into which a convolution
+    Paddle frees and allocates each feature map again, and the buffer into which a convolution
     unfolds its input. glibc gives blocks of that size back to the system at once, which then has
     to clear each page again on first use: a third of the exported decoder's time at 1024 px, and
     up to two thirds of a convolution's by Paddle's layers (docs/performance.md). Does nothing
@@ -201,7 +201,7 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-MOST = 16  # more at once gains nothing, on processors or GPUs
+MOST = 16  # a larger batch is not faster on a CPU; GPUs were not tried
 
 # Feature maps of the decoder's last resolution that one image needs at a time, as multiples of the
 # largest: rendering by Paddle's layers, whose convolutions unfold their input ninefold, and

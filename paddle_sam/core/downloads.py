@@ -35,7 +35,7 @@ def download(
 ) -> None:
     """Download `url` to `path`; the file appears only when it is whole and checked.
 
-    What has arrived is kept in `path` + `.part`, and the next call goes on from there.
+    What has arrived is kept in `path` + `.part`, and the next call resumes there.
 
     Args:
         page: where a person can fetch the file in a browser, for messages.
@@ -119,7 +119,7 @@ def _transfer_with_retries(url: str, part: Path, size: int | None, by_hand: str)
     done = part.stat().st_size if part.exists() else 0
     raise CheckpointError(
         f"{url}: the connection broke {_ATTEMPTS} times ({reason}); {done:,} bytes have arrived and"
-        f" are kept: run the command again to go on from there. {by_hand}"
+        f" are kept: run the command again to resume. {by_hand}"
     )
 
 

@@ -98,7 +98,7 @@ def known_weight(name: str) -> Weight:
     """Look up a weight by its name or its file name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no weights have that name.
     """
     by_file = {weight.file: weight for weight in manifest().values()}
     if weight := manifest().get(name) or by_file.get(name):

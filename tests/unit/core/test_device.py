@@ -30,7 +30,7 @@ def test_devices_that_are_not_there_are_named(name, message):
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, [3]), ("1", [])])
-def test_layers_use_all_processors_unless_the_user_says_how_many(monkeypatch, asked, given):
+def test_layers_use_all_cpus_unless_the_user_says_how_many(monkeypatch, asked, given):
     threads = []
     monkeypatch.setattr(core, "set_num_threads", threads.append)
     monkeypatch.setattr(device, "cpu_threads", lambda: 3)
