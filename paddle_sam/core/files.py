@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +25,7 @@ from paddle_sam.errors import CheckpointError, ConfigError, FileNameError, Outpu
 # What `atomic_path` calls its files: eight letters of mkstemp, before them once the file's name.
 _TEMPORARY = re.compile(r"\.(.+\.)?\w{8}\.tmp(\.\w+)?")
 _LONGEST_SUFFIX = 8
+_ABANDONED_SECONDS = 3600  # no file of this package is written to more slowly
 # What to do about the refusals of a system that say what they are.
 _ADVICE = {
     errno.ENOSPC: "Free some space or choose another folder",
@@ -51,7 +55,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(make_folder(path.parent).resolve())
         # The suffix stays last, for writers that choose the format by it.
         suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
         handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp{suffix}", dir=path.parent)
@@ -81,6 +85,41 @@ def flush(stream: BinaryIO) -> None:
             raise
 
 
+def make_folder(folder: str | os.PathLike) -> Path:
+    """Make a folder, with those above it, unless it is there, and return it.
+
+    Raises:
+        OutputError: the system refused.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    return Path(folder)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`, whose files move into `folder` when all are written.
+
+    For writers of several files that belong together: whatever fails, `folder` is as it was.
+
+    Raises:
+        OutputError: the system refused to write.
+    """
+    folder = make_folder(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as aside:
+            yield Path(aside)
+            for path in sorted(Path(aside).iterdir()):
+                with path.open("rb+") as stream:
+                    flush(stream)
+            for path in sorted(Path(aside).iterdir()):
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
 def check_name(path: Path) -> None:
     """Raise `FileNameError` if the file at `path` would have a longer name than is possible."""
     if (size := len(os.fsencode(path.name))) > limits.NAME_BYTES:
@@ -98,14 +137,24 @@ def write_error(path: str | os.PathLike, error: OSError) -> OutputError:
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Delete, at any depth, the temporary files of `atomic_path` that a kill left in `folder`.
+    """Delete, at any depth, the temporary files and folders of this module that a kill left.
 
     Only where nobody else writes there; see `paddle_sam.core.lock`.
     """
     for path in Path(folder).rglob(".*.tmp*"):
         if _TEMPORARY.fullmatch(path.name):
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@functools.cache  # once a process
+def _sweep(folder: Path) -> None:
+    """Delete the temporary files that a killed process left in a folder, not those in use."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            old = time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_SECONDS
+            if _TEMPORARY.fullmatch(entry.name) and old and not entry.is_dir():
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:

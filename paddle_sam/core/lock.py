@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from paddle_sam.core.files import write_error
+from paddle_sam.core.files import make_folder, write_error
 from paddle_sam.errors import ConfigError, Note
 
 LOCK = ".lock"
@@ -43,7 +43,7 @@ def one_writer(folder: str | os.PathLike, what: str, wait: bool = False) -> Iter
     """
     path = Path(folder) / LOCK
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         stream = path.open("a+b")
     except OSError as error:
         raise write_error(path, error) from error

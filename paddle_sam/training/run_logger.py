@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core.files import append_text, atomic_path
+from paddle_sam.core.files import append_text, atomic_path, make_folder
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.errors import ConfigError
 
@@ -80,8 +80,7 @@ class RunLogger:
     """
 
     def __init__(self, folder: Path, step: int = 0, say: Callable[[str], None] = print):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = make_folder(folder)
         self.say = say
         self._stats = self.folder / "stats.jsonl"
         self._keep_until(step)

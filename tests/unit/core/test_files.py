@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from paddle_sam.core import limits
-from paddle_sam.core.files import atomic_path, open_file, read_arrays, write_arrays, write_json
+from paddle_sam.core.files import (
+    atomic_folder,
+    atomic_path,
+    open_file,
+    read_arrays,
+    remove_leftovers,
+    write_arrays,
+    write_json,
+)
 from paddle_sam.errors import CheckpointError, FileNameError, OutputError
 
 
@@ -68,6 +76,36 @@ def test_the_advice_follows_from_what_the_system_said(tmp_path, number, advice):
         raise OSError(number, said)
     assert not isinstance(caught.value, FileNameError)
     assert ("space" in str(caught.value)) == (number == errno.ENOSPC)
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next(tmp_path):
+    old = [tmp_path / name for name in (".abcdefgh.tmp.png", ".photo.12_bcdez.tmp.jpg")]
+    others = [tmp_path / name for name in (".abcdefgi.tmp.png", "a.tmp", ".notes.tmp", "b.png")]
+    for path in [*old, *others]:
+        path.touch()
+    for path in [*old, *others[1:]]:
+        os.utime(path, (1, 1))
+    write_json(tmp_path / "result.json", 1)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"result.json", *(path.name for path in others)}
+
+
+def test_files_that_belong_together_appear_together(tmp_path):
+    folder = tmp_path / "a" / "b"
+    with atomic_folder(folder) as aside:
+        (aside / "1").write_text("new")
+        (aside / "2").write_text("new")
+        assert [path for path in folder.iterdir() if path.name[0] != "."] == []
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+    for error, seen in ((OSError(errno.ENOSPC, "No space"), OutputError), (KeyError(), KeyError)):
+        with pytest.raises(seen), atomic_folder(folder) as aside:
+            (aside / "1").write_text("half")
+            raise error
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+    assert (folder / "1").read_text() == "new"
+    (folder / ".abcdefgh.tmp").mkdir()
+    remove_leftovers(tmp_path)
+    assert not (folder / ".abcdefgh.tmp").exists()
 
 
 def test_a_file_where_a_folder_is_needed_is_told(tmp_path):
