@@ -1,19 +1,54 @@
 """Face ageing (SAM), StyleGAN2 and StarGAN v2 in PaddlePaddle.
 
-`load` and `AgePipeline` are imported when first used, so that `import paddle_sam` is instant.
+Names are imported when they are first used, so that `import paddle_sam` is instant. docs/api.md
+shows each at work.
 """
 
-__version__ = "0.1.0"
-__all__ = ["AgePipeline", "load"]
+from importlib import import_module
+
+__version__ = "0.2.0"
+
+_PLACES = {
+    "ageing.edits": ("Directions",),
+    "ageing.pipeline": ("AgePipeline", "Aged"),
+    "api": (
+        "Projected",
+        "animate",
+        "mix",
+        "project",
+        "train",
+        "train_age",
+        "train_stargan2",
+        "train_stylegan2",
+    ),
+    "core.weight_file": ("WeightFile",),
+    "errors": (
+        "CheckpointError",
+        "ConfigError",
+        "EngineError",
+        "FaceNotFoundError",
+        "ImageError",
+        "OutputError",
+        "PaddleSamError",
+        "TrainingError",
+    ),
+    "faces.alignment": ("AlignedFace", "CropSettings"),
+    "faces.paste": ("paste_back",),
+    "networks.load": ("load",),
+    "stargan2.system": ("StarGAN2",),
+    "stylegan2.generator": ("StyleGenerator",),
+}
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
+__all__ = sorted([*_MODULE_OF, "losses"])
 
 
 def __getattr__(name: str):
-    if name == "load":
-        from paddle_sam.networks.load import load
-
-        return load
-    if name == "AgePipeline":
-        from paddle_sam.ageing.pipeline import AgePipeline
-
-        return AgePipeline
+    if name == "losses":
+        return import_module("paddle_sam.losses")
+    if name in _MODULE_OF:
+        return getattr(import_module(f"paddle_sam.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

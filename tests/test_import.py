@@ -59,7 +59,45 @@ def test_importing_a_model_loads_no_torch():
 
 def test_public_names():
     """Recorded, so that removing one is a decision."""
-    assert sorted(paddle_sam.__all__) == ["AgePipeline", "load"]
+    assert paddle_sam.__all__ == [
+        "AgePipeline",
+        "Aged",
+        "AlignedFace",
+        "CheckpointError",
+        "ConfigError",
+        "CropSettings",
+        "Directions",
+        "EngineError",
+        "FaceNotFoundError",
+        "ImageError",
+        "OutputError",
+        "PaddleSamError",
+        "Projected",
+        "StarGAN2",
+        "StyleGenerator",
+        "TrainingError",
+        "WeightFile",
+        "animate",
+        "load",
+        "losses",
+        "mix",
+        "paste_back",
+        "project",
+        "train",
+        "train_age",
+        "train_stargan2",
+        "train_stylegan2",
+    ]
     for name in paddle_sam.__all__:
-        assert callable(getattr(paddle_sam, name))
-    assert paddle_sam.__version__ == "0.1.0"
+        assert getattr(paddle_sam, name).__doc__
+    assert issubclass(paddle_sam.ConfigError, ValueError)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        paddle_sam.nothing  # noqa: B018
+
+
+def test_there_is_one_version():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert project["version"] == paddle_sam.__version__
+    assert f"## {paddle_sam.__version__}" in changes

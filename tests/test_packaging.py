@@ -9,10 +9,10 @@ import venv
 import zipfile
 
 import pytest
-import tomllib
 
 from tests import ROOT
 
+tomllib = pytest.importorskip("tomllib")  # Python 3.11
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

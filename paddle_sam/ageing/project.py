@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,13 @@ class Inverter:
     mean: paddle.Tensor
     crop: CropSettings
 
+    def start(self, images: paddle.Tensor, encoder: bool = True) -> paddle.Tensor:
+        """Codes [N, L, D] to start from for images [N, 3, S, S]: the encoder's, or the mean."""
+        if encoder and self.encode is not None:
+            with paddle.no_grad():
+                return self.encode(images)
+        return self.mean.unsqueeze(0).expand([len(images), self.generator.n_codes, -1])
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -72,7 +80,10 @@ def project_photos(options: ProjectOptions) -> Summary:
     """Latent, final image and video of every face, under `exp_dir/projection/`."""
     inputs = find_inputs(options)
     options.check_files()
-    inverter = load_inverter(options.checkpoint_path, options.device)
+    if not options.checkpoint_path:
+        print(EMBEDDED_NOTE)
+    resolve_device(options.device)
+    inverter = open_inverter(options.checkpoint_path or None)
     if options.start == "encoder" and inverter.encode is None:
         raise ConfigError(
             f"--start: {options.checkpoint_path} holds no encoder to start from; use --start mean"
@@ -116,27 +127,47 @@ def project_photos(options: ProjectOptions) -> Summary:
     return summary
 
 
-def load_inverter(checkpoint_path: str, device: str) -> Inverter:
-    """Build from a SAM, pSp or StyleGAN2 file; without a path from the embedded default.
+def open_inverter(
+    generator: Generator | SAM | str | os.PathLike | None = None,
+    psp: SAM | str | os.PathLike | None = None,
+) -> Inverter:
+    """Build from networks or weight files of SAM, pSp or StyleGAN2.
+
+    Args:
+        generator: what renders; None takes the decoder of `psp`, or else the embedded model.
+        psp: what gives the codes to start from; None takes the encoder of `generator`, if any.
 
     Raises:
-        CheckpointError: the file cannot be used, or holds no generator.
+        CheckpointError: a file cannot be used, or holds no generator.
+        ConfigError: the two do not have the same number of codes.
     """
-    if not checkpoint_path:
-        print(EMBEDDED_NOTE)
-    path = checkpoint_path or str(find_weight(EMBEDDED_DEFAULT))
-    resolve_device(device)
-    file = WeightFile.read(path)
-    network = build(file, expect=(SAM, Generator))
+    if generator is None and psp is None:
+        generator = find_weight(EMBEDDED_DEFAULT)
+    if generator is None or psp is None:
+        return _inverter(psp if generator is None else generator)
+    renders, encodes = _inverter(generator), _inverter(psp)
+    codes, expected = encodes.generator.n_codes, renders.generator.n_codes
+    if encodes.encode is None or codes != expected:
+        raise ConfigError(f"psp: expected an encoder of {expected} codes, found one of {codes}")
+    return replace(encodes, generator=renders.generator, mean=renders.mean)
+
+
+def _inverter(given: Generator | SAM | str | os.PathLike) -> Inverter:
+    network, crop = given, None
+    if not isinstance(given, Generator | SAM):
+        file = WeightFile.read(given)
+        network = build(file, expect=(SAM, Generator))
+        crop = stated_crop(file, size=getattr(network, "input_size", min(network.output_size, 256)))
     if isinstance(network, Generator):
         mean = network.latent_avg
         if mean is None:
             mean = network.mean_latent()
-        crop = stated_crop(file, size=min(network.size, 256))
-        return Inverter(network, None, mean.reshape([-1, network.style_dim]), crop)
+        mean = mean.reshape([-1, network.style_dim])
+        return Inverter(network, None, mean, crop or CropSettings(min(network.size, 256)))
     encode = network.encode if network.encoder.in_channels == 3 else None  # pSp itself, or
     encode = network.invert if network.start == "encoded_w_plus" else encode  # SAM's frozen one
-    return Inverter(network.decoder, encode, network.latent_avg, stated_crop(file))
+    crop = crop or CropSettings(network.input_size)
+    return Inverter(network.decoder, encode, network.latent_avg, crop)
 
 
 def targets_of(photo: Photo, folder: Path) -> list[Target]:
@@ -160,7 +191,7 @@ def project_all(
         batch = targets[start : start + together]
         images = paddle.to_tensor(to_network([target.crop for target in batch]))
         masks = paddle.to_tensor(np.stack([target.mask for target in batch])[:, None])
-        codes = start_codes(options, inverter, images)
+        codes = inverter.start(images, encoder=options.start == "encoder")
         best = Best()
         with contextlib.ExitStack() as stack:
             paths = [one.path.with_suffix(".mp4") for one in batch] if options.save_mp4 else []
@@ -170,16 +201,6 @@ def project_all(
                 best.see(step)
                 add_frames(videos, batch, to_uint8(step.images.numpy()), f"step {step.index}")
         write_results(batch, best)
-
-
-def start_codes(
-    options: ProjectOptions, inverter: Inverter, images: paddle.Tensor
-) -> paddle.Tensor:
-    """Codes [N, L, D] to start from for images [N, 3, S, S]."""
-    if options.start == "encoder":
-        with paddle.no_grad():
-            return inverter.encode(images)
-    return inverter.mean.unsqueeze(0).expand([len(images), inverter.generator.n_codes, -1])
 
 
 def add_frames(

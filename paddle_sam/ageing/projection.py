@@ -26,7 +26,8 @@ class ProjectionSettings:
     """How codes are optimised.
 
     steps: of Adam. start_lr, final_lr: learning rates at the first step and after the last; between
-    them it falls geometrically. mse_weight: factor of the squared error beside LPIPS. levels: codes
+    them it falls geometrically. mse_weight: factor of an image's mean squared error beside its
+    LPIPS. levels: codes
     that may change, all if None. in_w: one offset for all of them. noise_weight: above 0 the noise
     maps are optimised too, and this is the factor of what keeps them noise (the paper's: 1e5).
     """
@@ -45,7 +46,7 @@ class ProjectionSettings:
         >>> [round(ProjectionSettings(steps=2).learning_rate(step), 3) for step in range(3)]
         [0.1, 0.05, 0.025]
         """
-        return self.start_lr * (self.final_lr / self.start_lr) ** (step / self.steps)
+        return self.start_lr * (self.final_lr / self.start_lr) ** (step / max(self.steps, 1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,9 +147,11 @@ class _Comparison:
 def masked_mse(
     images: paddle.Tensor, targets: paddle.Tensor, masks: paddle.Tensor
 ) -> paddle.Tensor:
-    """Mean squared difference [N] of images [N, C, H, W] over what masks [N, 1, H, W] show."""
-    square = (images - targets).square().mean(axis=1, keepdim=True)
-    return (square * masks).sum(axis=[1, 2, 3]) / masks.sum(axis=[1, 2, 3]).clip(min=1e-6)
+    """Mean squared difference [N] of images [N, C, H, W] under masks [N, 1, H, W].
+
+    The mean is over all pixels of the masked images, so that half a mask counts half.
+    """
+    return ((images - targets) * masks).square().mean(axis=[1, 2, 3])
 
 
 def noise_regularity(noise: Sequence[paddle.Tensor]) -> paddle.Tensor:

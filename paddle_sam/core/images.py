@@ -187,6 +187,17 @@ def to_uint8(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(levels, -3, -1), np.uint8)
 
 
+def crop_square(image: np.ndarray) -> np.ndarray:
+    """The centre of an image [H, W, C] as a square of its short side.
+
+    >>> crop_square(np.zeros((4, 7, 3), np.uint8)).shape
+    (4, 4, 3)
+    """
+    side = min(image.shape[:2])
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
 def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Resize a uint8 `[H, W, 3]` image to a square, or to (height, width); Lanczos, antialiased."""
     check_image("image to resize", image)

@@ -1,0 +1,240 @@
+"""What `import paddle_sam` offers as functions, without the options and files of a command.
+
+Photographs may be paths, bytes, streams, PIL images or arrays (`paddle_sam.core.images.as_image`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+
+from paddle_sam.ageing.animate import compose, frame_ages, render_between
+from paddle_sam.ageing.edits import mix as mix_codes
+from paddle_sam.ageing.options import parse_latent_mask
+from paddle_sam.ageing.pipeline import AgePipeline, Ages, list_ages
+from paddle_sam.ageing.project import open_inverter
+from paddle_sam.ageing.projection import Best, ProjectionSettings
+from paddle_sam.ageing.projection import project as optimise
+from paddle_sam.core.images import ImageLike, as_image, crop_square, resize, to_network, to_uint8
+from paddle_sam.core.sheets import LARGE_TILE
+from paddle_sam.core.video import there_and_back, write_all
+from paddle_sam.core.weights import find_weight
+from paddle_sam.errors import ConfigError
+from paddle_sam.networks.lpips import LPIPS, load_lpips
+from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.stylegan2 import Generator
+
+
+class Projected(NamedTuple):
+    """The result of `project`.
+
+    frames: for each image the pictures uint8 [R, R, 3] of every step, the first being the start.
+    codes: float32 [N, L, D], those of the lowest loss. images: uint8 [N, R, R, 3], their pictures.
+    """
+
+    frames: list[list[np.ndarray]]
+    codes: np.ndarray
+    images: np.ndarray
+
+
+def project(
+    images: ImageLike | Sequence[ImageLike],
+    masks: Sequence[ImageLike] | None = None,
+    generator: Generator | str | os.PathLike | None = None,
+    psp: SAM | str | os.PathLike | None = None,
+    *,
+    latent_level: Sequence[int] | None = None,
+    start_lr: float = 0.1,
+    final_lr: float = 0.025,
+    step: int = 100,
+    mse_weight: float = 1.0,
+    no_encoder: bool = False,
+    lpips: LPIPS | None = None,
+) -> Projected:
+    """Find W+ codes for which a generator reproduces images.
+
+    >>> from skimage import data                                          # doctest: +SKIP
+    >>> frames, codes, _ = paddle_sam.project(data.astronaut()[:256, 96:352])  # doctest: +SKIP
+
+    The loss of a batch is the sum of the images' LPIPS and, by `mse_weight`, the mean squared error
+    over all pixels of the masked images and over the batch: a half mask counts half.
+
+    Args:
+        images: one or several crops of faces; one that is not square is resized by its short side
+            and cropped at the centre.
+        masks: for each image what counts of it, white; None for everything.
+        generator: a StyleGAN2 network, or the weight file of one, or of SAM or pSp; None takes that
+            of `psp`, or the embedded model's.
+        psp: SAM or pSp, or its weight file, whose encoder gives the codes to start from; None takes
+            the encoder of `generator`'s file if it holds one.
+        latent_level: which codes may change, such as `range(10)`; None for all.
+        start_lr, final_lr: Adam's learning rate at the first step and at the end.
+        step: number of steps; 0 returns where it starts.
+        mse_weight: factor of the squared error.
+        no_encoder: start from the mean code.
+        lpips: the perceptual distance; None loads VGG16's (`download_weights.py lpips_vgg`).
+
+    Raises:
+        ConfigError: an argument cannot work.
+        CheckpointError: a weight file cannot be used, or is missing.
+        TrainingError: the loss is no longer a number.
+    """
+    pictures = [crop_square(as_image(image, f"images[{n}]")) for n, image in _each(images)]
+    if masks is not None and len(masks) != len(pictures):
+        raise ConfigError(f"masks: expected one for each of {len(pictures)} images")
+    inverter = open_inverter(generator, psp)
+    size = inverter.crop.size
+    targets = paddle.to_tensor(to_network([resize(one, size) for one in pictures]))
+    shown = None
+    if masks is not None:
+        grey = [resize(crop_square(as_image(one, "masks")), size)[..., :1] for one in masks]
+        shown = paddle.to_tensor(np.stack(grey).transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    start = inverter.start(targets, encoder=not no_encoder)
+    settings = ProjectionSettings(step, start_lr, final_lr, mse_weight, latent_level)
+    lpips = lpips or load_lpips(find_weight("lpips_vgg"))
+    frames, best = [[] for _ in pictures], Best()
+    for state in optimise(inverter.generator, lpips, targets, start, settings, shown):
+        best.see(state)
+        for film, picture in zip(frames, to_uint8(state.images.numpy()), strict=True):
+            film.append(picture)
+    return Projected(frames, best.codes.numpy(), to_uint8(best.images.numpy()))
+
+
+def animate(
+    photo: ImageLike,
+    path: str | os.PathLike | None = None,
+    ages: Ages = range(0, 101, 10),
+    *,
+    pipeline: AgePipeline | None = None,
+    seconds: float = 6.0,
+    fps: float = 25.0,
+    size: int = 0,
+    back: bool = True,
+    captions: bool = True,
+) -> list[np.ndarray]:
+    """Return the frames, uint8 [*, size, 3], of a face that grows old and young again.
+
+    Args:
+        photo: the photograph; its most confident face is taken.
+        path: video to write (`.mp4`, `.webm`, `.gif`, `.webp`); None writes none.
+        ages: ages between which codes are interpolated in W+.
+        pipeline: the model; None takes the embedded one.
+        seconds, fps: length and frames per second.
+        size: side of the face; 0 takes that of the results, but at least 256.
+        back: whether it becomes young again.
+        captions: whether the age is written below.
+
+    Raises:
+        ImageError, FaceNotFoundError: the photograph cannot be used.
+    """
+    pipeline = pipeline or AgePipeline.from_checkpoint()
+    keys = sorted(set(list_ages(ages)))
+    crop = paddle.to_tensor(to_network(pipeline.faces(photo)[0].image))
+    inverted = pipeline.invert(crop)
+    codes = [pipeline.aged_codes(crop, inverted, paddle.to_tensor([float(age)])) for age in keys]
+    shown = frame_ages(keys[0], keys[-1], round(fps * seconds), back)
+    images = render_between(pipeline, paddle.concat(codes), keys, shown, batch_size=4)
+    size = size or max(pipeline.output_size, LARGE_TILE)
+    frames = [
+        compose(image, size, age if captions else None)
+        for image, age in zip(images, shown, strict=True)
+    ]
+    if back:
+        frames = list(there_and_back(frames, len(frames)))
+    if path is not None:
+        write_all([Path(path)], iter(frames), fps)
+    return frames
+
+
+def mix(
+    photo: ImageLike,
+    references: ImageLike | Sequence[ImageLike],
+    ages: Ages = 40,
+    *,
+    pipeline: AgePipeline | None = None,
+    latent_mask: str = "",
+    alpha: float = 1.0,
+) -> np.ndarray:
+    """Age a face and give it colours and textures of others: uint8 [references, ages, R, R, 3].
+
+    Args:
+        photo: the photograph; its most confident face is taken.
+        references: photographs whose faces give their finer codes, aged alike.
+        ages: see `AgePipeline`.
+        pipeline: the model; None takes the embedded one.
+        latent_mask: which codes are taken over, such as "8,9"; by default the model's finer half,
+            or 8 and 9 of 18.
+        alpha: their share, 0 to 1.
+
+    Raises:
+        ImageError, FaceNotFoundError: a photograph cannot be used.
+        ConfigError: an argument cannot work.
+    """
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"alpha: expected 0 to 1, found {alpha:g}")
+    pipeline = pipeline or AgePipeline.from_checkpoint()
+    levels = parse_latent_mask(latent_mask, pipeline.n_codes)
+    ages = list_ages(ages)
+    crop = pipeline.faces(photo)[0].image
+    rows = []
+    for _, reference in _each(references):
+        donor = paddle.to_tensor(to_network(pipeline.faces(reference)[0].image))
+        start = pipeline.invert(donor)
+        aged = [pipeline.aged_codes(donor, start, paddle.to_tensor([age])) for age in ages]
+        rows.append(
+            [
+                pipeline.age(crop[None], [age], edit=mix_codes(levels, codes, alpha))[0, 0]
+                for age, codes in zip(ages, aged, strict=True)
+            ]
+        )
+    return np.array(rows)
+
+
+def train(preset: str | None = None, **options: Any) -> Path:
+    """Start or resume a training of SAM; returns its run folder.
+
+    >>> paddle_sam.train("mini", train_data="faces", exp_dir="log/mine")   # doctest: +SKIP
+
+    The options are those of `scripts/train.py`, checked as there.
+    """
+    from paddle_sam.ageing.train.options import SAMOptions
+    from paddle_sam.ageing.train.run import train_sam
+
+    return train_sam(SAMOptions(preset=preset, **options))
+
+
+def train_age(**options: Any) -> Path:
+    """Start or resume the training of an age regressor; the options of `scripts/train_age.py`."""
+    from paddle_sam.ageing.train.age import train_age
+    from paddle_sam.ageing.train.age_options import AgeOptions
+
+    return train_age(AgeOptions(**options))
+
+
+def train_stylegan2(preset: str | None = None, **options: Any) -> Path:
+    """Start or resume a training of StyleGAN2; the options of `scripts/train_stylegan2.py`."""
+    from paddle_sam.stylegan2.train.options import StyleGAN2Options
+    from paddle_sam.stylegan2.train.run import train_stylegan2
+
+    return train_stylegan2(StyleGAN2Options(preset=preset, **options))
+
+
+def train_stargan2(preset: str | None = None, **options: Any) -> Path:
+    """Start or resume a training of StarGAN v2; options of `scripts/stargan2.py --mode train`."""
+    from paddle_sam.stargan2.options import StarGAN2Options
+    from paddle_sam.stargan2.run import train_stargan2
+
+    return train_stargan2(StarGAN2Options(preset=preset, **options))
+
+
+def _each(images: ImageLike | Iterable[ImageLike]) -> list[tuple[int, ImageLike]]:
+    """Number one image, or each of several."""
+    several = isinstance(images, list | tuple) or (
+        isinstance(images, np.ndarray) and images.ndim == 4
+    )
+    return list(enumerate(images if several else [images]))

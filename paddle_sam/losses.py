@@ -1,0 +1,36 @@
+"""The losses of the published methods as functions of tensors, in one place to import from."""
+
+from paddle_sam.ageing.losses import (
+    LossWeights,
+    SAMLoss,
+    age_error,
+    cosine,
+    face_region,
+    identity_weights,
+    l2,
+    latent_norm,
+)
+from paddle_sam.networks.lpips import LPIPS, load_lpips
+from paddle_sam.training.gan_losses import (
+    distance,
+    logistic,
+    path_lengths,
+    r1_penalty,
+)
+
+__all__ = [
+    "LPIPS",
+    "LossWeights",
+    "SAMLoss",
+    "age_error",
+    "cosine",
+    "distance",
+    "face_region",
+    "identity_weights",
+    "l2",
+    "latent_norm",
+    "load_lpips",
+    "logistic",
+    "path_lengths",
+    "r1_penalty",
+]
