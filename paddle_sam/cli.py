@@ -65,6 +65,7 @@ COMMANDS = {
     "sample": Command("scripts/sample", "images that a StyleGAN2 makes of seeds"),
     "figures": Command("scripts/figures", "the figures of the StyleGAN papers"),
     "video": Command("scripts/video", "videos of what a generator has learned"),
+    "blend": Command("scripts/blend", "blend two generators by layers"),
     "inspect": Command("scripts/inspect_generator", "nearest neighbours and layers"),
     "plot": Command("scripts/plot_run", "draw the curves of a training run"),
     "visualize": Command("scripts/visualize", "serve VisualDL for a run"),
