@@ -186,7 +186,7 @@ def _split(
 def _labelled(options: AgeOptions, data: str) -> tuple[dict[ImageSource, float], list[ImageSource]]:
     """Return the images of a folder or archive that have an age, and their ages."""
     images = list_sources(data)
-    ages = read_ages(options.labels, images)
+    ages = read_ages(options.labels, images, data)
     if without := [image for image in images if image not in ages]:
         print(
             f"{data}: {len(without)} of {len(images)} images have no age in --labels"
