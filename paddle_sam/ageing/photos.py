@@ -19,7 +19,7 @@ from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import check_name
 from paddle_sam.core.images import WRITABLE_SUFFIXES, read_image, result_names
-from paddle_sam.core.listing import list_images
+from paddle_sam.core.listing import lies_in, list_images
 from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.cutter import FaceCutter
@@ -202,7 +202,7 @@ def find_inputs(options: PhotoOptions) -> list[Input]:
 def _without_results(paths: list[Path], root: Path, results: Path) -> list[Path]:
     """The photographs below `root` that no earlier run wrote into `results`, if that is there."""
     if root.resolve() in results.parents:
-        return [path for path in paths if results not in path.resolve().parents]
+        return [path for path in paths if not lies_in(path, results)]
     if root.resolve() != results:
         return paths
     return [path for path in paths if not re.match(RESULTS, path.relative_to(root).as_posix())]

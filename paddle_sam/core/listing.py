@@ -174,6 +174,11 @@ def _reason_against(path: Path, mode: int) -> str:
     return f"ending in {ending}" if ending else "without an ending"
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Return whether a file lies in a folder, whatever links lead there, circles of them too."""
+    return os.path.realpath(folder) in map(str, Path(os.path.realpath(path)).parents)
+
+
 def is_system_folder(name: str) -> bool:
     """Return whether a folder of this name is hidden, or kept by a system and not a person.
 

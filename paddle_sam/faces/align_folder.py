@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_sam.core.images import read_image, result_names, save_image
-from paddle_sam.core.listing import list_images
+from paddle_sam.core.listing import lies_in, list_images
 from paddle_sam.core.processes import in_processes
 from paddle_sam.core.store import claim_folder
 from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
@@ -112,7 +112,7 @@ def _plan(root: Path, output: Path, suffix: str) -> list[_Task]:
         raise ConfigError(f"--root_path: expected a folder of photographs, found {root}")
     if output.resolve() == root.resolve():
         raise ConfigError(f"--output_path: expected a folder other than the photographs', {root}")
-    sources = [path for path in list_images(root) if output.resolve() not in path.resolve().parents]
+    sources = [path for path in list_images(root) if not lies_in(path, output)]
     names = result_names([source.relative_to(root) for source in sources])
     return [
         _Task(source, output / name.with_name(f"{name.name}{suffix}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,6 +177,7 @@ _examiner: Examiner | None = None
 def start_worker(config: PrepareOptions) -> None:
     """Set this process up for `examine`."""
     global _config
+    warnings.simplefilter("ignore")  # what decoders say of damage is said in the report
     _config = config
 
 
