@@ -57,7 +57,8 @@ class Listing:
         for reason, names in sorted(self.left_out.items()):
             if reason != HIDDEN or hidden:
                 more = ", ..." if len(names) > _EXAMPLES else ""
-                parts.append(f"{len(names)} {reason} ({', '.join(names[:_EXAMPLES])}{more})")
+                examples = ", ".join(map(printable, names[:_EXAMPLES]))
+                parts.append(f"{len(names)} {printable(reason)} ({examples}{more})")
         return "; ".join(parts)
 
     def expect_images(self, place: str | os.PathLike, kind: str) -> Listing:
@@ -172,6 +173,15 @@ def _reason_against(path: Path, mode: int) -> str:
     except OSError:
         pass
     return f"ending in {ending}" if ending else "without an ending"
+
+
+def printable(name: str) -> str:
+    r"""Return a file's name as one line that no terminal takes for a command.
+
+    >>> printable("a\nb\x1b[31m\udcff")
+    'a\\nb\\x1b[31m\\udcff'
+    """
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name)
 
 
 def lies_in(path: Path, folder: Path) -> bool:

@@ -33,9 +33,10 @@ ENDINGS = (".jpg", ".JPEG", ".png", ".webp", ".bmp", ".gif", ".tif", ".ppm", ".a
 OTHER_ENDINGS = (".mp4", ".cr2", ".txt", ".json", ".svg", ".jpg_large", ".part", "", ".xmp")
 SYSTEM_FOLDERS = ("@eaDir/a.jpg", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", ".Trash-0")
 NAMES = (
-    "photo", "фото", "写真", "صورة", "📷", "two  spaces", " lead", "trail ", "dots...", "-rf", "--help",
-    "new\nline", "tab\there", "quote'\"", "back\\slash", "%s%n", "{0}", "$(id)", "a;b", "*?[x]", "~",
-    "<b>", "nul", "CON", "\x1b[31m", "\u202egpj", "e\u0301", "\xe9", "#1", "a,b", "=1+1",
+    "photo", "фото", "写真", "صورة", "📷", "two  spaces", " lead", "trail ", "dots...", "-rf",
+    "--help", "new\nline", "tab\there", "quote'\"", "back\\slash", "%s%n", "{0}", "$(id)", "a;b",
+    "*?[x]", "~", "<b>", "nul", "CON", "\x1b[31m", "\u202egpj", "e\u0301", "\xe9", "#1",
+    "a,b", "=1+1",
 )  # fmt: skip
 FOREIGN = (
     b"", b"\0", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\xff\xff\xff\xffWEBP",
@@ -51,7 +52,7 @@ def make_corpus(folder: Path, seed: int = 0, files: int = FILES) -> list[Path]:
     """Make the folder; returns the paths of all that is in it, within it, but for folders."""
     rng = random.Random(seed)
     # Sound ones are few: each is looked at for faces and aged.
-    kinds = (_damaged,) * 12 + (_foreign,) * 10 + (_bomb, _other, _system) * 4 + (_image,)
+    kinds = (_damaged,) * 14 + (_foreign,) * 14 + (_other, _system) * 4 + (_bomb,) * 3 + (_image,)
     made = 0
     while made < files - 10:
         place = folder / rng.choice(("", "a", "b/c", "dir.png", "写真", os.fsdecode(b"\xff\xfe")))

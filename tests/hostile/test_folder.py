@@ -88,7 +88,7 @@ def test_inference_names_every_image(corpus, tmp_path, capfd):
     said = capfd.readouterr()
     assert "Traceback" not in said.err
     images = list_folder(folder).images
-    results = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".json"]
+    results = [p for p in (out / "inference_side_by_side").rglob("*") if p.is_file()]
     failed = said.err.count("\nfailed: ")
     assert f"{len(results)} of {len(images)} photographs" in said.out
     assert len(results) + failed == len(images) and len(results) > 10

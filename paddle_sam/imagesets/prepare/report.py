@@ -13,6 +13,7 @@ import numpy as np
 
 from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import save_image
+from paddle_sam.core.listing import printable
 from paddle_sam.core.sequences import spread
 from paddle_sam.core.sheets import contact_sheet
 from paddle_sam.imagesets.archive import ArchiveImage, read_source
@@ -96,9 +97,7 @@ def _tiles(item: Item, pair: bool) -> list[tuple[np.ndarray, str]]:
 
 
 def _caption(item: Item) -> str:
-    """Return the name of an image's file as one line of text, whatever bytes are in it."""
-    name = Path(item.name).name.encode("utf-8", "backslashreplace").decode()
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+    return printable(Path(item.name).name)
 
 
 def _write_table(path: Path, items: Sequence[Item], left_out: Mapping[str, Sequence[str]]) -> None:
