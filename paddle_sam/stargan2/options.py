@@ -28,7 +28,7 @@ class StarGAN2Options(RunOptions):
         "beta1 beta2 weight_decay ema_decay max_val_images num_outs_per_domain no_fid no_lpips"
     )
 
-    presets: ClassVar = ("afhq", "celeba_hq", "mini")
+    presets: ClassVar = ("afhq", "celeba_hq", "mini", "report")
 
     # Data and place
     mode: str = mode_option("train")
@@ -140,7 +140,15 @@ class WeightsOptions(Options):
                 "--checkpoint_path: name a StarGAN v2 weight file, or a step of --checkpoint_dir by"
                 " --resume_iter"
             )
-        step, folder = self.resume_iter, Path(self.checkpoint_dir)
+        return self.checkpoint_of(self.resume_iter)
+
+    def checkpoint_of(self, step: int) -> Path:
+        """The checkpoint of a step in `checkpoint_dir`.
+
+        Raises:
+            CheckpointError: the folder has none of that step.
+        """
+        folder = Path(self.checkpoint_dir)
         names = [f"iteration_{step}", f"{step:06d}_nets_ema", f"{step}_nets_ema"]
         for name in names:
             if (path := folder / f"{name}.pdparams").is_file():
@@ -173,6 +181,9 @@ class SampleOptions(WeightsOptions):
     max_images: int = option(6, "images of each domain; 0 for all", minimum=0)
     num_outs_per_domain: int = option(8, "latents for each domain", minimum=1)
     psi: float = option(1.0, "below 1: latents' styles closer to the mean", minimum=0)
+    series: str = option(
+        "", "also a series.jpg of training: steps of checkpoints in --checkpoint_dir, 1000,5000"
+    )
     video: bool = option(True, "also write a video that goes from reference to reference")
     video_steps: int = option(30, "frames from one reference to the next", minimum=1)
     fps: float = option(30.0, "frames per second", minimum=1)
@@ -192,6 +203,9 @@ class StarGAN2EvaluationOptions(WeightsOptions, FeatureOptions):
     max_images: int = option(0, "validation images of each domain; 0 for all", minimum=0)
     val_batch_size: int = option(32, "images translated at a time", minimum=1)
     no_fid: bool = option(False, "leave out FID, KID, precision and recall")
+    groups: str = option(
+        "", "CSV file of rows DOMAIN/FILE,GROUP: LPIPS also by group of validation images"
+    )
     seed: int = option(0, "seed of latents and references", minimum=0)
 
 
@@ -233,6 +247,14 @@ _PRESETS = {
         "num_domains": 3,
         "w_hpf": 0.0,
         "lambda_ds": 2.0,
+    },
+    # The reproduction report: the published settings but for these, for a smaller GPU.
+    "report": {
+        "batch_size": 4,
+        "ds_iter": 500_000,
+        "total_iters": 500_000,
+        "save_every": 5000,
+        "exp_dir": "log/stargan2_report",
     },
     # Small networks, for a CPU.
     "mini": {

@@ -11,11 +11,13 @@ on the sizes of batches.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import os
+import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import paddle
@@ -27,6 +29,7 @@ from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
 from paddle_sam.core.sequences import batches
 from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import locate
+from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ImageSource, content_digest
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.pairs import diversity
@@ -68,6 +71,8 @@ class TranslationEvaluation:
         features: of FID, KID, precision and recall; None leaves them out.
         protocol: what is made.
         keep_features: also keep what is measured of translations, to resume an evaluation.
+        groups: for each domain the group of each of its validation images; `by_group` then has
+            {guide: {`cat2dog`: {group of the source: LPIPS}}} after `run`.
 
     Raises:
         ConfigError: the domains do not fit each other or the network, or the folder holds the
@@ -85,6 +90,7 @@ class TranslationEvaluation:
         features: FeatureStore | None,
         protocol: Protocol | None = None,
         keep_features: bool = True,
+        groups: Sequence[Sequence[str]] | None = None,
     ):
         val.expect_names_of(train)
         val.expect(system.num_domains)
@@ -96,6 +102,8 @@ class TranslationEvaluation:
         self.features = features
         self.protocol = protocol or Protocol()
         self.keep_features = keep_features
+        self.groups = groups
+        self.by_group: dict[str, dict[str, dict[str, float]]] = {guide: {} for guide in GUIDES}
         limit = self.protocol.max_images or None
         self.sources = [files[:limit] for files in val.files]
         self._claim_folder(model_id)
@@ -127,6 +135,8 @@ class TranslationEvaluation:
                 self.keep_features,
             )
             found["LPIPS"] = float(values.mean())
+            if self.groups is not None:
+                self.by_group[guide][name] = _mean_of_groups(values, self.groups[source])
         if self.features is not None:
             made = [path for paths in groups for path in paths]
             real = self.features.of_files(self.train.files[target], f"{name}: real")
@@ -194,9 +204,11 @@ def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
     Raises:
         PaddleSamError: an option is missing, or a file cannot be used.
     """
+    start = time.monotonic()
     path = config.weight_file()
     train = Domains(config.train_img_dir, "train_img_dir")
     val = Domains(config.val_img_dir, "val_img_dir")
+    groups = read_groups(config.groups, val) if config.groups else None
     resolve_device(config.device)
     system = StarGAN2.from_file(path, config.wing_path, config.device)
     config.expect(**system.numbers)
@@ -209,8 +221,41 @@ def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
         diversity_store(config.lpips_path, Path(config.cache_dir)),
         None if config.no_fid else feature_store(config),
         Protocol(config.num_outs_per_domain, config.val_batch_size, config.seed, config.max_images),
+        groups=groups,
     )
-    return report(config, evaluation.run())
+    results: dict = evaluation.run()
+    if groups is not None:
+        results["groups"] = evaluation.by_group
+    return report(config, results | {"seconds": round(time.monotonic() - start, 1)})
+
+
+def read_groups(path: str | os.PathLike, domains: Domains) -> list[list[str]]:
+    """The group of each image of folders of domains, as a CSV file says: `female/1.jpg,dark hair`.
+
+    Raises:
+        ConfigError: the file cannot be read, or says nothing of an image.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as stream:
+            named = {row[0].strip(): row[1].strip() for row in csv.reader(stream) if len(row) > 1}
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"--groups: {path}: cannot be read ({error})") from error
+    found = []
+    for name, sources in zip(domains.names, domains.files, strict=True):
+        keys = [f"{name}/{PurePath(str(source)).name}" for source in sources]
+        if missing := [key for key in keys if key not in named]:
+            raise ConfigError(
+                f"--groups: {path}: expected a row DOMAIN/FILE,GROUP for each validation image,"
+                f" found none for {missing[0]}"
+            )
+        found.append([named[key] for key in keys])
+    return found
+
+
+def _mean_of_groups(values: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
+    """Mean of `values` [N, 1] in each group, by the groups' names; `groups` may be longer."""
+    members = np.asarray(groups[: len(values)])
+    return {str(group): float(values[members == group].mean()) for group in np.unique(members)}
 
 
 def diversity_store(lpips_path: str | os.PathLike, folder: Path | None) -> FeatureStore:

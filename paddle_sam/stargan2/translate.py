@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.images import LONGEST_SIDES, save_image, to_uint8
 from paddle_sam.core.sequences import ease
-from paddle_sam.core.sheets import tiled
+from paddle_sam.core.sheets import matrix, tiled
 from paddle_sam.core.video import write_video
 from paddle_sam.errors import ConfigError
 from paddle_sam.stargan2.domains import Domains, read_domains
@@ -53,6 +53,10 @@ def sample(config: SampleOptions) -> list[Path]:
         paths.append(folder / f"latent_{name}.jpg")
         bar = shown(f"latents, {name}")
         save_image(paths[-1], latent_matrix(system, sources, z, domain, config.psi, bar))
+    if config.series:
+        steps = parse_steps(config.series)
+        paths.append(folder / "series.jpg")
+        save_image(paths[-1], series(config, steps, sources, z[:1]))
     if config.video and len(references) > 1:
         paths.append(folder / "video_ref.mp4")
         steps = config.video_steps
@@ -88,6 +92,36 @@ def latent_matrix(
             styles = mean + psi * (styles - mean)
     rows = [to_uint8(sources), *system.in_styles(sources, shown(styles))]
     return tiled(np.concatenate(rows), len(sources))
+
+
+def series(
+    config: SampleOptions, steps: Sequence[int], sources: np.ndarray, z: np.ndarray
+) -> np.ndarray:
+    """What training taught: a row for each checkpoint, the sources in every domain in columns.
+
+    Sources [N, 3, S, S] lie along the top; `z` [1, Z] is the latent of every translation.
+    """
+    rows = []
+    for step in tqdm(steps, "series", unit="checkpoint"):
+        path = config.checkpoint_of(step)
+        system = StarGAN2.from_file(path, config.wing_path, config.device)
+        with paddle.no_grad():
+            styles = [system.latent_styles(z, domain)[0] for domain in range(system.num_domains)]
+        rows.append([image for images in system.in_styles(sources, styles) for image in images])
+    rows.insert(0, list(to_uint8(sources)) * (len(rows[0]) // len(sources)))
+    return matrix(rows, sources.shape[2], left=["sources", *map(str, steps)])
+
+
+def parse_steps(text: str) -> list[int]:
+    """Steps of `--series`.
+
+    >>> parse_steps("1000,5000")
+    [1000, 5000]
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise ConfigError(f"--series: expected steps such as 1000,5000, found {text!r}")
+    return list(map(int, parts))
 
 
 def interpolation(

@@ -267,8 +267,23 @@ def test_the_command_runs_the_protocol(root, weights, tmp_path, capsys):
     flags += ["--num_outs_per_domain", "2", "--max_images", "2", "--no_fid"]
     assert evaluate(["stargan2", *flags]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["latent"]["LPIPS"]["mean"] > 0
+    assert printed["latent"]["LPIPS"]["mean"] > 0 and printed["seconds"] > 0
     assert len(files(tmp_path / "eval")) == 2 * 2 * 2 * 2
+
+    names = [f"{d}/{p.name}" for d in ("cat", "dog") for p in sorted((root / "val" / d).iterdir())]
+    rows = [f"{name},{'first' if index == 0 else 'other'}" for index, name in enumerate(names)]
+    (tmp_path / "groups.csv").write_text("\n".join(rows))
+    assert evaluate(["stargan2", *flags, "--groups", str(tmp_path / "groups.csv")]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["latent"] == printed["latent"]
+    groups = again["groups"]["latent"]
+    assert set(groups["cat2dog"]) == {"first", "other"} and set(groups["dog2cat"]) == {"other"}
+    whole = again["latent"]["LPIPS"]
+    assert np.mean(list(groups["cat2dog"].values())) == pytest.approx(whole["cat2dog"])
+    assert groups["dog2cat"]["other"] == pytest.approx(whole["dog2cat"])
+    (tmp_path / "groups.csv").write_text("\n".join(rows[1:]))
+    assert evaluate(["stargan2", *flags, "--groups", str(tmp_path / "groups.csv")]) == 2
+    assert f"groups: {tmp_path / 'groups.csv'}: expected a row" in capsys.readouterr().err
 
 
 def test_mistakes_on_the_command_line_are_named(capsys, tmp_path):

@@ -161,6 +161,27 @@ def test_the_sampling_script_writes_its_pictures(files, tmp_path, capsys, fan):
     assert frames[0].shape == (2 * SIZE, 4 * SIZE, 3)
 
 
+def test_a_series_shows_training_step_by_step(files, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for step in (100, 2000):
+        shutil.copy(files / "whole.pdparams", folder / f"iteration_{step}.pdparams")
+    flags = ["--checkpoint_dir", str(folder), "--resume_iter", "2000", "--no-video"]
+    flags += ["--src_dir", str(files / "data"), "--ref_dir", str(files / "data")]
+    flags += ["--result_dir", str(tmp_path), "--device", "cpu", "--max_images", "1"]
+    assert sample([*flags, "--series", "100,2000"]) == 0
+    series = read_image(tmp_path / "series.jpg")
+    # Two sources in two domains; the sources above, a row for each step, their names at the left.
+    assert series.shape == (3 * SIZE, SIZE // 2 + 4 * SIZE, 3)
+    rows = [series[row * SIZE : (row + 1) * SIZE, SIZE // 2 :] for row in range(3)]
+    assert np.abs(rows[1].astype(int) - rows[2]).max() <= 40  # the same file, but for JPEG
+    assert np.abs(rows[0].astype(int) - rows[1]).mean() > 1
+    assert sample([*flags, "--series", "100,7"]) == 2
+    assert "has no iteration_7" in capsys.readouterr().err
+    assert sample([*flags, "--series", "x"]) == 2
+    assert "series: expected steps" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_named(files, capsys, tmp_path):
     assert sample([]) == 2
     assert "--checkpoint_path" in capsys.readouterr().err
@@ -209,7 +230,7 @@ def test_the_alignment_script_goes_on_after_a_bad_photograph(files, tmp_path, ca
     assert (tmp_path / "out" / "a" / "good.png.png").is_file()  # of good.png
     assert str(photos / "bad.jpg") in err
     # The face is where the mean face is, so the crop is the whole photograph, reduced.
-    crop = read_image(tmp_path / "out" / "a" / "good.png")
+    crop = read_image(tmp_path / "out" / "a" / "good.jpg.png")
     small = read_image(photos / "a" / "good.jpg").reshape(64, 8, 64, 8, 3).mean(axis=(1, 3))
     assert np.abs(crop[2:-2, 2:-2] - small[2:-2, 2:-2]).max() < 3  # 4 levels a pixel
     shutil.rmtree(photos / "a")
@@ -226,7 +247,7 @@ def test_the_mean_face_may_be_converted_or_not(files, tmp_path):
     with pytest.raises(CheckpointError, match="lm_path: .*face alignment network"):
         load_mean_face(str(files / "wing.pdparams"))
     (tmp_path / "bad.npz").write_bytes(b"no archive")
-    with pytest.raises(CheckpointError, match="no NumPy archive, or one that is damaged"):
+    with pytest.raises(CheckpointError, match="bad.npz: not a NumPy archive"):
         load_mean_face(str(tmp_path / "bad.npz"))
     np.savez(tmp_path / "other.npz", x=mean_face())
     with pytest.raises(CheckpointError, match="holds no array `mean`, as celeba_lm_mean.npz does"):

@@ -461,7 +461,10 @@ def test_presets_are_the_published_settings():
         assert (each.lr, each.f_lr, each.beta1, each.beta2) == (1e-4, 1e-6, 0.0, 0.99)
         assert (each.batch_size, each.total_iters, each.ds_iter) == (8, 100_000, 100_000)
     assert config("--preset", "afhq", "--lambda_ds", "1.5").lambda_ds == 1.5
+    report = config("--preset", "report")
+    assert (report.total_iters, report.ds_iter, report.batch_size) == (500_000, 500_000, 4)
+    assert (report.save_every, report.num_domains, report.w_hpf) == (5000, 2, 1.0)
     with pytest.raises(ConfigError, match="randcrop_prob: expected at most 1"):
         config("--randcrop_prob", "2")
-    with pytest.raises(ConfigError, match="beta1, beta2, ema_decay: expected below 1"):
+    with pytest.raises(ConfigError, match="ema_decay: expected less than 1"):
         config("--ema_decay", "1")
