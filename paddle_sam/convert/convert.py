@@ -14,7 +14,7 @@ import numpy as np
 from paddle import nn
 
 from paddle_sam.convert.nvidia_pickle import is_pickle, read_nvidia_pickle
-from paddle_sam.convert.recognise import Network, recognise
+from paddle_sam.convert.recognise import Checkpoint, Network, recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
 from paddle_sam.convert.tables import TABLES
 from paddle_sam.convert.torch_file import read_torch, write_torch
@@ -26,7 +26,10 @@ from paddle_sam.networks.stylegan2 import ModulatedConv2D, ToRGB
 from paddle_sam.networks.stylegan2_ops import EqualConv2D
 
 # Training state that a converted file has no use for.
-NOT_CARRIED = ("g_optim", "d_optim")
+NOT_CARRIED = (
+    *("g_optim", "d_optim", "optimizer", "optim"),
+    *("discriminator_state_dict", "discriminator_optimizer_state_dict"),
+)
 COLUMNS = ("read", "transposed", "renamed", "dropped", "written")
 
 
@@ -41,6 +44,7 @@ class Report:
     bytes: int
     sha256: str
     not_carried: list[str]
+    notes: list[str]
 
 
 @dataclass
@@ -117,13 +121,14 @@ def convert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
         OutputError: `output` cannot be written.
     """
     path, output = Path(path), Path(output)
-    content = _read(path)
-    not_carried = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
     with _explained(path):
-        converted, counts = _converted(content, path)
-    converted.write(output)
-    size = output.stat().st_size
-    return Report(path, output, converted.kind, counts, size, sha256(output), not_carried)
+        content = _read(path)
+        not_carried = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
+        checkpoint = recognise(content, path)
+        file, counts = _converted(checkpoint, path)
+    file.write(output)
+    facts = (output.stat().st_size, sha256(output), not_carried, checkpoint.notes)
+    return Report(path, output, file.kind, counts, *facts)
 
 
 def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
@@ -140,7 +145,7 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
     with _explained(path):
         content, counts = _reverted(file)
     (write_arrays if output.suffix == ".npz" else write_torch)(output, content)
-    return Report(path, output, file.kind, counts, output.stat().st_size, sha256(output), [])
+    return Report(path, output, file.kind, counts, output.stat().st_size, sha256(output), [], [])
 
 
 def convert_files(
@@ -190,6 +195,7 @@ def as_table(reports: Sequence[Report]) -> str:
         for report in reports
         if report.not_carried
     ]
+    lines += [f"{report.source.name}: {note}" for report in reports for note in report.notes]
     return "\n".join(lines)
 
 
@@ -229,9 +235,8 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _converted(content: dict, path: Path) -> tuple[WeightFile, Counter]:
-    """Return the weight file for the content of a checkpoint, and what was done to its tensors."""
-    checkpoint = recognise(content, path)
+def _converted(checkpoint: Checkpoint, path: Path) -> tuple[WeightFile, Counter]:
+    """Return the weight file for a recognised checkpoint, and what was done to its tensors."""
     file = WeightFile(checkpoint.kind, **checkpoint.facts)
     origins, counts = {}, Counter()
     for name, network in checkpoint.networks.items():

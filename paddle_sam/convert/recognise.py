@@ -1,4 +1,4 @@
-"""Tell from its keys which published checkpoint a torch file is, and what is in it."""
+"""Tell which published checkpoint a torch file is: by what it states first, by its keys second."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.convert import tables
+from paddle_sam.convert.rules import to_paddle
+from paddle_sam.core.weight_file import load_strict
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.face_heatmaps import LANDMARKS
+from paddle_sam.networks.load import build_empty
+from paddle_sam.networks.stylegan2 import noise_resolutions
 
 # What torch's data-parallel wrapper puts before every name.
 PARALLEL_PREFIX = "module."
@@ -18,6 +22,8 @@ PARALLEL_PREFIX = "module."
 # what networks trained here add to the scale and offset that their `arch` entry states.
 PUBLISHED_CROP = {"scale": 1.0, "offset": 0.1, "oversample": 1}
 OWN_CROP = {"oversample": 4}
+# `encoder_type` of pSp and e4e -> whether the first code is added to all others.
+ENCODER_TYPES = {"GradualStyleEncoder": False, "Encoder4Editing": True}
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,14 @@ class Checkpoint:
     """A recognised torch checkpoint.
 
     `facts` go into the converted file beside the networks; `extras` is what else the torch file
-    held, which only the way back needs.
+    held, which only the way back needs; `notes` say what was concluded without being stated.
     """
 
     kind: str
     networks: dict[str, Network]
     facts: dict = field(default_factory=dict)
     extras: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def recognise(content: Mapping, path: Path) -> Checkpoint:
@@ -59,25 +66,26 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
         CheckpointError: no known kind, or a tensor that its architecture is read from is missing.
     """
     wrapped = isinstance(content.get("state_dict"), Mapping)
-    state = content["state_dict"] if wrapped else content
-    extras = {name: value for name, value in content.items() if name != "state_dict"}
+    key = "state_dict" if wrapped else None
+    state, prefix = _bare(content["state_dict"] if wrapped else content)
+    extras = {name: value for name, value in content.items() if name != key} if wrapped else {}
     try:
         if {"g_ema", "g", "d"} & content.keys():
-            return _stylegan2(content)
+            return _stylegan2(content, path)
         if {"generator", "mapping_network", "style_encoder"} <= content.keys():
             return _stargan2(content)
         if content.keys() == {"mean"} and np.shape(content["mean"]) == (LANDMARKS, 2):
             network = Network("mean_face", "mean_face", None, content, {})
             return Checkpoint("mean_face", {"mean_face": network})
-        if _has(state, "encoder.input_layer.", "decoder.style."):
-            return _sam_or_psp(state, extras, path)
+        if _has(state, "encoder.", "decoder.style."):
+            return _sam_or_psp(state, prefix, key, extras, path)
+        for part, marks in (("g_ema", ("style.1.", "to_rgb1.")), ("d", ("convs.0.0.weight",))):
+            if _has(state, *marks):
+                return _lone_stylegan2(part, state, prefix, key, extras, path)
         for marks, kind, builder, table, arch in _SINGLE_NETWORKS:
             if _has(state, *marks):
-                key = "state_dict" if wrapped else None
-                network = Network(builder, table, key, state, arch(state))
-                return Checkpoint(
-                    kind(state), {kind(state): network}, {}, extras if wrapped else {}
-                )
+                network = Network(builder, table, key, state, arch(state), prefix=prefix)
+                return Checkpoint(kind(state), {kind(state): network}, {}, extras)
     except KeyError as error:
         raise CheckpointError(
             f"{path}: tensor {error.args[0]} is missing; the file is incomplete or its"
@@ -98,63 +106,154 @@ def _stranger(state: Mapping) -> str:
         )
     keys = ", ".join(str(name) for name in list(state)[:4])
     return (
-        f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp,"
+        f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp, e4e,"
         " StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment network"
         " and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS lin"
         " layers and FID's Inception-v3"
     )
 
 
-def _sam_or_psp(state: Mapping, extras: dict, path: Path) -> Checkpoint:
+def _sam_or_psp(
+    state: Mapping, prefix: str, key: str | None, extras: dict, path: Path
+) -> Checkpoint:
     given = extras.get("arch") or {}
-    encoder = tables.encoder_arch(_Below(state, "encoder."), given.get("encoder"))
-    decoder = tables.generator_arch(_Below(state, "decoder."))
-    frozen = _Below(state, "pretrained_encoder.")
     options = extras.pop("opts", None) or {}
-    arch = {"encoder": encoder, "decoder": decoder, "start": _start(options, frozen, path)}
+    notes = [] if options else [f"{path.name} states no options (`opts`); read from its tensors"]
+    progressive = _progressive(options, notes, path)
+    encoder = tables.encoder_arch(_Below(state, "encoder."), given.get("encoder"))
+    encoder |= {"progressive": True} if progressive else {}
+    decoder_state = _Below(state, "decoder.")
+    decoder = tables.generator_arch(decoder_state)
+    frozen = _Below(state, "pretrained_encoder.")
+    arch = {"encoder": encoder, "decoder": decoder, "start": _start(options, frozen, notes, path)}
     if frozen:
         arch["pretrained_encoder"] = tables.encoder_arch(frozen, given.get("encoder"))
-    if "latent_avg" not in extras:
-        raise CheckpointError(f"{path}: latent_avg is missing, without which no face is right")
+    noises = _absent_noises(decoder_state, decoder, notes)
+    inside = "latent_avg" in state
+    stated = state if inside else extras
+    average = _stated_average(stated, decoder["style_dim"], encoder["n_styles"], path)
+    if average is None:
+        extras.pop("latent_avg", None)
+        average = np.zeros(decoder["style_dim"], np.float32)
+        if arch["start"] != "zero":
+            average = _estimated_average(decoder_state, decoder, noises)
+            notes.append("no latent_avg: estimated from the decoder's mapping network")
     # Files made from a raw StyleGAN2 checkpoint hold the one mean w; every code starts from it.
     shape = (encoder["n_styles"], encoder["style_dim"])
-    added = {"latent_avg": np.broadcast_to(extras["latent_avg"], shape)}
+    added = {} if inside else {"latent_avg": np.broadcast_to(average, shape)}
+    added |= {f"decoder.{name}": noise for name, noise in noises.items()}
     kind = "sam" if frozen else "psp"
     crop = {"size": encoder["input_size"], **PUBLISHED_CROP}
     if "alignment" in given:
         crop |= OWN_CROP | given["alignment"]
-    network = Network("sam", "sam", "state_dict", state, arch, added)
-    return Checkpoint(kind, {kind: network}, {"alignment": crop, "options": options}, extras)
+    network = Network("sam", "sam", key, state, arch, added, prefix)
+    facts = {"alignment": crop, "options": options}
+    return Checkpoint(kind, {kind: network}, facts, extras, notes)
 
 
-def _start(options: Mapping, frozen: Mapping, path: Path) -> str:
+def _progressive(options: Mapping, notes: list[str], path: Path) -> bool:
+    """Tell from `encoder_type`, which tensors do not show, whether an encoder is e4e's."""
+    kind = options.get("encoder_type")
+    if kind is None:
+        notes.append("encoder_type is not stated: taken for pSp's (e4e's has the same tensors)")
+        kind = "GradualStyleEncoder"
+    if kind not in ENCODER_TYPES:
+        raise CheckpointError(
+            f"{path}: its encoder_type is {kind}; supported are {', '.join(ENCODER_TYPES)}"
+        )
+    return ENCODER_TYPES[kind]
+
+
+def _start(options: Mapping, frozen: Mapping, notes: list[str], path: Path) -> str:
     """What the encoder's offset is added to, from the stored training options."""
-    if options.get("start_from_latent_avg", not options.get("start_from_encoded_w_plus")):
+    stated = [options.get(f"start_from_{name}") for name in ("latent_avg", "encoded_w_plus")]
+    if stated == [None, None]:
+        start = "encoded_w_plus" if frozen else "latent_avg"
+        notes.append(f"the start of codes is not stated: taken for {start}")
+        return start
+    if stated[0]:
         return "latent_avg"
-    if options.get("start_from_encoded_w_plus"):
-        if not frozen:
-            raise CheckpointError(
-                f"{path}: an incomplete SAM checkpoint: it starts from the frozen encoder's code,"
-                " but holds no pretrained_encoder.* tensors"
-            )
-        return "encoded_w_plus"
-    return "zero"
+    if stated[1] and not frozen:
+        raise CheckpointError(
+            f"{path}: an incomplete SAM checkpoint: it starts from the frozen encoder's code,"
+            " but holds no pretrained_encoder.* tensors"
+        )
+    return "encoded_w_plus" if stated[1] else "zero"
 
 
-def _stylegan2(content: Mapping) -> Checkpoint:
-    readers = {
-        "g_ema": ("stylegan2_generator", "generator", tables.generator_arch),
-        "g": ("stylegan2_generator", "generator", tables.generator_arch),
-        "d": ("stylegan2_discriminator", "discriminator", tables.discriminator_arch),
+def _stated_average(content: Mapping, style_dim: int, codes: int, path: Path) -> np.ndarray | None:
+    """Return `latent_avg` of a file's content, checked; None if it holds none."""
+    average = content.get("latent_avg")
+    if average is None:
+        return None
+    shapes = ((style_dim,), (1, style_dim), (codes, style_dim))
+    numbers = isinstance(average, np.ndarray) and average.dtype.kind == "f"
+    if not numbers or average.shape not in shapes or not np.isfinite(average).all():
+        found = f"{average.dtype} {list(average.shape)}" if numbers else type(average).__name__
+        raise CheckpointError(
+            f"{path}: latent_avg: expected finite numbers [{style_dim}] or [{codes}, {style_dim}],"
+            f" found {found}"
+        )
+    return average
+
+
+def _estimated_average(state: Mapping, arch: Mapping, noises: Mapping) -> np.ndarray:
+    """Return the mean code [D] of a decoder, from its mapping network."""
+    network = build_empty("stylegan2_generator", arch)
+    tensors = to_paddle(state, tables.GENERATOR, "decoder").state | dict(noises)
+    load_strict(network, tensors, "decoder")
+    return network.mean_latent()[0].numpy()
+
+
+def _absent_noises(state: Mapping, arch: Mapping, notes: list[str]) -> dict[str, np.ndarray]:
+    """Draw the stored noise maps that files of early versions lack, always the same."""
+    if _has(state, "noises."):
+        return {}
+    notes.append("no noises.*: drawn from seed 0, their weights are in the file")
+    draw = np.random.RandomState(0).standard_normal
+    return {
+        f"noises.noise_{index}": draw((1, 1, side, side)).astype(np.float32)
+        for index, side in enumerate(noise_resolutions(arch["size"]))
     }
-    networks = {
-        key: Network(builder, table, key, content[key], arch(content[key]))
-        for key, (builder, table, arch) in readers.items()
-        if key in content
-    }
-    extras = {k: v for k, v in content.items() if k not in (*readers, "latent_avg")}
-    facts = {"latent_avg": np.array(content["latent_avg"])} if "latent_avg" in content else {}
-    return Checkpoint("stylegan2", networks, facts, extras)
+
+
+def _stylegan2(content: Mapping, path: Path) -> Checkpoint:
+    networks, notes = {}, []
+    for part in ("g_ema", "g", "d"):
+        if part in content:
+            networks[part] = _stylegan2_part(part, *_bare(content[part]), part, notes)
+    extras = {k: v for k, v in content.items() if k not in (*networks, "latent_avg")}
+    return _with_average(Checkpoint("stylegan2", networks, {}, extras, notes), content, path)
+
+
+def _lone_stylegan2(
+    part: str, state: Mapping, prefix: str, key: str | None, extras: dict, path: Path
+) -> Checkpoint:
+    notes = []
+    networks = {part: _stylegan2_part(part, state, prefix, key, notes)}
+    rest = {name: value for name, value in extras.items() if name != "latent_avg"}
+    return _with_average(Checkpoint("stylegan2", networks, {}, rest, notes), extras, path)
+
+
+def _stylegan2_part(
+    part: str, state: Mapping, prefix: str, key: str | None, notes: list[str]
+) -> Network:
+    if part == "d":
+        arch = tables.discriminator_arch(state)
+        return Network("stylegan2_discriminator", "discriminator", key, state, arch, {}, prefix)
+    arch = tables.generator_arch(state)
+    noises = _absent_noises(state, arch, notes)
+    return Network("stylegan2_generator", "generator", key, state, arch, noises, prefix)
+
+
+def _with_average(checkpoint: Checkpoint, content: Mapping, path: Path) -> Checkpoint:
+    generators = [n.arch for n in checkpoint.networks.values() if "style_dim" in n.arch]
+    if generators:
+        codes = len(noise_resolutions(generators[0]["size"])) + 1
+        average = _stated_average(content, generators[0]["style_dim"], codes, path)
+        if average is not None:
+            checkpoint.facts["latent_avg"] = np.array(average)
+    return checkpoint
 
 
 def _stargan2(content: Mapping) -> Checkpoint:
@@ -165,7 +264,7 @@ def _stargan2(content: Mapping) -> Checkpoint:
         "discriminator": tables.stargan2_discriminator_arch,
         "fan": tables.face_heatmaps_arch,
     }
-    parts = {key: _bare(content[key], key) for key in readers if key in content}
+    parts = {key: _bare(content[key], f"{key}.") for key in readers if key in content}
     img_size = tables.style_encoder_arch(parts["style_encoder"][0])["img_size"]
     networks = {}
     for key, (state, prefix) in parts.items():
@@ -177,12 +276,15 @@ def _stargan2(content: Mapping) -> Checkpoint:
     return Checkpoint("stargan2", networks, {}, extras)
 
 
-def _bare(state: Mapping, key: str) -> tuple[Mapping, str]:
-    """A state dict under the names of the bare network, and the prefix that they had."""
-    parallel = all(name.startswith(PARALLEL_PREFIX) for name in state)
+def _bare(state: Mapping, within: str = "") -> tuple[Mapping, str]:
+    """Return a state dict under the names of the bare network, and the prefix that they had.
+
+    Errors call a missing tensor by its full name, below `within`.
+    """
+    parallel = state and all(str(name).startswith(PARALLEL_PREFIX) for name in state)
     prefix = PARALLEL_PREFIX if parallel else ""
-    in_full = {f"{key}.{name}": value for name, value in state.items()}
-    return _Below(in_full, f"{key}.{prefix}"), prefix
+    in_full = {f"{within}{name}": value for name, value in state.items()}
+    return _Below(in_full, within + prefix), prefix
 
 
 class _Below(dict):

@@ -69,8 +69,8 @@ def to_paddle(source: Mapping[str, np.ndarray], rules: Sequence[Rule], where: st
     """Apply a table to every tensor of a torch state dict.
 
     Raises:
-        CheckpointError: an entry is no tensor, matches no rule or has a shape its rule cannot
-            use, or two become the same one.
+        CheckpointError: an entry is not a tensor of finite numbers, matches no rule or has a shape
+            that its rule cannot use, or two become the same one.
     """
     result = Converted({})
     for name, array in source.items():
@@ -78,6 +78,8 @@ def to_paddle(source: Mapping[str, np.ndarray], rules: Sequence[Rule], where: st
             raise CheckpointError(
                 f"{where}: expected a tensor as {name}, found {type(array).__name__}"
             )
+        if array.dtype.kind not in "fiub":
+            raise CheckpointError(f"{where}: tensor {name} is of type {array.dtype}")
         rule, target = _match(name, rules, forward=True)
         if rule is None:
             raise CheckpointError(
@@ -89,6 +91,11 @@ def to_paddle(source: Mapping[str, np.ndarray], rules: Sequence[Rule], where: st
             if rule.action == DROP:
                 result.dropped[name] = np.array(array)
             continue
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError(
+                f"{where}: tensor {name} holds NaN or infinity: the training diverged or the file"
+                " is damaged"
+            )
         _check_action(rule, array, name, where)
         if target in result.state:
             raise CheckpointError(f"{where}: two tensors become {target}, the second is {name}")

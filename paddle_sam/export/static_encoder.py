@@ -46,6 +46,7 @@ class StaticEncoder(nn.Layer):
             self.body.append(StaticUnit(unit, size, precision))
             size = self.body[-1].output_size
         self.taps = encoder.taps
+        self.progressive = encoder.progressive
         smallest = encoder.input_size // 16
         channels = encoder.latlayer1.weight.shape[0]
         self.to_middle = BilinearDoubling(channels, smallest)
@@ -73,7 +74,10 @@ class StaticEncoder(nn.Layer):
         middle = self.to_middle(coarse) + self.latlayer1(middle)
         fine = self.to_fine(middle) + self.latlayer2(fine)
         pyramid = {1: coarse, 2: middle, 4: fine}
-        codes = paddle.stack([block(pyramid[block.scale]) for block in self.styles], axis=1)
+        codes = [block(pyramid[block.scale]) for block in self.styles]
+        if self.progressive:
+            codes = [codes[0], *[codes[0] + offset for offset in codes[1:]]]
+        codes = paddle.stack(codes, axis=1)
         return codes + self.offset if self.has_offset else codes
 
 

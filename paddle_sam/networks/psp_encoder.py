@@ -58,6 +58,7 @@ class GradualStyleEncoder(nn.Layer):
         widths: channels of the four stages, of the last one D.
         units: residual units of the four stages (`PUBLISHED_UNITS` names the published depths).
         squeeze_excite: IR-SE body instead of IR.
+        progressive: the first code is added to all others, as e4e does (Tov et al. 2021, sec. 5).
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class GradualStyleEncoder(nn.Layer):
         widths: Sequence[int] = PUBLISHED_WIDTHS,
         units: Sequence[int] = PUBLISHED_UNITS[50],
         squeeze_excite: bool = True,
+        progressive: bool = False,
     ):
         super().__init__()
+        self.progressive = progressive
         if len(widths) != 4 or len(units) != 4:
             raise ConfigError(f"widths, units: expected 4 stages, found {widths}, {units}")
         if widths[-1] != style_dim:
@@ -118,6 +121,8 @@ class GradualStyleEncoder(nn.Layer):
         codes = [
             block(pyramid[self.pyramid_scale(index)]) for index, block in enumerate(self.styles)
         ]
+        if self.progressive:
+            codes[1:] = [codes[0] + offset for offset in codes[1:]]
         return paddle.stack(codes, axis=1)
 
 

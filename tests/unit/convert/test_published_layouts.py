@@ -156,7 +156,6 @@ def test_one_mean_latent_is_repeated_for_every_code():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c.pop("latent_avg"), "latent_avg is missing"),
         (lambda c: _remove(c, "pretrained_encoder."), "no pretrained_encoder"),
         (lambda c: _remove(c, "decoder."), "no decoder"),
         (lambda c: _remove(c, "encoder.body.23."), "another size needs an `arch` entry"),
