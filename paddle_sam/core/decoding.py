@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
 import re
 import struct
 import warnings
 import zlib
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from paddle_sam.core import limits
+from paddle_sam.core.sequences import batches
 from paddle_sam.errors import ImageError, Note
 
 # The only decoders that ever see a file, whatever its name says: no PostScript, no vector formats.
@@ -196,8 +198,10 @@ def _describe_foreign(data: bytes) -> str:
 
 
 def upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF block says; without that it is returned itself, not a copy."""
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # an unreadable EXIF block says nothing about orientation
         return image
 
@@ -210,11 +214,13 @@ def flatten(image: Image.Image, file_format: str | None) -> Image.Image:
         return _to_srgb(grey, image.info.get("icc_profile"))
     if not image.has_transparency_data:
         return _to_srgb(image, image.info.get("icc_profile"))
-    rgba = image.convert("RGBA")
+    icc = image.info.get("icc_profile")
+    rgba = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
     colours = image.convert("L") if image.mode in ("L", "LA") else rgba.convert("RGB")
-    white = Image.new("RGB", rgba.size, "white")
-    colours = _to_srgb(colours, image.info.get("icc_profile"))
-    return Image.composite(colours, white, rgba.getchannel("A"))
+    alpha = rgba.getchannel("A")
+    page = Image.new("RGB", rgba.size, "white")
+    page.paste(_to_srgb(colours, icc), mask=alpha)
+    return page
 
 
 def _eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
@@ -222,16 +228,20 @@ def _eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
 
     Floating point and 32-bit files do not say what white is; 1, 255 and 65535 are in use.
     """
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
+    least, most = float(values.min()), float(values.max())
+    if not (math.isfinite(least) and math.isfinite(most)):
         raise ImageError("found pixels that are not finite numbers. Export the image again.")
-    if values.max() <= 0:
+    if most <= 0:
         white = 1.0
     elif sixteen:
         white = 65535.0
     else:
-        white = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), values.max())
-    return np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)
+        white = next((top for top in (1.0, 255.0, 65535.0) if most <= top), most)
+    levels = np.empty(values.shape, np.uint8)
+    for rows in batches(range(len(values)), 256):  # which take eight times the memory on the way
+        deep = values[rows.start : rows.stop].astype(np.float64)
+        levels[rows.start : rows.stop] = np.rint(deep.clip(0, white) * (255 / white))
+    return levels
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -245,9 +255,13 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         else:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
             if profile.profile.xcolor_space.strip() != spaces[image.mode]:
-                return image.convert("RGB")
+                return _as_rgb(image)
         return ImageCms.profileToProfile(
             image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError):  # without a usable profile the numbers are taken as sRGB
-        return image.convert("RGB")
+        return _as_rgb(image)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
