@@ -139,6 +139,11 @@ class RunOptions(Options):
     )
     seed: int = option(0, "seed of everything random", minimum=0)
     device: str = device_option()
+    allow_tf32: bool = option(
+        False,
+        "on a GPU, compute float32 with ten bits of mantissa, which is faster on recent ones",
+        resumable=True,
+    )
     allow_changed: str = option(
         "",
         "options that may differ from those of the run that is resumed, such as batch_size,"

@@ -59,7 +59,7 @@ class AgeRegressor(nn.Layer):
         x = F.max_pool2d(x, 2).flatten(1)
         x = self.dropout(F.relu(self.fc6(x)))
         x = self.dropout(F.relu(self.fc7(x)))
-        return self.fc8_101(x)
+        return self.fc8_101(x).astype(self.fc8_101.weight.dtype)  # also under mixed precision
 
     def age(self, images: paddle.Tensor) -> paddle.Tensor:
         """images [N, 3, H, W] RGB in [-1, 1], any size -> apparent age [N] in years (0 to 100).

@@ -65,4 +65,5 @@ class FaceEmbedder(nn.Layer):
         """
         check_shape("x", x, (None, 3, self.input_size, self.input_size))
         x = self.output_layer(self.body(self.input_layer(x)))
+        x = x.astype(self.output_layer[3].weight.dtype)  # also under mixed precision
         return x / paddle.sqrt((x * x).sum(axis=1, keepdim=True))

@@ -21,6 +21,7 @@ from paddle_sam.core.weight_file import WeightFile, load_strict
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.frozen import freeze
+from paddle_sam.networks.stylegan2_ops import exact
 
 # The statistics of ImageNet, for images in [-1, 1].
 IMAGE_MEAN = (-0.030, -0.088, -0.188)
@@ -79,7 +80,7 @@ class LpipsFeatures(nn.Layer):
         for position, layer in enumerate(self.features):
             x = layer(x)
             if position in taps:
-                found.append(unit_norm(x))
+                found.append(unit_norm(x.astype(self.mean.dtype)))
         return found
 
 
@@ -112,9 +113,10 @@ class LPIPS(LpipsFeatures):
     ) -> paddle.Tensor:
         """Distance [N] between what `extract` gave for two batches."""
         total = 0.0
-        for index, (a, b) in enumerate(zip(left, right, strict=True)):
-            weights = getattr(self, f"lin{index}")
-            total = total + weights((a - b).square()).mean(axis=[1, 2, 3])
+        with exact():
+            for index, (a, b) in enumerate(zip(left, right, strict=True)):
+                weights = getattr(self, f"lin{index}")
+                total = total + weights((a - b).square()).mean(axis=[1, 2, 3])
         return total
 
     def forward(self, x: paddle.Tensor, y: paddle.Tensor) -> paddle.Tensor:

@@ -21,6 +21,7 @@ from paddle_sam.networks.stylegan2_ops import (
     BiasedLeakyReLU,
     EqualLinear,
     conv_upsample2d,
+    exact,
     fir_kernel,
     upsample2d,
 )
@@ -215,15 +216,30 @@ class ModulatedConv2D(nn.Layer):
         """x [N, I, H, W], w [N, D] -> [N, O, H, W], or twice the size when up-sampling."""
         style = self.modulation(w)
         weight = self.weight * self.weight_gain
-        x = x * style.unsqueeze([2, 3])
+        if self.demodulate:
+            with exact():
+                power = paddle.matmul(style**2, (weight**2).sum(axis=[2, 3]), transpose_y=True)
+            demodulation = paddle.rsqrt(power + 1e-8)
+            if x.dtype != weight.dtype:  # 16 bits: float16 ends at 65,504
+                style, weight, demodulation = _in_range(style, weight, demodulation)
+        x = x * style.unsqueeze([2, 3]).astype(x.dtype)
         if self.upsample:
             x = conv_upsample2d(x, weight, self.kernel, self.upsample_impl)
         else:
             x = F.conv2d(x, weight, padding=self.padding)
         if self.demodulate:
-            power = paddle.matmul(style**2, (weight**2).sum(axis=[2, 3]), transpose_y=True)
-            x = x * paddle.rsqrt(power + 1e-8).unsqueeze([2, 3])
+            x = x * demodulation.unsqueeze([2, 3]).astype(x.dtype)
         return x
+
+
+def _in_range(style, weight, demodulation):
+    """Scale styles and weights to 1 at most, which demodulation [N, O] makes up for.
+
+    The factors cancel in the result, so their gradients do, too.
+    """
+    styles = style.detach().abs().max(axis=1, keepdim=True)
+    weights = weight.detach().abs().amax(axis=[1, 2, 3], keepdim=True)
+    return style / styles, weight / weights, demodulation * styles * weights.reshape([1, -1])
 
 
 class NoiseInjection(nn.Layer):
@@ -235,8 +251,8 @@ class NoiseInjection(nn.Layer):
 
     def forward(self, x, noise=None):
         if noise is None:
-            noise = paddle.randn([x.shape[0], 1, *x.shape[2:]], dtype=x.dtype)
-        return x + self.weight * noise
+            noise = paddle.randn([x.shape[0], 1, *x.shape[2:]], dtype=self.weight.dtype)
+        return x + (self.weight * noise).astype(x.dtype)
 
 
 class StyledConv(nn.Layer):
@@ -266,7 +282,8 @@ class ToRGB(nn.Layer):
             self.register_buffer("kernel", kernel, persistable=False)
 
     def forward(self, x, w, skip=None):
-        rgb = self.conv(x, w) + self.bias
+        with exact():
+            rgb = self.conv(x.astype(self.bias.dtype), w) + self.bias
         return rgb if skip is None else rgb + upsample2d(skip, self.kernel)
 
 

@@ -13,7 +13,7 @@ from paddle import nn
 
 from paddle_sam.errors import check_shape
 from paddle_sam.networks.stylegan2 import DEFAULT_FIR, published_channels, resolution_levels
-from paddle_sam.networks.stylegan2_ops import BiasedLeakyReLU, EqualConv2D, EqualLinear
+from paddle_sam.networks.stylegan2_ops import BiasedLeakyReLU, EqualConv2D, EqualLinear, exact
 
 
 class ConvLayer(nn.Layer):
@@ -94,7 +94,9 @@ class Discriminator(nn.Layer):
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         """images [N, 3, size, size] in [-1, 1] -> scores (logits) [N, 1]."""
         check_shape("images", images, (None, 3, self.size, self.size))
-        x = minibatch_stddev(self.convs(images), self.group_size)
-        x = self.final_conv(x)
-        # Not flatten(), which has no second derivative; R1 needs it.
-        return self.final_linear(x.reshape([x.shape[0], -1]))
+        x = self.convs(images)
+        with exact():
+            x = minibatch_stddev(x.astype(self.final_conv.conv.weight.dtype), self.group_size)
+            x = self.final_conv(x)
+            # Not flatten(), which has no second derivative; R1 needs it.
+            return self.final_linear(x.reshape([x.shape[0], -1]))

@@ -1,5 +1,9 @@
 """FIR resampling and equalised layers: the arithmetic that StyleGAN2 is made of.
 
+Under mixed precision (`paddle.amp.auto_cast`) convolutions compute, and feature maps stay, in 16
+bits. Filters, fully connected layers, demodulation and RGB images keep the parameters' precision:
+eight bits of mantissa do not even name the 256 grey levels. See `exact`.
+
 References: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020), and for
 the equalised learning rate "Progressive Growing of GANs" (2018), section 4.1.
 """
@@ -15,7 +19,15 @@ import paddle.nn.functional as F
 from paddle import nn
 
 LEAKY_SLOPE = 0.2
+# Some of cuDNN's kernels take no larger batch.
+_MOST_MAPS = 65_535
+_ONE_TAP = np.eye(9).reshape(9, 1, 3, 3)
 ACTIVATION_GAIN = math.sqrt(2.0)
+
+
+def exact():
+    """Return a context without mixed precision, for what 16 bits are too coarse for."""
+    return paddle.amp.auto_cast(enable=False)
 
 
 def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> np.ndarray:
@@ -40,6 +52,7 @@ def upfirdn2d(
 
     Each step is linear and made of operators that have a second derivative in Paddle, which path
     length regularisation needs (`conv2d_transpose` and strided slices have none on the CPU).
+    Computes in the kernel's precision; the result has that of `x`.
 
     Args:
         x: [N, C, H, W].
@@ -50,13 +63,18 @@ def upfirdn2d(
         [N, C, (H*up + sum(padding) - T)//down + 1, likewise for W].
     """
     n, channels, height, width = x.shape
-    x = x.reshape([n * channels, 1, height, width])
-    if up > 1:
-        x = insert_zeros(x, up)
+    if n > 1 and n * channels > _MOST_MAPS:
+        step = max(1, _MOST_MAPS // channels)
+        parts = [x[start : start + step] for start in range(0, n, step)]
+        return paddle.concat([upfirdn2d(part, kernel, up, down, padding) for part in parts])
     before, after = padding
-    weight = paddle.flip(kernel, axis=[0, 1]).reshape([1, 1, *kernel.shape])
-    x = F.conv2d(F.pad(x, [before, after, before, after]), weight.astype(x.dtype), stride=down)
-    return x.reshape([n, channels, *x.shape[2:]])
+    with exact():
+        y = x.astype(kernel.dtype).reshape([n * channels, 1, height, width])
+        if up > 1:
+            y = insert_zeros(y, up)
+        weight = paddle.flip(kernel, axis=[0, 1]).reshape([1, 1, *kernel.shape])
+        y = F.conv2d(F.pad(y, [before, after, before, after]), weight, stride=down)
+    return y.reshape([n, channels, *y.shape[2:]]).astype(x.dtype)
 
 
 def insert_zeros(x: paddle.Tensor, factor: int) -> paddle.Tensor:
@@ -108,11 +126,14 @@ def _upsample_by_phases(
     phases is a 3x3 convolution of its own.
     """
     out, into = weight.shape[:2]
-    taps = F.conv2d(
-        weight.reshape([out * into, 1, 3, 3]),
-        paddle.flip(kernel, axis=[0, 1]).reshape([1, 1, 4, 4]).astype(weight.dtype),
-        padding=3,
-    )
+    with exact():
+        # What each of the nine taps becomes, and by a matrix product all of them at once.
+        taps = F.conv2d(
+            paddle.to_tensor(_ONE_TAP, kernel.dtype, kernel.place),
+            paddle.flip(kernel, axis=[0, 1]).reshape([1, 1, 4, 4]),
+            padding=3,
+        )
+        taps = paddle.matmul(weight.reshape([out * into, 9]), taps.reshape([9, 36]))
     # [O, I, tap, phase, tap, phase], taps against the direction in which a convolution slides
     taps = paddle.flip(taps.reshape([out, into, 3, 2, 3, 2]), axis=[2, 4])
     taps = taps.transpose([0, 3, 5, 1, 2, 4]).reshape([out * 4, into, 3, 3])
@@ -141,7 +162,7 @@ def upsample2d(x: paddle.Tensor, kernel: paddle.Tensor) -> paddle.Tensor:
 
 def biased_leaky_relu(x: paddle.Tensor, bias: paddle.Tensor) -> paddle.Tensor:
     """sqrt(2) * leaky_relu(x + bias, 0.2), the bias along axis 1 of [N, C] or [N, C, H, W]."""
-    bias = bias.reshape([1, -1, *[1] * (x.ndim - 2)])
+    bias = bias.reshape([1, -1, *[1] * (x.ndim - 2)]).astype(x.dtype)
     return F.leaky_relu(x + bias, LEAKY_SLOPE) * ACTIVATION_GAIN
 
 
@@ -192,7 +213,8 @@ class EqualLinear(nn.Layer):
         self.activate = activate
 
     def forward(self, x):
-        x = F.linear(x, self.weight * self.weight_gain)
+        with exact():
+            x = F.linear(x.astype(self.weight.dtype), self.weight * self.weight_gain)
         bias = self.bias * self.lr_mul
         return biased_leaky_relu(x, bias) if self.activate else x + bias
 

@@ -7,6 +7,7 @@ import contextlib
 import paddle
 
 from paddle_sam.errors import ConfigError
+from paddle_sam.networks.stylegan2_ops import exact
 
 
 class MixedPrecision:
@@ -16,7 +17,7 @@ class MixedPrecision:
         enabled: whether `--amp` was given.
 
     Raises:
-        ConfigError: it is enabled on a processor, for which Paddle has no 16-bit training.
+        ConfigError: it is enabled on a CPU, for which Paddle has no 16-bit training.
     """
 
     def __init__(self, enabled: bool):
@@ -27,14 +28,18 @@ class MixedPrecision:
         self._scaler = paddle.amp.GradScaler(enable=enabled and self.dtype == "float16")
 
     def arithmetic(self):
-        """Context in which forward passes run."""
+        """Return the context in which forward passes run.
+
+        Paddle's list of what 16 bits are for lacks the transposed convolution, the generator's
+        heaviest operation.
+        """
         if not self.enabled:
             return contextlib.nullcontext()
-        return paddle.amp.auto_cast(dtype=self.dtype)
+        return paddle.amp.auto_cast(dtype=self.dtype, custom_white_list={"conv2d_transpose"})
 
     def exact(self):
-        """Context, within `arithmetic`, of what 16 bits are too coarse for."""
-        return paddle.amp.auto_cast(enable=False) if self.enabled else contextlib.nullcontext()
+        """Return a context, within `arithmetic`, for what 16 bits are too coarse for."""
+        return exact() if self.enabled else contextlib.nullcontext()
 
     def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
         """What to call `backward` on."""

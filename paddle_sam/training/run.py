@@ -69,7 +69,7 @@ def start_run(
         KeyboardInterrupt: a signal stopped the run, after a checkpoint.
     """
     folder = Path(options.exp_dir)
-    world = join_world(options.device)
+    world = join_world(options.device, options.allow_tf32)
     with one_writer(folder, "a training run") if world.rank == 0 else contextlib.nullcontext():
         checkpoints = RunCheckpoints(folder / "checkpoints", options.keep_checkpoints)
         changed = {}
