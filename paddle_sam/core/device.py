@@ -92,7 +92,8 @@ def _tune(name: str, allow_tf32: bool = False) -> None:
         if hasattr(core, switch):  # not in every Paddle, and not in its CPU build
             getattr(core, switch)(allow_tf32)
     if "FLAGS_cudnn_deterministic" not in os.environ:
-        paddle.set_flags({"FLAGS_cudnn_deterministic": True})
+        with contextlib.suppress(ValueError):  # as for the switches
+            paddle.set_flags({"FLAGS_cudnn_deterministic": True})
 
 
 # Where Paddle's launcher says how many processes there are, and which GPU is this one's.
