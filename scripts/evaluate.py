@@ -4,13 +4,13 @@
     python scripts/evaluate.py stylegan2 --checkpoint_path FILE --real FOLDER
     python scripts/evaluate.py stargan2 --checkpoint_path FILE --train_img_dir DIR --val_img_dir DIR
     python scripts/evaluate.py ageing --data_path PHOTOS
+    python scripts/evaluate.py benchmark --data_path PHOTOS [--protocol strip]
     python scripts/evaluate.py reconstruction --data_path PHOTOS
 
-`sets`, `stylegan2`: FID, KID, precision and recall of a folder or archive of images, or of what a
-generator makes, against another. `stargan2`: the protocol of its paper. `ageing`: age errors,
-identity and reconstruction of SAM, with an HTML report. `reconstruction`: how well SAM or pSp
-reconstructs faces. Each with --help lists its options. The same command resumes an evaluation.
-Exit status: 0 all done, 1 some photographs failed, 2 nothing was evaluated.
+`sets`, `stylegan2`: FID, KID, precision and recall of images, or of what a generator makes.
+`stargan2`: the protocol of its paper. `ageing`: ages, identity, reconstruction of SAM. `benchmark`:
+the same by open judges, beside published figures. `reconstruction`: of SAM or pSp. The same command
+resumes. Exit status: 0 all done, 1 some photographs failed, 2 nothing was evaluated.
 """
 
 import json
@@ -25,6 +25,7 @@ KINDS = {
     "stylegan2": ("stylegan2.options:EvaluationOptions", "stylegan2.evaluate:evaluate_stylegan2"),
     "stargan2": ("stargan2.options:read_command_line", "stargan2.protocol:evaluate_stargan2"),
     "ageing": ("ageing.eval_options:AgeingEvaluationOptions", "ageing.evaluate:evaluate_ageing"),
+    "benchmark": ("ageing.eval_options:BenchmarkOptions", "ageing.benchmark:run_benchmark"),
     "reconstruction": (
         "ageing.eval_options:ReconstructionOptions",
         "ageing.reconstruction:evaluate_reconstruction",

@@ -42,3 +42,32 @@ class ReconstructionOptions(PhotoOptions):
     def check(self):
         if self.test_batch_size:
             raise ConfigError("--test_batch_size: faces are inverted one at a time")
+
+
+PROTOCOLS = ("strip", "young60", "lifespan", "cycle", "reference")
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkOptions(AgeingOptions):
+    """How well faces are aged, by open judges and published protocols; JSON and an HTML page.
+
+    strip: to 20 years younger and older than the person, and to 20, 40, 60 and 80. young60: faces
+    below 40 years to 60. lifespan: to the middles of FFHQ-Aging's ten classes. cycle: as strip,
+    and back to the person's own age. reference: the first photograph of a person to the ages of
+    true later ones (FG-NET's names, a folder per person with images AGE_NUMBER, or a table).
+    """
+
+    exp_dir: str = option("log/benchmark", "folder for the results; resumes what it finds there")
+    protocol: str = option("strip", "which faces are aged to which ages", choices=PROTOCOLS)
+    labels: str = option(
+        "names",
+        "age, person, gender and group: names (UTKFace's, FG-NET's, folders of people), or a .csv"
+        " file with the columns image and any of age, person, gender, group",
+    )
+    real_path: str = option(
+        "", "folder of real faces, for KID and (with ages in their names) the judge's own error"
+    )
+    age_regressor_path: str = option(
+        "", "the model's own age regressor, shown beside the judge (default: the embedded one's)"
+    )
+    lpips_path: str = option(LPIPS, "LPIPS weights")

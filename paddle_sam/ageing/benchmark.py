@@ -1,0 +1,400 @@
+"""A benchmark that others can repeat: `scripts/evaluate.py benchmark`.
+
+Faces are aged as a protocol says, and open judges that had no part in the training read the
+results at 256 pixels. Nothing is trimmed, and results in which no face is found count as failures.
+What is measured is kept face by face, so the same command resumes an interrupted benchmark.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddle_sam.ageing.benchmark_summary import (
+    REAL_READINGS,
+    REAL_SOURCE,
+    Result,
+    impostor_threshold,
+    summarise,
+)
+from paddle_sam.ageing.eval_options import BenchmarkOptions
+from paddle_sam.ageing.face_labels import FaceLabel, read_labels
+from paddle_sam.ageing.measures import Measures, picture_of
+from paddle_sam.ageing.photos import Photo, find_inputs, read_photos
+from paddle_sam.ageing.published import tables_for
+from paddle_sam.ageing.report_page import render
+from paddle_sam.ageing.run import AgeingRun
+from paddle_sam.core.files import read_arrays, sha256, write_arrays, write_json
+from paddle_sam.core.images import resize, save_image, to_network
+from paddle_sam.core.store import claim_folder
+from paddle_sam.core.weights import find_weight, locate
+from paddle_sam.errors import ImageError
+from paddle_sam.faces.alignment import AlignedFace
+from paddle_sam.metrics.distances import kid
+from paddle_sam.metrics.features import AlexFeatures
+from paddle_sam.metrics.judges import (
+    AGE_JUDGE,
+    GENDER_JUDGE,
+    IDENTITY_JUDGE,
+    JUDGED_SIZE,
+    SAME_PERSON,
+    Judges,
+    Reading,
+    as_judged,
+)
+from paddle_sam.metrics.pairs import face_key, perceptual_distance
+from paddle_sam.metrics.quality import face_area, niqe, psnr_outside, sharpness
+from paddle_sam.networks.lpips import load_lpips
+
+STRIP = (20, 40, 60, 80)
+STRIP_STEP = 20  # years younger and older than the person
+YOUNG = 40  # years; below them a face is aged to 60 by the protocol `young60`
+# Middles of FFHQ-Aging's ten classes: 0-2, 3-6, 7-9, 10-14, 15-19, 20-29, ..., 50-69, 70 on.
+LIFESPAN = (1, 5, 8, 12, 17, 25, 35, 45, 60, 80)
+REFERENCE_GAPS = (12, 45)  # years between two photographs of a person
+NEAR = 3  # years around a target, of the photographs that are compared with its result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A face to be aged: a photograph of its own, its label, and what was read in it.
+
+    picture: uint8 [256, 256, 3]. reading: of it. own_age: years.
+    """
+
+    photo: Photo
+    name: str
+    label: FaceLabel
+    picture: np.ndarray
+    reading: Reading
+    own_age: float
+
+    @property
+    def person(self) -> str:
+        """The person; without a label every photograph shows another."""
+        return self.label.person or self.name
+
+    @property
+    def gender(self) -> str:
+        """The label's gender, or that which is read."""
+        return self.label.gender or ("male" if self.reading.male > 0.5 else "female")
+
+
+def run_benchmark(options: BenchmarkOptions) -> dict:
+    """Run a protocol; write `benchmark.json` and `benchmark.html` to `exp_dir`.
+
+    Returns:
+        what `benchmark.json` holds, without the single results.
+
+    Raises:
+        PaddleSamError: a weight file, a label or an option cannot be used, or no face was found.
+    """
+    folder = Path(options.exp_dir)
+    benchmark = Benchmark(options)
+    claim_folder(folder, benchmark.facts, "--exp_dir", "results")
+    subjects = benchmark.subjects()
+    tasks = plan(options.protocol, subjects)
+    if not tasks:
+        raise ImageError(
+            f"{options.data_path}: found no face that the protocol {options.protocol} can use"
+            f" among {len(subjects)}; it needs {_NEEDS[options.protocol]}"
+        )
+    results, photographs, made = benchmark.measure_all(tasks, subjects, folder / "faces")
+    strict, strict_source = impostor_threshold(
+        [subject.reading.descriptor for subject in subjects],
+        [subject.person for subject in subjects],
+    )
+    real, real_source = benchmark.real_readings(subjects)
+    failed = benchmark.run.summary.failures
+    missed = len(failed) * max(len(targets) for _, targets in tasks)
+    report = {
+        "settings": dataclasses.asdict(options),
+        "protocol": options.protocol,
+        "judges": {"age": AGE_JUDGE, "gender": GENDER_JUDGE, "identity": IDENTITY_JUDGE},
+        "thresholds": {
+            "same_person": SAME_PERSON,
+            "strict": strict,
+            "strict_from": strict_source,
+        },
+        "real_faces": {"readings": real, "source": real_source},
+        **summarise(results, missed, strict, real),
+        "KID": benchmark.kid(photographs, made),
+        "failed": failed,
+    }
+    whole = report | {"all_results": [dataclasses.asdict(result) for result in results]}
+    write_json(folder / "benchmark.json", whole)
+    render(
+        "benchmark.html.j2",
+        folder / "benchmark.html",
+        report=report,
+        model=Path(options.checkpoint_path or "the embedded model").name,
+        published=tables_for(options.protocol),
+    )
+    print(f"benchmark: {folder / 'benchmark.html'}")
+    return report
+
+
+_NEEDS = {
+    "strip": "any face",
+    "cycle": "any face",
+    "lifespan": "any face",
+    "young60": f"faces below {YOUNG} years",
+    "reference": f"two photographs of a person, {REFERENCE_GAPS[0]} to {REFERENCE_GAPS[1]} years"
+    " apart, with labels of person and age (see --labels)",
+}
+
+
+def plan(protocol: str, subjects: Sequence[Subject]) -> list[tuple[Subject, list[float]]]:
+    """Return which subject is aged to which ages."""
+    tasks = []
+    for subject in subjects:
+        own = subject.own_age
+        if protocol in ("strip", "cycle"):
+            targets = [own - STRIP_STEP, own + STRIP_STEP, *STRIP]
+        elif protocol == "lifespan":
+            targets = list(LIFESPAN)
+        elif protocol == "young60":
+            targets = [60] if own < YOUNG else []
+        else:
+            targets = sorted({later.own_age for later in later_photographs(subject, subjects)})
+        if targets := [float(age) for age in targets if 0 <= age <= 100]:
+            tasks.append((subject, targets))
+    return tasks
+
+
+def later_photographs(subject: Subject, subjects: Sequence[Subject]) -> list[Subject]:
+    """Return the later photographs of a person, if this is the first one; see `REFERENCE_GAPS`."""
+    if subject.label.age is None or not subject.label.person:
+        return []
+    same = [s for s in subjects if s.person == subject.person and s.label.age is not None]
+    first = min(same, key=lambda s: (s.own_age, s.name))
+    low, high = REFERENCE_GAPS
+    return [s for s in same if first is subject and low <= s.own_age - subject.own_age <= high]
+
+
+# Options that no result depends on, or only by the content of a file.
+_NO_MATTER = (
+    *("data_path", "checkpoint_path", "exp_dir", "n_images", "test_batch_size", "test_workers"),
+    *("device", "latent", "directions", "labels", "real_path", "age_regressor_path", "lpips_path"),
+)
+_AGAIN = "delete it and its .json to have this face measured again"
+_FEWEST_REAL = 50  # faces with known ages that make a line of their own
+
+
+class Benchmark:
+    """Ages subjects and has the results read.
+
+    Raises:
+        PaddleSamError: a weight file or an option cannot be used.
+    """
+
+    def __init__(self, options: BenchmarkOptions):
+        self.options = options
+        self._judges = Judges()
+        self.run = AgeingRun(options)
+        self._pipeline = self.run.ageing.pipeline
+        self._label_of = read_labels(options.labels, Path(options.data_path))
+        files = (options.checkpoint_path, options.age_regressor_path)
+        self._own = Measures.from_files(self._pipeline.crop, *files, device=options.device)
+        self._lpips = load_lpips(options.lpips_path)
+        self._features = AlexFeatures(self._lpips, 224)
+        files = {
+            "model": self._pipeline.source,
+            "lpips": options.lpips_path,
+            "directions": options.directions,
+            "age_regressor": options.age_regressor_path,
+            **{name: find_weight(name) for name in ("judge_age", "judge_gender", "judge_identity")},
+        }
+        # Everything but the faces that the results depend on.
+        settings = dataclasses.asdict(options)
+        self.facts = {
+            **{name: value for name, value in settings.items() if name not in _NO_MATTER},
+            **{name: sha256(locate(path)) for name, path in files.items() if path},
+        }
+
+    def subjects(self) -> list[Subject]:
+        """Return the faces of the photographs; one that no judge can see is noted as a failure."""
+        found = []
+        for photo in self.run.photos():
+            for face, name in zip(photo.faces, photo.face_names(), strict=True):
+                alone = dataclasses.replace(photo, faces=[face])
+                subject = self._subject(alone, name.as_posix(), self._label_of)
+                if subject is None:
+                    reason = f"{name}: the judges find no face in the crop"
+                    self.run.summary.failures[name.as_posix()] = reason
+                else:
+                    found.append(subject)
+        if not found:
+            raise ImageError(f"{self.options.data_path}: found no face to evaluate on")
+        return found
+
+    def _subject(
+        self, photo: Photo, name: str, label_of: Callable[[Path], FaceLabel]
+    ) -> Subject | None:
+        face = photo.faces[0]
+        picture = resize(picture_of(face, photo.pixels), JUDGED_SIZE)
+        reading = self._judges(picture)
+        if reading is None:
+            return None
+        label = FaceLabel() if photo.path is None else label_of(photo.path)
+        own = label.age if label.age is not None else self._own.input_age(face.image)
+        return Subject(photo, name, label, picture, reading, reading.age if own is None else own)
+
+    def measure_all(
+        self,
+        tasks: Sequence[tuple[Subject, list[float]]],
+        subjects: Sequence[Subject],
+        folder: Path,
+    ) -> tuple[list[Result], np.ndarray, np.ndarray]:
+        """Age and measure every subject, except those measured before.
+
+        Returns:
+            the results, and the features for KID of photographs [F, D] and of results [N, D].
+        """
+        results, features = [], []
+        for subject, targets in tqdm(tasks, desc="benchmark", unit="face", disable=None):
+            file = folder / f"{self._key(subject, targets, subjects)}.json"
+            if not file.is_file():
+                pictures, rows = self._measure(subject, targets, subjects)
+                pictures = [subject.picture, *pictures]
+                save_image(file.with_suffix(".png"), np.concatenate(pictures, axis=1))
+                write_arrays(file.with_suffix(".npz"), {"features": self._features(pictures)})
+                # Last, so that a file that exists is complete.
+                write_json(file, {"results": [dataclasses.asdict(row) for row in rows]})
+            names = {"photo": subject.name, "person": subject.person}  # may have changed since
+            kept = json.loads(file.read_text(encoding="utf-8"))["results"]
+            results += [Result(**(row | names)) for row in kept]
+            features.append(read_arrays(file.with_suffix(".npz"), _AGAIN)["features"])
+        photographs = np.stack([found[0] for found in features])
+        return results, photographs, np.concatenate([found[1:] for found in features])
+
+    def _key(self, subject: Subject, targets: list[float], subjects: Sequence[Subject]) -> str:
+        others = subjects if self.options.protocol == "reference" else []
+        others = [s.picture for s in others if s.person == subject.person]
+        label = json.dumps([subject.own_age, subject.gender, subject.label.group, targets])
+        return face_key(subject.picture, np.frombuffer(label.encode(), np.uint8), *others)
+
+    def _measure(
+        self, subject: Subject, targets: list[float], subjects: Sequence[Subject]
+    ) -> tuple[list[np.ndarray], list[Result]]:
+        """Return the results' pictures, uint8 [256, 256, 3], and what was read in each."""
+        images = self._aged(subject.photo, targets)
+        pictures = [resize(as_judged(image), JUDGED_SIZE) for image in images]
+        face = face_area(subject.reading.landmarks, subject.picture.shape[:2])
+        before = sharpness(subject.picture)
+        rows = []
+        for target, image, picture in zip(targets, images, pictures, strict=True):
+            reading = self._judges(picture)
+            psnr = psnr_outside(subject.picture, picture, face)
+            row = Result(
+                photo=subject.name,
+                person=subject.person,
+                gender=subject.gender,
+                group=subject.label.group,
+                own_age=subject.own_age,
+                target=target,
+                age=reading and reading.age,
+                age_by_regressor=self._own.input_age(image),
+                distance=reading and subject.reading.distance(reading),
+                same_gender=reading and subject.reading.same_gender(reading),
+                sharpness=sharpness(picture) / before,
+                niqe=niqe(picture),
+                background_psnr=psnr if np.isfinite(psnr) else None,
+                background_lpips=self._lpips_outside(subject.picture, picture, face),
+            )
+            if self.options.protocol == "cycle":
+                row = dataclasses.replace(row, cyclic_distance=self._there_and_back(subject, image))
+            if self.options.protocol == "reference":
+                reference = reference_reading(subject, target, reading, subjects)
+                row = dataclasses.replace(row, reference=reference)
+            rows.append(row)
+        return pictures, rows
+
+    def _aged(self, photo: Photo, ages: list[float]) -> np.ndarray:
+        return self.run.ageing.age_group([photo], ages)[0][0]
+
+    def _there_and_back(self, subject: Subject, image: np.ndarray) -> float | None:
+        """Return the distance to the input of a result, aged back to the person's own age."""
+        side = len(image)
+        corners = np.array([[0, 0], [0, side], [side, side], [side, 0]], float)
+        face = AlignedFace(resize(image, self._pipeline.crop.size), corners)
+        again = dataclasses.replace(subject.photo, pixels=image, faces=[face], codes=None)
+        (returned,) = self._aged(again, [min(max(subject.own_age, 0), 100)])
+        reading = self._judges(resize(as_judged(returned), JUDGED_SIZE))
+        return reading and subject.reading.distance(reading)
+
+    @paddle.no_grad()
+    def _lpips_outside(self, photo: np.ndarray, result: np.ndarray, face: np.ndarray) -> float:
+        """Return LPIPS of the photograph and of it with the result's background."""
+        mixed = np.where(face[..., None], photo, result)
+        pair = (to_network(image[None]) for image in (photo, mixed))
+        return perceptual_distance(self._lpips, *pair).item()
+
+    def real_readings(self, subjects: Sequence[Subject]) -> tuple[dict[float, float], str]:
+        """Return what the judge reads on average in real faces, by age, and which faces those are.
+
+        Faces with known ages among the photographs, or those of `--real_path`; without at least
+        `_FEWEST_REAL` of them the line measured on UTKFace.
+        """
+        known = [s for s in [*subjects, *self._real] if s.label.age is not None]
+        if len(known) < _FEWEST_REAL:
+            return REAL_READINGS, REAL_SOURCE
+        ages = np.array([s.label.age for s in known])
+        read = np.array([s.reading.age for s in known])
+        near = {float(t): np.abs(ages - t) <= 5 for t in range(0, 101, 10)}
+        line = {t: float(read[at].mean()) for t, at in near.items() if at.sum() >= 5}
+        return line, f"{len(known)} faces with known ages"
+
+    @functools.cached_property
+    def _real(self) -> list[Subject]:
+        """The faces of `--real_path`."""
+        if not self.options.real_path:
+            return []
+        options = dataclasses.replace(self.options, data_path=self.options.real_path, n_images=0)
+        label_of = read_labels("names", Path(options.data_path))
+        found = []
+        photos = read_photos(options, find_inputs(options), self._pipeline.cut_faces)
+        for photo in tqdm(photos, desc="real faces", unit="image", disable=None):
+            if isinstance(photo, Photo):
+                subject = self._subject(photo, str(photo.input.name), label_of)
+                found += [subject] if subject else []
+        return found
+
+    def kid(self, photographs: np.ndarray, results: np.ndarray) -> dict:
+        """Return the kernel distance of the results to real faces, by AlexNet's features."""
+        real, source = photographs, "the photographs themselves"
+        if self._real:
+            real, source = self._features([s.picture for s in self._real]), self.options.real_path
+        if min(len(real), len(results)) < 2:
+            return {"KID": None, "real": source}
+        value, deviation = kid(real, results)
+        return {"KID": value, "deviation": deviation, "real": source, "features": "AlexNet"}
+
+
+def reference_reading(
+    subject: Subject, target: float, result: Reading | None, subjects: Sequence[Subject]
+) -> dict[str, float | None]:
+    """Compare a result with true photographs of the person at the age asked for.
+
+    Returns:
+        what is read in the `true_age` photograph and in the photograph as it is (`photo_age`), and
+        distances to the true photograph: of the `photo` as it is and of the `result`; `best` is
+        the result's least distance to any photograph within `NEAR` years of the target.
+    """
+    same = [s for s in subjects if s.person == subject.person and s.label.age is not None]
+    near = [s for s in same if abs(s.own_age - target) <= NEAR and s is not subject]
+    true = min(near, key=lambda s: (abs(s.own_age - target), s.name))
+    return {
+        "true_age": true.reading.age,
+        "photo_age": subject.reading.age,
+        "photo": true.reading.distance(subject.reading),
+        "result": result and true.reading.distance(result),
+        "best": result and min(s.reading.distance(result) for s in near),
+    }

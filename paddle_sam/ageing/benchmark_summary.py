@@ -1,0 +1,242 @@
+"""Summarise a benchmark: ages, identity, quality and fairness, with ranges over people."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from paddle_sam.metrics.judges import SAME_PERSON
+from paddle_sam.metrics.quality import hcs
+
+# Distance below which one pair of strangers in a thousand lies.
+STRICT = 0.55
+STRICT_SOURCE = "322,636 pairs of 1,000 UTKFace faces, at least 20 years apart"
+FEWEST_PAIRS = 1000  # of strangers, to find that distance among the photographs themselves
+# What the age judge reads on average in real faces within 5 years of an age.
+REAL_READINGS = {
+    **{0.0: 2.8, 10.0: 14.4, 20.0: 24.0, 30.0: 32.0, 40.0: 39.2, 50.0: 47.4, 60.0: 56.9},
+    **{70.0: 64.1, 80.0: 69.4, 90.0: 74.6, 100.0: 79.0},
+}
+REAL_SOURCE = "1,000 UTKFace faces"
+GAPS = ((0, 15), (15, 25), (25, 101))  # years between a target and the person's own age
+RESAMPLES = 1000
+_KEY_NUMBERS = ("age_mae", "age_bias", "distance", "same_person", "strict", "gender_kept")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One result: who was aged to what, and what was read. None where a judge saw no face.
+
+    photo, person, gender, group: of the input. own_age: of the person in the input. target: the
+    age asked for. age: by the judge. age_by_regressor: by the model's own network. distance: to
+    the input. same_gender: whether it is read as before. sharpness: relative to the input.
+    niqe: of the result. background_psnr, background_lpips: outside the face, against the input.
+    cyclic_distance: to the input, of the result aged back to `own_age`. reference: of the true
+    later photograph of the person (see `ReferenceReading`).
+    """
+
+    photo: str
+    person: str
+    gender: str
+    group: str
+    own_age: float
+    target: float
+    age: float | None
+    age_by_regressor: float | None
+    distance: float | None
+    same_gender: bool | None
+    sharpness: float
+    niqe: float
+    background_psnr: float | None
+    background_lpips: float | None
+    cyclic_distance: float | None = None
+    reference: dict[str, float | None] | None = None
+
+    @property
+    def gap(self) -> float:
+        """Years between the target and the person's own age."""
+        return abs(self.target - self.own_age)
+
+
+def impostor_threshold(
+    descriptors: Sequence[np.ndarray], people: Sequence[str]
+) -> tuple[float, str]:
+    """Return the distance below which one pair of strangers in a thousand lies, and its source.
+
+    It is found among the photographs, [N, 128] with the person of each, where they make up
+    `FEWEST_PAIRS`; otherwise it is that of a larger collection.
+    """
+    points, names = np.array(descriptors), np.array(people)
+    left, right = np.triu_indices(len(points), 1)
+    strangers = names[left] != names[right]
+    if strangers.sum() < FEWEST_PAIRS:
+        return STRICT, STRICT_SOURCE
+    distances = np.linalg.norm(points[left[strangers]] - points[right[strangers]], axis=1)
+    return float(np.quantile(distances, 0.001)), f"{len(distances)} pairs of these photographs"
+
+
+def summarise(
+    results: Sequence[Result], missed: int, strict: float, real: Mapping[float, float]
+) -> dict:
+    """Return every number of the benchmark as plain values.
+
+    Args:
+        results: at least one.
+        missed: results that are missing because their photograph could not be used. They count as
+            failures of identity and gender, as results do in which no face is found.
+        strict: distance of `impostor_threshold`.
+        real: what the judge reads in real faces, by age.
+    """
+    numbers = _key_numbers(results, strict, missed)
+    targets = sorted({result.target for result in results})
+    fixed = [t for t in targets if sum(r.target == t for r in results) > 1]
+    return {
+        "results": len(results),
+        "faces": len({result.photo for result in results}),
+        "people": len({result.person for result in results}),
+        "faces_not_found": sum(result.age is None for result in results),
+        "missed_with_their_photograph": missed,
+        **numbers,
+        "ranges_95": _ranges(results, strict, missed),
+        "by_target": [_at_target([r for r in results if r.target == t], real) for t in fixed],
+        "by_gap": [
+            {"from": low, "to": high, **_key_numbers(inside, strict)}
+            for low, high in GAPS
+            if (inside := [r for r in results if low <= r.gap < high])
+        ],
+        "groups": _groups(results, strict),
+        "quality": {
+            "sharpness_of_photograph": _mean(r.sharpness for r in results),
+            "niqe": _mean(r.niqe for r in results),
+            "background_psnr": _mean(r.background_psnr for r in results),
+            "background_lpips": _mean(r.background_lpips for r in results),
+        },
+        "cyclic": _cyclic(results, strict),
+        "reference": _reference(results),
+    }
+
+
+def _key_numbers(results: Sequence[Result], strict: float, missed: int = 0) -> dict:
+    errors = [r.age - r.target for r in results if r.age is not None]
+    own = [r.age_by_regressor - r.target for r in results if r.age_by_regressor is not None]
+    count = len(results) + missed
+    accepted = sum(r.distance is not None and r.distance < strict for r in results) / count
+    age_mae = _mean(map(abs, errors))
+    return {
+        "number": len(results),
+        "age_mae": age_mae,
+        "age_bias": _mean(errors),
+        "age_deviation": float(np.std(errors)) if errors else None,
+        "regressor_mae": _mean(map(abs, own)),
+        "regressor_bias": _mean(own),
+        "distance": _mean(r.distance for r in results),
+        "same_person": sum(r.distance is not None and r.distance < SAME_PERSON for r in results)
+        / count,
+        "strict": accepted,
+        "gender_kept": sum(r.same_gender is True for r in results) / count,
+        "hcs": None if age_mae is None else hcs(100 * accepted, age_mae),
+    }
+
+
+def _at_target(results: Sequence[Result], real: Mapping[float, float]) -> dict:
+    """Ages at one target, beside what the judge reads in real faces of that age."""
+    read = [r.age for r in results if r.age is not None]
+    target = results[0].target
+    line = float(np.interp(target, list(real), list(real.values()))) if real else None
+    return {
+        "target": target,
+        "number": len(results),
+        "read": _mean(read),
+        "deviation": float(np.std(read)) if read else None,
+        "mae": _mean(abs(age - target) for age in read),
+        "regressor_reads": _mean(r.age_by_regressor for r in results),
+        "real_faces_read": line,
+        "bias_to_real": None if line is None or not read else float(np.mean(read)) - line,
+    }
+
+
+def _ranges(results: Sequence[Result], strict: float, missed: int) -> dict:
+    """95% ranges of the key numbers over people drawn with replacement."""
+    people: dict[str, list[Result]] = {}
+    for result in results:
+        people.setdefault(result.person, []).append(result)
+    if len(people) < 2:
+        return {}
+    groups, rng = list(people.values()), np.random.default_rng(0)
+    found: dict[str, list[float]] = {name: [] for name in (*_KEY_NUMBERS, "hcs")}
+    for _ in range(RESAMPLES):
+        drawn = [r for at in rng.integers(len(groups), size=len(groups)) for r in groups[at]]
+        numbers = _key_numbers(drawn, strict, missed)
+        for name, values in found.items():
+            if numbers[name] is not None:
+                values.append(numbers[name])
+    return {
+        name: np.quantile(values, [0.025, 0.975]).tolist()
+        for name, values in found.items()
+        if values
+    }
+
+
+def _groups(results: Sequence[Result], strict: float) -> dict:
+    """Key numbers by gender, decade and group, with the largest difference of each number."""
+    by: dict[str, Callable[[Result], str]] = {
+        "gender": lambda r: r.gender,
+        "decade": lambda r: f"{int(r.own_age // 10) * 10}s",
+        "group": lambda r: r.group,
+    }
+    found = {}
+    for name, of in by.items():
+        parts = {value: [r for r in results if of(r) == value] for value in map(of, results)}
+        rows = {value: _key_numbers(parts[value], strict) for value in sorted(parts) if value}
+        if len(rows) < 2:
+            continue
+        largest = {}
+        for number in _KEY_NUMBERS:
+            values = [row[number] for row in rows.values() if row[number] is not None]
+            largest[number] = max(values) - min(values) if values else None
+        found[name] = {"rows": rows, "largest_difference": largest}
+    return found
+
+
+def _cyclic(results: Sequence[Result], strict: float) -> dict | None:
+    if not any(r.cyclic_distance is not None for r in results):
+        return None
+    distances = [r.cyclic_distance for r in results]
+    seen = [distance for distance in distances if distance is not None]
+    return {
+        "distance": _mean(seen),
+        "same_person": sum(d < SAME_PERSON for d in seen) / len(distances),
+        "strict": sum(d < strict for d in seen) / len(distances),
+    }
+
+
+def _reference(results: Sequence[Result]) -> dict | None:
+    """Three rows: the true later photograph, the photograph as it is, and the result."""
+    pairs = [r for r in results if r.reference]
+    if not pairs:
+        return None
+
+    def row(ages: list[float | None], distances: list[float | None]) -> dict:
+        errors = [age - r.target for age, r in zip(ages, pairs, strict=True) if age is not None]
+        return {
+            "age_mae": _mean(map(abs, errors)),
+            "age_bias": _mean(errors),
+            "distance": _mean(distances),
+            "same_person": sum(d is not None and d < SAME_PERSON for d in distances) / len(pairs),
+        }
+
+    of = [r.reference for r in pairs]
+    return {
+        "pairs": len(pairs),
+        "true later photograph": row([o["true_age"] for o in of], [0.0] * len(pairs)),
+        "photograph as it is": row([o["photo_age"] for o in of], [o["photo"] for o in of]),
+        "result": row([r.age for r in pairs], [o["result"] for o in of]),
+        "result, nearest within 3 years": row([r.age for r in pairs], [o["best"] for o in of]),
+    }
+
+
+def _mean(values) -> float | None:
+    found = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(found)) if found else None
