@@ -4,6 +4,7 @@ uncurated   consecutive seeds, nobody's choice, in sizes that halve from column 
 mixing      faces at the left that take coarse, middle or fine styles from the faces on top
 noise       a detail under four noise draws, and the deviation of every pixel over 100 draws
 components  all noise, none, only that of the fine layers, only that of the coarser ones
+classes     the same seeds in every class of a conditional model (on request)
 truncation  faces at psi 1, 0.7, ... 0, ... -1: through the average face to their opposites
 
 Which layers are coarse, middle and fine follows from the resolution. At 1024 px they begin at 4,

@@ -123,7 +123,10 @@ def read_generator(path: Path) -> Generator:
 
 
 def _export_generator(path: Path, folder: Path, _precision: str) -> None:
-    export_generator(read_generator(path), folder)
+    generator = read_generator(path)
+    if generator.classes or generator.image_channels != 3:
+        raise EngineError(f"{path}: conditional generators and those that are not RGB run eagerly")
+    export_generator(generator, folder)
 
 
 def _build(path: Path, export: Export, folder: Path, precision: str) -> None:

@@ -167,6 +167,16 @@ def mix_latents(
     return weight * inject_latent + (1.0 - weight) * codes
 
 
+def check_labels(labels: paddle.Tensor | None, classes: int, batch: int) -> None:
+    """Raise `ConfigError` unless labels are [batch, classes], or None if there are no classes."""
+    if labels is None and classes:
+        raise ConfigError(f"labels: this network is conditional, expected [{batch}, {classes}]")
+    if labels is not None:
+        if not classes:
+            raise ConfigError("labels: this network is not conditional, expected none")
+        check_shape("labels", labels, (batch, classes))
+
+
 class PixelNorm(nn.Layer):
     """Scale each row of [N, D] to unit mean square."""
 
@@ -271,11 +281,11 @@ class StyledConv(nn.Layer):
 class ToRGB(nn.Layer):
     """Features to an RGB image, added to the up-sampled image of the resolution below."""
 
-    def __init__(self, in_channels, style_dim, fir=None):
+    def __init__(self, in_channels, style_dim, fir=None, out_channels=3):
         super().__init__()
-        self.conv = ModulatedConv2D(in_channels, 3, 1, style_dim, demodulate=False)
+        self.conv = ModulatedConv2D(in_channels, out_channels, 1, style_dim, demodulate=False)
         self.bias = self.create_parameter(
-            [1, 3, 1, 1], default_initializer=nn.initializer.Constant(0.0)
+            [1, out_channels, 1, 1], default_initializer=nn.initializer.Constant(0.0)
         )
         if fir is not None:
             kernel = paddle.to_tensor(fir_kernel(fir, gain=4.0))
@@ -322,6 +332,8 @@ class Generator(nn.Layer):
         channels: feature channels at each resolution; None takes the published ones (config F).
         fir: taps of the low-pass filter of the up-sampling.
         lr_mlp: learning rate multiplier of the mapping network.
+        classes: of a conditional network, whose mapping network takes labels too; 0 for none.
+        image_channels: C of the images: 3 for RGB, 1 for grey.
 
     `latent_avg` is the mean of w over the training distribution ([D] tensor) where the weight
     file knows it, else None; `mean_latent` estimates it.
@@ -335,30 +347,39 @@ class Generator(nn.Layer):
         channels: Mapping[int, int] | None = None,
         fir: Sequence[float] = DEFAULT_FIR,
         lr_mlp: float = 0.01,
+        classes: int = 0,
+        image_channels: int = 3,
     ):
         super().__init__()
         channels = channels or published_channels(size)
         resolutions = resolution_levels(size, channels)
         self.size = size
+        self.classes = classes
+        self.image_channels = image_channels
         self.style_dim = style_dim
         self.n_codes = code_count(size)
         self.latent_avg = None
         self.style = nn.Sequential(
             PixelNorm(),
             *[
-                EqualLinear(style_dim, style_dim, lr_mul=lr_mlp, activate=True)
-                for _ in range(mapping_layers)
+                EqualLinear(width, style_dim, lr_mul=lr_mlp, activate=True)
+                for width in [
+                    style_dim * (2 if classes else 1),
+                    *[style_dim] * (mapping_layers - 1),
+                ]
             ],
         )
+        if classes:
+            self.embed = EqualLinear(classes, style_dim)
         self.input = ConstantInput(channels[4])
         self.conv1 = StyledConv(channels[4], channels[4], style_dim)
-        self.to_rgb1 = ToRGB(channels[4], style_dim)
+        self.to_rgb1 = ToRGB(channels[4], style_dim, out_channels=image_channels)
         self.convs = nn.LayerList()
         self.to_rgbs = nn.LayerList()
         for low, high in zip(resolutions[:-1], resolutions[1:], strict=True):
             self.convs.append(StyledConv(channels[low], channels[high], style_dim, fir))
             self.convs.append(StyledConv(channels[high], channels[high], style_dim))
-            self.to_rgbs.append(ToRGB(channels[high], style_dim, fir))
+            self.to_rgbs.append(ToRGB(channels[high], style_dim, fir, image_channels))
         self.noises = NoiseBuffers([4, *[r for r in resolutions[1:] for _ in range(2)]])
 
     @property
@@ -366,17 +387,38 @@ class Generator(nn.Layer):
         """Height and width of the images, as SAM and exported networks call it."""
         return self.size
 
-    def map_latents(self, z: paddle.Tensor) -> paddle.Tensor:
-        """Return the codes w [N, D] of z [N, D], by the mapping network."""
-        return self.style(z)
+    def map_latents(self, z: paddle.Tensor, labels: paddle.Tensor | None = None) -> paddle.Tensor:
+        """Return the codes w [N, D] of z [N, D], by the mapping network.
+
+        Args:
+            labels: [N, classes] of a conditional network: one-hot, or shares of several classes.
+
+        Raises:
+            ConfigError: labels are missing, or the network is not conditional.
+        """
+        check_labels(labels, self.classes, z.shape[0])
+        if labels is None:
+            return self.style(z)
+        norm, *layers = self.style
+        x = paddle.concat([norm(z), norm(self.embed(labels))], axis=1)
+        for layer in layers:
+            x = layer(x)
+        return x
 
     def render(self, codes: paddle.Tensor) -> paddle.Tensor:
-        """Return the images [N, 3, size, size] of W+ codes [N, L, D], with the stored noise."""
+        """Return the images [N, C, size, size] of W+ codes [N, L, D], with the stored noise."""
         return self.synthesis(codes, self.noises.as_list())[0]
 
     def mean_latent(self, samples: int = MEAN_SAMPLES) -> paddle.Tensor:
-        """Mean [1, D] of w over `samples` random z; see `average_code`."""
-        return paddle.to_tensor(average_code(self.map_latents, self.style_dim, samples)[None])
+        """Mean [1, D] of w over `samples` random z, in turn of each class; see `average_code`."""
+
+        def mapped(z: paddle.Tensor) -> paddle.Tensor:
+            if not self.classes:
+                return self.map_latents(z)
+            labels = np.eye(self.classes, dtype=np.float32)[np.arange(len(z)) % self.classes]
+            return self.map_latents(z, paddle.to_tensor(labels))
+
+        return paddle.to_tensor(average_code(mapped, self.style_dim, samples)[None])
 
     @contextlib.contextmanager
     def second_derivatives(self) -> Iterator[None]:
@@ -402,6 +444,7 @@ class Generator(nn.Layer):
         randomize_noise: bool = True,
         return_latents: bool = False,
         return_features: bool = False,
+        labels: paddle.Tensor | None = None,
     ):
         """Render styles.
 
@@ -417,11 +460,14 @@ class Generator(nn.Layer):
             randomize_noise: fresh noise, else the stored buffers.
             return_latents: also return w_plus [N, L, D].
             return_features: also return the last feature map [N, C, size, size].
+            labels: see `map_latents`.
 
         Returns:
             images [N, 3, size, size], or a tuple beginning with them.
         """
-        latents = list(styles) if input_is_latent else [self.style(z) for z in styles]
+        latents = list(styles)
+        if not input_is_latent:
+            latents = [self.map_latents(z, labels) for z in styles]
         if truncation != 1.0:
             if truncation_latent is None:
                 raise ConfigError("truncation_latent: needed when truncation psi is not 1")

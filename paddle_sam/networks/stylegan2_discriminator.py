@@ -12,7 +12,13 @@ import paddle
 from paddle import nn
 
 from paddle_sam.errors import check_shape
-from paddle_sam.networks.stylegan2 import DEFAULT_FIR, published_channels, resolution_levels
+from paddle_sam.networks.stylegan2 import (
+    DEFAULT_FIR,
+    PixelNorm,
+    check_labels,
+    published_channels,
+    resolution_levels,
+)
 from paddle_sam.networks.stylegan2_ops import BiasedLeakyReLU, EqualConv2D, EqualLinear, exact
 
 
@@ -64,6 +70,9 @@ class Discriminator(nn.Layer):
         channels: feature channels at each resolution; None takes the published ones (config F).
         fir: taps of the low-pass filter of the down-sampling.
         group_size: samples in a minibatch deviation group.
+        classes: of a conditional network, which takes labels too; 0 for none.
+        image_channels: C of the images: 3 for RGB, 1 for grey.
+        mapping_layers: fully connected layers between a conditional network's labels and its score.
     """
 
     def __init__(
@@ -72,14 +81,19 @@ class Discriminator(nn.Layer):
         channels: Mapping[int, int] | None = None,
         fir: Sequence[float] = DEFAULT_FIR,
         group_size: int = 4,
+        classes: int = 0,
+        image_channels: int = 3,
+        mapping_layers: int = 8,
     ):
         super().__init__()
+        self.classes = classes
+        self.image_channels = image_channels
         channels = channels or published_channels(size)
         resolutions = resolution_levels(size, channels)[::-1]
         self.size = size
         self.group_size = group_size
         self.convs = nn.Sequential(
-            ConvLayer(3, channels[size], 1),
+            ConvLayer(image_channels, channels[size], 1),
             *[
                 ResidualBlock(channels[high], channels[low], fir)
                 for high, low in zip(resolutions[:-1], resolutions[1:], strict=True)
@@ -88,15 +102,33 @@ class Discriminator(nn.Layer):
         self.final_conv = ConvLayer(channels[4] + 1, channels[4], 3)
         self.final_linear = nn.Sequential(
             EqualLinear(channels[4] * 16, channels[4], activate=True),
-            EqualLinear(channels[4], 1),
+            EqualLinear(channels[4], channels[4] if classes else 1),
         )
+        if classes:
+            self.embed = EqualLinear(classes, channels[4])
+            self.mapping = nn.Sequential(
+                PixelNorm(),
+                *[
+                    EqualLinear(channels[4], channels[4], lr_mul=0.01, activate=True)
+                    for _ in range(mapping_layers)
+                ],
+            )
 
-    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        """images [N, 3, size, size] in [-1, 1] -> scores (logits) [N, 1]."""
-        check_shape("images", images, (None, 3, self.size, self.size))
+    def forward(self, images: paddle.Tensor, labels: paddle.Tensor | None = None) -> paddle.Tensor:
+        """images [N, C, size, size] in [-1, 1] -> scores (logits) [N, 1].
+
+        A conditional network also takes labels [N, classes]; its score is the scalar product of
+        the images' features and the mapped labels (Miyato and Koyama 2018), / sqrt(features).
+        """
+        check_shape("images", images, (None, self.image_channels, self.size, self.size))
+        check_labels(labels, self.classes, images.shape[0])
         x = self.convs(images)
         with exact():
             x = minibatch_stddev(x.astype(self.final_conv.conv.weight.dtype), self.group_size)
             x = self.final_conv(x)
             # Not flatten(), which has no second derivative; R1 needs it.
-            return self.final_linear(x.reshape([x.shape[0], -1]))
+            x = self.final_linear(x.reshape([x.shape[0], -1]))
+            if labels is None:
+                return x
+            wanted = self.mapping(self.embed(labels))
+            return (x * wanted).sum(axis=1, keepdim=True) / math.sqrt(x.shape[1])

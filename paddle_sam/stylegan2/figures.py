@@ -258,11 +258,28 @@ def framed(image: np.ndarray, box: tuple[int, int, int], size: int) -> np.ndarra
     return np.asarray(picture)
 
 
+def classes_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
+    """The same seeds in every class of a conditional generator, a column for each class."""
+    if not generator.classes:
+        raise ConfigError("--figures classes: this model is not conditional")
+    seeds = parse_seeds(config.class_seeds, "--class_seeds")
+    columns = []
+    for label in np.eye(generator.classes, dtype=np.float32):
+        codes = generator.of_class(label).seed_codes(
+            seeds, config.truncation, config.truncation_cutoff
+        )
+        columns.append(list(generator.render_all(codes, len(seeds))))
+    top = [f"class {index}" for index in range(generator.classes)]
+    rows = list(zip(*columns, strict=True))
+    return matrix(rows, generator.tile_size(config.tile_size), top, list(map(str, seeds)))
+
+
 FIGURES = {
     "uncurated": uncurated_figure,
     "mixing": mixing_figure,
     "noise": noise_figure,
     "components": components_figure,
     "truncation": truncation_figure,
+    "classes": classes_figure,
 }
 OTHER_NOISE = ("noise", "components")  # rendered with other noise than the stored one

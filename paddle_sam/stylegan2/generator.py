@@ -8,6 +8,7 @@ which moves one pixel in some 10,000 by one grey level.
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from paddle_sam.export.engine import EngineGenerator
 from paddle_sam.export.opening import rendering_network
 from paddle_sam.networks.stylegan2 import MEAN_SAMPLES, Generator, average_code, mix_latents
 from paddle_sam.stylegan2.options import GeneratorOptions
+from paddle_sam.stylegan2.parsing import parse_label
 
 EMBEDDED_GENERATOR = "stylegan2_mini"
 
@@ -43,6 +45,7 @@ class StyleGenerator:
             has none the mean of `MEAN_SAMPLES`.
         source: the weight file, for messages.
         batch_size: 0 takes what fits into memory.
+        label: of a conditional network: shares of its classes, [classes].
     """
 
     def __init__(
@@ -51,8 +54,11 @@ class StyleGenerator:
         mean_samples: int = 0,
         source: str = "network",
         batch_size: int = 0,
+        label: np.ndarray | None = None,
     ):
         self.network = network
+        self.classes: int = getattr(network, "classes", 0)  # exported ones are not conditional
+        self.label = label
         self.source = source
         self.size: int = network.output_size
         self.n_codes: int = network.n_codes
@@ -65,8 +71,10 @@ class StyleGenerator:
                 " ones (--mean_samples)",
                 file=sys.stderr,
             )
-        if mean_samples:
-            self.w_avg = average_code(network.map_latents, self.dim, mean_samples)[None]
+        if mean_samples and label is None and self.classes:
+            self.w_avg = network.mean_latent(mean_samples).numpy()
+        elif mean_samples:
+            self.w_avg = average_code(self._mapped, self.dim, mean_samples)[None]
         else:
             self.w_avg = network.latent_avg.numpy().reshape(-1, self.dim)
 
@@ -106,7 +114,23 @@ class StyleGenerator:
         """The mapping network: z [N, D] -> w float32 [N, D]."""
         check_shape("z", z, (None, self.dim))
         with paddle.no_grad():
-            return self.network.map_latents(paddle.to_tensor(z, "float32")).numpy()
+            return self._mapped(paddle.to_tensor(z, "float32")).numpy()
+
+    def _mapped(self, z: paddle.Tensor) -> paddle.Tensor:
+        if not self.classes:
+            return self.network.map_latents(z)
+        if self.label is None:
+            raise ConfigError(
+                f"--label: {self.source} has the classes 0 to {self.classes - 1}; name one, or a"
+                " mix such as 0:0.5,1:0.5"
+            )
+        return self.network.map_latents(z, paddle.to_tensor(self.label[None]).tile([len(z), 1]))
+
+    def of_class(self, label: np.ndarray) -> StyleGenerator:
+        """The same generator for another label."""
+        other = copy.copy(self)
+        other.label = label
+        return other
 
     def codes(self, w: np.ndarray, psi: float = 1.0, cutoff: int = 0) -> np.ndarray:
         """Truncated codes w_plus float32 [N, L, D] of w [N, D]; see `truncate`."""
@@ -123,7 +147,7 @@ class StyleGenerator:
         return self.codes(np.concatenate(w), psi, cutoff)
 
     def render(self, w_plus: np.ndarray, noise: Sequence[np.ndarray] | None = None) -> np.ndarray:
-        """Images uint8 [N, R, R, 3] of codes [N, L, D].
+        """Images uint8 RGB [N, R, R, 3] of codes [N, L, D]; grey ones have three equal channels.
 
         Args:
             noise: a map float32 [N or 1, 1, R, R] for each layer; None for the stored ones.
@@ -134,7 +158,7 @@ class StyleGenerator:
                 images = self.network.render(codes)
             else:
                 images, _ = self.network.synthesis(codes, [paddle.to_tensor(n) for n in noise])
-        return to_uint8(images.numpy())
+        return to_uint8(as_rgb(images.numpy()))
 
     def render_all(
         self, codes: Iterable[np.ndarray], count: int, progress: bool = True
@@ -176,12 +200,33 @@ def open_generator(options: GeneratorOptions, any_noise: bool = False) -> StyleG
     names = ("device", "engine", "mean_samples", "batch_size")
     plain = {name: getattr(options, name) for name in names}
     generator = StyleGenerator.open(path, any_noise=any_noise, **plain)
+    if options.label:
+        generator.label = parse_label(options.label, generator.classes)
     if options.truncation_cutoff > generator.n_codes:
         raise ConfigError(
             f"--truncation_cutoff: this model has {generator.n_codes} codes, found"
             f" {options.truncation_cutoff}"
         )
     return generator
+
+
+def as_rgb(images: np.ndarray) -> np.ndarray:
+    """Network images [N, C, H, W] in [-1, 1] as RGB [N, 3, H, W].
+
+    Grey is repeated, RGBA is laid on white, as a viewer shows it.
+
+    Raises:
+        ConfigError: they have another number of channels.
+    """
+    channels = images.shape[1]
+    if channels == 1:
+        return images.repeat(3, axis=1)
+    if channels == 4:
+        opacity = (images[:, 3:].clip(-1, 1) + 1) / 2
+        return images[:, :3].clip(-1, 1) * opacity + (1 - opacity)
+    if channels != 3:
+        raise ConfigError(f"images: expected 1, 3 or 4 channels to show, found {channels}")
+    return images
 
 
 def seed_latents(seeds: Sequence[int], dim: int) -> np.ndarray:

@@ -36,6 +36,9 @@ class GeneratorOptions(Options):
     truncation_cutoff: int = option(
         0, "truncate only the first N codes, the coarse ones; 0 for all", minimum=0
     )
+    label: str = option(
+        "", "class of a conditional model: its number, or a mix such as 0:0.5,3:0.5"
+    )
     mean_samples: int = option(
         0, "truncate towards the mean of N random codes; 0 takes the file's average", minimum=0
     )
@@ -79,7 +82,8 @@ class FiguresOptions(GeneratorOptions):
     """Options of `scripts/figures.py`."""
 
     figures: str = option(
-        "uncurated,mixing,noise,components,truncation", "which figures to make, of these"
+        "uncurated,mixing,noise,components,truncation",
+        "which figures to make, of these and `classes` (of a conditional model)",
     )
     format: str = option("png", "kind of file", choices=("png", "jpg", "webp"))
     uncurated_seed: int = option(5, "first of the consecutive seeds of `uncurated`", minimum=0)
@@ -102,6 +106,7 @@ class FiguresOptions(GeneratorOptions):
         "noise of each column of `components`: all, none, fine, coarse (all but fine), or numbers"
         " of layers such as 0-7 or 8-",
     )
+    class_seeds: str = option("0-4", "seeds of `classes`")
     truncation_seeds: str = option("91,388-396", "seeds of `truncation`")
     psis: str = option("1,0.7,0.5,0.25,0,-0.25,-0.5,-1", "truncation psi of each column")
     tile_size: int = option(
@@ -114,7 +119,7 @@ class FiguresOptions(GeneratorOptions):
     @property
     def names(self) -> list[str]:
         """The figures asked for, each once."""
-        known = type(self).figures.split(",")
+        known = [*type(self).figures.split(","), "classes"]
         return parse_names(self.figures, known, "--figures")
 
 

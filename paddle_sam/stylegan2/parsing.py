@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from paddle_sam.core.limits import quoted
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import parse_codes
@@ -106,3 +108,33 @@ def split_styles(text: str, count: int, name: str, what: str) -> Sequence[str]:
             f" {len(entries)}"
         )
     return entries
+
+
+def parse_label(text: str, classes: int, name: str = "--label") -> np.ndarray:
+    """Shares of the classes of a conditional model, float32 [classes], which add up to 1.
+
+    >>> parse_label("1", 3).tolist()
+    [0.0, 1.0, 0.0]
+    >>> parse_label("0:1,2:3", 3).tolist()
+    [0.25, 0.0, 0.75]
+
+    Raises:
+        ConfigError: it is neither a class nor a mix, or the model has no such class.
+    """
+    if not classes:
+        raise ConfigError(f"{name}: this model is not conditional; leave the option out")
+    label = np.zeros(classes, np.float32)
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?::\s*(\d+(?:\.\d*)?))?\s*", part)
+        if found is None or ("," in text and found[2] is None):
+            raise ConfigError(
+                f"{name}: expected a class such as 2, or a mix such as 0:0.5,3:0.5, found {text!r}"
+            )
+        if int(found[1]) >= classes:
+            raise ConfigError(
+                f"{name}: this model has the classes 0 to {classes - 1}, found {found[1]}"
+            )
+        label[int(found[1])] += float(found[2] or 1)
+    if not label.sum():
+        raise ConfigError(f"{name}: expected a share above 0, found {text!r}")
+    return label / label.sum()

@@ -104,5 +104,6 @@ def claim(folder: Path, config: SamplingOptions, weights: Path) -> None:
         "truncation_cutoff": config.truncation_cutoff,
         "mean_samples": config.mean_samples,
         "noise": config.noise,
+        "label": config.label,
     }
     claim_folder(folder, facts, "--exp_dir", "samples")
