@@ -25,6 +25,7 @@ from paddle_sam.errors import CheckpointError, ConfigError, FileNameError, Outpu
 # What `atomic_path` calls its files: eight letters of mkstemp, before them once the file's name.
 _TEMPORARY = re.compile(r"\.(.+\.)?\w{8}\.tmp(\.\w+)?")
 _LONGEST_SUFFIX = 8
+_ROOM = 1 << 16  # bytes that a disk has left where all was written; where it was not, it is full
 _ABANDONED_SECONDS = 3600  # no file of this package is written to more slowly
 # What to do about the refusals of a system that say what they are.
 _ADVICE = {
@@ -111,6 +112,12 @@ def atomic_folder(folder: str | os.PathLike) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as aside:
             yield Path(aside)
+            with Path(aside, "room").open(
+                "wb"
+            ) as probe:  # Paddle does not say that the disk is full
+                probe.write(bytes(_ROOM))
+                flush(probe)
+            Path(aside, "room").unlink()
             for path in sorted(Path(aside).iterdir()):
                 with path.open("rb+") as stream:
                     flush(stream)

@@ -22,7 +22,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from paddle_sam.core import limits
-from paddle_sam.core.files import atomic_path
+from paddle_sam.core.files import atomic_path, write_error
 from paddle_sam.core.images import check_image
 from paddle_sam.errors import ConfigError, OutputError, check_shape
 
@@ -239,6 +239,8 @@ def _encoding(
             yield writer
             writer.finish()
     except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise write_error(name, error) from error
         raise OutputError(f"{name}: could not be encoded ({error})") from error
 
 

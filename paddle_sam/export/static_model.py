@@ -17,6 +17,7 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from paddle_sam.core.files import atomic_folder
 from paddle_sam.errors import ConfigError, EngineError
 from paddle_sam.export.predictor import Predictor
 from paddle_sam.export.static_decoder import StaticDecoder, StaticMapping
@@ -92,11 +93,12 @@ def _describe(generator: Generator) -> dict:
 def _export(
     parts: Iterator, description: dict, latent_avg: paddle.Tensor | None, folder: Path
 ) -> None:
-    for name, layer, spec in parts:
-        save_inference_model(layer, spec, folder / name)
-    if latent_avg is not None:
-        np.save(folder / LATENT_AVG, latent_avg.numpy())
-    (folder / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
+    with atomic_folder(folder) as aside:
+        for name, layer, spec in parts:
+            save_inference_model(layer, spec, aside / name)
+        if latent_avg is not None:
+            np.save(aside / LATENT_AVG, latent_avg.numpy())
+        (aside / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
 
 
 def save_inference_model(layer: nn.Layer, spec: InputSpec, path: str | os.PathLike) -> None:

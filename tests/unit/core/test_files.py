@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_sam.core import limits
+from paddle_sam.core import files, limits
 from paddle_sam.core.files import (
     atomic_folder,
     atomic_path,
@@ -106,6 +106,18 @@ def test_files_that_belong_together_appear_together(tmp_path):
     (folder / ".abcdefgh.tmp").mkdir()
     remove_leftovers(tmp_path)
     assert not (folder / ".abcdefgh.tmp").exists()
+
+
+def test_writers_that_do_not_notice_a_full_disk_are_noticed(tmp_path, monkeypatch):
+    """Such as Paddle's, which leave an empty file and say nothing."""
+    monkeypatch.setattr(files, "flush", lambda stream: full() if "room" in stream.name else None)
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match="Free some space"), atomic_folder(tmp_path) as aside:
+        (aside / "model.pdiparams").touch()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_where_a_folder_is_needed_is_told(tmp_path):
