@@ -93,9 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run the script behind a command with arguments."""
-    command, arguments = COMMANDS[name], list(arguments)
-    if command.positional and arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, command.positional)
+    command, arguments = COMMANDS[name], of_script(name, arguments)
     module = load_script(command.script)
     sys.argv[0] = f"paddle-sam {name}"
     if command.needs and not NO_RUN & set(arguments):
@@ -107,6 +105,17 @@ def run(name: str, arguments: Sequence[str]) -> int:
         module.main(arguments)
     print(in_short(text.getvalue()), end="")
     return 0
+
+
+def of_script(name: str, arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command as its script takes them.
+
+    >>> of_script("age", ["photo.jpg", "--face", "all"])
+    ['--data_path', 'photo.jpg', '--face', 'all']
+    """
+    option = COMMANDS[name].positional
+    named = option and arguments and not arguments[0].startswith("-")
+    return [option, *arguments] if named else list(arguments)
 
 
 def fetch(names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from paddle_sam.cli import COMMANDS, of_script
 from tests import ROOT
 
 PAGES = [
@@ -54,6 +55,9 @@ def test_every_command_is_understood(page, line, parse_only):
     if words[0] == "bash":
         assert (ROOT / words[1]).is_file(), f"{page}: {words[1]}"
         return
+    if words[0] == "paddle-sam":
+        assert words[1] in COMMANDS, f"{page}: {line}"
+        words = ["python", f"{COMMANDS[words[1]].script}.py", *of_script(words[1], words[2:])]
     if words[0] != "python":
         # Whatever else a page may use; a new tool is added here once it has been tried.
         assert words[0] in ("pip", "source", "git", "cd", "pytest", "visualdl"), f"{page}: {line}"
