@@ -1,9 +1,9 @@
 """How well a network ages faces: `scripts/evaluate.py ageing`.
 
-Every face is rendered at every target age. An age regressor reads the results, face recognition
-compares them with the input, and the face rendered at its own age is compared with the input too.
-Several faces are rendered together. The results of each are kept as soon as they are measured, so
-the same command resumes an interrupted evaluation.
+Every face is rendered at every target age. The model's own age regressor and independent judges
+read the results, face recognition compares them with the input, and the face rendered at its own
+age is compared with the input too. Several faces are rendered together. The results of each are
+kept as soon as they are measured, so the same command resumes an interrupted evaluation.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.ageing.eval_options import AgeingEvaluationOptions
-from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
+from paddle_sam.ageing.evaluation_summary import JUDGED, FaceRecord, summarise
 from paddle_sam.ageing.masks import face_mask
-from paddle_sam.ageing.measures import Measures
+from paddle_sam.ageing.measures import Measures, picture_of
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.ageing.photos import Photo
 from paddle_sam.ageing.report_page import write_page
@@ -28,6 +28,7 @@ from paddle_sam.core.images import save_image
 from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.metrics.judges import open_judges
 from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction
 from paddle_sam.networks.lpips import load_lpips
 
@@ -84,7 +85,8 @@ class AgeingEvaluation:
         self.run = AgeingRun(config)
         self.ageing = self.run.ageing
         files = (config.checkpoint_path, config.age_regressor_path, config.identity_path)
-        self._measures = Measures.from_files(self.ageing.pipeline.crop, *files, config.device)
+        crop = self.ageing.pipeline.crop
+        self._measures = Measures.from_files(crop, *files, config.device, judges=open_judges())
         self._lpips = load_lpips(config.lpips_path)
         path = config.aligned_identity_path
         self._aligned_identity = AlignedIdentity(path, config.device) if path else None
@@ -145,13 +147,19 @@ class AgeingEvaluation:
                 row = np.concatenate([at_one_size(crop, recovered)[0], *images], axis=1)
                 save_image(file.with_suffix(".png"), row)
             # Last, so that a file that exists is complete.
-            write_json(file, self._numbers(crop, age, images[:-1], recovered))
+            picture = picture_of(face.faces[0], face.pixels)
+            write_json(file, self._numbers(crop, age, images[:-1], recovered, picture))
 
     def _numbers(
-        self, crop: np.ndarray, age: float, results: np.ndarray, recovered: np.ndarray
+        self,
+        crop: np.ndarray,
+        age: float,
+        results: np.ndarray,
+        recovered: np.ndarray,
+        picture: np.ndarray,
     ) -> dict:
         """Return what `FaceRecord` holds of a face beside its name."""
-        measured = self._measures(crop, results)
+        measured = self._measures(crop, results, picture)
         identity = {}
         if "identity" in measured:
             identity["face region"] = measured["identity"].tolist()
@@ -163,4 +171,9 @@ class AgeingEvaluation:
             "measured": measured["measured_age"].tolist(),
             "identity": identity,
             "reconstruction": reconstruction(self._lpips, crop, recovered),
+            "judged": {
+                name: [None if np.isnan(value) else float(value) for value in measured[name]]
+                for name in JUDGED
+                if name in measured
+            },
         }

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paddle_sam.metrics.judges import AGE_JUDGE, GENDER_JUDGE, IDENTITY_JUDGE, SAME_PERSON
+
+JUDGED = ("judged_age", "distance", "same_gender")
+AGE_NUMBERS = ("mean_measured_age", "mean_absolute_error", "bias", "nine_in_ten_below")
 GAP_STEP = 10  # years of the steps that age gaps are counted in
 
 
@@ -17,7 +21,8 @@ class FaceRecord:
     name: of its photograph. input_age: the age it is read as. targets: the A ages asked for.
     measured: the ages the results are read as, [A]. identity: for each judge (face recogniser) the
     similarity of the results to the input, [A]; None where it found no face. reconstruction: by
-    measure, of the result at `input_age`.
+    measure, of the result at `input_age`. judged: by `JUDGED`, what independent judges read in the
+    results, [A] each; None where no face was found; empty without judges.
     """
 
     name: str
@@ -26,6 +31,7 @@ class FaceRecord:
     measured: list[float]
     identity: dict[str, list[float | None]]
     reconstruction: dict[str, float]
+    judged: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
 
 
 def summarise(records: Sequence[FaceRecord]) -> dict:
@@ -38,6 +44,9 @@ def summarise(records: Sequence[FaceRecord]) -> dict:
       `by_gap`, the distance of the target from the input's age in steps of `GAP_STEP` years; and
       the number of results in which it found no face.
     - `reconstruction`: for each measure mean and standard deviation.
+    - `judged`: None, or who the independent judges are, `age_error` as above by theirs, the mean
+      distance to the input, and the shares of results that show the same person and the same
+      gender. A result in which no face is found counts as neither.
     """
     targets = records[0].targets
     measured = np.array([record.measured for record in records])  # [F, A]
@@ -54,6 +63,31 @@ def summarise(records: Sequence[FaceRecord]) -> dict:
             name: _mean_and_deviation([record.reconstruction[name] for record in records])
             for name in records[0].reconstruction
         },
+        "judged": _judged([record for record in records if record.judged]),
+    }
+
+
+def _judged(records: Sequence[FaceRecord]) -> dict | None:
+    if not records:
+        return None
+    targets = records[0].targets
+    ages, distances, genders = (
+        np.array([record.judged[name] for record in records], float) for name in JUDGED
+    )  # [F, A], NaN where no face was found
+    seen = ~np.isnan(ages)
+    return {
+        "judges": {"age": AGE_JUDGE, "identity": IDENTITY_JUDGE, "gender": GENDER_JUDGE},
+        "age_error": {
+            "overall": _age_errors(ages[seen], np.broadcast_to(targets, ages.shape)[seen]),
+            "by_target": {
+                f"{target:g}": _age_errors(column[~np.isnan(column)], target)
+                for target, column in zip(targets, ages.T, strict=True)
+            },
+        },
+        "distance": None if np.isnan(distances).all() else float(np.nanmean(distances)),
+        "same_person": float((distances < SAME_PERSON).mean()),
+        "gender_kept": float((genders == 1).mean()),
+        "faces_not_found": int((~seen).sum()),
     }
 
 
@@ -91,8 +125,10 @@ def _identity(records: Sequence[FaceRecord], judge: str) -> dict:
     }
 
 
-def _age_errors(measured: np.ndarray, target: np.ndarray) -> dict[str, float]:
+def _age_errors(measured: np.ndarray, target: np.ndarray | float) -> dict[str, float | None]:
     errors = measured - target
+    if not len(errors):
+        return {"number": 0} | dict.fromkeys(AGE_NUMBERS)
     return {
         "number": len(errors),
         "mean_absolute_error": float(np.abs(errors).mean()),

@@ -14,13 +14,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from paddle_sam.ageing.evaluation_summary import FaceRecord, gaps_and_similarities
+from paddle_sam.ageing.evaluation_summary import (
+    AGE_NUMBERS,
+    FaceRecord,
+    gaps_and_similarities,
+)
 from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import read_image
 from paddle_sam.core.sheets import strip
 
 CASES = 6  # shown on each side of "best and worst"
-_AGE_COLUMNS = ("mean_measured_age", "mean_absolute_error", "bias", "nine_in_ten_below")
 _TILE = 128
 _STRIP_TILE = 96
 _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "#a0aec0"
@@ -61,10 +64,8 @@ def write_page(
         model=Path(report["settings"]["checkpoint_path"] or "the embedded model").name,
         age_plot=_plot_ages(records),
         error_plot=_plot_age_errors(ages["by_target"]),
-        age_rows=[
-            [target, *(f"{values[key]:.1f}" for key in _AGE_COLUMNS)]
-            for target, values in [*ages["by_target"].items(), ("all", ages["overall"])]
-        ],
+        age_rows=_age_rows(ages),
+        judged_rows=_age_rows(report["judged"]["age_error"]) if report["judged"] else [],
         identity_plots={
             judge: _plot_identity(records, judge, found["by_gap"])
             for judge, found in identity.items()
@@ -85,6 +86,16 @@ def write_page(
         strips=_whole_strips(records, strips) if strips else [],
         facts=_facts(report),
     )
+
+
+def _age_rows(ages: Mapping) -> list[list[str]]:
+    """Rows of a table: the target age and its `AGE_NUMBERS`, at last those of all."""
+    rows = [*ages["by_target"].items(), ("all", ages["overall"])]
+    return [[target, *(_years(values[key]) for key in AGE_NUMBERS)] for target, values in rows]
+
+
+def _years(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1f}"
 
 
 def render(template: str, path: Path, **values: object) -> None:

@@ -1,6 +1,7 @@
 """`scripts/evaluate.py ageing`: the embedded model on two crops, checked from outside."""
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -19,6 +20,7 @@ from paddle_sam.core.images import read_image, save_image, to_network
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.metrics import pairs as faces
+from paddle_sam.metrics.judges import Judges, as_judged
 from paddle_sam.networks.face_recognition import FaceEmbedder
 from paddle_sam.networks.load import load
 from paddle_sam.networks.lpips import LPIPS, load_lpips
@@ -82,7 +84,7 @@ def test_numbers_are_those_of_the_images(whole, data, weights, pipeline):
     regressor = load(find_weight("age_mini"), device="cpu")
     found = report(whole)
     assert [face["name"] for face in found["faces"]] == ["<b>.png", "a.png"]
-    assert list(found["failed"]) == ["c.jpg"]
+    assert list(found["failed"]) == ["c"]
     errors = []
     lpips = load_lpips(weights / "lpips.npz")
     for face in found["faces"]:
@@ -107,6 +109,12 @@ def test_numbers_are_those_of_the_images(whole, data, weights, pipeline):
     at_50 = found["age_error"]["by_target"]["50"]
     assert at_50["mean_absolute_error"] == pytest.approx(np.abs(np.array(errors)[:, 1]).mean())
     assert set(found["identity"]) == {"face region", "five points"}
+    judged = found["judged"]
+    assert judged["judges"]["age"] == "dlib age-v1 (CC0)"
+    assert judged["age_error"]["overall"]["number"] + judged["faces_not_found"] == 6
+    read = Judges()(as_judged(pipeline.age(read_image(data / "a.png")[None], [50])[0, 0]))
+    a = next(face for face in found["faces"] if face["name"] == "a.png")
+    assert a["judged"]["judged_age"][1] == pytest.approx(read.age, abs=0.5)
 
 
 class Page(html.parser.HTMLParser):
@@ -274,6 +282,25 @@ def test_a_summary_is_what_the_records_say():
     ]
     assert found["reconstruction"]["ssim"]["mean"] == pytest.approx(0.7)
     assert found["reconstruction"]["ssim"]["deviation"] == pytest.approx(0.1)
+
+
+def test_independent_judges_are_summarised_with_misses_as_failures():
+    one = dataclasses.replace(
+        record("a", 5, [4, 40], [0.9, 0.5], 0.8),
+        judged={"judged_age": [6, 44], "distance": [0.5, 0.7], "same_gender": [1, 1]},
+    )
+    other = dataclasses.replace(
+        record("b", 30, [0, 54], [None, 0.7], 0.6),
+        judged={"judged_age": [None, 48], "distance": [None, 0.6], "same_gender": [None, 0]},
+    )
+    found = summarise([one, other])["judged"]
+    assert found["judges"]["identity"] == "dlib face recognition v1 (CC0)"
+    assert found["age_error"]["overall"]["mean_absolute_error"] == pytest.approx((6 + 6 + 2) / 3)
+    assert found["age_error"]["by_target"]["50"]["bias"] == -4
+    assert found["distance"] == pytest.approx(0.6)
+    assert (found["same_person"], found["gender_kept"]) == (0.25, 0.5)
+    assert found["faces_not_found"] == 1
+    assert summarise([record("a", 5, [4, 40], [0.9, 0.5], 0.8)])["judged"] is None
 
 
 def test_a_judge_that_saw_no_face_has_no_mean():
