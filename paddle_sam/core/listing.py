@@ -27,7 +27,9 @@ _SYSTEM_FOLDERS = frozenset(
     ("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin")
     + ("system volume information", "__macosx", "lost+found", "thumbnails")
 )
-_NOT_WORTH_A_WORD = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "dataset.json"))
+_NOT_WORTH_A_WORD = frozenset(
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "dataset.json", "made_from.json")
+)
 # How the files begin that a photograph without a usual ending may be; not TIFF, as raw files are.
 _BEGINNING = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP"

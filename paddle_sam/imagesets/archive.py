@@ -198,6 +198,16 @@ def source_bytes(source: ImageSource) -> bytes:
         raise ImageError(f"{source}: could not be read ({error.strerror or error}).") from error
 
 
+def source_size(source: ImageSource) -> int:
+    """Return the number of bytes of an image file, 0 if it is gone."""
+    if isinstance(source, ArchiveImage):
+        return source.size
+    try:
+        return source.stat().st_size
+    except OSError:
+        return 0
+
+
 def stamp(source: ImageSource) -> str:
     """Return a text that changes when an image's file, or its archive, does."""
     if isinstance(source, ArchiveImage):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +11,6 @@ from PIL import Image
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import (
-    ArchiveImage,
     ImageSource,
     list_sources,
     read_source,
@@ -94,28 +92,6 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 def draw_mirrored(positions: np.ndarray, seed: int) -> np.ndarray:
     """Draw which samples of a run, by their positions, are mirrored: bool [N], half of them."""
     return np.array([np.random.default_rng((seed, 1, p)).random() < 0.5 for p in positions], bool)
-
-
-def _size(source: ImageSource) -> int:
-    """Return the number of bytes of an image file, 0 if it is gone."""
-    if isinstance(source, ArchiveImage):
-        return source.size
-    try:
-        return source.stat().st_size
-    except OSError:
-        return 0
-
-
-def data_digest(images: Sequence[ImageSource], root: str | Path) -> str:
-    """Return a text that changes when an image is added, removed, renamed or of another size.
-
-    It is the same wherever `root` lies, for a folder and an archive of the same files.
-    """
-    digest = hashlib.sha256()
-    for image in images:
-        name = relative_name(image, Path(root)).encode("utf-8", "surrogateescape")
-        digest.update(b"%d %d " % (len(name), _size(image)) + name)
-    return digest.hexdigest()
 
 
 def _key(image: ImageSource, root: str) -> str:

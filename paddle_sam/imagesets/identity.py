@@ -10,7 +10,7 @@ from typing import Any
 
 from paddle_sam.core.sequences import spread
 from paddle_sam.errors import ImageError
-from paddle_sam.imagesets.archive import ArchiveImage, ImageSource, content_digest, relative_name
+from paddle_sam.imagesets.archive import ImageSource, content_digest, relative_name, source_size
 
 # Names and sizes of all images count; of so many from all over the set also the content.
 _LOOKED_INTO = 256
@@ -21,12 +21,12 @@ def identify_images(root: str, images: Sequence[ImageSource], facts: Any = None)
     looked_into = set(spread(_LOOKED_INTO, len(images)))
     digest = hashlib.sha256(json.dumps(facts).encode())
     for index, image in enumerate(images):
-        size = image.size if isinstance(image, ArchiveImage) else image.stat().st_size
         content = ""
         if index in looked_into:
             try:
                 content = content_digest(image)
             except ImageError:
                 content = "unreadable"  # the loader says so
-        digest.update(f"{relative_name(image, Path(root))}\0{size}\0{content}\n".encode())
+        line = f"{relative_name(image, Path(root))}\0{source_size(image)}\0{content}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return {"images": len(images), "sha256": digest.hexdigest()}

@@ -18,6 +18,7 @@ from paddle_sam.options import (
     option,
     parse_formats,
     parse_names,
+    parse_numbers,
     tile_size_option,
 )
 
@@ -351,6 +352,7 @@ class RankOptions(Options):
     drop_percent: float = option(
         0.0, "also write an archive without the worst N percent", minimum=0, below=100
     )
+    drop_below: str = option("", "also write an archive without scores below this number")
     exp_dir: str = option("results/ranking", "folder for the ranking, the sheets and the archive")
     sheet_images: int = option(100, "images on each contact sheet", minimum=1)
     batch_size: int = option(16, "images at a time; changes speed and memory only", minimum=1)
@@ -361,5 +363,10 @@ class RankOptions(Options):
     def check(self):
         if bool(self.data_path) == bool(self.samples):
             raise ConfigError("give either --data_path or --samples: what is to be ranked")
-        if self.samples and self.drop_percent:
-            raise ConfigError("--drop_percent: makes an archive of --data_path, not of --samples")
+        for name in ("drop_percent", "drop_below"):
+            if self.samples and getattr(self, name):
+                raise ConfigError(f"--{name}: makes an archive of --data_path, not of --samples")
+        if self.drop_percent and self.drop_below:
+            raise ConfigError("give either --drop_percent or --drop_below: what is left out")
+        if self.drop_below and len(parse_numbers(self.drop_below, "--drop_below")) > 1:
+            raise ConfigError(f"--drop_below: expected one number, found {self.drop_below}")

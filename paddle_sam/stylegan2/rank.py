@@ -22,7 +22,7 @@ from paddle_sam.core.images import save_image, to_network
 from paddle_sam.core.sheets import contact_sheet
 from paddle_sam.core.store import PART_SIZE, Store
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ImageError
+from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     ImageSet,
     archive_name,
@@ -74,12 +74,18 @@ def rank_images(config: RankOptions) -> Ranking:
     # Best first; of equal scores in the images' order; unreadable ones (NaN) last.
     order = np.argsort(-scores, kind="stable")
     readable = order[: len(order) - len(problems)]
-    drop = set(readable[len(readable) - round(len(readable) * config.drop_percent / 100) :])
+    selects = bool(config.drop_percent or config.drop_below)
+    if config.drop_below:
+        drop = {index for index in readable if scores[index] < float(config.drop_below)}
+    else:
+        drop = set(readable[len(readable) - round(len(readable) * config.drop_percent / 100) :])
     drop.update(problems)
+    if len(drop) == len(images):
+        raise ConfigError(f"--drop_below: no score reaches {config.drop_below}")
     table = folder / "ranking.csv"
-    _write_table(table, images, scores, order, problems, drop if config.drop_percent else set())
+    _write_table(table, images, scores, order, problems, drop if selects else set())
     files = [table, *_write_sheets(folder, images, scores, readable, config.sheet_images)]
-    if config.drop_percent:
+    if selects:
         files.append(folder / "kept.zip")
         write_subset(
             files[-1], config.data_path, images, [i for i in range(len(images)) if i not in drop]

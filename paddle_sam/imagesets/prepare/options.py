@@ -85,7 +85,8 @@ class PrepareOptions(Options):
         minimum=0,
     )
     upscale: str = option(
-        "", "enlarge squares that are smaller: lanczos, or a super-resolution model (.onnx, .pb)"
+        "",
+        "enlarge smaller squares: lanczos, or a super-resolution model (.onnx, .pb, .param)",
     )
     max_aspect: float = option(
         3.0, "longest picture to cut the middle out of, length to width", minimum=1

@@ -83,24 +83,25 @@ def prepare_dataset(config: PrepareOptions) -> Preparation:
     }
     report = output.with_name(f"{output.stem}_report")
     work = output.with_name(f"{output.stem}_work")
-    with one_writer(work, "a preparation"), Journal(work, settings) as journal:
+    with one_writer(work, "a preparation"):
         remove_leftovers(work)
-        tasks, left_out = list_tasks(inputs, journal.unpacked)
-        tasks, others = select_tasks(tasks, config)
-        left_out |= others
-        classes = input_classes(inputs) if config.labels == "inputs" else None
-        items = _examine_all(tasks, journal, config)
-        items = _without_duplicates(items, config.duplicate_bits)
-        kept = [item for item in items if item.kept]
-        for index, item in enumerate(kept):
-            item.target = f"{index // _PER_FOLDER:05d}/img{index:08d}.{config.format}"
-        if config.labels == "folders":
-            classes = folder_classes([item.task for item in kept])
-        add_copies(kept, journal, config)
-        write_report(report, items, left_out, config.sheet_images)
-        if kept:
-            _write(output, work, kept, classes, settings)
-        journal.finish()
+        with Journal(work, settings) as journal:
+            tasks, left_out = list_tasks(inputs, journal.unpacked)
+            tasks, others = select_tasks(tasks, config)
+            left_out |= others
+            classes = input_classes(inputs) if config.labels == "inputs" else None
+            items = _examine_all(tasks, journal, config)
+            items = _without_duplicates(items, config.duplicate_bits)
+            kept = [item for item in items if item.kept]
+            for index, item in enumerate(kept):
+                item.target = f"{index // _PER_FOLDER:05d}/img{index:08d}.{config.format}"
+            if config.labels == "folders":
+                classes = folder_classes([item.task for item in kept])
+            add_copies(kept, journal, config)
+            write_report(report, items, left_out, config.sheet_images)
+            if kept:
+                _write(output, work, kept, classes, settings)
+            journal.finish()
     return Preparation(output if kept else None, report, counts(items, left_out))
 
 

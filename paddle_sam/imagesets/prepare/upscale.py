@@ -14,6 +14,8 @@ from paddle_sam.imagesets.prepare.squares import import_cv2
 
 _PUBLISHED = ("edsr", "espcn", "fsrcnn", "lapsrn")
 _PROBE = 24
+_PROBES = (48, 64)  # sides for ncnn's models
+_STEP = 4  # a multiple that models with pooling need
 
 Enlarge = Callable[[np.ndarray], np.ndarray]
 
@@ -45,9 +47,10 @@ def upscaler(spec: str) -> Callable[[np.ndarray, int], np.ndarray]:
 def read_model(path: Path) -> Enlarge:
     """Read a super-resolution model for OpenCV.
 
-    Two kinds are known: `.onnx` models from RGB in 0..1, [1, 3, H, W], of any height and width, to
-    the same, larger; and the `.pb` models of OpenCV's `dnn_superres`, whose names say what they
-    are: EDSR_x4.pb, ESPCN_x2.pb, FSRCNN-small_x3.pb, LapSRN_x8.pb.
+    Three kinds are known: `.onnx` models from RGB in 0..1, [1, 3, H, W], of any height and width,
+    to the same, larger; the `.pb` models of OpenCV's `dnn_superres`, whose names say what they
+    are: EDSR_x4.pb, ESPCN_x2.pb, FSRCNN-small_x3.pb, LapSRN_x8.pb; and ncnn's `.param` files with
+    a `.bin` beside each, from RGB in 0..1 to the same, larger, as waifu2x has them.
 
     Raises:
         ConfigError: the file is missing, of another kind, or does not enlarge.
@@ -58,8 +61,10 @@ def read_model(path: Path) -> Enlarge:
         enlarge, problem = _published_model(path), "dnn_superres"
     elif path.suffix == ".onnx":
         enlarge, problem = _onnx_model(path), "RGB in 0..1, [1, 3, H, W] of any size"
+    elif path.suffix == ".param":
+        return NcnnModel(path)
     else:
-        raise ConfigError(f"--upscale: expected a model .onnx or .pb, found {path}")
+        raise ConfigError(f"--upscale: expected a model .onnx, .pb or .param, found {path}")
     cv2 = import_cv2("dnn")
     try:
         larger = enlarge(np.full((_PROBE, _PROBE, 3), 128, np.uint8)).shape[0]
@@ -110,6 +115,54 @@ def _published_model(path: Path) -> Enlarge:
         return np.ascontiguousarray(model.upsample(image[..., ::-1])[..., ::-1])
 
     return enlarge
+
+
+class NcnnModel:
+    """A super-resolution model in ncnn's format, uint8 RGB [H, W, 3] to the same, larger.
+
+    Its convolutions may have no padding, as waifu2x's: what they cut off is found by trying, and
+    added to the picture by repeating its edges.
+
+    Raises:
+        ConfigError: ncnn is not installed, or the model does not enlarge.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            import ncnn
+        except ImportError as error:
+            raise ConfigError(f"--upscale: {path} needs ncnn: pip install ncnn") from error
+        self._mat, self._net = ncnn.Mat, ncnn.Net()
+        weights = path.with_suffix(".bin")
+        if (
+            not weights.is_file()
+            or self._net.load_param(str(path)) != 0
+            or self._net.load_model(str(weights)) != 0
+        ):
+            raise ConfigError(f"--upscale: ncnn cannot read {path} with {weights.name} beside it")
+        small, large = (self._run(np.zeros((3, side, side), np.float32)) for side in _PROBES)
+        self.scale = (large.shape[1] - small.shape[1]) // (_PROBES[1] - _PROBES[0])
+        cut_off = self.scale * _PROBES[0] - small.shape[1]
+        if small.shape[0] != 3 or self.scale < 2 or cut_off < 0 or cut_off % (2 * self.scale):
+            raise ConfigError(
+                f"--upscale: {path} makes {list(small.shape)} of [3, {_PROBES[0]}, {_PROBES[0]}],"
+                " expected a multiple, or one less what its convolutions cut off"
+            )
+        self._margin = cut_off // (2 * self.scale)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        sides = [(self._margin, self._margin + -length % _STEP) for length in (height, width)]
+        padded = np.pad(image, (*sides, (0, 0)), "edge").transpose(2, 0, 1)
+        result = self._run(np.ascontiguousarray(padded, np.float32) / 255).transpose(1, 2, 0)
+        result = result[: height * self.scale, : width * self.scale]
+        return np.rint(result.clip(0, 1) * 255).astype(np.uint8)
+
+    def _run(self, planes: np.ndarray) -> np.ndarray:
+        extractor = self._net.create_extractor()
+        extractor.input(self._net.input_names()[0], self._mat(planes).clone())
+        _, result = extractor.extract(self._net.output_names()[0])
+        return np.array(result)
 
 
 def _last_line(error: Exception) -> str:

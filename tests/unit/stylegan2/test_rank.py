@@ -100,6 +100,18 @@ def test_the_worst_are_left_out_of_a_new_archive(weights, folder, tmp_path):
         assert image.read_bytes() == (folder / image.name).read_bytes()
 
 
+def test_what_scores_below_a_threshold_is_left_out(weights, folder, tmp_path):
+    data = {"data_path": str(folder)}
+    rank_images(config(weights, tmp_path, **data))
+    scores = [float(row["score"]) for row in table(tmp_path)]
+    threshold = (scores[3] + scores[4]) / 2
+    rank_images(config(weights, tmp_path, **data, drop_below=str(threshold)))
+    assert [row["dropped"] for row in table(tmp_path)] == [""] * 4 + ["yes"] * 6
+    assert len(open_image_set(tmp_path / "out/kept.zip")) == 4
+    with pytest.raises(ConfigError, match=f"drop_below: no score reaches {scores[0] + 1}"):
+        rank_images(config(weights, tmp_path, **data, drop_below=str(scores[0] + 1)))
+
+
 def test_unreadable_images_are_listed_last_and_not_kept(weights, folder, tmp_path):
     (folder / "4.png").write_bytes(b"no")
     options = ["--data_path", str(folder), "--checkpoint_path", str(weights), "--num_threads", "2"]
@@ -205,6 +217,10 @@ def test_the_embedded_discriminator_knows_noise_from_what_its_generator_makes(tm
         ({"data_path": "x", "samples": 3}, "give either data_path or samples"),
         ({"data_path": "x", "drop_percent": 100.0}, "drop_percent: expected less than 100"),
         ({"samples": 3, "drop_percent": 5.0}, "drop_percent: makes an archive"),
+        ({"samples": 3, "drop_below": "-1"}, "drop_below: makes an archive of"),
+        ({"data_path": "x", "drop_below": "low"}, "drop_below: expected .* found 'low'"),
+        ({"data_path": "x", "drop_below": "1,2"}, "drop_below: expected one number"),
+        ({"data_path": "x", "drop_below": "1", "drop_percent": 1.0}, "either .*drop_percent or"),
     ],
 )
 def test_options_that_cannot_work(options, message):

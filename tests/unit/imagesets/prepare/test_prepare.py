@@ -16,6 +16,7 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.core.images import decode_image, read_image
+from paddle_sam.core.lock import one_writer
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     open_image_set,
@@ -311,3 +312,41 @@ def test_smaller_images_are_enlarged_when_asked(tmp_path):
 def test_options_that_cannot_work(options, message):
     with pytest.raises(ConfigError, match=message):
         config(**{"data_path": "x", "output": "x.zip", **options})
+
+
+def test_every_page_of_a_tiff_is_an_image(tmp_path):
+    (tmp_path / "in").mkdir()
+    first, *others = map(Image.fromarray, pictures(3))
+    first.save(tmp_path / "in/scan.tif", save_all=True, append_images=others)
+    summary = prepare_dataset(
+        config(data_path=str(tmp_path / "in"), output=str(tmp_path / "o.zip"))
+    )
+    assert summary.counts["kept"] == 3
+    sources = [entry["source"] for entry in read_description(tmp_path / "o.zip")["images"]]
+    assert sources == [f"in/scan.tif#{page}" for page in range(3)]
+
+
+def test_a_grey_border_is_noted_and_kept(tmp_path):
+    (tmp_path / "in").mkdir()
+    image = np.pad(pictures(1)[0], ((0, 0), (16, 16), (0, 0)), constant_values=128)
+    image = np.pad(image, ((16, 16), (0, 0), (0, 0)), constant_values=128)
+    (tmp_path / "in/a.jpg").write_bytes(encoded(image, "JPEG"))
+    summary = prepare_dataset(
+        config(data_path=str(tmp_path / "in"), output=str(tmp_path / "o.zip"))
+    )
+    assert summary.counts["kept"] == 1 and summary.counts["converted"] == {"grey border": 1}
+
+
+def test_one_preparation_at_a_time(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(encoded(pictures(1)[0], "PNG"))
+    options = {"data_path": str(tmp_path / "in"), "output": str(tmp_path / "o.zip")}
+    holder = f"process {os.getpid()} .*is writing a preparation"
+    with (
+        one_writer(tmp_path / "o_work", "a preparation"),
+        pytest.raises(ConfigError, match=holder),
+    ):
+        prepare_dataset(config(**options))
+    (tmp_path / "o_work/.abcdefgh.tmp").write_bytes(b"left by a kill")
+    prepare_dataset(config(**options))
+    assert not (tmp_path / "o_work").exists()

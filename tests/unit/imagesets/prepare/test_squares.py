@@ -158,7 +158,7 @@ def test_lanczos_enlarges():
     ("name", "content", "message"),
     [
         ("none.onnx", None, "expected lanczos or the file of a model"),
-        ("model.pth", b"x", "expected a model .onnx or .pb"),
+        ("model.pth", b"x", "expected a model .onnx, .pb or .param"),
         ("model.onnx", b"no", "OpenCV cannot read"),
         ("ESPCN_x2.pb", b"no", "OpenCV cannot read"),
         ("grey.onnx", doubling_onnx(1), "does not take RGB in 0..1"),
@@ -170,3 +170,31 @@ def test_models_that_cannot_be_used(tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         upscaler(str(tmp_path / name))
+
+
+@pytest.fixture
+def ncnn_doubler(tmp_path):
+    """Doubles by interpolation, and cuts two pixels off each side first, as waifu2x's nets do."""
+    pytest.importorskip("ncnn")
+    layers = (
+        "Input in 0 1 Input1",
+        "Crop cut 1 1 Input1 cut -23309=2,2,2 -23310=2,-2,-2 -23311=2,1,2",
+        "Interp up 1 1 cut Out 0=1 1=2.0 2=2.0",
+    )
+    path = tmp_path / "double.param"
+    path.write_text("\n".join(["7767517", "3 3", *layers, ""]))
+    path.with_suffix(".bin").touch()
+    return path
+
+
+@pytest.mark.parametrize("side", [48, 37])
+def test_an_ncnn_model_enlarges_whatever_its_convolutions_cut_off(ncnn_doubler, side):
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    found = upscaler(str(ncnn_doubler))(image, 2 * side)
+    np.testing.assert_array_equal(found, image.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_an_ncnn_model_that_cannot_be_used(tmp_path, ncnn_doubler):
+    ncnn_doubler.with_suffix(".bin").unlink()
+    with pytest.raises(ConfigError, match="cannot read .*double.param with double.bin beside it"):
+        upscaler(str(ncnn_doubler))
