@@ -95,6 +95,7 @@ class Summary:
 
     faces: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    finish: Callable[[], None] = lambda: None  # waits for what is written in the background
 
     def status(self) -> int:
         """Exit status: 0 all done, 1 some inputs failed, 2 nothing was written."""
@@ -170,6 +171,7 @@ def counted(
                 summary.faces += len(result.faces)
                 yield result
             progress.update()
+    summary.finish()  # first, so that nothing is called done that cannot be written
     done = inputs - len(summary.failures)
     print(f"{done} of {inputs} photographs, faces: {summary.faces}, results: {folder}")
     if inputs > 1:

@@ -56,6 +56,7 @@ def write_results(options: InferenceOptions, writer: Writer, measure: bool = Fal
             measures = MeasureWriter(options, run)
             at_the_end.callback(measures.close)  # also of a run that is cut off
         in_background = at_the_end.enter_context(InBackground())
+        run.summary.finish = in_background.wait
         for result in run.aged_photos(ages, options.resize_outputs):
             for one in writers:
                 in_background(one.add, result)

@@ -287,7 +287,10 @@ def test_another_network_cannot_age(tmp_path, capsys):
 def test_results_that_cannot_be_written_are_explained(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     arguments = ["--exp_dir", str(tmp_path / "file" / "below")]
-    assert_refused(arguments, tmp_path, capsys, "could not be written", exp_dir=False)
+    assert side_by_side(arguments) == STATUS_FAILED
+    out, err = capsys.readouterr()
+    assert "could not be written" in err and "is a file; choose another folder" in err
+    assert "photographs, faces" not in out, "called done what could not be written"
     assert (tmp_path / "file").read_text() == "in the way"
 
 
