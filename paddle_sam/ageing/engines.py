@@ -13,7 +13,6 @@ from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.export.opening import open_exported
-from paddle_sam.export.static_model import export_sam, to_onnx
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
@@ -90,6 +89,8 @@ def check_can_age(network: object, source: str) -> None:
 
 
 def _export_sam(path: Path, folder: Path, precision: str) -> None:
+    from paddle_sam.export.static_model import export_sam
+
     network, crop = read_sam(path)
     export_sam(network, folder, precision)
     (folder / CROP).write_text(json.dumps(asdict(crop)), encoding="utf-8")
@@ -103,6 +104,8 @@ def export(config: ExportOptions) -> None:
         ConfigError: ONNX was asked for without the packages it needs.
         EngineError: an ONNX model does not give what Paddle's gives.
     """
+    from paddle_sam.export.static_model import export_sam, to_onnx
+
     resolve_device("cpu")
     path = Path(config.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
     folder = Path(config.exp_dir)

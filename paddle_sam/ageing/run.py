@@ -10,8 +10,6 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.edits import chain, open_directions, parse_edits, shift, strengthen
-from paddle_sam.ageing.latents import LatentReader, latent_inputs
 from paddle_sam.ageing.options import AgeingOptions
 from paddle_sam.ageing.photos import (
     Failure,
@@ -57,10 +55,13 @@ class AgeingRun:
 
     def __init__(self, options: AgeingOptions):
         self.options, self.summary = options, Summary()
-        latents = latent_inputs(options.latent, options.data_path) if options.latent else []
-        self._latents = latents[: options.n_images or None]
+        latents = []
+        if options.latent:
+            from paddle_sam.ageing.latents import latent_inputs
+
+            latents = latent_inputs(options.latent, options.data_path)[: options.n_images or None]
         self._alone = bool(latents) and not options.data_path
-        self._inputs = self._latents if self._alone else find_inputs(options)
+        self._inputs = latents if self._alone else find_inputs(options)
         options.check_files()
         self.ageing = open_ageing(options)
 
@@ -87,8 +88,10 @@ class AgeingRun:
 
     def _read(self) -> Iterator[Photo | Failure]:
         pipeline, options = self.ageing.pipeline, self.options
-        if not self._latents:
+        if not options.latent:
             return read_photos(options, self._inputs, pipeline.cut_faces)
+        from paddle_sam.ageing.latents import LatentReader
+
         root = Path(options.latent)
         reader = LatentReader(root, pipeline.n_codes, pipeline.style_dim, pipeline.crop.size)
         if self._alone:
@@ -128,6 +131,10 @@ def open_ageing(options: AgeingOptions) -> Ageing:
 
 
 def _edit(options: AgeingOptions, pipeline: AgePipeline) -> Edit | None:
+    if options.strength == 1 and not options.edit and not options.directions:
+        return None
+    from paddle_sam.ageing.edits import chain, open_directions, parse_edits, shift, strengthen
+
     edits = [] if options.strength == 1 else [strengthen(options.strength)]
     if options.edit or options.directions:
         directions = open_directions(options, pipeline.network.decoder)

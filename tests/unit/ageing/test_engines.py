@@ -78,7 +78,8 @@ def test_garbage_of_the_right_size_and_time_is_noticed(checkpoint, crops, own_ca
 def test_a_refused_engine_leaves_a_good_cache_alone(checkpoint, crops, own_cache, monkeypatch):
     first = aged(checkpoint, "onednn", crops)
     before = {path: path.stat().st_mtime_ns for path in own_cache.glob("*/*")}
-    monkeypatch.setattr(networks, "export_sam", lambda *_: pytest.fail("exported again"))
+    again = "paddle_sam.export.static_model.export_sam"
+    monkeypatch.setattr(again, lambda *_: pytest.fail("exported again"))
 
     class Refusing(EngineSAM):
         def check(self):
