@@ -101,7 +101,7 @@ def naive(name: str, path: Path, _ages: int):
     from paddle_sam.ageing.engines import read_sam
     from paddle_sam.core.images import to_network
 
-    network, crop = read_sam(path)
+    network, crop, _ = read_sam(path)
     torch = name.endswith("torch")
     ops = torch_ops() if torch else paddle_ops()
     subject = NaiveSAM(network, ops)
@@ -122,7 +122,7 @@ def by_pipeline(name: str, path: Path, ages: int):
     from paddle_sam.ageing.pipeline import AgePipeline
     from paddle_sam.core.images import to_network
 
-    pipeline = AgePipeline(*ageing_network(path, "cpu", name))
+    pipeline = AgePipeline(*ageing_network(path, "cpu", name)[:2])
     crops = photograph(pipeline.crop.size)
     face, age = paddle.to_tensor(to_network(crops)), paddle.to_tensor([CHECKED_AGE])
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import paddle
 
+from paddle_sam.ageing.dial import FaceDial
 from paddle_sam.ageing.masks import face_mask
 from paddle_sam.ageing.photos import Photo
-from paddle_sam.ageing.pipeline import AgePipeline, Edit
+from paddle_sam.ageing.pipeline import AgePipeline, Edit, blend
 from paddle_sam.core.images import to_network
 from paddle_sam.export.engine import EngineSAM
+from paddle_sam.faces.paste import Patch
 
 # Brings codes [N, L, D] closer to images [N, 3, S, S], of which masks [N, 1, S, S] count.
 Refine = Callable[[paddle.Tensor, paddle.Tensor, paddle.Tensor], paddle.Tensor]
@@ -27,6 +29,7 @@ class Ageing:
         edit: changes the aged codes before they are rendered.
         refine: brings inverted codes closer to the face before it is aged.
         batch_size: images rendered, or refined, together.
+        keep: see `AgePipeline.__call__`.
     """
 
     def __init__(
@@ -35,9 +38,10 @@ class Ageing:
         edit: Edit | None = None,
         refine: Refine | None = None,
         batch_size: int = 4,
+        keep: float | None = None,
     ):
         self.pipeline, self.edit, self.refine = pipeline, edit, refine
-        self.batch_size = batch_size
+        self.batch_size, self.keep = batch_size, keep
 
     def invert(self, photo: Photo) -> paddle.Tensor:
         """The codes [F, L, D] that the faces of a photograph start from."""
@@ -59,20 +63,55 @@ class Ageing:
         codes = self.pipeline.aged_codes(images, inverted, ages)
         return self.edit(codes, inverted) if self.edit else codes
 
+    def dials(
+        self, photo: Photo, inverted: paddle.Tensor, side: int | None = None
+    ) -> list[FaceDial | None]:
+        """What blends the faces of a photograph, inverted to [F, L, D], into it; None: nothing."""
+        pixels = [photo.pixels] * len(photo.faces)
+        return self.pipeline.dials(pixels, photo.faces, inverted, self.keep, side, self.batch_size)
+
     def age_group(
-        self, group: Sequence[Photo], ages: Sequence, resize_outputs: bool = False
+        self, group: Sequence[Photo], ages: Sequence[float], resize_outputs: bool = False
+    ) -> list[list[tuple[np.ndarray, list[Patch]]]]:
+        """Age the faces of a group's photographs.
+
+        Returns:
+            of each photograph, of each face, what `blend` returns: images uint8 [A, R, R, 3] and
+            what to paste at each age.
+        """
+        inverted = [self.invert(photo) for photo in group]
+        pooled = resize_outputs and self.keep == 0
+        rendered = self.render_group(group, ages, pooled, paddle.concat(inverted))
+        side = self.pipeline.network.input_size if resize_outputs else None
+        return [
+            [
+                blend(images, ages, face, dial)
+                for images, face, dial in zip(faces, photo.faces, dials, strict=True)
+            ]
+            for photo, faces, dials in zip(
+                group,
+                rendered,
+                (self.dials(*pair, side) for pair in zip(group, inverted, strict=True)),
+                strict=True,
+            )
+        ]
+
+    def render_group(
+        self,
+        group: Sequence[Photo],
+        ages: Sequence,
+        resize_outputs: bool = False,
+        inverted: paddle.Tensor | None = None,
     ) -> list[np.ndarray]:
-        """The faces of each of a group's photographs at every age: uint8 [F, A, R, R, 3].
+        """Render the faces of each of a group's photographs, uint8 [F, A, R, R, 3]: no dial.
 
         `ages` are [A], or for each face of the group its own, [sum of F, A].
         """
+        if inverted is None:
+            inverted = paddle.concat([self.invert(photo) for photo in group])
+        crops = np.concatenate([photo.crops for photo in group])
         images = self.pipeline.age(
-            np.concatenate([photo.crops for photo in group]),
-            ages,
-            resize_outputs,
-            self.batch_size,
-            paddle.concat([self.invert(photo) for photo in group]),
-            self.edit,
+            crops, ages, resize_outputs, self.batch_size, inverted, self.edit
         )
         ends = np.cumsum([len(photo.faces) for photo in group])
         return np.split(images, ends[:-1])

@@ -30,13 +30,18 @@ def animate(options: AnimationOptions) -> Summary:
     folder = results_folder(options) / "animations"
     for photo in run.photos():
         inverted = ageing.invert(photo)
-        for index, crop in enumerate(photo.crops):
+        dials = ageing.dials(photo, inverted, size)
+        for index, (crop, dial) in enumerate(zip(photo.crops, dials, strict=True)):
             codes = key_codes(ageing, crop, inverted[index], keys)
             images = render_between(ageing.pipeline, codes, keys, ages, ageing.batch_size)
             beside = crop if options.couple_outputs else None
+            shown = (
+                image if dial is None else dial.shown(dial.change(image, age))
+                for image, age in zip(images, ages, strict=True)
+            )
             frames = (
                 compose(image, size, age if options.labels else None, beside)
-                for image, age in zip(images, ages, strict=True)
+                for image, age in zip(shown, ages, strict=True)
             )
             if options.back:
                 frames = there_and_back(frames, len(ages))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
+from paddle_sam.ageing.calibration import Calibration
 from paddle_sam.ageing.options import ExportOptions
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.weight_file import WeightFile
@@ -18,13 +20,19 @@ from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
 
 EMBEDDED_DEFAULT = "sam_mini"
-CROP = "crop.json"
+CROP, CALIBRATION = "crop.json", "calibration.json"
 
 
-def ageing_network(
-    path: Path, device: str = "auto", engine: str = "auto"
-) -> tuple[SAM | EngineSAM, CropSettings]:
-    """The network of a weight file in eval mode, and how its faces are cut.
+class Opened(NamedTuple):
+    """What a weight file holds: a network in eval mode, how its faces are cut, and its ages."""
+
+    network: SAM | EngineSAM
+    crop: CropSettings
+    calibration: Calibration | None
+
+
+def ageing_network(path: Path, device: str = "auto", engine: str = "auto") -> Opened:
+    """Open the network of a weight file.
 
     Args:
         path: a converted or trained `.pdparams` file.
@@ -41,38 +49,45 @@ def ageing_network(
     if loaded is None:
         return read_sam(path)
     network, entry = loaded
-    return network, CropSettings(**json.loads((entry / CROP).read_text(encoding="utf-8")))
+    crop, calibration = (
+        json.loads((entry / name).read_text(encoding="utf-8")) for name in (CROP, CALIBRATION)
+    )
+    return Opened(network, CropSettings(**crop), Calibration.of(calibration, str(path)))
 
 
-def read_sam(path: Path) -> tuple[SAM, CropSettings]:
-    """The eager network of a weight file, and how its faces are cut.
+def read_sam(path: Path) -> Opened:
+    """Open the eager network of a weight file.
 
     Raises:
         CheckpointError: as for `ageing_network`.
     """
-    network, crop = read_inverter(path)
-    check_can_age(network, str(path))
-    return network, crop
+    opened = read_inverter(path)
+    check_can_age(opened.network, str(path))
+    return opened
 
 
-def read_inverter(path: Path) -> tuple[SAM, CropSettings]:
-    """The SAM or pSp network of a weight file, and how its faces are cut.
+def read_inverter(path: Path) -> Opened:
+    """Open the SAM or pSp network of a weight file.
 
     Raises:
         CheckpointError: the file is missing, damaged, foreign, or no such network.
     """
     file = WeightFile.read(path)
-    return build(file, expect=SAM), stated_crop(file)
+    network = build(file, expect=SAM)
+    calibration = Calibration.of(file.calibration, file.label)
+    return Opened(network, stated_crop(file, network.input_size), calibration)
 
 
-def stated_crop(file: WeightFile, **unstated) -> CropSettings:
-    """How the faces of a weight file's network are cut; by `unstated` where the file is silent.
+def stated_crop(file: WeightFile, size: int) -> CropSettings:
+    """How the faces of a weight file's network are cut, to its input's `size`.
+
+    The size is a fact of the network: what the file says of it is not needed, nor trusted.
 
     Raises:
         CheckpointError: what it says is of another kind.
     """
     try:
-        return CropSettings(**(file.alignment or unstated))
+        return CropSettings(**{**(file.alignment or {}), "size": size})
     except TypeError as error:
         raise CheckpointError(f"{file.label}: its `alignment` cannot be used: {error}") from error
 
@@ -91,9 +106,11 @@ def check_can_age(network: object, source: str) -> None:
 def _export_sam(path: Path, folder: Path, precision: str) -> None:
     from paddle_sam.export.static_model import export_sam
 
-    network, crop = read_sam(path)
+    network, crop, calibration = read_sam(path)
     export_sam(network, folder, precision)
     (folder / CROP).write_text(json.dumps(asdict(crop)), encoding="utf-8")
+    entry = calibration and calibration.entry()
+    (folder / CALIBRATION).write_text(json.dumps(entry), encoding="utf-8")
 
 
 def export(config: ExportOptions) -> None:
@@ -109,7 +126,7 @@ def export(config: ExportOptions) -> None:
     resolve_device("cpu")
     path = Path(config.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
     folder = Path(config.exp_dir)
-    network, _ = read_sam(path)
+    network = read_sam(path).network
     folder.mkdir(parents=True, exist_ok=True)
     export_sam(network, folder)
     for model in sorted(folder.glob("*.pdiparams")):

@@ -140,7 +140,7 @@ class AgeingEvaluation:
         """Render faces together; measure and keep each."""
         own = [self._measures.input_age(face.crops[0]) for face in faces]
         ages = [[*self.targets, age] for age in own]
-        rendered = self.ageing.age_group(faces, ages, resize_outputs=True)
+        rendered = self.ageing.render_group(faces, ages, resize_outputs=True)
         for face, age, (images,) in zip(faces, own, rendered, strict=True):
             file, crop, recovered = self._file(face, folder), face.crops[0], images[-1]
             if not self.config.no_pictures:

@@ -79,7 +79,19 @@ class AgeingOptions(PhotoOptions):
     directions: str = option("", ".npz file of named directions (sefa0, sefa1, ... need none)")
     edit_level: str = option("", "codes that directions change, such as 0-3 (default: all)")
 
+    keep: str = option(
+        "auto",
+        "share of the photograph kept where the model cannot reproduce it, 0 to 1; 0: the model's"
+        " picture as it is (published); auto: less the more years the face is aged",
+    )
+    raw_age: bool = option(
+        False, "ask the model for the target age itself, not for the age that looks like it"
+    )
+
     FILES = (*PhotoOptions.FILES, "directions")
+
+    def check(self):
+        parse_keep(self.keep)
 
     @property
     def has_input(self) -> bool:
@@ -97,6 +109,7 @@ class AgeingOptions(PhotoOptions):
     def needs_inversion(self) -> str:
         """An option that needs the face's own code, at no age; empty without one."""
         used = {"strength": self.strength != 1, "refine": self.refine, "latent": self.latent}
+        used["keep"] = parse_keep(self.keep)
         return next((name for name, given in used.items() if given), "")
 
 
@@ -126,6 +139,7 @@ class InferenceOptions(AgeingOptions):
     FILES = (*AgeingOptions.FILES, "identity_path", "age_regressor_path")
 
     def check(self):
+        super().check()
         if self.paste_back and self.latent and not self.data_path:
             raise ConfigError(
                 "--paste_back: needs the photograph; give --data_path beside --latent"
@@ -201,6 +215,7 @@ class MixingOptions(AgeingOptions):
     tile_size: int = tile_size_option()
 
     def check(self):
+        super().check()
         parse_ages(self.target_age)
 
 
@@ -333,6 +348,23 @@ def parse_ages(text: str, name: str = "--target_age") -> list[float]:
     if wrong := [age for age in ages if age > 100]:
         raise ConfigError(f"{name}: expected ages from 0 to 100, found {wrong[0]:g}")
     return list(dict.fromkeys(ages))
+
+
+def parse_keep(text: str) -> float | None:
+    """Return the number of `--keep`, or None for `auto`.
+
+    >>> parse_keep("auto"), parse_keep("0.5")
+    (None, 0.5)
+
+    Raises:
+        ConfigError: it is neither `auto` nor a number from 0 to 1.
+    """
+    if text == "auto":
+        return None
+    found = float(text) if re.fullmatch(r"\d*\.?\d+|\d+\.", text) else 2.0
+    if found > 1:
+        raise ConfigError(f"--keep: expected auto or a number from 0 to 1, found {text!r}")
+    return found
 
 
 def parse_latent_mask(text: str, codes: int) -> list[int]:

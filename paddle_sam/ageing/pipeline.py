@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import paddle
 
+from paddle_sam.ageing.calibration import Calibration
+from paddle_sam.ageing.dial import FaceDial
 from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, ageing_network, check_can_age
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
@@ -19,7 +22,8 @@ from paddle_sam.errors import ConfigError, ImageError, check_shape
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.faces.alignment import AlignedFace, CropSettings
 from paddle_sam.faces.cutter import FaceCutter
-from paddle_sam.faces.paste import paste_back
+from paddle_sam.faces.paste import Patch, paste
+from paddle_sam.networks.load import load
 from paddle_sam.networks.sam import SAM, add_age_plane
 
 EMBEDDED_NOTE = (
@@ -38,9 +42,10 @@ Ages = float | str | Iterable[float]
 class Aged:
     """The faces of photographs at several ages: a sequence of arrays, one for each face.
 
-    images: of each face uint8 [A, R, R, 3]. ages: [A]. faces: the crops that were aged, and where
-    they lie. photo_of_face: for each face the number of its photograph, from 0. photos: those
-    photographs, uint8 [H, W, 3].
+    images: of each face uint8 [A, R, R, 3]; with the dial R is the face's side in the photograph,
+    see `FaceDial`. ages: [A]. faces: the crops that were aged, and where they lie. photo_of_face:
+    for each face the number of its photograph, from 0. photos: those photographs, uint8 [H, W, 3].
+    patches: of each face, what to paste at each age.
     """
 
     images: list[np.ndarray]
@@ -48,6 +53,7 @@ class Aged:
     faces: list[AlignedFace]
     photo_of_face: list[int]
     photos: list[np.ndarray]
+    patches: list[list[Patch]]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,16 +76,10 @@ class Aged:
         return strip(tiles, size or max(images.shape[2], SMALLEST_TILE), words)
 
     def paste(self, photo: int = 0, feather: float = 0.15) -> np.ndarray:
-        """Return a photograph with all its faces aged: uint8 [A, H, W, 3]. See `paste_back`."""
-        faces = [face for face, of in enumerate(self.photo_of_face) if of == photo]
-        quads = [self.faces[face].quad for face in faces]
-        pasted = [
-            paste_back(
-                self.photos[photo], [self.images[face][at] for face in faces], quads, feather
-            )
-            for at in range(len(self.ages))
-        ]
-        return np.stack(pasted)
+        """Return a photograph with all its faces aged: uint8 [A, H, W, 3]. See `paste`."""
+        patches = [self.patches[face] for face, of in enumerate(self.photo_of_face) if of == photo]
+        by_age = zip(*patches, strict=True)
+        return np.stack([paste(self.photos[photo], group, feather) for group in by_age])
 
 
 class AgePipeline:
@@ -94,30 +94,49 @@ class AgePipeline:
         network: a SAM network in eval mode, or its exported form.
         crop: how its faces are cut from photographs.
         source: what the weights are called, for messages.
+        calibration: which age to ask for, so that faces look the age that is wanted; None asks
+            for the age itself.
+        read_ages: reads the apparent ages [F] of crops uint8 [F, S, S, 3], by which the dial
+            chooses how much of a photograph to keep; None where nothing can.
     """
 
-    def __init__(self, network: SAM | EngineSAM, crop: CropSettings, source: str = "network"):
+    def __init__(
+        self,
+        network: SAM | EngineSAM,
+        crop: CropSettings,
+        source: str = "network",
+        calibration: Calibration | None = None,
+        read_ages: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
         check_can_age(network, source)
         self.network = network
         self.crop = crop
         self.source = source
+        self.calibration, self.read_ages = calibration, read_ages
         self.cut_faces = FaceCutter(crop)
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | os.PathLike | None = None, device: str = "auto", engine: str = "auto"
+        cls,
+        path: str | os.PathLike | None = None,
+        device: str = "auto",
+        engine: str = "auto",
+        raw_age: bool = False,
     ) -> AgePipeline:
         """Build from a converted or trained `.pdparams` file; None takes the embedded default.
 
-        For `device` and `engine` see `paddle_sam.ageing.engines.ageing_network`.
+        For `device` and `engine` see `paddle_sam.ageing.engines.ageing_network`. With `raw_age`
+        the file's calibration is not used.
 
         Raises:
             CheckpointError: the file is missing, damaged, foreign, or not a SAM network.
             ConfigError: the device does not exist, or the engine asked for cannot run.
         """
-        path = Path(path) if path else find_weight(EMBEDDED_DEFAULT)
-        network, crop = ageing_network(path, device, engine)
-        return cls(network, crop, str(path))
+        embedded = find_weight(EMBEDDED_DEFAULT)
+        path = Path(path) if path else embedded
+        network, crop, calibration = ageing_network(path, device, engine)
+        read_ages = EmbeddedAges(device) if path == embedded else None
+        return cls(network, crop, str(path), None if raw_age else calibration, read_ages)
 
     @property
     def output_size(self) -> int:
@@ -142,6 +161,7 @@ class AgePipeline:
         align: bool = True,
         resize_outputs: bool = False,
         batch_size: int = 4,
+        keep: float | None = None,
     ) -> Aged:
         """Age the faces of one or several photographs.
 
@@ -153,6 +173,9 @@ class AgePipeline:
             align: find and cut out the face; False where photographs are aligned crops already.
             resize_outputs: pool the results to the network's input size.
             batch_size: images rendered together.
+            keep: share of the photograph that results keep where the model cannot reproduce it,
+                0 to 1 (see `paddle_sam.ageing.dial`). 0 gives the model's pictures as they are;
+                None keeps less the more years a face is aged.
 
         Raises:
             ImageError, FaceNotFoundError: a photograph cannot be used; the message names it.
@@ -168,8 +191,51 @@ class AgePipeline:
         if not faces:
             raise ConfigError("photos: expected at least one photograph, found none")
         crops = np.stack([one.image for one in faces])
-        images = self.age(crops, ages, resize_outputs, batch_size)
-        return Aged(list(images), ages, faces, photo_of_face, pictures)
+        inverted = self.invert(paddle.to_tensor(to_network(crops)), batch_size)
+        images = self.age(crops, ages, resize_outputs and keep == 0, batch_size, inverted)
+        of = [pictures[number] for number in photo_of_face]
+        side = self.network.input_size if resize_outputs else None
+        dials = self.dials(of, faces, inverted, keep, side, batch_size)
+        results = [blend(one, ages, *rest) for one, *rest in zip(images, faces, dials, strict=True)]
+        images, patches = map(list, zip(*results, strict=True))
+        return Aged(images, ages, faces, photo_of_face, pictures, patches)
+
+    def dials(
+        self,
+        photos: Sequence[np.ndarray],
+        faces: Sequence[AlignedFace],
+        inverted: paddle.Tensor,
+        keep: float | None = None,
+        side: int | None = None,
+        batch_size: int = 4,
+    ) -> list[FaceDial | None]:
+        """What blends each face's renderings into its photograph; None for `keep` 0.
+
+        Args:
+            photos: of each face its photograph, uint8 [H, W, 3].
+            faces: cut from them.
+            inverted: the faces' codes [F, L, D].
+            keep, side: see `FaceDial`.
+            batch_size: images rendered together.
+
+        Raises:
+            ConfigError: `keep` cannot work, or this network does not invert faces.
+        """
+        if keep is not None and not 0 <= keep <= 1:
+            raise ConfigError(f"keep: expected a number from 0 to 1, found {keep:g}")
+        inverts = self.network.start == "encoded_w_plus"
+        if keep and not inverts:
+            raise ConfigError(f"keep: {self.source} does not invert faces before it ages them")
+        if keep == 0 or not inverts:
+            return [None] * len(faces)
+        ages = [None] * len(faces)
+        if keep is None and self.read_ages is not None:
+            ages = self.read_ages(np.stack([face.image for face in faces])).tolist()
+        inversions = self.pictures(inverted, batch_size)
+        return [
+            FaceDial(photo, face, self.crop, inversion, age, keep, side)
+            for photo, face, inversion, age in zip(photos, faces, inversions, ages, strict=True)
+        ]
 
     def iterate(
         self,
@@ -263,7 +329,12 @@ class AgePipeline:
     def aged_codes(
         self, images: paddle.Tensor, inverted: paddle.Tensor, ages: paddle.Tensor
     ) -> paddle.Tensor:
-        """Codes [N, L, D] of images [N, 3, S, S] that were inverted to [N, L, D], at ages [N]."""
+        """Codes [N, L, D] of images [N, 3, S, S] that were inverted to [N, L, D], at ages [N].
+
+        The ages are those that faces should look; see `Calibration`.
+        """
+        if self.calibration is not None:
+            ages = paddle.to_tensor(self.calibration.asks(ages.numpy()))
         with paddle.no_grad():
             return self.network.encode(add_age_plane(images, ages), inverted)
 
@@ -276,6 +347,34 @@ class AgePipeline:
         """Images uint8 [N, R, R, 3] of codes [N, L, D]."""
         parts = (codes[start : start + batch_size] for start in range(0, len(codes), batch_size))
         return np.concatenate([to_uint8(self.decode(part).numpy()) for part in parts])
+
+
+class EmbeddedAges:
+    """Reads apparent ages by the regressor that belongs to the embedded model; loads it once."""
+
+    def __init__(self, device: str = "auto"):
+        self._device, self._regressor, self._lock = device, None, threading.Lock()
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Ages [F] of crops uint8 [F, S, S, 3] that are cut as for the embedded model."""
+        with self._lock:
+            self._regressor = self._regressor or load(find_weight("age_mini"), device=self._device)
+        with paddle.no_grad():
+            return self._regressor.age(paddle.to_tensor(to_network(crops))).numpy()
+
+
+def blend(
+    images: np.ndarray, ages: Sequence[float], face: AlignedFace, dial: FaceDial | None
+) -> tuple[np.ndarray, list[Patch]]:
+    """Turn one face's renderings [A, S, S, 3] into results uint8 [A, R, R, 3], and their patches.
+
+    Without a dial the renderings are the results.
+    """
+    if dial is None:
+        return images, [Patch(face.quad, image) for image in images]
+    changes = [dial.change(image, age) for image, age in zip(images, ages, strict=True)]
+    shown = np.stack([dial.shown(change) for change in changes])
+    return shown, [Patch(face.quad, change, dial.mask) for change in changes]
 
 
 def list_ages(ages: Ages) -> list[float]:

@@ -46,7 +46,7 @@ def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
     inputs = find_inputs(config)
     resolve_device(config.device)
     path = config.checkpoint_path or find_weight(EMBEDDED_DEFAULT)
-    network, crop_settings = read_inverter(Path(path))
+    network, crop_settings, _ = read_inverter(Path(path))
     check_inverts(network, str(path))
     region = Measures.from_files(
         crop_settings, str(path), identity_path=config.identity_path, device=config.device

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.options import AgeingOptions
+from paddle_sam.ageing.options import AgeingOptions, parse_keep
 from paddle_sam.ageing.photos import (
     Failure,
     Photo,
@@ -24,14 +24,19 @@ from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit
 from paddle_sam.core.device import fitting_batch
 from paddle_sam.errors import ConfigError
 from paddle_sam.faces.alignment import AlignedFace
+from paddle_sam.faces.paste import Patch
 
 
 @dataclass(frozen=True, eq=False)
 class AgedPhoto:
-    """A photograph and its faces at every age: images uint8 [F, A, R, R, 3]."""
+    """A photograph and its faces at every age.
+
+    images: of each face uint8 [A, R, R, 3]. patches: of each face, what to paste at each age.
+    """
 
     photo: Photo
-    images: np.ndarray
+    images: list[np.ndarray]
+    patches: list[list[Patch]]
     ages: list[float]
 
     @property
@@ -75,10 +80,13 @@ class AgeingRun:
         def results() -> Iterator[AgedPhoto | Failure]:
             for group in self.ageing.groups(self._read(), len(ages)):
                 photos = [one for one in group if isinstance(one, Photo)]
-                images = self.ageing.age_group(photos, ages, resize_outputs) if photos else []
-                aged = dict(zip(map(id, photos), images, strict=True))
+                found = self.ageing.age_group(photos, ages, resize_outputs) if photos else []
+                aged = iter(found)
                 for one in group:
-                    yield AgedPhoto(one, aged[id(one)], ages) if id(one) in aged else one
+                    if isinstance(one, Photo):
+                        images, patches = map(list, zip(*next(aged), strict=True))
+                        one = AgedPhoto(one, images, patches, ages)
+                    yield one
 
         return self._counted(results())
 
@@ -114,7 +122,8 @@ def open_ageing(options: AgeingOptions) -> Ageing:
         )
     engine = "eager" if options.needs_layers else options.engine
     path = options.checkpoint_path or None
-    pipeline = AgePipeline.from_checkpoint(path, options.device, engine)
+    pipeline = AgePipeline.from_checkpoint(path, options.device, engine, options.raw_age)
+    keep = parse_keep(options.keep)
     if options.needs_inversion and pipeline.network.start != "encoded_w_plus":
         raise ConfigError(
             f"--{options.needs_inversion}: {pipeline.source} does not invert faces before it ages"
@@ -127,7 +136,7 @@ def open_ageing(options: AgeingOptions) -> Ageing:
         from paddle_sam.ageing.projection import refinement
 
         refine = refinement(pipeline.network.decoder, options.refine)
-    return Ageing(pipeline, _edit(options, pipeline), refine, batch_size)
+    return Ageing(pipeline, _edit(options, pipeline), refine, batch_size, keep)
 
 
 def _edit(options: AgeingOptions, pipeline: AgePipeline) -> Edit | None:

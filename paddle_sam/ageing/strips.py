@@ -18,7 +18,7 @@ from paddle_sam.ageing.run import AgedPhoto, AgeingRun
 from paddle_sam.core.images import save_image
 from paddle_sam.core.processes import InBackground
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
-from paddle_sam.faces.paste import paste_back
+from paddle_sam.faces.paste import paste
 
 SHEET_TILE = 96
 SHEET_ROWS = 40
@@ -128,11 +128,8 @@ class PasteWriter:
 
     def add(self, result: AgedPhoto) -> None:
         photo = result.photo
-        quads = [face.quad for face in photo.faces]
-        for at, age in enumerate(result.ages):
-            pasted = paste_back(
-                photo.pixels, [images[at] for images in result.images], quads, self._options.feather
-            )
+        for age, patches in zip(result.ages, zip(*result.patches, strict=True), strict=True):
+            pasted = paste(photo.pixels, patches, self._options.feather)
             save_image(self._root / f"{age:g}" / photo.face_names(".png")[0], pasted)
 
     def close(self) -> None:

@@ -67,6 +67,7 @@ class WeightFile:
     networks: by name; the first is what `paddle_sam.load` returns.
     latent_avg: mean code of a StyleGAN2 generator, float32 [D] or [L, D].
     alignment: the crop that the network was trained on, as arguments of `CropSettings`.
+    calibration: of a SAM network, the ages its faces look; see `ageing.calibration`.
     options: those of the training run.
     source: where a converted file came from, for the way back.
     training: in checkpoints, what resuming needs beside the networks.
@@ -77,6 +78,7 @@ class WeightFile:
     networks: dict[str, NetworkEntry] = field(default_factory=dict)
     latent_avg: np.ndarray | None = None
     alignment: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     options: dict[str, Any] | None = None
     source: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
@@ -172,6 +174,7 @@ class WeightFile:
 _FACTS = {
     "latent_avg": np.ndarray,
     "alignment": dict,
+    "calibration": dict,
     "options": dict,
     "source": dict,
     "training": dict,

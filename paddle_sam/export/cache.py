@@ -37,7 +37,7 @@ try:
 except ImportError:  # Windows itself refuses to remove what is open
     fcntl = None
 
-EXPORT_VERSION = 4  # raise it whenever an exported model would come out differently
+EXPORT_VERSION = 5  # raise it whenever an exported model would come out differently
 CONTENTS = "contents.json"
 LIMIT_GB = 10.0  # the published network takes 2.1, twice that with its bfloat16 form
 MOST_NOTES = 256  # remembered hashes and trials, some hundred bytes each

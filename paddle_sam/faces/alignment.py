@@ -7,6 +7,7 @@ crop belongs to the network that was trained on it: `scale` and `offset`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -47,10 +48,13 @@ class AlignedFace:
     quad: `[4, 2]`, x and y of the crop's corners in the photograph (top left, bottom left, bottom
         right, top right), exactly as sampled. Coordinates are continuous: the photograph's first
         pixel covers 0..1, so its centre is at 0.5. Corners may lie outside the photograph.
+    landmarks: `[68, 2]`, x and y in the photograph, counted from the centre of its first pixel;
+        None where the face was not looked for.
     """
 
     image: np.ndarray
     quad: np.ndarray
+    landmarks: np.ndarray | None = None
 
 
 def align_faces(
@@ -100,7 +104,8 @@ def align(image: np.ndarray, landmarks: np.ndarray, settings: CropSettings) -> A
     Raises:
         ImageError: the landmarks describe no rectangle that touches the image.
     """
-    return cut_out(image, crop_quad(landmarks, settings), settings.size, settings.oversample)
+    face = cut_out(image, crop_quad(landmarks, settings), settings.size, settings.oversample)
+    return dataclasses.replace(face, landmarks=np.asarray(landmarks, np.float64))
 
 
 def cut_out(image: np.ndarray, quad: np.ndarray, size: int, oversample: int = 1) -> AlignedFace:

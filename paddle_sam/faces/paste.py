@@ -6,9 +6,12 @@ coordinates, top left, bottom left, bottom right, top right of a square.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from paddle_sam.core.images import check_image, resize
@@ -38,56 +41,141 @@ def cut_plane(plane: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
     return cells.mean(axis=(1, 3), dtype=np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """What a face becomes in its photograph.
+
+    quad: corners [4, 2], where it belongs. values: the face, uint8 [R, R, 3], or, with a mask,
+    what is added to the photograph, float32 [R, R, 3] in grey levels. mask: float32 [M, M], how
+    much of it.
+    """
+
+    quad: np.ndarray
+    values: np.ndarray
+    mask: np.ndarray | None = None
+
+
 def paste_back(
     photo: np.ndarray,
     images: Sequence[np.ndarray],
     quads: Sequence[np.ndarray],
     feather: float = 0.15,
 ) -> np.ndarray:
-    """Put aligned faces back where they were cut out; returns a new uint8 [H, W, 3] photograph.
+    """Put aligned faces, uint8 [*, *, 3], back where they were cut out. See `paste`."""
+    return paste(photo, list(map(Patch, quads, images)), feather)
 
-    Pixels outside the quads, and on their edges, are those of `photo`, bit for bit.
+
+def paste(photo: np.ndarray, patches: Sequence[Patch], feather: float = 0.15) -> np.ndarray:
+    """Put faces into their photograph; returns a new uint8 [H, W, 3] photograph.
+
+    Each pixel belongs to the nearest face, by its distance from the centre relative to the side of
+    the square, so faces that stand close together do not overwrite each other, in whatever order
+    they come. Pixels outside the quads, and on their edges, are those of `photo`, bit for bit.
 
     Args:
         photo: uint8 [H, W, 3].
-        images: one uint8 [*, *, 3] square for each face, of any size.
-        quads: where each belongs.
+        patches: one for each face.
         feather: width of the border, as a share of the square's side, over which a face fades in.
     """
     check_image("photograph", photo)
     if not 0 < feather <= 0.5:
         raise ConfigError(f"feather: expected more than 0 and at most 0.5, found {feather}")
     result = photo.copy()
-    for image, quad in zip(images, quads, strict=True):
-        _paste(result, image, np.asarray(quad, np.float64), feather)
+    for patch in patches:
+        if patch.mask is None:
+            check_image("face", patch.values)
+        neighbours = [other.quad for other in patches if other is not patch]
+        _paste(result, photo, patch, neighbours, feather)
     return result
 
 
-def _paste(photo: np.ndarray, image: np.ndarray, quad: np.ndarray, feather: float) -> None:
-    check_image("face", image)
+def _paste(
+    result: np.ndarray,
+    photo: np.ndarray,
+    patch: Patch,
+    neighbours: Sequence[np.ndarray],
+    feather: float,
+) -> None:
+    quad = np.asarray(patch.quad, np.float64)
     height, width = photo.shape[:2]
     left, top = np.maximum(np.floor(quad.min(0)), 0).astype(int)
     right, bottom = np.minimum(np.ceil(quad.max(0)), (width, height)).astype(int)
     if left >= right or top >= bottom:
         return
-    top_left, bottom_left, _, top_right = quad
-    axes = np.stack([top_right - top_left, bottom_left - top_left], axis=1)
-    x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
-    centres = np.stack([x, y], axis=-1) - top_left
-    u, v = np.moveaxis(centres @ np.linalg.inv(axes).T, -1, 0)  # 0 to 1 across the square
-
+    x, y = np.arange(left, right) + 0.5, (np.arange(top, bottom) + 0.5)[:, None]
+    u, v = _across(quad, x, y)
     weight = _fade(u, v, feather)
+    own = _distance(quad, x, y)
+    for other in neighbours:
+        weight *= _smooth((_distance(np.asarray(other, np.float64), x, y) - own) / feather)
+    place = _place(quad, left, top)
     # Lanczos to the size it will have, so that neither enlarging nor reducing shows.
-    side = max(round(float(np.hypot(*axes[:, 0]))), 1)
-    sized = resize(image, side).astype(np.float32)
-    where = [v * side - 0.5, u * side - 0.5]
-    face = np.stack(
-        [map_coordinates(sized[..., c], where, order=1, mode="nearest") for c in range(3)], axis=-1
-    )
+    side = max(round(_side(quad)), 1)
     region = photo[top:bottom, left:right]
-    blended = region + weight[..., None] * (face - region)
+    if patch.mask is None:
+        change = _sampled(resize(patch.values, side).astype(np.float32), place, weight.shape)
+        change -= region
+    else:
+        change = _sampled(enlarged(patch.values, side), place, weight.shape)
+        weight *= _sampled(patch.mask[..., None], place, weight.shape)[..., 0]
     touched = weight > 0
-    region[touched] = np.rint(blended[touched]).clip(0, 255).astype(np.uint8)
+    blended = region + weight[..., None] * change
+    result[top:bottom, left:right][touched] = np.rint(blended[touched]).clip(0, 255)
+
+
+def enlarged(plane: np.ndarray, side: int) -> np.ndarray:
+    """Resize float32 [S, S, C] to [side, side, C], by Lanczos' filter."""
+    if len(plane) == side:
+        return plane
+    weights = _weights(len(plane), side)
+    return np.moveaxis(weights @ np.moveaxis(plane, -1, 0) @ weights.T, 0, -1)
+
+
+@functools.lru_cache(maxsize=16)
+def _weights(size: int, side: int) -> np.ndarray:
+    """What each of `size` pixels in a row contributes to each of `side`: float32 [side, size]."""
+    row = Image.fromarray(np.eye(size, dtype=np.float32))
+    return np.asarray(row.resize((size, side), Image.Resampling.LANCZOS))
+
+
+def _side(quad: np.ndarray) -> float:
+    return float(np.hypot(*(quad[3] - quad[0])))
+
+
+def _across(quad: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where points of the photograph lie in the square: 0 to 1 across and down."""
+    (a, b, c), (d, e, f) = _place(quad, 0, 0)
+    return a * x + b * y + c, d * x + e * y + f
+
+
+def _place(quad: np.ndarray, left: int, top: int) -> np.ndarray:
+    """The affine map [2, 3] from the photograph, counted from left and top, to the unit square."""
+    top_left, bottom_left, _, top_right = quad
+    turn = np.linalg.inv(np.stack([top_right - top_left, bottom_left - top_left], axis=1))
+    return np.column_stack([turn, turn @ (np.array([left, top]) - top_left)])
+
+
+def _distance(quad: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """From the square's centre, in its sides."""
+    centre = quad.mean(axis=0)
+    return np.hypot(x - centre[0], y - centre[1]) / _side(quad)
+
+
+def _sampled(values: np.ndarray, place: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A square's values [R, R, C] at the pixels of a region of the photograph, bilinear.
+
+    `place` maps the region to the unit square.
+    """
+    size = len(values)
+    inner = np.pad(values, ((1, 1), (1, 1), (0, 0)), "edge")  # bilinear up to the square's edge
+    data = tuple((place * size + [[0, 0, 1], [0, 0, 1]]).ravel())
+    planes = [
+        Image.fromarray(np.ascontiguousarray(inner[..., c], dtype=np.float32)).transform(
+            shape[::-1], Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+        )
+        for c in range(values.shape[2])
+    ]
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
 def _fade(u: np.ndarray, v: np.ndarray, feather: float) -> np.ndarray:
@@ -98,5 +186,10 @@ def _fade(u: np.ndarray, v: np.ndarray, feather: float) -> np.ndarray:
     from_centre = (np.abs(2 * u - 1) ** ROUNDNESS + np.abs(2 * v - 1) ** ROUNDNESS) ** (
         1 / ROUNDNESS
     )
-    inwards = ((1 - from_centre) / (2 * feather)).clip(0, 1)
-    return inwards * inwards * (3 - 2 * inwards)
+    return _smooth((1 - from_centre) / (2 * feather))
+
+
+def _smooth(x: np.ndarray) -> np.ndarray:
+    """A smooth step from 0 at 0 to 1 at 1."""
+    x = x.clip(0, 1)
+    return x * x * (3 - 2 * x)

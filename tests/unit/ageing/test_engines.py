@@ -31,7 +31,7 @@ def aged(path, engine, crops):
 
 
 def test_the_default_is_the_engine_and_gives_the_eager_images(checkpoint, crops):
-    network, crop = networks.ageing_network(checkpoint, "cpu")
+    network, crop, _ = networks.ageing_network(checkpoint, "cpu")
     assert isinstance(network, EngineSAM) and crop.size == 32
     eager = aged(checkpoint, "eager", crops)
     assert eager.std() > 20
@@ -101,7 +101,7 @@ def broken(*_):
 
 def test_auto_falls_back_to_eager_and_says_so(checkpoint, crops, monkeypatch, capsys):
     monkeypatch.setattr(networks, "EngineSAM", type("Broken", (EngineSAM,), {"__init__": broken}))
-    network, _ = networks.ageing_network(checkpoint, "cpu", "auto")
+    network, *_ = networks.ageing_network(checkpoint, "cpu", "auto")
     assert isinstance(network, SAM)
     note = capsys.readouterr().err
     assert "note: the fast engine cannot run here (no oneDNN in this test); using eager" in note

@@ -50,7 +50,7 @@ def psp_file(path):
 def test_sam_gives_its_inversion_and_psp_the_same(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "sam") == 0
     found = json.loads((tmp_path / "sam" / "report.json").read_text())
-    network, _ = read_sam(find_weight("sam_mini"))
+    network, *_ = read_sam(find_weight("sam_mini"))
     crop = (
         AgePipeline.from_checkpoint(device="cpu", engine="eager")
         .faces(str(folder / "data" / "a.png"), align=False)[0]

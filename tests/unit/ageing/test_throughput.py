@@ -60,6 +60,7 @@ def test_faces_of_several_photographs_share_batches(tmp_path, monkeypatch, given
     monkeypatch.setattr(pipeline, "render", lambda x, *a: (sizes.append(len(x)), render(x, *a))[1])
     arguments = ["--data_path", str(tmp_path / "in"), "--no_align", "--target_age", "10,80"]
     arguments += ["--exp_dir", str(tmp_path / "out"), "--test_batch_size", str(given)]
+    arguments += ["--keep", "0"]
     assert inference(arguments) == 0
     groups = {0: [5, 1, 4], 1: [1] * 10, 3: [3, 1, 3, 1, 2]}  # of three, one, and two photographs
     assert sizes == groups[given]
