@@ -106,7 +106,7 @@ def test_results_repeat(pipeline, crop):
 
 
 def test_measured_ages_rise_with_the_target(embedded):
-    images = embedded(PHOTO, ages=[10, 40, 70])[0]
+    images = embedded(PHOTO, ages=[10, 40, 70], keep=0)[0]
     ages = measure_ages(embedded_age_regressor("cpu"), images)
     assert images.shape == (3, 64, 64, 3) and ages.shape == (3,)
     assert ages[0] + 5 < ages[1] < ages[2] - 5
@@ -178,7 +178,7 @@ def file_of(pixels):
 
 
 def test_strips_and_pasted_photographs(pipeline):
-    aged = pipeline([PHOTO[:300], PHOTO], [10, 80])
+    aged = pipeline([PHOTO[:300], PHOTO], [10, 80], keep=0)
     assert aged.strip(1).shape == (128 + 128 // 6, 3 * 128, 3)
     assert aged.strip(size=64, captions=False).shape == (64, 3 * 64, 3)
     pasted = aged.paste(1)

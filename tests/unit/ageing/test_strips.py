@@ -65,6 +65,7 @@ def test_the_report_has_every_measure_of_every_result(pipeline, identity, tmp_pa
     Image.fromarray(crop).save(tmp_path / "a.png")
     arguments = ["--data_path", str(tmp_path / "a.png"), "--no_align", "--report"]
     arguments += ["--identity_path", str(identity), "--exp_dir", str(tmp_path / "out")]
+    arguments += ["--keep", "0"]
     assert side_by_side([*arguments, "--target_age", "10,80"]) == 0
     printed = capsys.readouterr().out
     assert "a.png:\n  target age " in printed

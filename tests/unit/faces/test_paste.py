@@ -98,3 +98,22 @@ def test_a_mask_is_cut_like_the_face():
 def test_a_border_that_cannot_be_is_refused(feather):
     with pytest.raises(ConfigError, match="feather: expected more than 0 and at most 0.5"):
         paste_back(PORTRAIT, [], [], feather)
+
+
+@pytest.mark.parametrize("distance", [60, 90, 130])
+def test_each_pixel_belongs_to_the_nearest_face(distance):
+    """What a face may change ends half way to its neighbour, whatever the order."""
+    photo = np.full((200, 400, 3), 100, np.uint8)
+    quads = [UPRIGHT - [60, 40], UPRIGHT - [60 - distance, 40]]
+    faces = [np.full((160, 160, 3), level, np.uint8) for level in (0, 200)]
+    both = paste_back(photo, faces, quads)
+    np.testing.assert_array_equal(both, paste_back(photo, faces[::-1], quads[::-1]))
+    half = 120 + distance // 2  # the middle between the centres
+    assert (both[:, :half] <= 100).all() and (both[:, half:] >= 100).all()
+    for face, quad, side in zip(faces, quads, (np.s_[:half], np.s_[half:]), strict=True):
+        centre = quad.mean(axis=0).astype(int)
+        np.testing.assert_array_equal(both[centre[1], centre[0]], face[0, 0])
+        alone = paste_back(photo, [face], [quad])
+        far = np.abs(np.arange(400) - half) > 0.15 * 160 * 160 / (2 * distance) + 1
+        columns = far & np.isin(np.arange(400), np.arange(400)[side])
+        np.testing.assert_array_equal(both[80, columns], alone[80, columns])

@@ -1,0 +1,197 @@
+"""The dial: what results keep of the photograph."""
+
+import numpy as np
+import paddle
+import pytest
+import skimage.data
+from PIL import Image
+
+from paddle_sam.ageing.calibration import Calibration
+from paddle_sam.ageing.dial import COLOUR, FaceDial, default_share, face_mask
+from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.core.images import resize
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.errors import ConfigError
+from paddle_sam.faces.alignment import AlignedFace, CropSettings
+from paddle_sam.faces.paste import Patch, paste
+from paddle_sam.networks.load import build_sam
+from scripts.animate import main as animate
+from scripts.edit import main as edit
+from scripts.inference import main as inference
+from scripts.inference_side_by_side import main as side_by_side
+from scripts.project import main as project
+from scripts.style_mixing import main as style_mixing
+from tests.unit.ageing.tiny import tiny_pipeline
+
+PORTRAIT = skimage.data.astronaut()
+CROP = CropSettings(8, scale=1.0)
+SQUARE = np.array([[0, 0], [0, 8], [8, 8], [8, 0]], np.float64)
+
+
+def grey(level, size=8):
+    return np.full((size, size, 3), level, np.uint8)
+
+
+def dial(photo=150, inversion=130, **options):
+    face = AlignedFace(grey(photo), SQUARE)
+    return FaceDial(grey(photo), face, CROP, grey(inversion), **options)
+
+
+@pytest.mark.parametrize(("keep", "want"), [(0.25, 105), (0.5, 110), (1.0, 120)])
+def test_a_share_of_what_the_inversion_lost_comes_back(keep, want):
+    """aged 100 + keep * (photo 150 - inversion 130), in the middle of the face."""
+    shown = dial(keep=keep)
+    shown = shown.shown(shown.change(grey(100), 40))
+    np.testing.assert_array_equal(shown[4, 4], want)
+
+
+def test_a_face_that_does_not_change_is_the_photograph():
+    shown = dial(keep=1.0)
+    np.testing.assert_array_equal(shown.change(grey(130), 40), 0)
+
+
+def test_outside_of_the_face_the_photograph_stays(pipeline):
+    (face,) = pipeline.faces(PORTRAIT)
+    mask = face_mask(face, pipeline.crop)
+    assert mask[64, 64] > 0.95 and mask[-8:, :8].max() < 1e-3 and mask[-8:, -8:].max() < 1e-3
+    aged, kept = (pipeline(PORTRAIT, [5], keep=keep)[0][0] for keep in (0.1, 1.0))
+    np.testing.assert_array_equal(aged[-6:, :6], kept[-6:, :6])
+    assert np.abs(aged.astype(int) - kept).mean() > 1
+
+
+def test_colour_changes_less_than_brightness():
+    red = np.zeros((8, 8, 3), np.float32) + np.array([130 + 40, 130, 130], np.float32)
+    found = dial(photo=130, keep=1.0).change(red, 40)[4, 4]
+    brightness = 0.299 * 40
+    want = brightness + COLOUR * (np.array([40, 0, 0]) - brightness)
+    np.testing.assert_allclose(found, want, rtol=1e-4)
+
+
+def test_more_is_kept_the_nearer_the_age():
+    shares = [default_share(gap) for gap in (0, 10, 20, 40, 80)]
+    assert sorted(shares, reverse=True) == shares and 0 < shares[-1] <= shares[0] < 1
+    near, far = (dial(own_age=40).share(age) for age in (42, 80))
+    assert near > far
+    assert dial(own_age=40).share(20) == dial(own_age=40).share(60)
+    assert dial().share(0) == dial().share(100)  # of unknown age
+
+
+def test_nothing_is_kept_as_published(pipeline):
+    (face,) = pipeline.faces(PORTRAIT)
+    aged = pipeline(PORTRAIT, [10, 80], keep=0)
+    np.testing.assert_array_equal(aged[0], pipeline.age(face.image[None], [10, 80])[0])
+    with pytest.raises(ConfigError, match="keep: expected a number from 0 to 1, found 1.5"):
+        pipeline(PORTRAIT, [10], keep=1.5)
+
+
+def test_results_are_as_large_as_the_face(pipeline):
+    (face,) = pipeline.faces(PORTRAIT)
+    side = round(float(np.hypot(*(face.quad[3] - face.quad[0]))))
+    assert side > 64
+    assert pipeline(PORTRAIT, [40])[0].shape == (1, side, side, 3)
+    assert pipeline(PORTRAIT, [40], resize_outputs=True)[0].shape == (1, 64, 64, 3)
+    large = Image.fromarray(PORTRAIT).resize((6144, 6144))
+    assert pipeline.faces(large)[0].image.shape == (64, 64, 3)
+    assert pipeline(large, [40])[0].shape == (1, 1024, 1024, 3)
+
+
+def detail(image):
+    """Mean difference of neighbours: what blurring takes away."""
+    return np.abs(np.diff(image.astype(float), axis=1)).mean()
+
+
+def test_a_pasted_face_is_as_sharp_as_its_photograph(pipeline):
+    large = resize(PORTRAIT, (1536, 1536))
+    rng = np.random.default_rng(0)  # grain, as of a camera
+    large = (large + rng.normal(0, 6, large.shape)).clip(0, 255).astype(np.uint8)
+    (face,) = pipeline.faces(large)
+    x, y = face.quad.mean(axis=0).astype(int)
+    middle = np.s_[y - 60 : y + 60, x - 60 : x + 60]
+    kept, published = (pipeline(large, [60], keep=keep).paste()[0] for keep in (None, 0))
+    assert np.abs(kept[middle].astype(int) - large[middle]).mean() > 3
+    assert detail(kept[middle]) > 0.9 * detail(large[middle])
+    assert detail(published[middle]) < 0.5 * detail(large[middle])
+    np.testing.assert_array_equal(kept[:200], large[:200])
+
+
+def test_networks_that_do_not_invert_have_no_dial():
+    crop = resize(PORTRAIT[60:200, 150:290], 32)
+    pipeline = tiny_pipeline(start="latent_avg", pretrained=False)
+    found = pipeline(crop, [30], align=False)
+    np.testing.assert_array_equal(found[0], pipeline.age(crop[None], [30])[0])
+    with pytest.raises(ConfigError, match="keep: network does not invert faces"):
+        pipeline(crop, [30], align=False, keep=0.5)
+
+
+def test_a_change_is_added_where_its_mask_is():
+    photo = np.full((40, 40, 3), 100, np.uint8)
+    quad = np.array([[10, 10], [10, 30], [30, 30], [30, 10]], np.float64)
+    half = np.ones((4, 4), np.float32)
+    half[:, 2:] = 0
+    change = np.full((2, 2, 3), 50, np.float32)
+    found = paste(photo, [Patch(quad, change, half)], feather=0.1)
+    np.testing.assert_array_equal(found[20, 15], 150)
+    np.testing.assert_array_equal(found[20, 27], 100)
+    assert (found[:10] == 100).all()
+
+
+# --- a model of another size -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """A random SAM of 128 px output with twelve codes, and encoders of 64 px."""
+    paddle.seed(0)
+    encoder = {"input_size": 64, "style_dim": 16, "stem": 4, "widths": (16, 16, 16, 16)}
+    encoder |= {"units": (1, 1, 1, 1), "squeeze_excite": False, "n_styles": 12}
+    channels = dict.fromkeys((4, 8, 16, 32, 64, 128), 4)
+    arch = {
+        "encoder": encoder | {"in_channels": 4},
+        "decoder": {"size": 128, "style_dim": 16, "mapping_layers": 1, "channels": channels},
+        "pretrained_encoder": encoder | {"in_channels": 3},
+        "start": "encoded_w_plus",
+    }
+    network = build_sam(**arch)
+    state = {name: value.numpy() for name, value in network.state_dict().items()}
+    path = tmp_path_factory.mktemp("larger") / "sam_128.pdparams"
+    # The crop's size that the file states is not the encoder's: the encoder knows better.
+    alignment = {"size": 256, "scale": 0.7}
+    WeightFile("sam", {"sam": NetworkEntry("sam", arch, state)}, alignment=alignment).write(path)
+    return path
+
+
+def test_the_crop_is_as_large_as_the_encoders_input(larger):
+    pipeline = AgePipeline.from_checkpoint(larger, engine="eager")
+    assert (pipeline.crop.size, pipeline.crop.scale) == (64, 0.7)
+    assert (pipeline.n_codes, pipeline.output_size) == (12, 128)
+
+
+@pytest.mark.parametrize("keep", ["auto", "0"])
+def test_every_command_takes_it(larger, tmp_path, keep):
+    common = ["--checkpoint_path", str(larger), "--engine", "eager"]
+    ages = ["--keep", keep, "--target_age", "20,60"]
+    out = ["--exp_dir", str(tmp_path)]
+    assert side_by_side([*common, *ages, *out, "--paste_back"]) == 0
+    assert inference([*common, *ages, *out]) == 0
+    assert animate([*common, *ages, *out, "--fps", "10", "--duration", "0.3"]) == 0
+    assert style_mixing([*common, *ages, *out, "--n_outputs_to_generate", "2"]) == 0
+    assert edit([*common, "--keep", keep, *out, "--explore", "sefa0"]) == 0
+    assert project([*common[:2], *out, "--step", "1", "--lpips", "alex"]) == 0
+    latent = tmp_path / "projection" / "astronaut.npz"
+    with np.load(latent) as arrays:
+        assert arrays["w_plus"].shape == (12, 16) and arrays["crop"].shape == (64, 64, 3)
+    assert (
+        inference([*common, *ages, "--exp_dir", str(tmp_path / "b"), "--latent", str(latent)]) == 0
+    )
+    side = Image.open(tmp_path / "inference_results" / "20" / "astronaut.png").size
+    assert side == (128, 128)  # at least the model's own
+
+
+def test_the_model_is_asked_for_what_looks_the_age(larger):
+    pipeline = AgePipeline.from_checkpoint(larger, engine="eager")
+    pipeline.calibration = Calibration((0.0, 100.0), (20.0, 60.0), "x")
+    crop = resize(PORTRAIT[60:200, 150:290], 64)
+    found = pipeline.age(crop[None], [30, 40, 90])
+    pipeline.calibration = None
+    want = pipeline.age(crop[None], [25, 50, 100])
+    np.testing.assert_array_equal(found, want)
