@@ -14,7 +14,7 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     exec(compile(code, "docs/api.md", "exec"), {})
     printed = capsys.readouterr().out
     for line in (
-        "(3, 64, 64, 3) [10.0, 40.0, 70.0] [0]",
+        "(3, 104, 104, 3) [10.0, 40.0, 70.0] [0]",
         "(1, 2, 64, 64, 3)",
         "SAM 64 10",
         "3 (1, 10, 128)",
