@@ -6,10 +6,10 @@ import sys
 from paddle_sam.core.command import command, exit_status
 
 EPILOG = """\
-What a file is, is told from its keys: SAM, pSp, StyleGAN2 (rosinality layout, or a pickle of
-NVIDIA's stylegan2-ada-pytorch or stylegan3 repository), StarGAN v2 (nets, nets_ema, wing.ckpt,
-celeba_lm_mean.npz), IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS lin
-layers and FID's Inception-v3.
+What a file is, is told from what it states and from its keys: SAM, pSp, e4e, StyleGAN2
+(rosinality layout, or a pickle of NVIDIA's stylegan2-ada-pytorch or stylegan3 repository),
+StarGAN v2 (nets, nets_ema, wing.ckpt, celeba_lm_mean.npz), IR-SE50, CurricularFace, DEX VGG,
+AlexNet or VGG16 features, LPIPS lin layers and FID's Inception-v3.
 
 Nothing in a file is executed. Every tensor is converted, or listed as dropped (counters of batch
 norm, filter taps that the description holds); if one has no place, the file is refused and
@@ -34,13 +34,21 @@ def main(argv=None):
         action="store_true",
         help="FILEs are .pdparams; write the .pt (.npz) that the reference code loads",
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say what each FILE is taken for and why, and write nothing",
+    )
     parser.add_argument("--force", action="store_true", help="replace results that exist")
     args = parser.parse_args(argv)
 
-    from paddle_sam.convert.convert import convert_files
+    from paddle_sam.convert.convert import convert_files, explain_files
 
-    reports = convert_files(args.files, args.output, args.reverse, args.force)
-    return exit_status(len(reports), len(args.files) - len(reports))
+    if args.explain:
+        done = explain_files(args.files)
+    else:
+        done = len(convert_files(args.files, args.output, args.reverse, args.force))
+    return exit_status(done, len(args.files) - done)
 
 
 if __name__ == "__main__":

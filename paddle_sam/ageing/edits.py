@@ -13,12 +13,15 @@ import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
 
 from paddle_sam.ageing.options import AgeingOptions
 from paddle_sam.ageing.pipeline import Edit
+from paddle_sam.core import limits
 from paddle_sam.core.files import read_arrays, write_arrays
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.stylegan2 import Generator, mix_latents
@@ -169,16 +172,44 @@ def parse_edits(text: str) -> dict[str, float]:
 
 
 def read_directions(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The directions of an `.npz` file, float32, by name.
+    """Return the directions of a file, float32 [D] or [L, D], by name.
+
+    Besides the files of this package: one array or tensor (`.npy`, `.pt`), such as InterFaceGAN's
+    boundaries and e4e's directions, called by the file's name; dicts of them; and the components
+    of GANSpace, of e4e's `.pt` or GANSpace's own `.npz`, as `ganspace0`, `ganspace1`, ..., each
+    times its standard deviation.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
-    arrays = read_arrays(path, "expected an .npz file of arrays, each a named direction")
-    for name, array in arrays.items():
-        if not (np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all()):
-            raise CheckpointError(f"{path}: the direction {name} is not made of finite numbers")
-    return {name: array.astype(np.float32) for name, array in arrays.items()}
+    path = Path(path)
+    if path.suffix in (".pt", ".pth"):
+        from paddle_sam.convert.torch_file import read_torch_value  # needs PyTorch
+
+        content = read_torch_value(path)
+        arrays = content if isinstance(content, dict) else {path.stem: content}
+    else:
+        arrays = read_arrays(path, "expected a file of arrays, each a named direction")
+    for names in (("comp", "std"), ("lat_comp", "lat_stdev")):
+        if set(names) <= arrays.keys():
+            components, deviations = (np.asarray(arrays[name]) for name in names)
+            scaled = components.reshape(len(components), -1) * deviations.reshape(-1, 1)
+            arrays = {f"ganspace{number}": row for number, row in enumerate(scaled)}
+            break
+    return {str(name): _direction(array, f"{path}: {name}") for name, array in arrays.items()}
+
+
+def _direction(array: Any, where: str) -> np.ndarray:
+    numbers = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+    if not numbers or array.ndim not in (1, 2, 3) or not np.isfinite(array).all():
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else array
+        raise CheckpointError(
+            f"{where}: expected a direction, finite numbers [D] or [L, D], found"
+            f" {limits.quoted(found)}"
+        )
+    if array.ndim > 1 and array.shape[0] == 1:  # a batch of one, as InterFaceGAN and e4e keep it
+        array = array[0]
+    return array.astype(np.float32)
 
 
 def save_directions(path: str | os.PathLike, directions: Mapping[str, np.ndarray]) -> None:

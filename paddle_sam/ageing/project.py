@@ -86,7 +86,8 @@ def project_photos(options: ProjectOptions) -> Summary:
     inverter = open_inverter(options.checkpoint_path or None)
     if options.start == "encoder" and inverter.encode is None:
         raise ConfigError(
-            f"--start: {options.checkpoint_path} holds no encoder to start from; use --start mean"
+            f"--start: {options.checkpoint_path} holds no encoder of photographs to start from;"
+            " use --start mean"
         )
     lpips = load_lpips(options.lpips_path or find_weight(f"lpips_{options.lpips}"))
     codes = inverter.generator.n_codes

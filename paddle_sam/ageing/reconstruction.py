@@ -112,8 +112,8 @@ def check_inverts(network: SAM, source: str) -> None:
     """Raise `ConfigError`, naming `source`, where the network has no code for a face itself."""
     if network.encoder.in_channels != 3 and network.start != "encoded_w_plus":
         raise ConfigError(
-            f"{source}: does not invert faces before it ages them; `evaluate.py ageing` tells how"
-            " well they come back at their own age"
+            f"{source}: its encoder takes {network.encoder.in_channels} channels and starts from"
+            f" {network.start}, so that it has no code for a photograph itself"
         )
 
 

@@ -122,7 +122,7 @@ def convert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
     """
     path, output = Path(path), Path(output)
     with _explained(path):
-        content = _read(path)
+        content = read_checkpoint(path)
         not_carried = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
         checkpoint = recognise(content, path)
         file, counts = _converted(checkpoint, path)
@@ -146,6 +146,32 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
         content, counts = _reverted(file)
     (write_arrays if output.suffix == ".npz" else write_torch)(output, content)
     return Report(path, output, file.kind, counts, output.stat().st_size, sha256(output), [], [])
+
+
+def explain(path: str | os.PathLike) -> str:
+    """Return in words what a checkpoint is taken for, and what a conversion would do.
+
+    Raises:
+        CheckpointError: as for `convert_file`.
+    """
+    path = Path(path)
+    with _explained(path):
+        content = read_checkpoint(path)
+        keys = ", ".join(str(key) for key in list(content)[:8])
+        dropped = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
+        checkpoint = recognise(content, path)
+        file, counts = _converted(checkpoint, path)
+    lines = [f"{path}: {checkpoint.kind}", f"  keys: {keys}{', ...' * (len(content) > 8)}"]
+    for name, entry in file.networks.items():
+        values = sum(array.size for array in entry.state.values())
+        lines += [f"  {name}: {entry.network}, {len(entry.state)} tensors, {values:,} values"]
+        lines += [f"    {key}: {value}" for key, value in entry.arch.items()]
+    lines += [f"  {name}: {value}" for name, value in (file.alignment or {}).items()]
+    lines += [f"  states: {', '.join(sorted(file.options))}"] if file.options else []
+    lines += [f"  concluded: {note}" for note in checkpoint.notes]
+    lines += [f"  not carried over: {name} (training state)" for name in dropped]
+    done = ", ".join(f"{counts[column]} {column}" for column in COLUMNS)
+    return "\n".join([*lines, f"  tensors: {done}"])
 
 
 def convert_files(
@@ -176,6 +202,18 @@ def convert_files(
     if reports:
         print(as_table(reports))
     return reports
+
+
+def explain_files(paths: Sequence[str]) -> int:
+    """Print what each file is taken for; return how many could be told."""
+    told = 0
+    for path in paths:
+        try:
+            print(explain(path))
+            told += 1
+        except PaddleSamError as error:
+            print(f"error: {error}", file=sys.stderr)
+    return told
 
 
 def as_table(reports: Sequence[Report]) -> str:
@@ -213,7 +251,13 @@ def _target(path: Path, output: str | None, reverse: bool) -> Path:
     return (path.parent if output is None else Path(output)) / f"{path.stem}{suffix}"
 
 
-def _read(path: Path) -> dict:
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """Return the content of a published checkpoint of any format, its tensors as arrays.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or foreign, or holds more than data.
+    """
+    path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name the checkpoint files in it")
     if path.is_file() and path.suffix == ".npz":
@@ -228,7 +272,10 @@ def _explained(path: Path) -> Iterator[None]:
     """Say of a file whose entries are not what their names promise that it is another's."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        *(ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError),
+        RecursionError,
+    ) as error:
         raise CheckpointError(
             f"{path}: a checkpoint of another project, or a damaged one: its entries are not what"
             f" their names say ({type(error).__name__}: {error})"

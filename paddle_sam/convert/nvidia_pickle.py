@@ -12,14 +12,14 @@ from __future__ import annotations
 import collections
 import io
 import os
-import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core.array_pickle import ARRAY_GLOBALS
+from paddle_sam.core.array_pickle import ARRAY_GLOBALS, CountedStream, SafeUnpickler, check_size
+from paddle_sam.core.files import open_file
 from paddle_sam.core.weight_file import FORMAT, TORCH_LEGACY
 from paddle_sam.errors import CheckpointError
 
@@ -73,7 +73,7 @@ def _checked_window(storage, offset, size, stride):
     return storage[offset:]
 
 
-class _BlobUnpickler(pickle.Unpickler):
+class _BlobUnpickler(SafeUnpickler):
     """One legacy torch.save blob that holds a single storage."""
 
     def find_class(self, module, name):
@@ -127,7 +127,7 @@ _ADMITTED = {
 }
 
 
-class _NetworkUnpickler(pickle.Unpickler):
+class _NetworkUnpickler(SafeUnpickler):
     def find_class(self, module, name):
         # Pickles of protocol 2 spell the builtins' module as Python 2 did.
         module = {"__builtin__": "builtins"}.get(module, module)
@@ -147,7 +147,7 @@ def _network_object(meta: Mapping) -> dict:
 def is_pickle(path: str | os.PathLike) -> bool:
     """Whether a file begins as NVIDIA's snapshots do: a pickle of a dict, not a torch archive."""
     try:
-        with Path(path).open("rb") as stream:
+        with open_file(path) as stream:
             start = stream.read(32)
     except OSError:  # whoever reads the file will say why
         return False
@@ -164,8 +164,9 @@ def read_nvidia_pickle(path: str | os.PathLike) -> dict:
         CheckpointError: damaged, refers to code, conditional, or not a StyleGAN2 network.
     """
     try:
-        with Path(path).open("rb") as stream:
-            content = _NetworkUnpickler(stream).load()
+        with open_file(path) as stream:
+            content = _NetworkUnpickler(CountedStream(stream)).load()
+        check_size(content, Path(path).stat().st_size)
     except _Refused as error:
         raise CheckpointError(
             f"{path}: refused: it refers to {error}, which is neither a tensor nor a plain"
@@ -236,7 +237,7 @@ def _generator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np
         result[f"noises.noise_{index}"] = take(f"{old}.noise_const")[None, None]
     for old, new in rgbs:
         result |= _modulated(take, old, new)
-        result[f"{new}.bias"] = take(f"{old}.bias").reshape(1, 3, 1, 1)
+        result[f"{new}.bias"] = take(f"{old}.bias").reshape(1, -1, 1, 1)
     take.finish(allowed=("mapping.w_avg",), filters=fir)
     return result
 

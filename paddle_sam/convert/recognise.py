@@ -86,6 +86,9 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
             if _has(state, *marks):
                 network = Network(builder, table, key, state, arch(state), prefix=prefix)
                 return Checkpoint(kind(state), {kind(state): network}, {}, extras)
+    except CheckpointError as error:  # of the tables, which do not know the file
+        text = error.args[0]
+        raise CheckpointError(text if str(path) in text else f"{path}: {text}") from error
     except KeyError as error:
         raise CheckpointError(
             f"{path}: tensor {error.args[0]} is missing; the file is incomplete or its"

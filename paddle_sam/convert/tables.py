@@ -193,6 +193,7 @@ def encoder_arch(state: State, given: Mapping | None = None) -> dict:
 def generator_arch(state: State) -> dict:
     """Constructor arguments of the `Generator` that a rosinality-layout state dict fits."""
     levels = _count(state, r"to_rgbs\.(\d+)\.bias")
+    _check_colours(int(state["to_rgb1.bias"].shape[1]), "generator renders")
     channels = {4: int(state["input.input"].shape[1])}
     for level in range(levels):
         channels[8 << level] = int(state[f"convs.{2 * level + 1}.conv.weight"].shape[1])
@@ -208,6 +209,7 @@ def generator_arch(state: State) -> dict:
 def discriminator_arch(state: State) -> dict:
     """Constructor arguments of the `Discriminator` that a rosinality-layout state dict fits."""
     blocks = _count(state, r"convs\.(\d+)\.skip\.1\.weight")
+    _check_colours(int(state["convs.0.0.weight"].shape[1]), "discriminator reads")
     size = 4 << blocks
     channels = {size: int(state["convs.0.0.weight"].shape[0])}
     for block in range(1, blocks + 1):
@@ -325,6 +327,13 @@ def _high_pass_weight(state: State) -> float:
     weight = HIGH_PASS[1][1] / centre if centre > 0 else 1.0
     exact = np.array(HIGH_PASS, np.float32) / np.float32(weight)
     return weight if np.array_equal(exact, state.get("hpf.filter", exact)) else 1.0
+
+
+def _check_colours(channels: int, what: str) -> None:
+    if channels != 3:
+        raise CheckpointError(
+            f"the {what} images of {channels} channel{'s' * (channels != 1)}; RGB, 3, is supported"
+        )
 
 
 def _fir(state: State) -> list[float]:

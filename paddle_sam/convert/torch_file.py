@@ -11,12 +11,15 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from paddle_sam.core.files import atomic_path
+from paddle_sam.core.array_pickle import check_size
+from paddle_sam.core.files import atomic_path, open_file
 from paddle_sam.core.weight_file import TORCH_LEGACY, TORCH_ZIP
 from paddle_sam.errors import CheckpointError
 
@@ -32,11 +35,22 @@ def _torch():
 
 
 def read_torch(path: str | os.PathLike) -> dict:
-    """Top-level dict of a torch file, its tensors as NumPy arrays of the same type.
+    """Return the top-level dict of a torch file, its tensors as NumPy arrays of the same type.
 
     Raises:
         CheckpointError: missing, truncated, a web page, not a torch file, or it holds code.
     """
+    content = read_torch_value(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path}: expected a dict of tensors, found {type(content).__name__}: a checkpoint of"
+            " another project"
+        )
+    return content
+
+
+def read_torch_value(path: str | os.PathLike) -> Any:
+    """Return whatever a torch file holds, a lone tensor for example; see `read_torch`."""
     path = Path(path)
     start = _first_bytes(path)
     torch = _torch()
@@ -61,13 +75,11 @@ def read_torch(path: str | os.PathLike) -> dict:
             f"{path}: a PyTorch file that is truncated or damaged ({path.stat().st_size:,} bytes:"
             f" {what}); fetch it again"
         ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{path}: expected a dict of tensors, found {type(content).__name__}: a checkpoint of"
-            " another project"
-        )
     try:
+        check_size(content, path.stat().st_size)
         return _to_numpy(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: refused: {error}") from None
     except (TypeError, RuntimeError) as error:  # sparse, quantised, 8-bit floats, ...
         raise CheckpointError(
             f"{path}: holds a tensor of a kind that no published network has"
@@ -92,7 +104,7 @@ def write_torch(path: str | os.PathLike, content: Mapping) -> None:
 def _first_bytes(path: Path) -> bytes:
     """The first bytes of a file that looks like a torch file; raises for what does not."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             start = stream.read(64)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
@@ -110,7 +122,27 @@ def _first_bytes(path: Path) -> bytes:
             f"{path}: not a PyTorch file (it begins with {start[:8].hex(' ')}); expected a .pt or"
             " .pth checkpoint"
         )
+    if start.startswith(TORCH_ZIP):
+        _check_archive(path)
     return start
+
+
+def _check_archive(path: Path) -> None:
+    """Raise unless the members of a zip archive lie in it as they are and side by side.
+
+    So PyTorch writes them. Packed or overlapping ones could be of any size when they are read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError):  # PyTorch says what is wrong with it
+        return
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: refused: a zip archive that PyTorch did not write; its members are packed or"
+            " overlap"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -4,14 +4,24 @@ A pickle is a program that calls what it names. `numpy.ndarray` and `numpy.dtype
 but `ndarray(1, object, buffer)` takes bytes of the file for addresses of Python objects, and a
 dtype's `__setstate__` takes any layout. So what NumPy's pickles name is answered here by
 stand-ins that make arrays of numbers, booleans and text, and nothing else.
+
+Pickles can also ask for memory: four bytes make CPython's own reader fill 34 GB for its list of
+remembered objects, which is why the one written in Python is used, and a few lines describe a
+structure with more paths than atoms in the world, which whoever walks it never leaves.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from paddle_sam.core import limits
 from paddle_sam.errors import CheckpointError
 
 _KINDS = "biufcSU"
@@ -75,7 +85,58 @@ ARRAY_GLOBALS = {
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
+class CountedStream:
+    """Hands out the bytes of a file, at most those that it has, and counts their CRC-32."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self._left = os.fstat(stream.fileno()).st_size
+        self.crc = 0
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= self._left:
+            raise EOFError(f"{count} bytes are announced where {self._left} follow")
+        return self._counted(self._stream.read(count))
+
+    def readline(self) -> bytes:
+        return self._counted(self._stream.readline(min(self._left, _LONGEST_LINE)))
+
+    def rest(self, most: int) -> bytes:
+        """Return what follows, at most so many bytes; they are not counted."""
+        return self._stream.read(most)
+
+    def _counted(self, data: bytes) -> bytes:
+        self.crc = zlib.crc32(data, self.crc)
+        self._left -= len(data)
+        return data
+
+
+_LONGEST_LINE = 1 << 16  # of a pickle of protocol 0: a number or the name of a class
+
+
+class SafeUnpickler(pickle._Unpickler):
+    """Python's unpickler without the ways to spend memory or to alter what it has found.
+
+    Subclasses say in `find_class` what a pickle may name.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def load_bytearray8(self):
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(length)))  # not allocated before the bytes are there
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+    def load_build(self):
+        if callable(self.stack[-2]):
+            raise CheckpointError("it changes a class or function, which is not data")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+class ArrayUnpickler(SafeUnpickler):
     """Reads plain Python values and arrays; refuses whatever else the pickle names.
 
     Raises:
@@ -86,3 +147,32 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in ARRAY_GLOBALS:
             raise CheckpointError(f"it refers to {module}.{name}, which is not data")
         return ARRAY_GLOBALS[module, name]
+
+
+def check_size(content: Any, file_bytes: int) -> None:
+    """Refuse a structure that is larger than its file can justify.
+
+    Args:
+        content: nested containers, with arrays or tensors in them.
+        file_bytes: size of the file that it was read from.
+
+    Raises:
+        CheckpointError: it is too deep, has too many entries (one that is reached in several ways
+            counts each time), or arrays of many times the file's size.
+    """
+    entries, array_bytes = 0, 0
+    waiting = [(content, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        entries += 1
+        array_bytes += int(getattr(value, "nbytes", 0))
+        if depth > limits.PICKLE_DEPTH:
+            raise CheckpointError(f"it is nested deeper than {limits.PICKLE_DEPTH} levels")
+        if entries > limits.PICKLE_ENTRIES:
+            raise CheckpointError(f"it has more than {limits.PICKLE_ENTRIES:,} entries")
+        if array_bytes > limits.PICKLE_EXPANSION * file_bytes + (1 << 20):
+            raise CheckpointError(f"its arrays are many times larger than its {file_bytes:,} bytes")
+        if isinstance(value, Mapping):
+            waiting += [(item, depth + 1) for pair in value.items() for item in pair]
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting += [(item, depth + 1) for item in value]

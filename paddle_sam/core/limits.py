@@ -26,6 +26,14 @@ IMAGE_BYTES = 1 << 30  # an uncompressed 16-bit TIFF of PIXELS is 0.7 GB
 PAGES = 1000  # of one TIFF file, each an image; the rest is not read
 METADATA_BYTES = 1 << 20  # one PNG chunk, unpacked; Pillow refuses the whole image beyond that
 
+# Weight files and checkpoints, of which the largest known have 10,000 entries on 6 levels. A tensor
+# may be stored once and named several times.
+PICKLE_ENTRIES = 1_000_000
+PICKLE_DEPTH = 64
+PICKLE_EXPANSION = 8
+# Any number in a network's description. The largest known is 25,088, the features of a face.
+ARCH_SIZE = 1 << 16
+
 ARRAY_BYTES = 4 << 30  # of a NumPy archive, unpacked; the largest in use, VGG16, has 0.06 GB
 
 NAME_BYTES = 255  # of a file, on nearly every file system

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 import pickle
+import zlib
 from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import paddle
 
-from paddle_sam.core.array_pickle import ArrayUnpickler
-from paddle_sam.core.files import atomic_path
+from paddle_sam.core.array_pickle import ArrayUnpickler, CountedStream, check_size
+from paddle_sam.core.files import atomic_path, open_file
 from paddle_sam.core.weights import locate, way_to
 from paddle_sam.errors import CheckpointError, ConfigError
 
@@ -26,6 +27,9 @@ FORMAT = "paddle_sam"
 FORMAT_VERSION = 1
 # Protocol 5 writes arrays from their own memory; older ones copy every array first.
 PICKLE_PROTOCOL = 5
+
+# What follows the pickle: this and the CRC-32 of every byte before. Files of version 0.1 lack it.
+CHECKSUM = b"PSAMCRC1"
 
 # How PyTorch's files begin: an archive, or before version 1.6 a pickle with this number.
 TORCH_ZIP = b"PK\x03\x04"
@@ -129,7 +133,9 @@ class WeightFile:
             **{name: value for name, value in facts.items() if value is not None},
         }
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            pickle.dump(content, stream, protocol=PICKLE_PROTOCOL)
+            counted = _Counting(stream)
+            pickle.dump(content, counted, protocol=PICKLE_PROTOCOL)
+            stream.write(CHECKSUM + counted.crc.to_bytes(4, "little"))
 
     def entry(self, name: str | None = None) -> NetworkEntry:
         """Return the network called `name`, or the first.
@@ -181,6 +187,17 @@ _FACTS = {
 }
 
 
+class _Counting:
+    """Passes bytes on to a file and counts their CRC-32."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, self.crc = stream, 0
+
+    def write(self, data: bytes) -> int:
+        self.crc = zlib.crc32(data, self.crc)
+        return self._stream.write(data)
+
+
 def _typed(content: Mapping, key: str, kind: type, default: Any, label: str) -> Any:
     value = content.get(key)
     if value is None:
@@ -210,16 +227,29 @@ def state_of(layer: paddle.nn.Layer) -> dict[str, np.ndarray]:
 
 def _read_content(path: Path, label: str, usual: str) -> dict:
     try:
-        with path.open("rb") as stream:
-            content = ArrayUnpickler(stream).load()
+        with open_file(path) as stream:
+            counted = CountedStream(stream)
+            content = ArrayUnpickler(counted).load()
+            stored = counted.rest(len(CHECKSUM) + 5)
+        check_size(content, path.stat().st_size)
     except FileNotFoundError:
         raise CheckpointError(f"{label}: there is no such file. {way_to(path, usual)}") from None
     except CheckpointError as error:
+        if "torch_utils.persistence" in str(error) or "dnnlib" in str(error):
+            raise CheckpointError(
+                f"{label}: an NVIDIA network pickle; convert it first:"
+                f" python convert/convert_weights.py {path}"
+            ) from None
         raise CheckpointError(f"{label}: refused: {error}") from None
     except (OSError, MemoryError) as error:
         raise CheckpointError(f"{label}: could not be read: {error}") from error
     except Exception as error:  # damaged pickles raise nearly every exception there is
         raise CheckpointError(f"{label}: {_diagnosis(path)}") from error
+    if stored and stored != CHECKSUM + counted.crc.to_bytes(4, "little"):
+        raise CheckpointError(
+            f"{label}: the file is damaged: its content does not have the checksum that it was"
+            " written with; fetch or convert it again, or resume from another checkpoint"
+        )
     ours = isinstance(content, dict) and content.get("format") == FORMAT
     if not ours or not isinstance(content.get("format_version"), int):
         raise CheckpointError(

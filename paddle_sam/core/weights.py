@@ -157,4 +157,7 @@ def way_to(path: str | os.PathLike, usual: str = "") -> str:
             if Path(weight.file).suffix in PUBLISHED:
                 get += f", then python convert/convert_weights.py pretrained_models/{weight.file}"
             return get
-    return f"{command_for('--list')} says which files can be fetched, and how."
+    return (
+        f"{command_for('--list')} says which files can be fetched;"
+        " python convert/convert_weights.py FILE converts a published one."
+    )

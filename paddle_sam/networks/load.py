@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import paddle
 from paddle import nn
 
+from paddle_sam.core import limits
 from paddle_sam.core.device import on_device
 from paddle_sam.core.weight_file import WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, PaddleSamError
@@ -86,14 +87,27 @@ def build_empty(network: str, arch: Mapping) -> nn.Layer:
         raise CheckpointError(
             f"unknown network {network!r}; this version knows {', '.join(sorted(BUILDERS))}"
         )
+    if (size := _largest(arch)) > limits.ARCH_SIZE:
+        raise CheckpointError(f"{network}: its description names a size of {size}, which is absurd")
     try:
         with paddle.LazyGuard():
             return BUILDERS[network](**arch)
-    except TypeError as error:
+    except PaddleSamError:
+        raise
+    except Exception as error:  # what constructors make of arguments that they do not expect
         raise CheckpointError(
             f"{network} cannot be built from its description ({error}); update paddle_sam or"
             " convert the file again"
         ) from error
+
+
+def _largest(value: Any) -> float:
+    """Return the largest number in nested containers."""
+    if isinstance(value, Mapping):
+        return max((_largest(item) for pair in value.items() for item in pair), default=0)
+    if isinstance(value, list | tuple):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 def load(

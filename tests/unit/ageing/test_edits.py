@@ -2,6 +2,7 @@ import numpy as np
 import paddle
 import pytest
 import skimage.data
+import torch
 from PIL import Image
 
 from paddle_sam.ageing import ageing
@@ -183,7 +184,7 @@ def test_files_that_hold_no_directions_are_explained(tmp_path, capsys):
     assert inference(["--directions", str(tmp_path / "short.npz")]) == 2
     assert "smile has the shape [5], this model takes [128] or [10, 128]" in capsys.readouterr().err
     np.savez(tmp_path / "text.npz", smile=np.array(["a"]))
-    with pytest.raises(CheckpointError, match="smile is not made of finite numbers"):
+    with pytest.raises(CheckpointError, match="smile: expected a direction, finite numbers"):
         read_directions(tmp_path / "text.npz")
 
 
@@ -197,3 +198,41 @@ def test_files_that_hold_no_directions_are_explained(tmp_path, capsys):
 def test_what_to_explore_is_checked(option, words):
     with pytest.raises(ConfigError, match=words):
         _ = EditOptions(**option).names, EditOptions(**option).steps
+
+
+@pytest.mark.parametrize("shape", [(16,), (1, 16), (10, 16), (1, 10, 16)])
+def test_directions_of_others_are_read(tmp_path, shape):
+    direction = np.random.default_rng(0).normal(size=shape).astype("float32")
+    expected = direction[0] if shape[0] == 1 else direction
+    np.save(tmp_path / "age.npy", direction.astype("float64"))
+    torch.save(torch.from_numpy(direction), tmp_path / "age.pt")
+    torch.save({"age": torch.from_numpy(direction)}, tmp_path / "some.pt")
+    for name in ("age.npy", "age.pt", "some.pt"):
+        np.testing.assert_allclose(read_directions(tmp_path / name)["age"], expected, rtol=1e-6)
+
+
+def test_ganspace_components_are_scaled_by_their_deviation(tmp_path):
+    rng = np.random.default_rng(0)
+    components, deviations = rng.normal(size=(3, 16)), rng.uniform(1, 2, 3)
+    pca = {"comp": components, "std": deviations, "mean": np.zeros(16)}
+    torch.save({k: torch.from_numpy(v) for k, v in pca.items()}, tmp_path / "ffhq_pca.pt")
+    np.savez(tmp_path / "x.npz", lat_comp=components[:, None], lat_stdev=deviations, act_mean=[0.0])
+    for name in ("ffhq_pca.pt", "x.npz"):
+        found = read_directions(tmp_path / name)
+        assert list(found) == ["ganspace0", "ganspace1", "ganspace2"]
+        np.testing.assert_allclose(found["ganspace2"], components[2] * deviations[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "content", ["text", {"a": 1}, {"a": torch.zeros(3, dtype=torch.int64)}, torch.tensor(1.0)]
+)
+def test_a_torch_file_without_directions_is_named(tmp_path, content):
+    torch.save(content, tmp_path / "age.pt")
+    with pytest.raises(CheckpointError, match="age.pt: .*: expected a direction"):
+        read_directions(tmp_path / "age.pt")
+
+
+def test_a_renamed_torch_file_is_not_taken_for_arrays(tmp_path):
+    torch.save(torch.zeros(16), tmp_path / "mean.npz")
+    with pytest.raises(CheckpointError, match="mean.npz: "):
+        read_directions(tmp_path / "mean.npz")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import paddle_sam
+from convert.convert_weights import main as convert_weights
 from paddle_sam.convert.convert import convert_file, convert_files, revert_file
 from paddle_sam.core.weight_file import WeightFile, state_of
 from paddle_sam.errors import CheckpointError
@@ -214,3 +215,41 @@ def test_training_state_of_e4e_is_not_carried(published, tmp_path):
     torch.save(content, tmp_path / "a.pt")
     (report,) = convert_files([str(tmp_path / "a.pt")])
     assert report.not_carried == ["optimizer", "discriminator_state_dict"]
+
+
+def test_explain_says_what_and_why_and_writes_nothing(published, tmp_path, capsys):
+    content = {k: v for k, v in published("psp").items() if k not in ("latent_avg", "opts")}
+    torch.save(content | {"optimizer": {}}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(b"no")
+    assert convert_weights(["--explain", str(tmp_path / "b.pt"), str(tmp_path / "a.pt")]) == 1
+    said = capsys.readouterr()
+    assert "b.pt: not a PyTorch file" in said.err
+    for words in (
+        "a.pt: psp",
+        "psp: sam, ",
+        "encoder_type is not stated: taken for pSp's",
+        "no latent_avg: estimated",
+        "not carried over: optimizer",
+        "keys: arch, state_dict",
+    ):
+        assert words in said.out, words
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "b.pt"]
+
+
+@pytest.mark.parametrize(
+    ("part", "tensor", "words"),
+    [
+        ("g_ema", "to_rgb1.bias", "the generator renders images of 1 channel; RGB"),
+        ("d", "convs.0.0.weight", "the discriminator reads images of 1 channel; RGB"),
+    ],
+)
+def test_networks_of_other_colours_are_refused_by_name(
+    published, tmp_path, capsys, part, tensor, words
+):
+    content = published("stylegan2")
+    content[part][tensor] = content[part][tensor][:, :1].clone()
+    torch.save(content, tmp_path / "grey.pt")
+    torch.save(published("dex_vgg"), tmp_path / "good.pt")
+    reports = convert_files([str(tmp_path / "grey.pt"), str(tmp_path / "good.pt")])
+    assert [report.kind for report in reports] == ["dex_vgg"]
+    assert f"grey.pt: {words}" in capsys.readouterr().err
