@@ -1,4 +1,5 @@
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,19 @@ def test_nothing_found(fill, capsys):
 def test_no_such_folder(fill, capsys):
     assert fill({}) == (2, [])
     assert "data_path: expected a folder" in capsys.readouterr().err
+
+
+def test_the_published_command_runs_on_the_five_faces_that_are_shipped(tmp_path):
+    folder = ROOT / "CelebA_test"
+    shipped = [folder / "portrait.jpg"]
+    shipped += [folder / f"generated_{seed}.jpg" for seed in (9, 17, 41, 45)]
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for path in shipped:
+        assert f"`{path.name}`" in readme
+        shutil.copy(path, tmp_path)
+    main = runpy.run_path(str(ROOT / "scripts/inference_side_by_side.py"))["main"]
+    out = tmp_path / "out"
+    arguments = [f"--exp_dir={out}", f"--data_path={tmp_path}", "--test_batch_size=4"]
+    assert main([*arguments, "--test_workers=0", "--target_age=0,100"]) == 0
+    strips = sorted(path.name for path in (out / "inference_side_by_side").iterdir())
+    assert strips == sorted(path.name for path in shipped)
