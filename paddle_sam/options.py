@@ -150,6 +150,9 @@ class RunOptions(Options):
         "learning_rate",
         resumable=True,
     )
+    new_run: str = option(
+        "", "start in a numbered folder of this description, EXP_DIR/00003-TEXT", resumable=True
+    )
 
 
 def parse(

@@ -30,3 +30,11 @@ def identify_images(root: str, images: Sequence[ImageSource], facts: Any = None)
         line = f"{relative_name(image, Path(root))}\0{source_size(image)}\0{content}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return {"images": len(images), "sha256": digest.hexdigest()}
+
+
+def joined(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Describe several sets of images as one."""
+    if len(sets) == 1:
+        return sets[0]
+    digest = hashlib.sha256(json.dumps(sets).encode()).hexdigest()
+    return {"images": sum(one["images"] for one in sets), "sha256": digest}

@@ -24,13 +24,14 @@ from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_ne
 from paddle_sam.training.distributed import World
 from paddle_sam.training.identity import identify_file
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, start_run
+from paddle_sam.training.run import Job, numbered, start_run
 
 _SHOWN_PER_DOMAIN = 3
 
 
 def train_stargan2(options: StarGAN2Options) -> Path:
     """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
+    options = numbered(options)
     domains = Domains(options.train_img_dir, "train_img_dir")
     held_out = Domains(options.val_img_dir, "val_img_dir")
     domains.expect(options.num_domains)

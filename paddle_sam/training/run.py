@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,9 +14,10 @@ import numpy as np
 
 from paddle_sam.core.device import seed_everything
 from paddle_sam.core.files import atomic_path, remove_leftovers
-from paddle_sam.core.lock import one_writer
+from paddle_sam.core.limits import quoted
+from paddle_sam.core.lock import LOCK, one_writer
 from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.errors import ConfigError, OutputError
+from paddle_sam.errors import ConfigError, OutputError, PaddleSamError
 from paddle_sam.options import check_resumable, parse_names, read_json, to_json
 from paddle_sam.training.distributed import World, join_world
 from paddle_sam.training.identity import Identity, check_inputs, keep_inputs
@@ -39,6 +42,7 @@ class Job:
         loader: gives the training batches.
         test_batches: returns the test batches; called at every validation.
         snapshot: called with the step and the panel whenever there is a panel of training.
+        batch_size: images that a step takes of all processes; 0 for the option's.
     """
 
     trainer: Trainer
@@ -46,6 +50,7 @@ class Job:
     loader: Loader
     test_batches: Callable[[], Iterable] = tuple
     snapshot: Callable[[int, np.ndarray], None] | None = None
+    batch_size: int = 0
 
 
 def start_run(
@@ -68,37 +73,65 @@ def start_run(
             folder, or a loss is not finite.
         KeyboardInterrupt: a signal stopped the run, after a checkpoint.
     """
-    folder = Path(options.exp_dir)
-    world = join_world(options.device, options.allow_tf32)
-    with one_writer(folder, "a training run") if world.rank == 0 else contextlib.nullcontext():
-        checkpoints = RunCheckpoints(folder / "checkpoints", options.keep_checkpoints)
-        changed = {}
-        if checkpoints.latest():
-            changed = _check_same(folder, options, inputs)
-        seed_everything(options.seed)
-        mine = world.share(options.batch_size)
-        checkpoint = checkpoints.read(step)
-        job = build(world, checkpoint)
-        run = Run(
-            folder,
-            job.trainer,
-            job.intervals,
-            options.batch_size,
-            checkpoints,
-            world,
-            job.snapshot,
-        )
-        run.resume(checkpoint)
-        del checkpoint
-        if world.rank == 0:
-            prepare_folder(folder, to_json(options))
-            keep_inputs(folder, inputs)
-        run.train(
-            lambda start: job.loader.training(options.batch_size, options.seed, start, mine),
-            job.test_batches,
-            changed=changed,
-        )
+    folder, world = Path(options.exp_dir), join_world(options.device, options.allow_tf32)
+    new = not folder.exists()
+    try:
+        with one_writer(folder, "a training run") if world.rank == 0 else contextlib.nullcontext():
+            _train(folder, world, options, build, inputs, step)
+    except PaddleSamError:
+        if new and world.rank == 0 and [path.name for path in folder.iterdir()] == [LOCK]:
+            shutil.rmtree(folder)  # a run that could not start leaves nothing
+        raise
     return folder
+
+
+def _train(
+    folder: Path,
+    world: World,
+    options: Any,
+    build: Callable[[World, WeightFile | None], Job],
+    inputs: Mapping[str, Identity],
+    step: int | None,
+) -> None:
+    """Do what `start_run` says, in a folder that is this run's alone."""
+    checkpoints = RunCheckpoints(folder / "checkpoints", options.keep_checkpoints)
+    changed = _check_same(folder, options, inputs) if checkpoints.latest() else {}
+    seed_everything(options.seed)
+    world.share(options.batch_size)  # before networks are loaded
+    checkpoint = checkpoints.read(step)
+    job = build(world, checkpoint)
+    batch = job.batch_size or options.batch_size
+    run = Run(folder, job.trainer, job.intervals, batch, checkpoints, world, job.snapshot)
+    run.resume(checkpoint)
+    del checkpoint
+    if world.rank == 0:
+        prepare_folder(folder, to_json(options))
+        keep_inputs(folder, inputs)
+    run.train(
+        lambda start: job.loader.training(batch, options.seed, start, world.share(batch)),
+        job.test_batches,
+        changed=changed,
+    )
+
+
+def numbered(options: Any) -> Any:
+    """Return the options with the folder that `--new_run` describes as their `exp_dir`.
+
+    Raises:
+        ConfigError: the description cannot be part of a name.
+    """
+    if not options.new_run:
+        return options
+    if not re.fullmatch(r"[\w .,=+-]{1,80}", options.new_run):
+        raise ConfigError(
+            f"--new_run: expected up to 80 letters, digits and .,=+-_, found"
+            f" {quoted(options.new_run)}"
+        )
+    root = Path(options.exp_dir)
+    used = [re.match(r"\d{5}-", path.name) for path in root.iterdir()] if root.is_dir() else []
+    number = max((int(match[0][:5]) for match in used if match), default=-1) + 1
+    folder = root / f"{number:05d}-{options.new_run.strip().replace(' ', '-')}"
+    return dataclasses.replace(options, exp_dir=str(folder), new_run="")
 
 
 def _check_same(folder: Path, options: Any, inputs: Mapping[str, Identity]) -> dict[str, str]:

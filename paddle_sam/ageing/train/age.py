@@ -33,7 +33,7 @@ from paddle_sam.networks.lpips import IMAGE_MEAN, IMAGE_STD, load_lpips
 from paddle_sam.training.distributed import World, average_gradients, send_from_first
 from paddle_sam.training.identity import Identity
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, start_run
+from paddle_sam.training.run import Job, numbered, start_run
 from paddle_sam.training.state import RunState
 from paddle_sam.training.values import check_finite, read_values
 
@@ -42,6 +42,7 @@ _PANEL = (2, 4)
 
 def train_age(options: AgeOptions) -> Path:
     """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
+    options = numbered(options)
     ages, *images = _split(options)
 
     def build(world: World, resumed: WeightFile | None) -> Job:

@@ -32,7 +32,7 @@ class Assembled:
 
     network: SAM
     arch: dict[str, Any]  # arguments of `build_sam`
-    alignment: dict[str, Any] | None  # the crop it is trained on, if the source files say
+    alignment: dict[str, Any] | None  # the crop it is trained on
 
 
 def assemble(options: SAMOptions, resumed: WeightFile | None = None) -> Assembled:
@@ -69,7 +69,9 @@ def assemble(options: SAMOptions, resumed: WeightFile | None = None) -> Assemble
         freeze(network.decoder)
     if network.pretrained_encoder is not None:
         freeze(network.pretrained_encoder)
-    return assembled
+    # Files that say nothing are of FFHQ's crop; its size is what the encoder takes, always.
+    crop = {**(assembled.alignment or {}), "size": network.input_size}
+    return dataclasses.replace(assembled, alignment=crop)
 
 
 def build_loss(options: SAMOptions, latent_avg: paddle.Tensor) -> SAMLoss:

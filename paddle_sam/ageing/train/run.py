@@ -17,11 +17,12 @@ from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.training.distributed import World
 from paddle_sam.training.identity import Identity, identify_file
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, start_run
+from paddle_sam.training.run import Job, numbered, start_run
 
 
 def train_sam(options: SAMOptions) -> Path:
     """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
+    options = numbered(options)
     train = ImagePairs(*data_folders(options, "train"))
     test = ImagePairs(*data_folders(options, "test"), options.max_test_images)
 

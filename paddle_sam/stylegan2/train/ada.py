@@ -14,7 +14,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -205,7 +206,7 @@ def warped(images: paddle.Tensor, inverse: np.ndarray) -> paddle.Tensor:
     aside = translation(*np.full([2, 1], _BESIDE / size))
     inverse = np.linalg.inv(aside) @ inverse @ aside
     margin = _margin(inverse, size)
-    wide = _resample(images, enlarging(size, margin))
+    wide = _resample(images, enlarging, size, margin)
     # The halving filter reaches beyond the result's border.
     reach, room = 1 + _HALF / size, 1 + 2 * margin / size
     theta = np.concatenate([inverse[:, :2, :2] * reach, inverse[:, :2, 2:]], axis=2) / room
@@ -214,7 +215,7 @@ def warped(images: paddle.Tensor, inverse: np.ndarray) -> paddle.Tensor:
         paddle.to_tensor(theta, images.dtype), [len(theta), 3, side, side], align_corners=False
     )
     wide = F.grid_sample(wide, grid, padding_mode="reflection", align_corners=False)
-    return _resample(wide, halving(size))
+    return _resample(wide, halving, size)
 
 
 def recoloured(images: paddle.Tensor, colour: np.ndarray) -> paddle.Tensor:
@@ -225,11 +226,17 @@ def recoloured(images: paddle.Tensor, colour: np.ndarray) -> paddle.Tensor:
     return (pixels + colour[:, :, 3:]).reshape(images.shape)
 
 
-def _resample(images: paddle.Tensor, matrix: np.ndarray) -> paddle.Tensor:
+def _resample(images: paddle.Tensor, matrix_of: Callable, *arguments: int) -> paddle.Tensor:
     """Multiply rows and columns of [N, C, S, S] by a matrix [R, S]: [N, C, R, R]."""
-    matrix = paddle.to_tensor(matrix, images.dtype)
+    matrix = _constant(matrix_of, arguments, images.dtype, str(images.place))
     images = paddle.matmul(images, matrix, transpose_y=True)
     return paddle.matmul(matrix, images)
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(matrix_of: Callable, arguments: tuple, dtype: Any, place: str) -> paddle.Tensor:
+    """Return a matrix on the device, where it is needed in every step."""
+    return paddle.to_tensor(matrix_of(*arguments), dtype)
 
 
 def _margin(inverse: np.ndarray, size: int) -> int:

@@ -17,7 +17,8 @@ from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.gan_losses import logistic, path_lengths, r1_penalty_through
 
 # What the random numbers of a step are for.
-G, PATH, PATH_NOISE, D_FAKE, D_REAL, R1 = range(6)
+_USES = 6
+G, PATH, PATH_NOISE, D_FAKE, D_REAL, R1 = range(_USES)
 
 # The loss to descend, and values to log.
 Found = tuple[paddle.Tensor, dict[str, paddle.Tensor]]
@@ -34,6 +35,7 @@ class Step:
         number: of the step; 0 is the first.
         reals: [N, 3, S, S], this process's images of the batch, and
         first: the place in the batch of the first one.
+        repeat: of the discriminator's updates in a step; each has images of its own.
         augment_p: probability of each augmentation.
         path_mean: running mean of path lengths.
         exact: makes the context for what 16-bit arithmetic is too coarse for.
@@ -48,15 +50,17 @@ class Step:
     first: int
     augment_p: float
     path_mean: float
+    repeat: int = 0
     exact: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 
     def real(self, part: Part) -> paddle.Tensor:
         """Return the real images at the places of `part`."""
-        return self.reals[part.places - self.first]
+        repeats = self.options.d_repeats
+        return self.reals[repeats * (part.places - self.first) + self.repeat]
 
     def render(self, part: Part, use: int) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Return generated images [N, 3, S, S] and their codes [N, L, D] for `part`."""
-        generator, draws = self.generator, self.draws
+        generator, draws, use = self.generator, self.draws, self._of_repeat(use)
         z = draws.latents(part, self.number, use, generator.style_dim)
         with self.exact():
             w = generator.style(paddle.to_tensor(z.reshape([-1, generator.style_dim])))
@@ -72,8 +76,12 @@ class Step:
 
     def transform(self, part: Part, use: int) -> ada.Transform:
         """Draw the augmentations of `part`."""
-        size = self.generator.size
+        size, use = self.generator.size, self._of_repeat(use)
         return self.draws.transform(part, self.number, use, self.augment_p, size)
+
+    def _of_repeat(self, use: int) -> int:
+        """Tell apart the random numbers of the repeats of a step."""
+        return use + _USES * self.repeat
 
     def scores(self, images: paddle.Tensor, part: Part, use: int) -> paddle.Tensor:
         """Return the discriminator's scores [N] of images after augmentation."""
@@ -141,6 +149,7 @@ class Phase:
         network: the one that it trains, `g` or `d`.
         loss: what it descends.
         every: its interval in steps.
+        repeats: how many times it is done in a step.
         lazy: whether it is a regularisation with second derivatives, which 16-bit numbers are too
             coarse for.
     """
@@ -148,6 +157,7 @@ class Phase:
     network: str
     loss: Callable[[Step, Part], Found]
     every: int = 1
+    repeats: int = 1
     lazy: bool = False
 
 
@@ -156,7 +166,7 @@ def phases(options: StyleGAN2Options) -> list[Phase]:
     found = [Phase("g", generator_loss)]
     if options.path_weight:
         found.append(Phase("g", path_penalty, options.path_interval, lazy=True))
-    found.append(Phase("d", discriminator_loss))
+    found.append(Phase("d", discriminator_loss, repeats=options.d_repeats))
     if options.r1_gamma:
         found.append(Phase("d", r1, options.r1_interval, lazy=True))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ class StyleGAN2Options(RunOptions):
     changeable: ClassVar = (
         "mirror r1_gamma r1_interval path_weight path_interval path_shrink style_mixing augment "
         "augment_ops augment_p ada_target ada_interval ada_kimg batch_size g_lr d_lr ema_kimg "
-        "ema_rampup amp freeze_d"
+        "ema_rampup amp freeze_d stage_rates d_repeats minibatch_repeats"
     )
 
     presets: ClassVar = (
@@ -37,7 +38,10 @@ class StyleGAN2Options(RunOptions):
 
     # Data and place
     train_data: str = option(
-        "data/train", "folder of images, or an archive made by preparation", resumable=True
+        "data/train",
+        "folder of images, or an archive made by preparation; of several, as A,B:2, each image of B"
+        " counts twice",
+        resumable=True,
     )
     exp_dir: str = option("log/stylegan2", "folder of the run", resumable=True)
     resume: str = option(
@@ -100,6 +104,15 @@ class StyleGAN2Options(RunOptions):
     )
     g_lr: float = option(0.0025, "learning rate of the generator", minimum=0)
     d_lr: float = option(0.0025, "learning rate of the discriminator", minimum=0)
+    stage_rates: str = option(
+        "", "learning rates by image size as SIZE:RATE,...; other sizes take --g_lr and --d_lr"
+    )
+    d_repeats: int = option(
+        1, "discriminator updates a step, each with images of its own", minimum=1
+    )
+    minibatch_repeats: int = option(
+        1, "steps between changes of what depends on progress, such as the image size", minimum=1
+    )
     ema_kimg: float = option(5.0, "half-life of the averaged generator", minimum=0)
     ema_rampup: float = option(
         0.05, "share of the images so far that limits the half-life; 0 for no limit", minimum=0
@@ -133,7 +146,13 @@ class StyleGAN2Options(RunOptions):
             raise ConfigError(f"--resume: expected latest or a step, found {quoted(self.resume)}")
         if self.freeze_d and (self.stages or not self.init_from):
             raise ConfigError("--freeze_d: expected with --init_from and without --stages")
-        parse_stages(self.stages, self.resolution)
+        sizes = {size for size, _ in parse_stages(self.stages, self.resolution)}
+        for size, rate in parse_pairs(self.stage_rates, "--stage_rates", "SIZE:RATE"):
+            if size not in sizes | {self.resolution} or rate < 0:
+                raise ConfigError(
+                    f"--stage_rates: expected rates of sizes of --stages or --resolution, found"
+                    f" {size}:{rate:g}"
+                )
         parse_names(self.augment_ops, AUGMENTATIONS, "--augment_ops")
         if self.augment == "fixed" and not self.augment_p:
             raise ConfigError("--augment_p: expected more than 0 with --augment fixed, found 0")
@@ -155,7 +174,17 @@ class StyleGAN2Options(RunOptions):
 
     def steps(self, kimg: float) -> int:
         """Steps in which about `kimg` thousand images are trained on; at least 1."""
-        return max(1, round(1000 * kimg / self.batch_size))
+        return max(1, round(1000 * kimg / self.images_per_step))
+
+    @property
+    def images_per_step(self) -> int:
+        """Real images that a step trains on."""
+        return self.batch_size * self.d_repeats
+
+    def rates_at(self, size: int) -> tuple[float, float]:
+        """Return the learning rates of generator and discriminator for images of `size` pixels."""
+        rates = dict(parse_pairs(self.stage_rates, "--stage_rates", "SIZE:RATE"))
+        return rates.get(size, self.g_lr), rates.get(size, self.d_lr)
 
     def size_at(self, images: int) -> int:
         """Return the size of the images that the next step trains on, after so many images."""
@@ -173,13 +202,7 @@ def parse_stages(text: str, resolution: int) -> list[tuple[int, float]]:
     >>> parse_stages("16:20,32:40", 64)
     [(16, 20.0), (32, 40.0)]
     """
-    stages = []
-    for item in filter(None, text.split(",")):
-        size, _, kimg = item.partition(":")
-        try:
-            stages.append((int(size), float(kimg)))
-        except ValueError:
-            raise ConfigError(f"--stages: expected SIZE:KIMG,..., found {item!r}") from None
+    stages = parse_pairs(text, "--stages", "SIZE:KIMG")
     sizes = [size for size, _ in stages]
     fits = all(8 <= size < resolution and not size & (size - 1) for size in sizes)
     if not fits or sizes != sorted(set(sizes)):
@@ -188,6 +211,20 @@ def parse_stages(text: str, resolution: int) -> list[tuple[int, float]]:
             f" found {', '.join(map(str, sizes))}"
         )
     return stages
+
+
+def parse_pairs(text: str, name: str, form: str) -> list[tuple[int, float]]:
+    """Pairs of a size and a number that the option `name` lists in the form `form`,..."""
+    pairs = []
+    for item in filter(None, text.split(",")):
+        size, _, number = item.partition(":")
+        try:
+            pairs.append((int(size), float(number)))
+        except ValueError:
+            pairs.append((0, math.nan))
+        if not math.isfinite(pairs[-1][1]):
+            raise ConfigError(f"{name}: expected {form},..., found {quoted(item)}")
+    return pairs
 
 
 def by_resolution(resolution: int, batch_size: int = 0) -> dict[str, Any]:

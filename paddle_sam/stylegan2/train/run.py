@@ -12,12 +12,13 @@ from tqdm import tqdm
 from paddle_sam.core import sequences
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import save_image
+from paddle_sam.core.limits import quoted
 from paddle_sam.core.sheets import grid_columns, tiled
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.imagesets.archive import ImageSource, read_source
+from paddle_sam.imagesets.archive import ImageSource, list_sources, read_source
 from paddle_sam.imagesets.dataset import ImagePairs
-from paddle_sam.imagesets.identity import identify_images
+from paddle_sam.imagesets.identity import identify_images, joined
 from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.stylegan2.quality import GeneratedQuality
 from paddle_sam.stylegan2.train.growth import Archs, read_start
@@ -25,15 +26,18 @@ from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Option
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from paddle_sam.training.distributed import World
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, start_run
+from paddle_sam.training.run import Job, numbered, start_run
 
 _REALS_AT_ONCE = 32
 _CHECKED = 16
+_MOST_WEIGHT = 100
 
 
 def train_stylegan2(options: StyleGAN2Options) -> Path:
     """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
-    data = _images(options)
+    options = numbered(options)
+    sets = data_sets(options.train_data)
+    data = _images(sets, options)
     every = (options.log_kimg, options.snapshot_kimg, options.metric_kimg, options.save_kimg)
 
     def build(world: World, resumed: WeightFile | None) -> Job:
@@ -56,25 +60,29 @@ def train_stylegan2(options: StyleGAN2Options) -> Path:
             size,
             offset,
         )
-        steps = round((1000 * options.total_kimg - offset) / options.batch_size)
+        steps = round((1000 * options.total_kimg - offset) / options.images_per_step)
         intervals = Intervals(max(1, steps), *map(options.steps, every))
         return Job(
             trainer,
             intervals,
             _loader(data, options, options.cache_images),
             snapshot=lambda step, panel: _save_snapshot(trainer, data, step, panel),
+            batch_size=options.images_per_step,
         )
 
     step = None if options.resume == "latest" else int(options.resume)
-    check_outside("--exp_dir", Path(options.exp_dir), Path(options.train_data))
-    inputs = {"train_data": identify_images(options.train_data, data.sources)}
-    return start_run(options, build, inputs, step)
+    found = []
+    for root, images, weight in sets:
+        check_outside("--exp_dir", Path(options.exp_dir), Path(root))
+        found.append(identify_images(root, images, weight))
+    return start_run(options, build, {"train_data": joined(found)}, step)
 
 
 def _image_offset(options: StyleGAN2Options, resumed: WeightFile) -> int:
     """Return the images trained on beyond steps times batch size, where that was another before."""
-    before = (resumed.options or {}).get("batch_size", options.batch_size)
-    done = resumed.training["step"] * (before - options.batch_size)
+    was = resumed.options or {}
+    before = was.get("batch_size", options.batch_size) * was.get("d_repeats", 1)
+    done = resumed.training["step"] * (before - options.images_per_step)
     return done + resumed.training.get("image_offset", 0)
 
 
@@ -85,9 +93,32 @@ def augmentation(options: StyleGAN2Options, images: int) -> str:
     return "ada" if images < PLENTY_OF_IMAGES else "none"
 
 
-def _images(options: StyleGAN2Options) -> ImagePairs:
-    """Find the training images; some from all over are checked to be large enough squares."""
-    data = ImagePairs(options.train_data)
+def data_sets(text: str) -> list[tuple[str, list[ImageSource], int]]:
+    """Find the sets that `--train_data` lists: folder or archive, images, and weight of each.
+
+    Raises:
+        ImageError: one is missing or holds no image.
+        ConfigError: a weight is not a whole number above 0.
+    """
+    sets = []
+    for part in [text] if Path(text).exists() else text.split(","):
+        path, colon, weight = part.rpartition(":")
+        if not colon or Path(part).exists():
+            path, weight = part, "1"
+        if not weight.isdecimal() or not 0 < int(weight) <= _MOST_WEIGHT:
+            raise ConfigError(
+                f"--train_data: expected FOLDER or FOLDER:N with N from 1 to {_MOST_WEIGHT}, found"
+                f" {quoted(part)}"
+            )
+        sets.append((path, list_sources(path), int(weight)))
+    return sets
+
+
+def _images(
+    sets: list[tuple[str, list[ImageSource], int]], options: StyleGAN2Options
+) -> ImagePairs:
+    """Join the training images; some from all over are checked to be large enough squares."""
+    data = ImagePairs([image for _, images, weight in sets for image in images * weight])
     for source in spread(data, _CHECKED).sources:
         with contextlib.suppress(ImageError):  # the loader says which cannot be read
             _check_square(source, options.resolution)

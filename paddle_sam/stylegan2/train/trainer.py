@@ -86,7 +86,6 @@ class StyleGAN2Trainer:
         self.augmentation = augmentation
         self.judge = judge
         self.world = world or World()
-        self.learning_rate = options.g_lr
         self.image_offset = image_offset
         self.augment_p = 0.0 if augmentation == "none" else options.augment_p
         self.path_mean = 0.0
@@ -115,16 +114,21 @@ class StyleGAN2Trainer:
         self.state.network("g", self.generator, GENERATOR, arch)
         arch = at_size(self.archs.discriminator, size)
         self.state.network("d", self.discriminator, DISCRIMINATOR, arch)
-        options, self.optimizers = self.options, {}
+        self.optimizers: dict[str, paddle.optimizer.Adam] = {}
+        # Updates of the main loss between two of the regularisation.
         intervals = {phase.network: phase.every for phase in self.phases if phase.lazy}
-        for name, rate in (("g", options.g_lr), ("d", options.d_lr)):
+        if "d" in intervals:
+            intervals["d"] *= self.options.d_repeats
+        rates = self.options.rates_at(size)
+        self.learning_rate = rates[0]
+        for name, rate in zip(("g", "d"), rates, strict=True):
             optimizer = lazy_adam(trained(self._network(name)), rate, intervals.get(name))
             self.optimizers[name] = optimizer
             self.state.optimizer(f"optimizers/{name}", optimizer, self._network(name))
 
     def images(self, steps: int) -> int:
         """Return how many images `steps` steps have trained on."""
-        return steps * self.options.batch_size + self.image_offset
+        return steps * self.options.images_per_step + self.image_offset
 
     def _network(self, name: str) -> nn.Layer:
         return {"g": self.generator, "d": self.discriminator}[name]
@@ -141,7 +145,8 @@ class StyleGAN2Trainer:
             TrainingError: a loss is not a finite number. The networks are spoilt by then.
         """
         options = self.options
-        if (size := options.size_at(self.images(step))) != self.generator.size:
+        scheduled = self.images(step - step % options.minibatch_repeats)
+        if (size := options.size_at(scheduled)) != self.generator.size:
             self.enter_size(size, self.state.entries())
         now = Step(
             options=options,
@@ -158,9 +163,10 @@ class StyleGAN2Trainer:
         values: dict[str, paddle.Tensor] = {}
         lazy: set[str] = set()
         for phase in self.phases:
-            if step % phase.every == 0:
-                found = self._update(phase, now)
-                values |= found
+            for repeat in range(phase.repeats if step % phase.every == 0 else 0):
+                found = self._update(phase, dataclasses.replace(now, repeat=repeat))
+                for name, value in found.items():
+                    values[name] = values.get(name, 0.0) + value / phase.repeats
                 lazy |= set(found) if phase.lazy else set()
         logged = read_values(values, self.world)
         check_finite(logged, step, _ADVICE)
@@ -199,7 +205,7 @@ class StyleGAN2Trainer:
             return
         self.signs.append(sign)
         if (step + 1) % options.ada_interval == 0:
-            images = len(self.signs) * options.batch_size
+            images = len(self.signs) * options.images_per_step
             mean = float(np.mean(self.signs))
             self.augment_p = ada.adjusted(
                 self.augment_p, mean, options.ada_target, images, options.ada_kimg
@@ -243,4 +249,4 @@ def averaging(options: StyleGAN2Options, images: int) -> float:
     half_life = 1000 * options.ema_kimg
     if options.ema_rampup:
         half_life = min(half_life, images * options.ema_rampup)
-    return 0.5 ** (options.batch_size / max(half_life, 1e-8))
+    return 0.5 ** (options.images_per_step / max(half_life, 1e-8))

@@ -17,7 +17,7 @@ from paddle_sam.imagesets.identity import identify_images
 from paddle_sam.options import RunOptions, option
 from paddle_sam.training.identity import identify_file
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, start_run
+from paddle_sam.training.run import Job, numbered, start_run
 from paddle_sam.training.run_logger import read_records
 from tests.unit.training.test_run import Counter
 
@@ -142,3 +142,22 @@ def test_a_run_without_a_note_of_its_data_gets_one(place):
     (place / "run" / "inputs.json").unlink()
     train(steps=3)
     assert json.loads((place / "run" / "inputs.json").read_text())["data"]["images"] == 3
+
+
+def test_runs_are_numbered_and_described(place):
+    first = train_numbered("a first try")
+    assert first == "run/00000-a-first-try"
+    (place / "run" / "00041-x").mkdir()
+    assert train_numbered("gamma 10") == "run/00042-gamma-10"
+    assert (place / first / "opt.json").exists()
+    train(exp_dir=first, steps=3)  # resumed by its own name
+    for text in ("../x", "a/b", "", "x" * 81):
+        if text:
+            with pytest.raises(ConfigError, match="new_run: expected up to 80"):
+                train_numbered(text)
+
+
+def train_numbered(text):
+    folder = numbered(CountOptions(device="cpu", new_run=text)).exp_dir
+    train(exp_dir=folder)
+    return folder

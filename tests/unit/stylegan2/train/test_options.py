@@ -77,6 +77,8 @@ def test_stages_follow_the_images_trained_on():
         ({"resume": "newest"}, "resume: expected latest or a step, found 'newest'"),
         ({"stages": "8"}, "stages: expected SIZE:KIMG,..., found '8'"),
         ({"stages": "16:1"}, "stages: expected rising powers of two from 8 and below resolution"),
+        ({"stage_rates": "16"}, "stage_rates: expected SIZE:RATE,..., found '16'"),
+        ({"stage_rates": "32:0.1"}, "stage_rates: expected rates of sizes of .*, found 32:0.1"),
         ({"freeze_d": 1}, "freeze_d: expected with init_from and without stages"),
         ({"augment_ops": "blit,noise"}, "augment_ops: expected some of .*, found 'noise'"),
         ({"augment_ops": ""}, "augment_ops: expected some of .*, found none"),

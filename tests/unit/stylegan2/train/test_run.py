@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.networks.lpips import LPIPS
-from paddle_sam.stylegan2.train.run import _images, _judge, augmentation, spread
+from paddle_sam.stylegan2.train.run import _images, _judge, augmentation, data_sets, spread
 from paddle_sam.stylegan2.videos import find_snapshots
 from scripts.train_stylegan2 import main
 from tests import ROOT
@@ -210,10 +211,10 @@ def test_images_that_are_no_squares_are_found(tmp_path):
     for index in range(8):
         save_image(tmp_path / f"{index}.png", np.zeros((16, 16, 3), np.uint8))
     (tmp_path / "0.png").write_bytes(b"no")  # is for the loader to report
-    assert len(_images(config)) == 8
+    assert len(_images(data_sets(config.train_data), config)) == 8
     save_image(tmp_path / "6.png", np.zeros((16, 24, 3), np.uint8))
     with pytest.raises(ConfigError, match="6.png has 24 x 16 pixels, expected squares of at least"):
-        _images(config)
+        _images(data_sets(config.train_data), config)
 
 
 def test_small_sets_are_augmented():
@@ -221,3 +222,23 @@ def test_small_sets_are_augmented():
     assert augmentation(TINY, 200_000) == "none"
     fixed = dataclasses.replace(TINY, augment="fixed", augment_p=0.2)
     assert augmentation(fixed, 200_000) == "fixed"
+
+
+def test_several_sets_are_joined_by_their_weights(data, tmp_path):
+    other = tmp_path / "a:b, c"
+    shutil.copytree(data, other)
+    (other / "0.png").unlink()
+    sets = data_sets(f"{data},{data}:3")
+    assert [(root, len(images), weight) for root, images, weight in sets] == [
+        (str(data), 6, 1),
+        (str(data), 6, 3),
+    ]
+    assert len(_images(sets, TINY)) == 24
+    assert [(len(images), weight) for _, images, weight in data_sets(str(other))] == [(5, 1)]
+    for text in (f"{data}:0", f"{data}:x", f"{data}:1.5"):
+        with pytest.raises(ConfigError, match="train_data: expected FOLDER or FOLDER:N"):
+            data_sets(text)
+    flags = {"train_data": f"{data},{data}:2", "total_kimg": 0.004}
+    assert main(command(data, tmp_path / "run", **flags)[1:]) == 0
+    flags = {"train_data": f"{data},{data}:3", "total_kimg": 0.008}
+    assert main(command(data, tmp_path / "run", **flags)[1:]) == 2

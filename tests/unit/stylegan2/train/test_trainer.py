@@ -86,3 +86,52 @@ def test_snapshots_hold_the_average_and_the_mean_code(tmp_path):
 def test_sixteen_bits_are_for_gpus():
     with pytest.raises(ConfigError, match="amp: Paddle has 16-bit training on GPUs only"):
         make_trainer(amp=True)
+
+
+def test_the_discriminator_repeats_with_images_of_its_own():
+    trainer = make_trainer("fixed", augment_p=0.3, d_repeats=2, r1_gamma=0.0)
+    steps = {"g": 0, "d": 0}
+    for name, optimizer in trainer.optimizers.items():
+
+        def counted(name=name, step=optimizer.step):
+            steps[name] += 1
+            step()
+
+        optimizer.step = counted
+    seen = []
+    trainer.phases = [
+        dataclasses.replace(phase, loss=_watched(phase.loss, seen)) for phase in trainer.phases
+    ]
+    images = batch(8)
+    logged = trainer.train_step(images, 1)
+    assert steps == {"g": 1, "d": 2}
+    assert logged["kimg"] == 0.016  # two steps of twice four
+    whole = images.tensors()[0].numpy()
+    for repeat in (0, 1):
+        np.testing.assert_array_equal(np.sort(seen[1 + repeat], 0), np.sort(whole[repeat::2], 0))
+    again = make_trainer("fixed", augment_p=0.3, d_repeats=2, r1_gamma=0.0, accumulate=2)
+    assert again.train_step(images, 1) == pytest.approx(logged, rel=1e-2, abs=1e-3)
+
+
+def _watched(loss, seen):
+    def watched(step, part):
+        seen.append(step.real(part).numpy())
+        return loss(step, part)
+
+    return watched
+
+
+def test_rates_follow_the_stages():
+    trainer = make_trainer(stages="8:0.008", stage_rates="8:0.004")
+    assert trainer.learning_rate == 0.004
+    assert trainer.optimizers["d"].get_lr() == pytest.approx(0.004 * 2 / 3)
+    for step in range(3):
+        trainer.train_step(batch(), step)
+    assert (trainer.generator.size, trainer.learning_rate) == (16, 1e-3)
+    assert trainer.optimizers["d"].get_lr() == pytest.approx(2e-3 * 2 / 3)
+
+
+def test_what_depends_on_progress_changes_every_few_steps():
+    trainer = make_trainer(stages="8:0.004", minibatch_repeats=3)
+    sizes = [trainer.train_step(batch(), step)["size"] for step in range(4)]
+    assert sizes == [8, 8, 8, 16]
