@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -56,13 +57,23 @@ class ImagePairs:
         return self.sources[index], self.targets[index]
 
 
-def read_sample(paths: Sequence[ImageSource], size: int) -> tuple[np.ndarray, ...]:
-    """Read images and resize them to `size`: uint8 RGB [size, size, 3] each.
+class Sample(NamedTuple):
+    """Images uint8 RGB [S, S, 3]; `squeezed` says of which one that was not square, if any was."""
+
+    images: tuple[np.ndarray, ...]
+    squeezed: str = ""
+
+
+def read_sample(paths: Sequence[ImageSource], size: int) -> Sample:
+    """Read images and resize them to `size`.
 
     Raises:
         ImageError: one of them cannot be read.
     """
-    return tuple(resize_bilinear(read_source(path), size) for path in paths)
+    images = [read_source(path) for path in paths]
+    shapes = zip(paths, (image.shape for image in images), strict=True)
+    squeezed = next((f"{path}, {w} x {h} pixels" for path, (h, w, _) in shapes if h != w), "")
+    return Sample(tuple(resize_bilinear(image, size) for image in images), squeezed)
 
 
 def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:

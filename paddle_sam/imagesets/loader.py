@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 _BATCHES_AHEAD = 3
 _GRACE = 20.0  # seconds
+SQUEEZED = (
+    "images that are not square are squeezed to squares (said once), such as {}; to cut them"
+    " instead: python scripts/prepare_dataset.py, or align_all_parallel.py for faces"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +113,7 @@ class BatchLoader:
         self.max_bad = max_bad
         self.bad: dict[int, str] = {}
         self._cache: dict[int, tuple[np.ndarray, ...]] | None = {} if cache else None
-        self._mirror = mirror
+        self._mirror, self._squeezed = mirror, False
         self._report = report
 
     def training(self, batch_size: int, seed: int, start: int, part: slice) -> Iterator[Batch]:
@@ -166,10 +170,13 @@ class BatchLoader:
         if future is None:
             return self._cache.get(index) if self._cache is not None else None
         try:
-            images = future.result()
+            images, squeezed = future.result()
         except ImageError as error:
             self._note_bad(index, str(error))
             return None
+        if squeezed and not self._squeezed:
+            self._squeezed = True
+            self._report(SQUEEZED.format(squeezed))
         if self._cache is not None:
             self._cache[index] = images
         return images
@@ -207,7 +214,7 @@ def read_batches(
             read, failed = {}, {}
             for index, job in jobs.items():
                 try:
-                    (read[index],) = job.result()
+                    (read[index],) = job.result().images
                 except ImageError as error:
                     failed[index] = str(error)
             yield read, failed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from paddle_sam.core.images import to_network
 from paddle_sam.core.listing import is_system_folder
-from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.errors import ConfigError, ImageError, Note
 from paddle_sam.imagesets.archive import (
     ImageSource,
     is_archive,
@@ -24,8 +25,8 @@ from paddle_sam.imagesets.archive import (
     read_description,
     read_source,
 )
-from paddle_sam.imagesets.dataset import resize_bilinear
-from paddle_sam.imagesets.loader import ahead, reading_pool, step_positions
+from paddle_sam.imagesets.dataset import read_sample, resize_bilinear
+from paddle_sam.imagesets.loader import SQUEEZED, ahead, reading_pool, step_positions
 
 # The published crop: shares of the area, ratios of width to height, and attempts to place one.
 CROP_AREA = (0.8, 1.0)
@@ -262,7 +263,10 @@ def draw(domains: Domains, seed: int, position: int) -> Draw:
 def read_augmented(
     path: ImageSource, size: int, crop_probability: float, key: tuple[int, ...]
 ) -> np.ndarray:
-    """Read an image, crop it at random or not, resize and perhaps mirror it: uint8 [S, S, 3]."""
+    """Read an image, crop it at random or not, resize and perhaps mirror it: uint8 [S, S, 3].
+
+    A picture that is not square is squeezed.
+    """
     image = read_source(path)
     rng = np.random.default_rng(key)
     if rng.random() < crop_probability:
@@ -284,8 +288,14 @@ def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, in
 
 
 def read_all(paths: Sequence[ImageSource], size: int) -> np.ndarray:
-    """Read images unaltered and resize them: float32 [N, 3, size, size] in [-1, 1]."""
-    return to_network([resize_bilinear(read_source(path), size) for path in paths])
+    """Read images unaltered and resize them: float32 [N, 3, size, size] in [-1, 1].
+
+    Those that are not square are squeezed, which a `Note` says.
+    """
+    samples = [read_sample([path], size) for path in paths]
+    if squeezed := [sample.squeezed for sample in samples if sample.squeezed]:
+        warnings.warn(f"{len(squeezed)} of {len(paths)}: {SQUEEZED.format(squeezed[0])}", Note, 2)
+    return to_network([sample.images[0] for sample in samples])
 
 
 def read_domains(domains: Domains, size: int, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -105,7 +105,7 @@ def references(sources: Sequence[ImageSource], count: int, size: int) -> dict[in
     found = {}
     for place in spread(count, len(sources)) if len(sources) > 1 else ():
         with contextlib.suppress(ImageError):  # the search will name it
-            (found[place],) = read_sample((sources[place],), size)
+            (found[place],) = read_sample((sources[place],), size).images
     return found
 
 

@@ -190,6 +190,17 @@ def test_pairs_by_relative_path(folder, tmp_path):
         ImagePairs(folder, tmp_path / "targets")
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_that_are_not_square_are_squeezed_and_that_is_said_once(folder, workers):
+    for name in ("0.png", "2.png"):
+        Image.new("RGB", (16, 8), "red").save(folder / "a" / name)
+    said = []
+    loader = BatchLoader(ImagePairs(folder), 8, workers=workers, report=said.append)
+    assert sum(len(batch) for batch in loader.once(3)) == 7
+    (message,) = said
+    assert f"{folder}/a/0.png, 16 x 8 pixels" in message and "prepare_dataset.py" in message
+
+
 def test_limit_takes_the_first(folder):
     assert len(ImagePairs(folder, limit=3)) == 3
 
