@@ -10,7 +10,6 @@ that names the option where the value cannot work, in Python as on the command l
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import json
@@ -19,16 +18,13 @@ import numbers
 import operator
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from paddle_sam.core import limits
 from paddle_sam.core.limits import quoted
 from paddle_sam.errors import ConfigError
-
-# The home folder at the start of a path or of one in a list; shells leave it after `=`.
-_HOME = re.compile(r"(?:(?<=^)|(?<=,))~(?=/|$|,)")
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
 
@@ -155,56 +151,6 @@ class RunOptions(Options):
     )
 
 
-def parse(
-    options_type: type[AnyOptions],
-    argv: Sequence[str] | None,
-    description: str,
-    prog: str | None = None,
-) -> AnyOptions:
-    """Read a command line into options. `--dry_run` prints the result and exits.
-
-    Args:
-        options_type: the dataclass.
-        argv: arguments; None for those of the process.
-        description: for `--help`.
-        prog: what `--help` calls the command; the script's name if None.
-
-    Raises:
-        ConfigError: a value cannot work.
-    """
-    parser = _Parser(
-        prog=prog,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
-    if options_type.presets:
-        choices = sorted(options_type.presets)
-        parser.add_argument("--preset", choices=choices, help="named set of options")
-    parser.add_argument("--dry_run", action="store_true", help="print the options and exit")
-    fields = {field.name: field for field in dataclasses.fields(options_type)}
-    shared = {field.name for field in dataclasses.fields(RunOptions)} & set(fields)
-    for name in [*(name for name in fields if name not in shared), *sorted(shared)]:
-        _add_argument(parser, fields[name], type(fields[name].default))
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        parser.error(_unknown(unknown, fields))
-    given = vars(known)
-    dry_run = given.pop("dry_run", False)
-    for name, value in given.items():
-        value = "" if value == [] else value  # what argparse makes of `--name=--`
-        if isinstance(value, str) and name in fields:
-            if not value.strip() and not fields[name].metadata["may_be_empty"]:
-                raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
-            given[name] = _HOME.sub(_home, value)
-    options = options_type(**given)
-    if dry_run:
-        print(to_json(options))
-        raise SystemExit(0)
-    return options
-
-
 def to_json(options: Options) -> str:
     """The options as indented JSON, in their declared order."""
     return json.dumps(dataclasses.asdict(options), indent=2)
@@ -326,63 +272,6 @@ def parse_formats(text: str) -> list[str]:
     known = ("mp4", "gif", "webp")
     names = ",".join(part.strip().removeprefix(".") for part in text.lower().split(","))
     return [f".{name}" for name in parse_names(names, known, "--formats")]
-
-
-def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: type) -> None:
-    text = field.metadata["help"]
-    flag = f"--{field.name}"
-    if kind is bool and field.name.startswith("no_"):
-        parser.add_argument(flag, action="store_true", help=text)
-    elif kind is bool:
-        text += f" (default: {'yes' if field.default else 'no'})"
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-    else:
-        text += f" (default: {field.default})" if field.default != "" else ""
-        choices = field.metadata["choices"]
-        metavar = None if choices else {int: "N", float: "X"}.get(kind, "TEXT")
-        read = {int: _whole_number, float: _number}.get(kind, kind)
-        parser.add_argument(flag, type=read, choices=choices, metavar=metavar, help=text)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Ends with one line about what is wrong, as other errors of a command do."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}. {self.prog} --help lists the options.\n")
-
-
-def _unknown(words: Sequence[str], known: Iterable[str]) -> str:
-    """What to say about words of a command line that belong to no option."""
-    for word in words:
-        if word.startswith("--"):
-            name = word[2:].partition("=")[0]
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean --{near[0]}?" if near else ""
-            return f"unrecognized option --{name}{hint}"
-    return (
-        f"unrecognized arguments: {quoted(' '.join(words))[1:-1]} (a pattern such as *.jpg"
-        " becomes many words: name a folder, or one file)"
-    )
-
-
-def _home(found: re.Match) -> str:
-    try:
-        return str(Path.home())
-    except RuntimeError:  # a user without any, as in some containers
-        return found[0]
-
-
-def _whole_number(text: str) -> int:
-    if len(text) > limits.DIGITS or not re.fullmatch(r"\s*[+-]?\d+\s*", text):
-        raise argparse.ArgumentTypeError(f"expected a whole number, found {quoted(text)}")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, found {quoted(text)}") from None
 
 
 def _not_given(message: str, options: Options, given: Mapping[str, Any]) -> str:

@@ -20,8 +20,8 @@ from paddle_sam.core.command import command, exit_status
 
 @command
 def main(argv=None):
+    from paddle_sam.core.command_line import parse
     from paddle_sam.faces.options import AlignFolderOptions
-    from paddle_sam.options import parse
 
     config = parse(AlignFolderOptions, argv, __doc__)
     from paddle_sam.core.device import cpu_threads

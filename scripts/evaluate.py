@@ -35,8 +35,8 @@ KINDS = {
 
 @command
 def main(argv=None):
+    from paddle_sam.core.command_line import parse
     from paddle_sam.errors import ConfigError
-    from paddle_sam.options import parse
 
     argv = list(sys.argv[1:] if argv is None else argv)
     kind = argv.pop(0) if argv else ""

@@ -19,8 +19,8 @@ from paddle_sam.core.command import command
 
 @command
 def main(argv=None):
+    from paddle_sam.core.command_line import parse
     from paddle_sam.imagesets.prepare.options import PrepareOptions
-    from paddle_sam.options import parse
 
     config = parse(PrepareOptions, argv, __doc__)
     from paddle_sam.imagesets.prepare.prepare import prepare_dataset

@@ -136,7 +136,7 @@ def script(description: str, options: str, function: str, done: str = "{}") -> C
 
     @command
     def main(argv=None) -> int:
-        from paddle_sam.options import parse
+        from paddle_sam.core.command_line import parse
 
         chosen = parse(pkgutil.resolve_name(options), argv, description)
         result = pkgutil.resolve_name(function)(chosen)

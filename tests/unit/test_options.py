@@ -11,6 +11,7 @@ from paddle_sam import options as base
 from paddle_sam.ageing.options import SideBySideOptions, parse_ages
 from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.core.command import command
+from paddle_sam.core.command_line import parse
 from paddle_sam.demo.options import DemoOptions
 from paddle_sam.errors import ConfigError
 from paddle_sam.stylegan2.options import VideosOptions
@@ -29,7 +30,7 @@ PUBLISHED = shlex.split("""--dataset_type=ffhq_aging --exp_dir=exp/test --worker
 
 
 def _parse(*argv):
-    return base.parse(SAMOptions, argv, "training")
+    return parse(SAMOptions, argv, "training")
 
 
 def test_takes_the_published_command_line():
@@ -123,7 +124,7 @@ def test_what_cannot_work_fails_in_python_too(made, name, found):
 
 def test_rules_by_resolution_and_presets_hold_in_python():
     given = ["--resolution", "512"]
-    assert StyleGAN2Options(resolution=512) == base.parse(StyleGAN2Options, given, "")
+    assert StyleGAN2Options(resolution=512) == parse(StyleGAN2Options, given, "")
     assert StyleGAN2Options(resolution=512).r1_gamma == 0.0002 * 512**2 / 8
     assert StyleGAN2Options(resolution=512, r1_gamma=3).r1_gamma == 3.0
     assert SAMOptions(task="psp").input_nc == 3
@@ -146,7 +147,7 @@ def test_an_option_is_named_as_argument_in_python_and_as_flag_by_a_command(capsy
 def test_an_empty_value_is_refused(capsys):
     with pytest.raises(ConfigError, match="train_data: found an empty value"):
         _parse("--train_data", "")
-    assert base.parse(StyleGAN2Options, ["--preset", "mini", "--stages="], "").stages == ""
+    assert parse(StyleGAN2Options, ["--preset", "mini", "--stages="], "").stages == ""
 
 
 @pytest.mark.parametrize(
@@ -187,9 +188,9 @@ def test_without_a_home_folder_nothing_breaks(monkeypatch):
 def test_an_option_that_was_not_given_is_not_blamed_alone():
     given = ["--preset", "mini", "--resolution", "16"]
     with pytest.raises(ConfigError, match="stages: .*stages, not given, is '16:9,32:22'"):
-        base.parse(StyleGAN2Options, given, "")
+        parse(StyleGAN2Options, given, "")
     with pytest.raises(ConfigError) as caught:
-        base.parse(StyleGAN2Options, [*given, "--stages", "16:9"], "")
+        parse(StyleGAN2Options, [*given, "--stages", "16:9"], "")
     assert "not given" not in str(caught.value)
 
 

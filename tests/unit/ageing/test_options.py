@@ -2,8 +2,8 @@
 
 import pytest
 
-from paddle_sam import options as base
 from paddle_sam.ageing.options import FolderPerAgeOptions, SideBySideOptions, parse_ages
+from paddle_sam.core.command_line import parse
 from paddle_sam.errors import ConfigError
 
 
@@ -53,11 +53,11 @@ def test_other_texts_are_refused(text, words):
 
 
 def test_defaults_are_the_published_ones():
-    config = base.parse(SideBySideOptions, [], "")
+    config = parse(SideBySideOptions, [], "")
     assert parse_ages(config.target_age) == [float(age) for age in range(0, 101, 10)]
     assert (config.test_batch_size, config.test_workers, config.n_images) == (0, 2, 0)
     assert not (config.resize_outputs or config.no_align)
-    assert not base.parse(FolderPerAgeOptions, [], "").couple_outputs
+    assert not parse(FolderPerAgeOptions, [], "").couple_outputs
 
 
 def test_takes_the_published_command_line():
@@ -65,11 +65,11 @@ def test_takes_the_published_command_line():
         "--exp_dir=exp --checkpoint_path=sam.pdparams --data_path=photos --test_batch_size=4"
         " --test_workers=0 --couple_outputs --target_age=0,10,20 --n_images=5 --resize_outputs"
     )
-    config = base.parse(FolderPerAgeOptions, argv.split(), "")
+    config = parse(FolderPerAgeOptions, argv.split(), "")
     assert (config.exp_dir, config.n_images, config.test_workers) == ("exp", 5, 0)
     assert config.couple_outputs and config.resize_outputs
     shared = [word for word in argv.split() if word != "--couple_outputs"]
-    assert base.parse(SideBySideOptions, shared, "").labels
+    assert parse(SideBySideOptions, shared, "").labels
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_takes_the_published_command_line():
 )
 def test_impossible_numbers(argv, words):
     with pytest.raises(ConfigError, match=words):
-        base.parse(SideBySideOptions, argv, "")
+        parse(SideBySideOptions, argv, "")

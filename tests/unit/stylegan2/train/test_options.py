@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from paddle_sam.core.command_line import parse
 from paddle_sam.errors import ConfigError
-from paddle_sam.options import check_resumable, parse
+from paddle_sam.options import check_resumable
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 
 SMALL = StyleGAN2Options(resolution=16, batch_size=4)
