@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from paddle_sam import options
 from paddle_sam.cli import COMMANDS, of_script
+from paddle_sam.stargan2 import options as stargan2_options
 from tests import ROOT
 
 PAGES = [
@@ -45,6 +47,14 @@ def parse_only(monkeypatch):
         raise Understood
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    parse = options.parse
+
+    def parse_options(*given, **named):
+        parse(*given, **named)
+        raise Understood
+
+    for module in (options, stargan2_options):
+        monkeypatch.setattr(module, "parse", parse_options)
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines())
