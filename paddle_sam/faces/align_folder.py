@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_sam.core.images import read_image, result_names, save_image
 from paddle_sam.core.listing import lies_in, list_images
+from paddle_sam.core.lock import one_writer
 from paddle_sam.core.processes import in_processes
 from paddle_sam.core.store import claim_folder
-from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
+from paddle_sam.errors import ConfigError, FileNameError, ImageError, PaddleSamError
 from paddle_sam.faces.alignment import CropSettings, align_faces
 
 REPORT = "align_failures.jsonl"
@@ -79,11 +81,13 @@ def align_folder(
         raise ConfigError(f"--num_threads: expected at least 1, found {workers}")
     tasks = _plan(root, output, suffix)
     claim_folder(output, asdict(settings) | {"face": choice}, "--output_path", "crops")
-    open_tasks = [task for task in tasks if not _marker(task, choice).exists()]
+    # `Path.exists` raises where a name is too long.
+    open_tasks = [t for t in tasks if not os.path.exists(_marker(t, choice))]  # noqa: PTH110
     report = output / REPORT
     report.unlink(missing_ok=True)
     failed = 0
     with (
+        one_writer(output, "crops"),
         contextlib.closing(
             in_processes(
                 _align_one,
@@ -156,7 +160,7 @@ def _align_one(task: _Task) -> str | None:
             return None
         for index in reversed(range(len(faces))):  # the first one last: it marks the task as done
             save_image(_face_path(task.target, index), faces[index].image)
-    except ImageError as error:
+    except (ImageError, FileNameError) as error:
         return str(error)
     except PaddleSamError:  # missing weights, full disk: the same for every image
         raise

@@ -105,6 +105,9 @@ def _train(
     run.resume(checkpoint)
     del checkpoint
     if world.rank == 0:
+        for name, identity in inputs.items():
+            if "images" in identity:
+                print(f"--{name}: {identity['images']} images")
         prepare_folder(folder, to_json(options))
         keep_inputs(folder, inputs)
     run.train(

@@ -16,6 +16,7 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.core.images import read_image
+from paddle_sam.core.lock import one_writer
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.align_folder import REPORT, align_folder
 from paddle_sam.faces.alignment import CropSettings, align
@@ -207,3 +208,24 @@ def test_ctrl_c_stops_cleanly(root, output):
     done = crops(output)
     assert 2 <= len(done) < 150
     assert all(read_image(output / name).shape == (256, 256, 3) for name in done)
+
+
+@pytest.mark.parametrize("choice", ["best", "all"])
+def test_a_name_without_room_for_its_crop_is_that_photographs_failure(tmp_path, choice):
+    long = "長" * 83 + (
+        "" if choice == "all" else "a"
+    )  # 249 bytes: with .webp fine, with _0.png not
+    save(tmp_path / "in", "a.png", f"{long}.webp", f"{long}.png", "z.png")
+    summary = align_folder(tmp_path / "in", tmp_path / "out", StandIn, CROP, choice=choice)
+    assert (summary.aligned, summary.failed) == (2, 2)
+    failures = [json.loads(line) for line in (tmp_path / "out" / REPORT).open(encoding="utf-8")]
+    assert all("File name too long" in failure["error"] for failure in failures)
+
+
+def test_one_run_a_folder_of_crops(tmp_path):
+    save(tmp_path / "in", "a.png")
+    with (
+        one_writer(tmp_path / "out", "crops"),
+        pytest.raises(ConfigError, match=f"process {os.getpid()} .*is writing crops"),
+    ):
+        align_folder(tmp_path / "in", tmp_path / "out", StandIn, CROP)
