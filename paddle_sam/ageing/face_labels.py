@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from paddle_sam.core.tables import read_table
 from paddle_sam.errors import ConfigError
 
 _UTKFACE = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+")  # age, gender, group
@@ -63,8 +63,8 @@ def _label_of_name(path: Path, folder: Path) -> FaceLabel:
 
 
 def _read_table(path: Path) -> dict[str, FaceLabel]:
+    rows = read_table(path, (), "--labels")
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
         table = {}
         for row in rows:
             name = next(row[column] for column in _COLUMNS if row.get(column))
@@ -75,6 +75,6 @@ def _read_table(path: Path) -> dict[str, FaceLabel]:
             table[name] = FaceLabel(age, row.get("person") or "", gender, row.get("group") or "")
     except StopIteration:
         raise ConfigError(f"--labels: {path} has no column {' or '.join(_COLUMNS)}") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"--labels: {path} cannot be read as labels ({error})") from error
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -22,7 +21,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from paddle_sam.core.command import open_streams, show_notes
-from paddle_sam.errors import Note
+from paddle_sam.errors import ConfigError, Note
 
 Task = TypeVar("Task", bound=Hashable)
 
@@ -122,9 +121,13 @@ def process_pool(
 
 
 def _start_thread(start: Callable | None, *arguments: Any) -> None:
-    if start is not None:
-        with contextlib.suppress(ValueError):  # a thread sets no signal handlers, nor needs any
+    try:
+        if start is not None:
             start(*arguments)
+    except ConfigError:
+        raise
+    except ValueError:  # a thread can set no signal handlers, and needs none
+        pass
 
 
 def _start_worker(start: Callable | None, *arguments: Any) -> None:

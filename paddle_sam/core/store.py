@@ -93,7 +93,7 @@ def claim_folder(
         return
     try:
         before = dict(json.loads(note.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{note}: cannot be read ({error}); delete the folder") from error
     changed = [
         f"{fact} was {_shortened(before.get(fact))}, is {_shortened(facts.get(fact))}"

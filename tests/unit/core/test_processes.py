@@ -3,12 +3,13 @@
 import errno
 import os
 import signal
+from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
 
 from paddle_sam.core import processes
 from paddle_sam.core.processes import in_processes, process_pool
-from paddle_sam.errors import Note
+from paddle_sam.errors import ConfigError, Note
 
 STARTED = []
 
@@ -19,6 +20,10 @@ def start(word):
 
 def shout(word):
     return word.upper() + STARTED[-1]
+
+
+def fail():
+    raise ConfigError("--device: tpu is not there")
 
 
 def handle_signals():
@@ -36,5 +41,7 @@ def test_without_semaphores_a_thread_does_the_work(monkeypatch, error):
     with pytest.warns(Note, match="no pools of processes"):
         done = dict(in_processes(shout, ["a", "b"], 1, start=start, arguments=("!",), died=None))
     assert done == {"a": "A!", "b": "B!"}
+    with pytest.warns(Note), process_pool(1, fail) as pool, pytest.raises(BrokenThreadPool):
+        pool.submit(os.getpid).result()
     with pytest.warns(Note), process_pool(2, handle_signals) as pool:
         assert pool.submit(os.getpid).result() == os.getpid()
