@@ -156,11 +156,26 @@ def _list_input(path: Path, unpacked: Path) -> tuple[Path, Listing]:
         return path, list_folder(path)
     if is_archive(path):
         return path, list_members(path, zip_members(path))
-    if opener := _compression(path):
-        path = _plain_tar(path, opener, unpacked)
-    if tarfile.is_tarfile(path):
-        return path, list_members(path, list(_tar_members(path)))
+    try:
+        if opener := _compression(path):
+            path = _plain_tar(path, opener, unpacked)
+        if _is_tar(path):
+            return path, list_members(path, list(_tar_members(path)))
+    except _HeaderTooLargeError as error:
+        raise ImageError(f"{path}: not a genuine tar archive ({error})") from error
     return path, Listing([path])
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:", tarinfo=_BoundedHeader):
+            return True
+    except tarfile.TarError:
+        return False
+
+
+class _HeaderTooLargeError(Exception):
+    """A header of a tar asks for more memory than a name takes."""
 
 
 class _BoundedHeader(tarfile.TarInfo):
@@ -170,7 +185,7 @@ class _BoundedHeader(tarfile.TarInfo):
     def frombuf(cls, *arguments, **named):
         found = super().frombuf(*arguments, **named)
         if found.type in _LONG_HEADERS and found.size > _LARGEST_HEADER:
-            raise tarfile.ReadError(f"a header declares {found.size:,} bytes")
+            raise _HeaderTooLargeError(f"a header declares {found.size:,} bytes")
         return found
 
 
@@ -212,7 +227,7 @@ def _plain_tar(path: Path, opener, folder: Path) -> Path:
                         )
         except (EOFError, gzip.BadGzipFile, lzma.LZMAError, ValueError) as error:
             raise ImageError(f"{path}: found a damaged or truncated archive ({error}).") from error
-    if not tarfile.is_tarfile(unpacked):
+    if not _is_tar(unpacked):
         unpacked.unlink()
         raise ImageError(f"{path}: found a compressed file that is no tar. Unpack it.")
     return unpacked

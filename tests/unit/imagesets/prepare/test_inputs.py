@@ -1,6 +1,7 @@
 """Folders, zips and tars as tasks: named, ordered, read and nothing extracted."""
 
 import io
+import os
 import tarfile
 import zipfile
 
@@ -99,6 +100,20 @@ def test_an_archive_that_unpacks_to_far_too_much(tmp_path, monkeypatch):
     with pytest.raises(ImageError, match="x.tar.gz: unpacks to more than"):
         tasks_of(tmp_path / "x.tar.gz", tmp_path / "work")
     assert not list((tmp_path / "work").iterdir())
+
+
+def test_headers_of_a_tar_are_bounded_before_they_are_read(tmp_path):
+    header = tarfile.TarInfo("long")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
+    (tmp_path / "bomb.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    with pytest.raises(ImageError, match="bomb.tar: .*a header declares 8,589,934,592 bytes"):
+        tasks_of(tmp_path / "bomb.tar", tmp_path / "work")
+
+
+def test_pipes_are_no_input(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ImageError, match="pipe: neither a file nor a folder"):
+        tasks_of(tmp_path / "pipe", tmp_path / "work")
 
 
 def test_inputs_that_cannot_be_used(tmp_path):
