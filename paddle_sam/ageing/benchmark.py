@@ -318,7 +318,8 @@ class Benchmark:
         return pictures, rows
 
     def _aged(self, photo: Photo, ages: list[float]) -> np.ndarray:
-        return self.run.ageing.age_group([photo], ages)[0][0]
+        images, _ = self.run.ageing.age_group([photo], ages)[0][0]
+        return images
 
     def _there_and_back(self, subject: Subject, image: np.ndarray) -> float | None:
         """Return the distance to the input of a result, aged back to the person's own age."""
