@@ -91,7 +91,7 @@ def test_the_readme_has_commands_and_its_python_runs(capsys):
     assert len(command_lines()) >= 8
     for block in blocks(ROOT / "README.md", "python"):
         exec(compile(block, "README.md", "exec"), {})
-    assert "(1, 3, 64, 64, 3) uint8" in capsys.readouterr().out
+    assert "(3, 64, 64, 3) uint8" in capsys.readouterr().out
 
 
 def headings(page: Path) -> set[str]:
