@@ -22,7 +22,7 @@ from paddle_sam.stylegan2.train.options import AUGMENTATIONS, StyleGAN2Options
 from paddle_sam.training.distributed import World
 
 # Streams of random numbers; 20 to 23 are the trainer's.
-_LATENTS, _MIXING, _NOISE, _AUGMENT = 24, 25, 26, 27
+_LATENTS, _MIXING, _NOISE, _AUGMENT, _LABELS = 24, 25, 26, 27, 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,11 @@ class StepDraws:
         mixed = rng.random(batch) < self.config.style_mixing
         change = np.where(mixed, rng.integers(1, count, batch), count)[part.places]
         return (np.arange(count) < change[:, None]).astype("float32")
+
+    def labels(self, part: Part, step: int, use: int, numbers: np.ndarray) -> np.ndarray:
+        """Classes of generated images [N], as frequent as those of the training images."""
+        places = self._rng(_LABELS, use, step).integers(len(numbers), size=self.config.batch_size)
+        return numbers[places][part.places]
 
     def normal(self, part: Part, step: int, use: int, shape: Sequence[int]) -> paddle.Tensor:
         """Standard normal [N, *shape], made on the device."""

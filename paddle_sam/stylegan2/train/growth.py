@@ -40,12 +40,14 @@ class Archs:
     discriminator: Mapping[str, Any]
 
     @classmethod
-    def of_options(cls, options: StyleGAN2Options) -> Archs:
-        """Return what the options say."""
+    def of_options(cls, options: StyleGAN2Options, classes: int = 0) -> Archs:
+        """Return what the options say, for images of `classes` classes (0: not conditional)."""
         sizes = [1 << power for power in range(2, options.resolution.bit_length())]
         channels = {size: min(options.channel_base // size, options.channel_max) for size in sizes}
         shared = {"size": options.resolution, "channels": channels}
         generator = {"style_dim": options.latent_dim, "mapping_layers": options.mapping_layers}
+        if classes:
+            shared["classes"] = classes
         return cls({**shared, **generator}, {**shared, "group_size": options.mbstd_group})
 
     @classmethod
@@ -63,6 +65,7 @@ class Archs:
             channels[2 * top] = max(channels[top] // 2, 1)
         generator = {**arch, "size": size, "channels": channels}
         judge = {"group_size": options.mbstd_group}
+        judge |= {name: arch[name] for name in ("classes", "image_channels") if arch.get(name)}
         if "d" in entries:
             judge = dict(entries["d"].arch)
         widths = {**channels, **(judge.get("channels") or {})}

@@ -7,12 +7,14 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import numpy as np
 import paddle
 
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.stylegan2.train import ada
 from paddle_sam.stylegan2.train.draws import Part, StepDraws
+from paddle_sam.stylegan2.train.labels import Labels
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.gan_losses import logistic, path_lengths, r1_penalty_through
 
@@ -39,6 +41,8 @@ class Step:
         augment_p: probability of each augmentation.
         path_mean: running mean of path lengths.
         exact: makes the context for what 16-bit arithmetic is too coarse for.
+        labels: of a conditional run, the classes of the training images, and
+        real_labels: [N, classes], those of `reals`.
     """
 
     options: StyleGAN2Options
@@ -52,18 +56,37 @@ class Step:
     path_mean: float
     repeat: int = 0
     exact: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    labels: Labels | None = None
+    real_labels: paddle.Tensor | None = None
 
     def real(self, part: Part) -> paddle.Tensor:
         """Return the real images at the places of `part`."""
-        repeats = self.options.d_repeats
-        return self.reals[repeats * (part.places - self.first) + self.repeat]
+        return self.reals[self._real_places(part)]
+
+    def labels_of_real(self, part: Part) -> paddle.Tensor | None:
+        """Return the labels of `real(part)`; None if the run is not conditional."""
+        return None if self.labels is None else self.real_labels[self._real_places(part)]
+
+    def labels_of_fake(self, part: Part, use: int) -> paddle.Tensor | None:
+        """Return the labels of `render(part, use)`; None if the run is not conditional."""
+        if self.labels is None:
+            return None
+        use = self._of_repeat(use)
+        numbers = self.draws.labels(part, self.number, use, self.labels.numbers)
+        return paddle.to_tensor(self.labels.one_hot(numbers))
+
+    def _real_places(self, part: Part) -> np.ndarray:
+        return self.options.d_repeats * (part.places - self.first) + self.repeat
 
     def render(self, part: Part, use: int) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Return generated images [N, 3, S, S] and their codes [N, L, D] for `part`."""
+        labels = self.labels_of_fake(part, use)
+        labels = None if labels is None else labels.repeat_interleave(2, axis=0)
         generator, draws, use = self.generator, self.draws, self._of_repeat(use)
         z = draws.latents(part, self.number, use, generator.style_dim)
         with self.exact():
-            w = generator.style(paddle.to_tensor(z.reshape([-1, generator.style_dim])))
+            z = paddle.to_tensor(z.reshape([-1, generator.style_dim]))
+            w = generator.map_latents(z, labels)
         w = w.reshape([-1, 2, generator.style_dim])
         first = draws.first_style(part, self.number, use, generator.n_codes)
         first = paddle.to_tensor(first).unsqueeze(2)
@@ -83,17 +106,19 @@ class Step:
         """Tell apart the random numbers of the repeats of a step."""
         return use + _USES * self.repeat
 
-    def scores(self, images: paddle.Tensor, part: Part, use: int) -> paddle.Tensor:
-        """Return the discriminator's scores [N] of images after augmentation."""
+    def scores(
+        self, images: paddle.Tensor, part: Part, use: int, labels: paddle.Tensor | None
+    ) -> paddle.Tensor:
+        """Return the discriminator's scores [N] of images after augmentation, given labels."""
         with self.exact():  # 16 bits do not even name every pixel
             seen = self.transform(part, use)(images.astype("float32"))
-        return self.discriminator(seen)[:, 0]
+        return self.discriminator(seen, labels)[:, 0]
 
 
 def generator_loss(step: Step, part: Part) -> Found:
     """-log D(G(z)), non-saturating."""
     images, _ = step.render(part, G)
-    loss = logistic(step.scores(images, part, G), real=True).mean()
+    loss = logistic(step.scores(images, part, G, step.labels_of_fake(part, G)), real=True).mean()
     return loss, {"G/loss": loss}
 
 
@@ -114,8 +139,8 @@ def discriminator_loss(step: Step, part: Part) -> Found:
     """-log D(x) - log(1 - D(G(z)))."""
     with paddle.no_grad():
         images, _ = step.render(part, D_FAKE)
-    fake = step.scores(images, part, D_FAKE)
-    real = step.scores(step.real(part), part, D_REAL)
+    fake = step.scores(images, part, D_FAKE, step.labels_of_fake(part, D_FAKE))
+    real = step.scores(step.real(part), part, D_REAL, step.labels_of_real(part))
     loss = logistic(fake, real=False).mean() + logistic(real, real=True).mean()
     return loss, {
         "D/loss": loss,
@@ -135,7 +160,7 @@ def r1(step: Step, part: Part) -> Found:
         seen = transform(step.real(part))
     seen = seen.detach()
     seen.stop_gradient = False
-    scores = step.discriminator(seen)[:, 0]
+    scores = step.discriminator(seen, step.labels_of_real(part))[:, 0]
     penalty = r1_penalty_through(scores, seen, transform.linear()).mean()
     gamma = step.options.r1_gamma * (step.generator.size / step.options.resolution) ** 2
     return penalty * gamma * step.options.r1_interval, {"D/r1": penalty}

@@ -49,6 +49,9 @@ class StyleGAN2Options(RunOptions):
     )
     resolution: int = option(256, "height and width, a power of two", minimum=8)
     mirror: bool = option(True, "show every second image mirrored")
+    cond: bool = option(
+        False, "train with labels: the classes of archives (prepare_dataset.py --labels folders)"
+    )
     num_workers: int = option(2, "processes that read images", minimum=0, resumable=True)
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
 

@@ -22,6 +22,7 @@ from paddle_sam.imagesets.identity import identify_images, joined
 from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.stylegan2.quality import GeneratedQuality
 from paddle_sam.stylegan2.train.growth import Archs, read_start
+from paddle_sam.stylegan2.train.labels import read_labels
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from paddle_sam.training.distributed import World
@@ -38,6 +39,7 @@ def train_stylegan2(options: StyleGAN2Options) -> Path:
     options = numbered(options)
     sets = data_sets(options.train_data)
     data = _images(sets, options)
+    labels = read_labels(sets) if options.cond else None
     every = (options.log_kimg, options.snapshot_kimg, options.metric_kimg, options.save_kimg)
 
     def build(world: World, resumed: WeightFile | None) -> Job:
@@ -49,7 +51,12 @@ def train_stylegan2(options: StyleGAN2Options) -> Path:
             if new and world.rank == 0:
                 print(f"{options.init_from}: newly initialised: {new}")
         known = resumed.networks if resumed else start
-        archs = Archs.of_entries(known, options) if known else Archs.of_options(options)
+        classes = labels.classes if labels else 0
+        archs = Archs.of_entries(known, options) if known else Archs.of_options(options, classes)
+        if (found := archs.generator.get("classes", 0)) != classes:
+            raise ConfigError(
+                f"--cond: the data has {classes} classes, the networks to start from {found}"
+            )
         trainer = StyleGAN2Trainer(
             archs,
             options,
@@ -59,6 +66,7 @@ def train_stylegan2(options: StyleGAN2Options) -> Path:
             world,
             size,
             offset,
+            labels,
         )
         steps = round((1000 * options.total_kimg - offset) / options.images_per_step)
         intervals = Intervals(max(1, steps), *map(options.steps, every))

@@ -35,6 +35,7 @@ from paddle_sam.stylegan2.train.growth import (
     at_size,
     networks_at,
 )
+from paddle_sam.stylegan2.train.labels import Labels
 from paddle_sam.stylegan2.train.losses import Phase, Step, phases
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.adam import lazy_adam, update_average
@@ -68,6 +69,7 @@ class StyleGAN2Trainer:
         world: the processes of the run.
         size: of the images that the next step trains on; None for the first step's.
         image_offset: images trained on beyond steps times batch size, if that has changed.
+        labels: classes of the training images, of conditional networks.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class StyleGAN2Trainer:
         world: World | None = None,
         size: int | None = None,
         image_offset: int = 0,
+        labels: Labels | None = None,
     ):
         self.options = options
         self.archs = archs
@@ -87,6 +90,7 @@ class StyleGAN2Trainer:
         self.judge = judge
         self.world = world or World()
         self.image_offset = image_offset
+        self.labels = labels
         self.augment_p = 0.0 if augmentation == "none" else options.augment_p
         self.path_mean = 0.0
         self.signs: list[float] = []  # of real images, since the last move of augment_p
@@ -159,6 +163,8 @@ class StyleGAN2Trainer:
             augment_p=self.augment_p,
             path_mean=self.path_mean,
             exact=self.amp["g"].exact,
+            labels=self.labels,
+            real_labels=self._labels_of(batch),
         )
         values: dict[str, paddle.Tensor] = {}
         lazy: set[str] = set()
@@ -198,6 +204,9 @@ class StyleGAN2Trainer:
         optimizer.clear_grad(set_to_zero=False)
         return logged
 
+    def _labels_of(self, batch: Batch) -> paddle.Tensor | None:
+        return None if self.labels is None else paddle.to_tensor(self.labels.of(batch.paths))
+
     def _adapt(self, step: int, sign: float) -> None:
         """Steer the probability of augmentation by the sign statistic r_t."""
         options = self.options
@@ -215,13 +224,19 @@ class StyleGAN2Trainer:
     def fakes(self, count: int, stream: int = _JUDGE) -> Iterator[np.ndarray]:
         """Yield batches of images of the averaged generator, uint8 [N, S, S, 3], at full size.
 
-        They belong to the same latents at every call; without truncation, stored noise.
+        They belong to the same latents at every call, and to each class in turn; without
+        truncation, stored noise.
         """
         rng = np.random.default_rng((self.options.seed, stream))
         for start in range(0, count, _RENDERED_AT_ONCE):
             size = [min(_RENDERED_AT_ONCE, count - start), self.average.style_dim]
             z = paddle.to_tensor(rng.standard_normal(size, np.float32))
-            images = to_uint8(self.average([z], randomize_noise=False).numpy())
+            labels = None
+            if self.labels is not None:
+                numbers = np.arange(start, start + len(z)) % self.labels.classes
+                labels = paddle.to_tensor(self.labels.one_hot(numbers))
+            images = self.average([z], randomize_noise=False, labels=labels)
+            images = to_uint8(images.numpy())
             factor = self.options.resolution // self.average.size
             yield images.repeat(factor, axis=1).repeat(factor, axis=2)
 
