@@ -144,7 +144,7 @@ def test_files_that_are_no_start_are_refused(pretrained, tmp_path):
         read_start(config)
     entry = NetworkEntry("age_regressor", {}, {})
     WeightFile("dex_vgg", {"dex_vgg": entry}).write(tmp_path / "age.pdparams")
-    with pytest.raises(ConfigError, match="init_from: .*age.pdparams holds no StyleGAN2"):
+    with pytest.raises(ConfigError, match="init_from: .*age.pdparams: holds no StyleGAN2"):
         read_start(dataclasses.replace(TINY, init_from=str(tmp_path / "age.pdparams")))
 
 
