@@ -65,6 +65,7 @@ def folder(tmp_path_factory):
 
 def options(folder, out, **more):
     files = {"data_path": str(folder / "photos"), "lpips_path": str(folder / "lpips.npz")}
+    files["keep"] = "0"
     return BenchmarkOptions(exp_dir=str(out), device="cpu", engine="eager", **(files | more))
 
 
@@ -145,7 +146,7 @@ def test_a_face_that_is_gone_counts_as_a_failure(planted):
 
 def test_true_later_photographs_are_compared_with(folder, tmp_path, capsys):
     arguments = ["benchmark", "--data_path", str(folder / "photos"), "--exp_dir", str(tmp_path)]
-    arguments += ["--lpips_path", str(folder / "lpips.npz"), "--device", "cpu"]
+    arguments += ["--lpips_path", str(folder / "lpips.npz"), "--device", "cpu", "--keep", "0"]
     assert evaluate([*arguments, "--protocol", "reference", "--engine", "eager"]) == 0
     report = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
     (row,) = report["all_results"]
