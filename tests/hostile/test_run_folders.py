@@ -213,3 +213,15 @@ def test_a_damaged_visualdl_log_does_not_stop_a_run(run):
         assert _resume(run) == 0
     _file_instead(run / "visualdl")
     assert _resume(run) == 0
+
+
+def test_a_bit_that_flipped_in_optimizer_state_is_noticed(run, capsys):
+    assert _resume(run) == 0  # this version's checkpoints have a checksum
+    path = run / "checkpoints" / "iteration_3.pdparams"
+    content = bytearray(path.read_bytes())
+    array = next(iter(WeightFile.read(path).training["optimizer"].values()))
+    place = content.index(array.tobytes()[:16])
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert _resume(run) == 2
+    assert "iteration_3" in capsys.readouterr().err

@@ -328,7 +328,7 @@ KILLED = """
         if content["options"]["weight"] == 10:  # the checkpoint of step 4
             whole = pickle.dumps(content, protocol)
             stream.write(whole[: len(whole) // 2])
-            stream.flush()
+            stream._stream.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         dump(content, stream, protocol=protocol)
 
