@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from paddle import nn
 
-from paddle_sam.convert.nvidia_pickle import is_pickle, read_nvidia_pickle
+from paddle_sam.convert.nvidia_pickle import is_pickle, read_pickle
 from paddle_sam.convert.recognise import Checkpoint, Network, recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
 from paddle_sam.convert.tables import TABLES
@@ -263,7 +263,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     if path.is_file() and path.suffix == ".npz":
         return read_arrays(path, "fetch it again")
     if is_pickle(path):
-        return read_nvidia_pickle(path)
+        return read_pickle(path)
     return read_torch(path)
 
 

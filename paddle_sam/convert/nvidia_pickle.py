@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.convert.paddle_file import torch_layout
 from paddle_sam.core.array_pickle import ARRAY_GLOBALS, CountedStream, SafeUnpickler, check_size
 from paddle_sam.core.files import open_file
 from paddle_sam.core.weight_file import FORMAT, TORCH_LEGACY
@@ -123,6 +124,7 @@ _ADMITTED = {
     ("dnnlib.util", "EasyDict"): _EasyDict,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
+    ("builtins", "tuple"): tuple,  # how Paddle keeps a tensor with its name
     **ARRAY_GLOBALS,
 }
 
@@ -154,8 +156,8 @@ def is_pickle(path: str | os.PathLike) -> bool:
     return start[:1] == b"\x80" and start[2:3] in (b"}", b"\x95") and TORCH_LEGACY not in start
 
 
-def read_nvidia_pickle(path: str | os.PathLike) -> dict:
-    """Networks of an NVIDIA StyleGAN2 pickle in the rosinality layout.
+def read_pickle(path: str | os.PathLike) -> dict:
+    """Networks of an NVIDIA StyleGAN2 pickle, or of a Paddle checkpoint, in the torch layout.
 
     Returns:
         `g_ema`, `g`, `d`: torch-layout state dicts, those that the file holds; `latent_avg` [D].
@@ -182,11 +184,13 @@ def read_nvidia_pickle(path: str | os.PathLike) -> dict:
             f"{path}: a weight file of this package, which needs no conversion; --reverse turns it"
             " into a PyTorch file"
         )
-    if not isinstance(content, dict) or not isinstance(content.get("G_ema"), dict):
+    if not isinstance(content, dict):
         raise CheckpointError(
-            f"{path}: a pickle, but none of NVIDIA's networks, which have an entry G_ema: a"
+            f"{path}: a pickle of a {type(content).__name__}, expected a dict of networks: a"
             " checkpoint of another project"
         )
+    if not isinstance(content.get("G_ema"), dict):
+        return torch_layout(content)  # of Paddle, or refused by whoever looks at its keys
     result = {}
     for key, name in (("G_ema", "g_ema"), ("G", "g")):
         if isinstance(content.get(key), dict):
