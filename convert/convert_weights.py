@@ -35,6 +35,9 @@ def main(argv=None):
         help="FILEs are .pdparams; write the .pt (.npz) that the reference code loads",
     )
     parser.add_argument(
+        "--safetensors", action="store_true", help="with --reverse: write .safetensors"
+    )
+    parser.add_argument(
         "--explain",
         action="store_true",
         help="say what each FILE is taken for and why, and write nothing",
@@ -47,7 +50,8 @@ def main(argv=None):
     if args.explain:
         done = explain_files(args.files)
     else:
-        done = len(convert_files(args.files, args.output, args.reverse, args.force))
+        options = (args.output, args.reverse, args.force, args.safetensors)
+        done = len(convert_files(args.files, *options))
     return exit_status(done, len(args.files) - done)
 
 

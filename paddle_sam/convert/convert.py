@@ -16,6 +16,7 @@ from paddle import nn
 from paddle_sam.convert.nvidia_pickle import is_pickle, read_pickle
 from paddle_sam.convert.recognise import Checkpoint, Network, recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
+from paddle_sam.convert.safetensors_file import SUFFIX, read_safetensors, write_safetensors
 from paddle_sam.convert.tables import TABLES
 from paddle_sam.convert.torch_file import read_torch, write_torch
 from paddle_sam.core.files import read_arrays, sha256, write_arrays
@@ -144,7 +145,8 @@ def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
     file = WeightFile.read(path)
     with _explained(path):
         content, counts = _reverted(file)
-    (write_arrays if output.suffix == ".npz" else write_torch)(output, content)
+    writers = {".npz": write_arrays, SUFFIX: write_safetensors}
+    writers.get(output.suffix, write_torch)(output, content)
     return Report(path, output, file.kind, counts, output.stat().st_size, sha256(output), [], [])
 
 
@@ -175,7 +177,11 @@ def explain(path: str | os.PathLike) -> str:
 
 
 def convert_files(
-    paths: Sequence[str], output: str | None = None, reverse: bool = False, force: bool = False
+    paths: Sequence[str],
+    output: str | None = None,
+    reverse: bool = False,
+    force: bool = False,
+    safetensors: bool = False,
 ) -> list[Report]:
     """Convert every file in `paths` and print a table; failures are printed as they happen.
 
@@ -184,11 +190,13 @@ def convert_files(
         output: folder for the results; None puts each beside its source.
         reverse: write torch files.
         force: replace results that exist.
+        safetensors: with `reverse`, write safetensors files instead.
 
     Returns:
         one report per converted file; fewer than `paths` means that some failed.
     """
-    targets = [_target(Path(path), output, reverse) for path in paths]
+    suffix = SUFFIX if safetensors else None
+    targets = [_target(Path(path), output, reverse, suffix) for path in paths]
     reports = []
     for path, target in zip(paths, targets, strict=True):
         try:
@@ -246,8 +254,8 @@ def published_suffix(path: Path) -> str:
     return ".npz" if mean_face else ".pt"
 
 
-def _target(path: Path, output: str | None, reverse: bool) -> Path:
-    suffix = published_suffix(path) if reverse else ".pdparams"
+def _target(path: Path, output: str | None, reverse: bool, suffix: str | None) -> Path:
+    suffix = (suffix or published_suffix(path)) if reverse else ".pdparams"
     return (path.parent if output is None else Path(output)) / f"{path.stem}{suffix}"
 
 
@@ -262,6 +270,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         raise CheckpointError(f"{path}: is a folder; name the checkpoint files in it")
     if path.is_file() and path.suffix == ".npz":
         return read_arrays(path, "fetch it again")
+    if path.suffix == SUFFIX:
+        return read_safetensors(path)
     if is_pickle(path):
         return read_pickle(path)
     return read_torch(path)

@@ -1,0 +1,89 @@
+"""Checkpoints as safetensors: tensors by name and nothing that could be executed.
+
+Such a file is flat. The dicts of a checkpoint become the first part of the names, and what is not a
+tensor goes into the file's metadata as JSON, under `KEY`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddle_sam.core.files import atomic_path, open_file
+from paddle_sam.errors import CheckpointError
+
+SUFFIX = ".safetensors"
+KEY = "paddle_sam"
+# First parts of names that stand for networks in files of others.
+_NETWORKS = ("g_ema", "g", "d", "generator", "mapping_network", "style_encoder", "discriminator")
+
+
+def _safetensors():
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise CheckpointError(
+            'safetensors: needed to convert such files; pip install -e ".[convert]"'
+        ) from None
+    return safetensors
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the content of a file as a PyTorch checkpoint would hold it.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another kind.
+    """
+    path, library = Path(path), _safetensors()
+    try:
+        with open_file(path):  # refuses pipes and devices
+            pass
+        with library.safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            notes = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        nested, plain = notes.get("nested"), dict(notes.get("plain", {}))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: could not be read: {error.strerror or error}") from error
+    except Exception as error:  # the library and JSON raise their own kinds
+        raise CheckpointError(
+            f"{path}: not a safetensors file of plain numbers, or a damaged one"
+            f" ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__}); fetch"
+            " it again"
+        ) from error
+    networks = _NETWORKS if nested is None else nested
+    content: dict[str, Any] = dict(plain)
+    for name, array in tensors.items():
+        first, _, rest = name.partition(".")
+        if rest and first in networks:
+            content.setdefault(first, {})[rest] = array
+        else:
+            content[name] = array
+    return content
+
+
+def write_safetensors(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write the content of a PyTorch checkpoint, atomically.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    library = _safetensors()
+    tensors, plain, nested = {}, {}, []
+    for key, value in content.items():
+        if isinstance(value, np.ndarray):
+            tensors[key] = np.ascontiguousarray(value)
+        elif isinstance(value, Mapping) and any(isinstance(v, np.ndarray) for v in value.values()):
+            nested.append(key)
+            tensors |= {f"{key}.{name}": np.ascontiguousarray(v) for name, v in value.items()}
+        else:
+            plain[key] = value
+    notes = json.dumps({"nested": nested, "plain": plain}, default=str)
+    with atomic_path(path) as temporary:
+        library.numpy.save_file(tensors, temporary, metadata={KEY: notes})
