@@ -19,6 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.convert.paddle_file import torch_layout
+from paddle_sam.convert.tensorflow_pickle import (
+    NETWORK,
+    TensorFlowNetwork,
+    is_tensorflow,
+    torch_names,
+)
 from paddle_sam.core.array_pickle import ARRAY_GLOBALS, CountedStream, SafeUnpickler, check_size
 from paddle_sam.core.files import open_file
 from paddle_sam.core.weight_file import FORMAT, TORCH_LEGACY
@@ -122,6 +128,7 @@ _ADMITTED = {
     ("torch", "device"): _Opaque,
     ("torch", "Size"): tuple,
     ("dnnlib.util", "EasyDict"): _EasyDict,
+    NETWORK: TensorFlowNetwork,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
     ("builtins", "tuple"): tuple,  # how Paddle keeps a tensor with its name
@@ -147,13 +154,15 @@ def _network_object(meta: Mapping) -> dict:
 
 
 def is_pickle(path: str | os.PathLike) -> bool:
-    """Whether a file begins as NVIDIA's snapshots do: a pickle of a dict, not a torch archive."""
+    """Whether a file begins as NVIDIA's snapshots do: a pickle, not a torch archive."""
     try:
         with open_file(path) as stream:
             start = stream.read(32)
     except OSError:  # whoever reads the file will say why
         return False
-    return start[:1] == b"\x80" and start[2:3] in (b"}", b"\x95") and TORCH_LEGACY not in start
+    return (
+        start[:1] == b"\x80" and start[2:3] in (b"}", b"c", b"\x95") and TORCH_LEGACY not in start
+    )
 
 
 def read_pickle(path: str | os.PathLike) -> dict:
@@ -184,6 +193,8 @@ def read_pickle(path: str | os.PathLike) -> dict:
             f"{path}: a weight file of this package, which needs no conversion; --reverse turns it"
             " into a PyTorch file"
         )
+    if is_tensorflow(content):
+        return _rosinality(torch_names(content, Path(path)), path)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path}: a pickle of a {type(content).__name__}, expected a dict of networks: a"
@@ -191,15 +202,21 @@ def read_pickle(path: str | os.PathLike) -> dict:
         )
     if not isinstance(content.get("G_ema"), dict):
         return torch_layout(content)  # of Paddle, or refused by whoever looks at its keys
+    networks = {key: content.get(key) for key in ("G_ema", "G", "D")}
+    tensors = {key: _flatten(value) for key, value in networks.items() if isinstance(value, dict)}
+    return _rosinality(tensors, path)
+
+
+def _rosinality(networks: Mapping[str, dict], path: str | os.PathLike) -> dict:
+    """Rename the tensors of G_ema, G and D; see `read_pickle`."""
     result = {}
     for key, name in (("G_ema", "g_ema"), ("G", "g")):
-        if isinstance(content.get(key), dict):
-            tensors = _flatten(content[key])
-            result[name] = _generator_names(tensors, f"{path}: {key}")
-            if "mapping.w_avg" in tensors:
-                result.setdefault("latent_avg", np.array(tensors["mapping.w_avg"]))
-    if isinstance(content.get("D"), dict):
-        result["d"] = _discriminator_names(_flatten(content["D"]), f"{path}: D")
+        if key in networks:
+            result[name] = _generator_names(networks[key], f"{path}: {key}")
+            if "mapping.w_avg" in networks[key]:
+                result.setdefault("latent_avg", np.array(networks[key]["mapping.w_avg"]))
+    if "D" in networks:
+        result["d"] = _discriminator_names(networks["D"], f"{path}: D")
     return result
 
 

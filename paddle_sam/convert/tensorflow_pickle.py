@@ -1,0 +1,146 @@
+"""NVIDIA's TensorFlow pickles of StyleGAN2 and StyleGAN2-ADA, under the names of the torch ones.
+
+Such a file is a tuple (G, D, Gs) of network objects, Gs being the averaged generator. Each carries
+its variables, those of its components, static arguments, and Python source that is not looked at.
+TensorFlow keeps convolution weights as [K, K, I, O], linear ones as [in, out], a style's bias
+without the 1 that is added to it, and transposed convolutions flipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddle_sam.errors import CheckpointError
+from paddle_sam.networks.stylegan2_ops import fir_kernel
+
+NETWORK = ("dnnlib.tflib.network", "Network")
+
+
+class TensorFlowNetwork(dict):
+    """Stands for `dnnlib.tflib.network.Network`: the dict of its state, of which nothing is run."""
+
+    def __setstate__(self, state):
+        self.update(state)
+
+
+def is_tensorflow(content: Any) -> bool:
+    """Whether the content of a pickle is what NVIDIA's TensorFlow code saves."""
+    return (
+        isinstance(content, tuple | list)
+        and len(content) == 3
+        and all(isinstance(network, TensorFlowNetwork) for network in content)
+    )
+
+
+def torch_names(content: tuple, path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Return the tensors of G, D and G_ema under the names of stylegan2-ada-pytorch.
+
+    Raises:
+        CheckpointError: another architecture than StyleGAN2's, or a tensor is missing or too many.
+    """
+    return {
+        key: _Names(network, f"{path}: {key}").convert(discriminator=key == "D")
+        for key, network in zip(("G", "D", "G_ema"), content, strict=True)
+    }
+
+
+class _Names:
+    """The variables of one network; what nobody takes is an error."""
+
+    def __init__(self, network: TensorFlowNetwork, where: str):
+        self.where = where
+        self.left = dict(_variables(network, where))
+        options = network.get("static_kwargs")
+        self.options = options if isinstance(options, Mapping) else {}
+        if any("StyleMod" in name or "AdaIN" in name for name in self.left):
+            raise CheckpointError(f"{where}: a network of StyleGAN, not of StyleGAN2")
+        if any("ToRGB_lod" in name or "FromRGB_lod" in name for name in self.left):
+            raise CheckpointError(f"{where}: a network that grows (architecture `orig`)")
+        if any("LabelEmbed" in name for name in self.left):
+            raise CheckpointError(
+                f"{where}: a class-conditional network; only unconditional ones are supported"
+            )
+
+    def convert(self, discriminator: bool) -> dict[str, np.ndarray]:
+        found = {int(m[1]) for name in self.left if (m := re.search(r"(\d+)x\1/", name))}
+        sizes = sorted(found)
+        if len(sizes) < 2 or sizes != [4 << level for level in range(len(sizes))]:
+            raise CheckpointError(f"{self.where}: expected blocks 4x4, 8x8, ..., found {sizes}")
+        tensors = self._discriminator(sizes) if discriminator else self._generator(sizes)
+        if left := [name for name in self.left if name.rpartition("/")[2] != "lod"]:
+            raise CheckpointError(f"{self.where}: tensor {left[0]} has no place in StyleGAN2")
+        taps = self.options.get("resample_kernel") or [1, 3, 3, 1]
+        block = f"b{sizes[-1]}" if discriminator else f"synthesis.b{sizes[-1]}"
+        tensors[f"{block}.resample_filter"] = fir_kernel(taps)
+        return tensors
+
+    def _generator(self, sizes: list[int]) -> dict[str, np.ndarray]:
+        result = {"mapping.w_avg": self._take("dlatent_avg")}
+        for index in range(sum(name.startswith("mapping/Dense") for name in self.left) // 2):
+            result |= self._linear(f"mapping.fc{index}", f"mapping/Dense{index}")
+        result["synthesis.b4.const"] = self._take("synthesis/4x4/Const/const")[0]
+        layers = [("synthesis.b4.conv1", "synthesis/4x4/Conv", False)]
+        for size in sizes[1:]:
+            block, theirs = f"synthesis.b{size}", f"synthesis/{size}x{size}"
+            layers.append((f"{block}.conv0", f"{theirs}/Conv0_up", True))
+            layers.append((f"{block}.conv1", f"{theirs}/Conv1", False))
+        for index, (name, theirs, flipped) in enumerate(layers):
+            result |= self._styled(name, theirs, flipped)
+            result[f"{name}.noise_strength"] = self._take(f"{theirs}/noise_strength").reshape(())
+            result[f"{name}.noise_const"] = self._take(f"synthesis/noise{index}")[0, 0]
+        for size in sizes:
+            result |= self._styled(f"synthesis.b{size}.torgb", f"synthesis/{size}x{size}/ToRGB")
+        return result
+
+    def _discriminator(self, sizes: list[int]) -> dict[str, np.ndarray]:
+        top = sizes[-1]
+        result = self._convolution(f"b{top}.fromrgb", f"{top}x{top}/FromRGB")
+        for size in sizes[1:]:
+            for ours, theirs in (("conv0", "Conv0"), ("conv1", "Conv1_down")):
+                result |= self._convolution(f"b{size}.{ours}", f"{size}x{size}/{theirs}")
+            skip = self._take(f"{size}x{size}/Skip/weight")
+            result[f"b{size}.skip.weight"] = skip.transpose(3, 2, 0, 1)
+        result |= self._convolution("b4.conv", "4x4/Conv")
+        return result | self._linear("b4.fc", "4x4/Dense0") | self._linear("b4.out", "Output")
+
+    def _styled(self, name: str, theirs: str, flipped: bool = False) -> dict[str, np.ndarray]:
+        return {
+            **self._convolution(name, theirs, flipped),
+            f"{name}.affine.weight": self._take(f"{theirs}/mod_weight").T,
+            f"{name}.affine.bias": self._take(f"{theirs}/mod_bias") + 1,
+        }
+
+    def _convolution(self, name: str, theirs: str, flipped: bool = False) -> dict[str, np.ndarray]:
+        weight = self._take(f"{theirs}/weight")
+        weight = weight[::-1, ::-1] if flipped else weight
+        bias = self._take(f"{theirs}/bias")
+        return {f"{name}.weight": weight.transpose(3, 2, 0, 1), f"{name}.bias": bias}
+
+    def _linear(self, name: str, theirs: str) -> dict[str, np.ndarray]:
+        weight, bias = self._take(f"{theirs}/weight"), self._take(f"{theirs}/bias")
+        return {f"{name}.weight": weight.T, f"{name}.bias": bias}
+
+    def _take(self, name: str) -> np.ndarray:
+        if name not in self.left:
+            raise CheckpointError(
+                f"{self.where}: tensor {name} is missing; supported are StyleGAN2 networks with a"
+                " skip generator and a residual discriminator"
+            )
+        return self.left.pop(name)
+
+
+def _variables(
+    network: TensorFlowNetwork, where: str, prefix: str = ""
+) -> Iterator[tuple[str, np.ndarray]]:
+    for name, array in network.get("variables") or ():
+        if not isinstance(array, np.ndarray | np.number):
+            raise CheckpointError(f"{where}: expected a tensor as {prefix}{name}")
+        yield f"{prefix}{name}", np.asarray(array)
+    for name, component in (network.get("components") or {}).items():
+        if isinstance(component, TensorFlowNetwork) and prefix.count("/") < 4:
+            yield from _variables(component, where, f"{prefix}{name}/")
