@@ -2,12 +2,14 @@
 
 import errno
 import json
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from paddle_sam.core.images import read_image
+from paddle_sam.stylegan2 import sampling
 from scripts.sample import main
 from tests.unit.ageing.tiny import save_generator, tiny_generator
 
@@ -68,6 +70,26 @@ def test_examples_by_number_and_made_again_on_request(command, tmp_path):
     assert (folder / "example-12.png").read_bytes() == b"old"
     assert command("--seeds", "12", "--names", "example", "--no-skip_existing") == 0
     assert read_image(folder / "example-12.png").shape == (32, 32, 3)
+
+
+def test_images_are_written_while_the_next_are_rendered(command, tmp_path, monkeypatch):
+    second, overlapped = threading.Event(), []
+    render, save = sampling.render_seeds, sampling.save_image
+
+    def watched_render(generator, seeds, options):
+        if 1 in seeds:
+            second.set()
+        return render(generator, seeds, options)
+
+    def slow_save(path, image):
+        overlapped.append(second.wait(20))
+        save(path, image)
+
+    monkeypatch.setattr(sampling, "render_seeds", watched_render)
+    monkeypatch.setattr(sampling, "save_image", slow_save)
+    assert command("--seeds", "0-1") == 0
+    assert overlapped == [True, True]
+    assert len(images(tmp_path / "out" / "samples")) == 2
 
 
 def test_samples_made_in_another_way_are_not_mixed_in(command, tmp_path, capsys):
