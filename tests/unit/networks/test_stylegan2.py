@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as tF
 
 from paddle_sam.errors import ConfigError
+from paddle_sam.networks.codes import code_count
 from paddle_sam.networks.stylegan2 import (
     Generator,
     ModulatedConv2D,
     NoiseInjection,
     PixelNorm,
-    code_count,
     published_channels,
 )
 from tests.unit.networks.gradients import without_gradient
