@@ -45,4 +45,4 @@ def averaged_copy(network: nn.Layer) -> nn.Layer:
 def update_average(average: nn.Layer, network: nn.Layer, decay: float) -> None:
     """Move `average` towards `network`: a <- decay a + (1 - decay) w, parameter by parameter."""
     for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-        paddle.assign(paddle.lerp(value, mean, decay), mean)
+        mean.lerp_(value, 1 - decay)

@@ -1,7 +1,7 @@
 """Ranger: rectified Adam, Lookahead and gradient centralisation in one optimizer.
 
-Written with Paddle's tensor operations alone: there is nothing to compile, and it runs wherever
-Paddle runs. For a parameter p with gradient g at its t-th update:
+Written with Paddle's operators alone: there is nothing to compile, and it runs wherever Paddle
+runs. It never waits for the device. For a parameter p with gradient g at its t-th update:
 
     g  <- g - mean(g over all axes but the output axis)            gradient centralisation [1]
     v  <- beta2 v + (1 - beta2) g^2;   m <- beta1 m + (1 - beta1) g
@@ -17,6 +17,7 @@ Paddle runs. For a parameter p with gradient g at its t-th update:
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Iterable
 
@@ -28,6 +29,9 @@ _GROUP_OPTIONS = frozenset(
     ("alpha", "k", "betas", "eps", "weight_decay", "use_gc", "gc_conv_only", "output_axis")
 )
 _PADDLE_GROUP_OPTIONS = frozenset(("params", "learning_rate", "grad_clip"))
+
+# From Paddle 3 on its Adam takes a third moment, which is not used here.
+_HAS_AMSGRAD = "amsgrad" in inspect.signature(paddle.optimizer.Adam.__init__).parameters
 
 
 class Ranger(paddle.optimizer.Optimizer):
@@ -84,6 +88,9 @@ class Ranger(paddle.optimizer.Optimizer):
         }
         _check_options(self._options)
         self._threshold = N_sma_threshhold
+        self._rate, self._rate_tensor = None, None
+        self._no_power = paddle.zeros([1])
+        self._steps: dict[str, int] = {}  # what the `step` tensors hold, by parameter
         # weight_decay=None: Paddle's own decay would add to the gradient (coupled L2).
         super().__init__(learning_rate, parameters, None, grad_clip, name)
         self._multi_precision = True
@@ -110,6 +117,7 @@ class Ranger(paddle.optimizer.Optimizer):
             # Paddle fills accumulators from here when a state dict was set before the first step.
             restored = bool(self._accumulators_holder)
             self._add_accumulator("step", weight, dtype="int64", shape=[], device="cpu")
+            self._steps.pop(weight.name, None)
             for moment in ("exp_avg", "exp_avg_sq"):
                 self._add_accumulator(moment, weight, dtype="float32")
             slow = self._add_accumulator("slow_buffer", weight, dtype="float32")
@@ -130,28 +138,55 @@ class Ranger(paddle.optimizer.Optimizer):
             parameter.set_value(weight.astype(parameter.dtype))
 
     def _update(self, weight, gradient, lr: float, options: dict) -> None:
-        counter = self._get_accumulator("step", weight)
-        counter.add_(paddle.ones([], "int64").cpu())
-        step = int(counter)
+        step = self._next_step(weight)
         mean = self._get_accumulator("exp_avg", weight)
         square = self._get_accumulator("exp_avg_sq", weight)
         beta1, beta2 = options["betas"]
 
         if options["use_gc"] and gradient.ndim > (3 if options["gc_conv_only"] else 1):
             gradient = centralized(gradient, options["output_axis"])
-        square.scale_(beta2).add_(gradient.square().scale_(1 - beta2))
-        mean.scale_(beta1).add_(gradient * (1 - beta1))
-
         if options["weight_decay"]:
             weight.subtract_(weight * (options["weight_decay"] * lr))
         size, adaptive = rectified_step(step, beta1, beta2, self._threshold)
-        direction = mean / square.sqrt().add_(_scalar(options["eps"])) if adaptive else mean.clone()
-        weight.add_(direction.scale_(-size * lr))
+        if adaptive:
+            self._adam(weight, gradient, mean, square, size * lr, options)
+        else:
+            square.scale_(beta2).add_(gradient.square().scale_(1 - beta2))
+            mean.scale_(beta1).add_(gradient * (1 - beta1))
+            weight.add_(mean * (-size * lr))
 
         if step % options["k"] == 0:
             slow = self._get_accumulator("slow_buffer", weight)
             slow.add_((weight - slow).scale_(options["alpha"]))
             weight.copy_(slow, True)
+
+    def _adam(self, weight, gradient, mean, square, rate: float, options: dict) -> None:
+        """Update both moments and the weight in one kernel: p <- p - rate * m / (sqrt(v) + eps).
+
+        That is Paddle's Adam without its bias corrections: at 0, the running powers of beta
+        correct nothing, and the last flag but one keeps them there.
+        """
+        from paddle import _C_ops
+
+        if self._rate != rate:
+            self._rate, self._rate_tensor = rate, paddle.full([1], rate, "float32")
+        powers = [self._no_power] * 2
+        moments = [mean, square, *[None] * _HAS_AMSGRAD]
+        numbers = [*options["betas"], options["eps"], False, 1000]
+        flags = [False, True, *[False] * _HAS_AMSGRAD]
+        _C_ops.adam_(
+            weight, gradient, self._rate_tensor, *moments, *powers, None, None, *numbers, *flags
+        )
+
+    def _next_step(self, weight) -> int:
+        """Count an update of `weight`, on the host; the tensor is for `state_dict`."""
+        counter = self._get_accumulator("step", weight)
+        if weight.name not in self._steps:
+            self._steps[weight.name] = int(counter)  # restored, or 0
+        self._steps[weight.name] += 1
+        step = paddle.to_tensor(self._steps[weight.name], "int64", paddle.CPUPlace())
+        counter.copy_(step, False)
+        return self._steps[weight.name]
 
     def _weight_of(self, parameter):
         """The 32-bit tensor that is updated: the parameter, or its master copy."""
@@ -216,7 +251,3 @@ def _check_options(options: dict) -> None:
     ):
         if not fits:
             raise ConfigError(f"Ranger: {name} must be {meaning}, found {options[name]}.")
-
-
-def _scalar(value: float):
-    return paddle.full([], value, "float32")

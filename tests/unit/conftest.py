@@ -44,3 +44,21 @@ def pipeline():
 def generator():
     """A StyleGAN2 of the smallest size; not to be changed."""
     return StyleGenerator(tiny_generator())
+
+
+@pytest.fixture
+def host_copies(monkeypatch):
+    """Names of the tensor methods called that, on a GPU, copy to the host and so wait for it."""
+    import paddle
+
+    called = []
+    names = ("numpy", "item", "tolist", "cpu", "__int__", "__float__", "__bool__", "__index__")
+    for name in names:
+        method = getattr(paddle.Tensor, name)
+
+        def counted(tensor, *args, _name=name, _method=method, **options):
+            called.append(_name)
+            return _method(tensor, *args, **options)
+
+        monkeypatch.setattr(paddle.Tensor, name, counted)
+    return called

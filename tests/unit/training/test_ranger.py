@@ -105,6 +105,46 @@ def test_groups_have_their_own_rate_and_decay():
     np.testing.assert_allclose(plain.numpy(), [1, 0.9], rtol=1e-6)
 
 
+def plain_steps(values, gradients, rate, beta1=0.95, beta2=0.999, eps=1e-5, alpha=0.5, k=6):
+    """The formulas of the module, for a vector, in float64."""
+    p, slow = values.astype(np.float64), values.astype(np.float64)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for step, g in enumerate(gradients, start=1):
+        v = beta2 * v + (1 - beta2) * g * g
+        m = beta1 * m + (1 - beta1) * g
+        size, adaptive = rectified_step(step, beta1, beta2)
+        p = p - rate * size * (m / (np.sqrt(v) + eps) if adaptive else m)
+        if step % k == 0:
+            slow = slow + alpha * (p - slow)
+            p = slow.copy()
+    return p
+
+
+def test_many_steps_follow_the_formulas():
+    rng = np.random.default_rng(0)
+    values, gradients = rng.normal(size=50), rng.normal(size=(40, 50))
+    parameter = _parameter(values)
+    optimizer = Ranger(0.01, [parameter])
+    for gradient in gradients:
+        _set_gradient(parameter, gradient)
+        optimizer.step()
+    want = plain_steps(values.astype(np.float32), gradients.astype(np.float32), 0.01)
+    np.testing.assert_allclose(parameter.numpy(), want, rtol=1e-6, atol=1e-6)
+
+
+def test_a_step_never_waits_for_the_device(host_copies):
+    """Neither in the first steps nor in those of the adaptive kernel and Lookahead."""
+    parameters = [_parameter(np.ones((3, 4))) for _ in range(20)]
+    optimizer = Ranger(0.01, parameters)
+    for parameter in parameters:
+        _set_gradient(parameter, np.ones((3, 4)))
+    optimizer.step()
+    host_copies.clear()
+    for _ in range(12):
+        optimizer.step()
+    assert host_copies == []
+
+
 def test_state_dict_continues_bit_for_bit():
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(3, 4)), rng.normal(size=(9, 3, 4))
