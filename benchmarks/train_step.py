@@ -135,8 +135,8 @@ def build_networks(size: str):
     return build_sam(**arch), arch
 
 
-def build_trainer(size: str, batch_size: int, decoder_batch: int):
-    """A trainer with random weights, in the published configuration or the mini one."""
+def build_trainer(size: str, batch_size: int, decoder_batch: int, **changes):
+    """A trainer with random weights, published or mini; `changes` are further options."""
     from paddle_sam.ageing.losses import LossWeights, SAMLoss
     from paddle_sam.ageing.train.age_options import SIZES as AGE_SIZES
     from paddle_sam.ageing.train.networks import Assembled
@@ -156,7 +156,7 @@ def build_trainer(size: str, batch_size: int, decoder_batch: int):
         batch_size=batch_size,
         decoder_batch=decoder_batch,
         output_size=arch["decoder"]["size"],
-        learning_rate=0.0,  # every step does all the work and finds the same loss
+        **{"learning_rate": 0.0, **changes},  # 0: every step has the same loss
     )
     widths, fc = AGE_SIZES[size]
     regressor = AgeRegressor(224 if size == "published" else 64, widths, fc)

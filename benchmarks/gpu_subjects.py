@@ -1,0 +1,145 @@
+"""Networks, trainers and batches of `benchmarks.gpu`, small or full, with random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddle_sam.imagesets.loader import Batch
+from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.frozen import freeze
+from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.psp_encoder import GradualStyleEncoder
+from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2_discriminator import Discriminator
+
+TRAINERS = ("sam", "stylegan2", "stargan2")
+
+
+def uniform(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Return float32 values in [-1, 1]."""
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype("float32")
+
+
+def networks(small: bool) -> dict[str, tuple]:
+    """Return, by name, a function that builds a network and the shape of its input.
+
+    The generator takes W+ codes [N, L, D], the others images [N, C, H, W].
+    """
+    if small:
+        channels = dict.fromkeys((4, 8, 16, 32, 64), 32)
+        body = {"style_dim": 64, "stem": 16, "widths": (16, 32, 64, 64), "units": (2, 2, 2, 2)}
+        body |= {"n_styles": 10}
+        generator = {"size": 64, "style_dim": 64, "mapping_layers": 2, "channels": channels}
+        sizes = {"encoder": 64, "faces": 32, "images": 64, "codes": (10, 64)}
+        units = (1, 1, 1, 1)
+    else:
+        body, generator, units = {}, {"size": 1024}, (3, 4, 14, 3)
+        sizes = {"encoder": 256, "faces": 112, "images": 256, "codes": (18, 512)}
+    side = sizes["images"]
+    judge = {"channels": generator["channels"]} if small else {}
+    return {
+        "generator": (lambda: Rendering(**generator), (1, *sizes["codes"])),
+        "discriminator": (lambda: Discriminator(side, **judge), (4, 3, side, side)),
+        "encoder": (
+            lambda: GradualStyleEncoder(sizes["encoder"], **body),
+            (1, 3, sizes["encoder"], sizes["encoder"]),
+        ),
+        "face embedder": (
+            lambda: FaceEmbedder(sizes["faces"], units=units),
+            (2, 3, sizes["faces"], sizes["faces"]),
+        ),
+        "lpips": (lambda: Distances("alex"), (2, 3, side, side)),
+    }
+
+
+class Rendering(Generator):
+    """A generator as a function of W+ codes, with the stored noise."""
+
+    def forward(self, codes):
+        return self.render(codes)
+
+
+class Distances(LPIPS):
+    """LPIPS as a function of one batch of images: from each to the next."""
+
+    def forward(self, images):
+        return super().forward(images, images.roll(1, 0))
+
+
+def trainer(name: str, small: bool, **changes):
+    """Build a trainer with random weights; `changes` are options, such as `amp` or `batch_size`."""
+    paddle.seed(0)
+    return {"sam": _sam, "stylegan2": _stylegan2, "stargan2": _stargan2}[name](small, changes)
+
+
+def batch(name: str, subject, size: int, step: int = 0):
+    """Return `size` random images for the step of a trainer."""
+    if name == "stargan2":
+        from paddle_sam.stargan2.domains import DomainBatch
+
+        side = subject.options.img_size
+        domains = np.arange(size) % 2
+        faces = [uniform((size, 3, side, side), 3 * step + index) for index in range(3)]
+        return DomainBatch(faces[0], domains, faces[1], faces[2], 1 - domains)
+    side = subject.network.input_size if name == "sam" else subject.options.resolution
+    images = uniform((size, 3, side, side), step)
+    return Batch(images, None, tuple(Path(str(index)) for index in range(size)))
+
+
+def _sam(small: bool, changes: dict):
+    from benchmarks.train_step import build_trainer
+    from paddle_sam.ageing.losses import LossWeights, SAMLoss
+    from paddle_sam.ageing.train.networks import Assembled
+    from paddle_sam.ageing.train.options import SAMOptions
+    from paddle_sam.ageing.train.trainer import SAMTrainer
+    from paddle_sam.networks.age_regressor import AgeRegressor
+    from paddle_sam.networks.load import build_sam
+
+    changes = {"batch_size": 4, "learning_rate": 1e-6, **changes}  # low, for random networks
+    if not small:
+        return build_trainer("published", **{"decoder_batch": 0, **changes})
+    encoder = {"input_size": 64, "n_styles": 8, "style_dim": 32, "stem": 8}
+    encoder |= {"widths": [32, 32, 32, 32], "units": [1, 1, 1, 1]}
+    decoder = {"size": 32, "style_dim": 32, "mapping_layers": 2}
+    decoder["channels"] = dict.fromkeys((4, 8, 16, 32), 8)
+    arch = {"encoder": {**encoder, "in_channels": 4}, "decoder": decoder}
+    arch |= {"pretrained_encoder": {**encoder, "in_channels": 3}, "start": "encoded_w_plus"}
+    network = build_sam(**arch)
+    freeze(network.decoder, network.pretrained_encoder)
+    given = {"start_from_encoded_w_plus": True, "use_weighted_id_loss": True, "output_size": 32}
+    judges = (LPIPS(), FaceEmbedder(32, units=(1, 1, 1, 1)), AgeRegressor(32, [4] * 5, 8))
+    loss = SAMLoss(LossWeights(), *judges, network.latent_avg, weigh_identity=True)
+    return SAMTrainer(Assembled(network, arch, None), loss, SAMOptions(**given, **changes))
+
+
+def _stylegan2(small: bool, changes: dict):
+    from paddle_sam.stylegan2.train.growth import Archs
+    from paddle_sam.stylegan2.train.options import StyleGAN2Options
+    from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
+
+    options = StyleGAN2Options(resolution=256, path_interval=2, r1_interval=2)
+    if small:
+        tiny = {"resolution": 32, "latent_dim": 16, "mapping_layers": 2}
+        tiny |= {"channel_base": 512, "channel_max": 16, "r1_gamma": 0.1}
+        options = dataclasses.replace(options, **tiny)
+    options = dataclasses.replace(options, **{"batch_size": 4, **changes})
+    return StyleGAN2Trainer(Archs.of_options(options), options)
+
+
+def _stargan2(small: bool, changes: dict):
+    from paddle_sam.stargan2.options import StarGAN2Options
+    from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
+
+    options = StarGAN2Options(w_hpf=0.0, no_fid=True, no_lpips=True)
+    if small:
+        tiny = {"img_size": 32, "latent_dim": 4, "hidden_dim": 16, "style_dim": 8}
+        tiny |= {"max_conv_dim": 16, "base_dim": 8}
+        options = dataclasses.replace(options, **tiny)
+    options = dataclasses.replace(options, **{"batch_size": 4, **changes})
+    side = options.img_size
+    validation = ValidationSet(uniform((2, 3, side, side)), np.array([0, 1]), np.array([0, 1]))
+    return StarGAN2Trainer(build_networks(options), options, None, validation)
