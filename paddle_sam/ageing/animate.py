@@ -23,11 +23,11 @@ def animate(options: AnimationOptions) -> Summary:
     """A video of every face under `exp_dir/animations/`."""
     keys = sorted(parse_ages(options.target_age))
     suffixes = options.suffixes
-    run = AgeingRun(options)
+    folder = results_folder(options) / "animations"
+    run = AgeingRun(options, lambda one: folder / one.result(suffixes[-1]))
     ageing = run.ageing
     size = options.frame_size or max(ageing.pipeline.output_size, LARGE_TILE)
     ages = frame_ages(keys[0], keys[-1], round(options.fps * options.duration), options.back)
-    folder = results_folder(options) / "animations"
     for photo in run.photos():
         inverted = ageing.invert(photo)
         dials = ageing.dials(photo, inverted, size)

@@ -20,14 +20,15 @@ def edit_sheets(options: EditOptions) -> Summary:
     """`exp_dir/directions/NAME`, or `directions/AGE/NAME` with ages: a row for each direction."""
     ages = parse_ages(options.target_age) if options.target_age else [None]
     names, amounts = options.names, options.steps
-    run = AgeingRun(options)
+    root = results_folder(options) / "directions"
+    last = "" if ages[-1] is None else f"{ages[-1]:g}"
+    run = AgeingRun(options, lambda one: root / last / one.result())
     ageing = run.ageing
     known = open_directions(options, ageing.pipeline.network.decoder)
     directions = {name: known[name] for name in names}
     if options.save_directions:
         save_directions(options.save_directions, directions)
         print(f"directions: {options.save_directions}")
-    root = results_folder(options) / "directions"
     for photo in run.photos():
         inverted = ageing.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):

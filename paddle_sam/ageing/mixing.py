@@ -54,12 +54,12 @@ class Mixed:
 
 def style_mixing(options: StyleMixingOptions) -> Summary:
     """`exp_dir/style_mixing/NAME`: random faces on top, below them a row for each age."""
-    run = AgeingRun(options)
+    root = results_folder(options) / "style_mixing"
+    run = AgeingRun(options, lambda one: root / one.result())
     ageing, pipeline = run.ageing, run.ageing.pipeline
     codes = random_codes(pipeline, options.n_outputs_to_generate, options.seed, options.truncation)
     tiles = pipeline.pictures(codes, ageing.batch_size)
     donors = Donors(tiles, lambda age: codes, options.keep_age)
-    root = results_folder(options) / "style_mixing"
 
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
         rows = [sheet_row(options, pipeline, crop, donors.tiles, "input")]
@@ -72,10 +72,11 @@ def style_mixing(options: StyleMixingOptions) -> Summary:
 def reference_guided(options: ReferenceOptions) -> Summary:
     """`exp_dir/reference_guided/AGE/NAME`: references on top, below them the results."""
     paths = read_paths(options.ref_images_paths_file)
-    run = AgeingRun(options)
+    root = results_folder(options) / "reference_guided"
+    last = f"{parse_ages(options.target_age)[-1]:g}"
+    run = AgeingRun(options, lambda one: root / last / one.result())
     ageing = run.ageing
     donors = references(options, ageing, paths)
-    root = results_folder(options) / "reference_guided"
 
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
         top = sheet_row(options, ageing.pipeline, crop, donors.tiles, "input")

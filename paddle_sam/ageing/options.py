@@ -44,6 +44,7 @@ class PhotoOptions(Options):
         choices=("best", "largest", "all"),
     )
     no_align: bool = option(False, "the images are aligned crops already")
+    skip_existing: bool = option(False, "leave out photographs whose results exist already")
     device: str = device_option()
 
     FILES: ClassVar[tuple[str, ...]] = ("checkpoint_path",)  # options that name a file

@@ -25,6 +25,7 @@ from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.cutter import FaceCutter
 
 PORTRAIT = "astronaut"
+_SMALL_FACES = "faces are smaller than 40 pixels, too small to be recognised again when aged"
 RESULTS = (
     r"(inference_\w+|animations|style_mixing|reference_guided|projection|directions)/"
     r"|contact_sheet_\d+\.jpg$"
@@ -46,6 +47,10 @@ class Input:
     @property
     def path(self) -> Path | None:
         return self.source if isinstance(self.source, Path) else None
+
+    def result(self, suffix: str = "", face: str = "") -> Path:
+        """Relative path of a result, by default an image of the first face."""
+        return self.name.with_name(f"{self.name.name}{face}{suffix or self.suffix}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +82,7 @@ class Photo:
 
     def face_names(self, suffix: str = "") -> list[Path]:
         """Paths of each face's results: `a.jpg`, the second `a_face2.jpg`, or with `suffix`."""
-        name, suffix = self.input.name, suffix or self.input.suffix
-        return [name.with_name(f"{name.name}{face}{suffix}") for face in self.face_suffixes()]
+        return [self.input.result(suffix, face) for face in self.face_suffixes()]
 
 
 @dataclass(frozen=True)
@@ -91,15 +95,19 @@ class Failure:
 
 @dataclass
 class Summary:
-    """What a run over photographs did."""
+    """What a run over photographs did.
+
+    skipped: inputs left out because their results exist.
+    """
 
     faces: int = 0
+    skipped: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     finish: Callable[[], None] = lambda: None  # waits for what is written in the background
 
     def status(self) -> int:
         """Exit status: 0 all done, 1 some inputs failed, 2 nothing was written."""
-        return exit_status(self.faces, len(self.failures))
+        return exit_status(self.faces + self.skipped, len(self.failures))
 
 
 Found = TypeVar("Found")
@@ -132,6 +140,10 @@ def read_photos(
             photo = prepare(Photo(one, pixels, faces))
             for name in photo.face_names(".webp"):  # as long as any suffix of a result
                 check_name(name)
+            if options.no_align and np.ptp(pixels.shape[:2]) > 1:
+                squeezed.append(source)
+            elif small := sum(face.is_small for face in faces):
+                tqdm.write(f"note: {source}: {small} {_SMALL_FACES}", file=sys.stderr)
             return photo
         except FaceNotFoundError as error:
             advice = "If it is an aligned crop already, give --no_align."
@@ -141,6 +153,7 @@ def read_photos(
         except (MemoryError, RuntimeError) as error:  # the latter is dlib's
             return Failure(str(one.name), f"{one.path or one.name}: {error!r}")
 
+    squeezed: list[str] = []
     with ThreadPoolExecutor(max(options.test_workers, 1)) as pool:
         waiting = deque()
         for one in inputs:
@@ -149,6 +162,24 @@ def read_photos(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    if squeezed:
+        print(
+            f"note: {len(squeezed)} photographs are not square and were squeezed, such as"
+            f" {squeezed[0]}; --no_align is for aligned crops only",
+            file=sys.stderr,
+        )
+
+
+def without_done(
+    options: PhotoOptions, inputs: list[Input], summary: Summary, path_of: Callable[[Input], Path]
+) -> list[Input]:
+    """Return the inputs that are still to do: with `--skip_existing` those without a result."""
+    if not options.skip_existing:
+        return inputs
+    left = [one for one in inputs if not path_of(one).exists()]
+    summary.skipped = len(inputs) - len(left)
+    print(f"--skip_existing: {summary.skipped} of {len(inputs)} photographs have results already")
+    return left
 
 
 def counted(

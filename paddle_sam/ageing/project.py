@@ -23,6 +23,7 @@ from paddle_sam.ageing.photos import (
     find_inputs,
     read_photos,
     results_folder,
+    without_done,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.ageing.projection import Best, ProjectionSettings, project
@@ -78,7 +79,10 @@ class Target:
 
 def project_photos(options: ProjectOptions) -> Summary:
     """Latent, final image and video of every face, under `exp_dir/projection/`."""
+    summary, folder = Summary(), results_folder(options)
     inputs = find_inputs(options)
+    done = folder / "projection"
+    inputs = without_done(options, inputs, summary, lambda one: done / one.result(".npz"))
     options.check_files()
     if not options.checkpoint_path:
         print(EMBEDDED_NOTE)
@@ -103,10 +107,8 @@ def project_photos(options: ProjectOptions) -> Summary:
         noise_weight=options.noise_regularize,
     )
     together = options.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)
-    folder = results_folder(options)
-    summary = Summary()
 
-    def done() -> Iterator[Photo | Failure]:
+    def projected() -> Iterator[Photo | Failure]:
         """Each input when its faces are projected; faces of several are projected together."""
         waiting, targets = [], []
         for photo in read_photos(options, inputs, FaceCutter(inverter.crop)):
@@ -123,7 +125,7 @@ def project_photos(options: ProjectOptions) -> Summary:
         project_all(options, inverter, lpips, settings, targets, together)
         yield from waiting
 
-    for _ in counted(done(), summary, len(inputs), folder):
+    for _ in counted(projected(), summary, len(inputs), folder):
         pass
     return summary
 

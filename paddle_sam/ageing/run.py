@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,14 @@ from paddle_sam.ageing.ageing import Ageing
 from paddle_sam.ageing.options import AgeingOptions, parse_keep
 from paddle_sam.ageing.photos import (
     Failure,
+    Input,
     Photo,
     Summary,
     counted,
     find_inputs,
     read_photos,
     results_folder,
+    without_done,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit
 from paddle_sam.core.device import fitting_batch
@@ -51,14 +53,15 @@ class AgedPhoto:
 class AgeingRun:
     """The photographs that options name, and what ages them.
 
-    `summary` counts what was done.
+    `summary` counts what was done. `path_of` tells, for `--skip_existing`, where the result of an
+    input is written, the last of them if there are several.
 
     Raises:
         PaddleSamError: an input is missing (this is found before weights are read), or the model
             or an option cannot be used.
     """
 
-    def __init__(self, options: AgeingOptions):
+    def __init__(self, options: AgeingOptions, path_of: Callable[[Input], Path] | None = None):
         self.options, self.summary = options, Summary()
         latents = []
         if options.latent:
@@ -67,6 +70,8 @@ class AgeingRun:
             latents = latent_inputs(options.latent, options.data_path)[: options.n_images or None]
         self._alone = bool(latents) and not options.data_path
         self._inputs = latents if self._alone else find_inputs(options)
+        if path_of is not None:
+            self._inputs = without_done(options, self._inputs, self.summary, path_of)
         options.check_files()
         self.ageing = open_ageing(options)
 

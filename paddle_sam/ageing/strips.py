@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
@@ -13,7 +14,7 @@ from paddle_sam.ageing.options import (
     SideBySideOptions,
     parse_ages,
 )
-from paddle_sam.ageing.photos import Summary, results_folder
+from paddle_sam.ageing.photos import Input, Summary, results_folder
 from paddle_sam.ageing.run import AgedPhoto, AgeingRun
 from paddle_sam.core.images import save_image
 from paddle_sam.core.processes import InBackground
@@ -26,6 +27,8 @@ SHEET_ROWS = 40
 
 class Writer(Protocol):
     """Writes results as they come, in another thread than the networks run in."""
+
+    def path_of(self, one: Input) -> Path: ...
 
     def add(self, result: AgedPhoto) -> None: ...
 
@@ -48,7 +51,7 @@ def write_results(options: InferenceOptions, writer: Writer, measure: bool = Fal
     Results are measured, and the numbers printed, with `measure` or where an option asks for it.
     """
     ages = parse_ages(options.target_age)
-    run = AgeingRun(options)
+    run = AgeingRun(options, writer.path_of)
     writers = [writer, PasteWriter(options)] if options.paste_back else [writer]
     measures = None
     with contextlib.ExitStack() as at_the_end:
@@ -73,6 +76,9 @@ class StripWriter:
     def __init__(self, options: SideBySideOptions):
         self._options, self._root = options, results_folder(options)
         self._strips, self._strip_count, self._sheet_count = [], 0, 0
+
+    def path_of(self, one: Input) -> Path:
+        return self._root / "inference_side_by_side" / one.result()
 
     def add(self, result: AgedPhoto) -> None:
         options = self._options
@@ -104,6 +110,10 @@ class FolderWriter:
 
     def __init__(self, options: FolderPerAgeOptions):
         self._options, self._root = options, results_folder(options)
+
+    def path_of(self, one: Input) -> Path:
+        last = parse_ages(self._options.target_age)[-1]
+        return self._root / "inference_results" / f"{last:g}" / one.result()
 
     def add(self, result: AgedPhoto) -> None:
         for name, crop, images in result.by_face():

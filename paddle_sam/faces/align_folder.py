@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -142,11 +143,16 @@ def _start_worker(job: _Job) -> None:
     _job = job
 
 
+def _finder(job: _Job) -> Callable:
+    find = job.make_landmarker().find
+    return find if job.choice == "best" else functools.partial(find, every=True)
+
+
 def _align_one(task: _Task) -> str | None:
     """Align one photograph; give the reason if it cannot be, raise if none could be."""
     global _find_faces
     if _find_faces is None:
-        _find_faces = _job.make_landmarker().find
+        _find_faces = _finder(_job)
     try:
         faces = align_faces(
             read_image(task.source),

@@ -21,6 +21,7 @@ FACE_CHOICES = ("best", "largest", "all")
 # Fainter detections are mostly no faces (dlib sees one at 0.12 beside scikit-image's portrait);
 # `all` leaves them out.
 FAINT = 0.25
+SMALL = 40  # pixels
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ class AlignedFace:
     quad: np.ndarray
     landmarks: np.ndarray | None = None
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the face itself, from jaw to jaw, has fewer pixels than detectors look for."""
+        if self.landmarks is None:
+            return False
+        return float(np.hypot(*(self.landmarks[16] - self.landmarks[0]))) < SMALL
+
 
 def align_faces(
     image: np.ndarray,
@@ -89,7 +97,8 @@ def align_faces(
     if choice == "best":
         faces = faces[:1]
     elif choice == "largest":
-        faces = [max(faces, key=lambda face: _area(face.box))]
+        sure = [face for face in faces if face.confidence >= FAINT] or faces[:1]
+        faces = [max(sure, key=lambda face: _area(face.box))]
     else:
         faces = [face for face in faces if face.confidence >= FAINT] or faces[:1]
     try:

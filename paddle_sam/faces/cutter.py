@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 
 import numpy as np
@@ -40,12 +41,13 @@ class FaceCutter:
         """
         check_image(source, image)
         if align:
-            return align_faces(image, self._find, self.crop, choice=face, source=source)
+            find = functools.partial(self._find, every=face != "best")
+            return align_faces(image, find, self.crop, choice=face, source=source)
         height, width = image.shape[:2]
         corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
         return [AlignedFace(resize(image, self.crop.size), corners)]
 
-    def _find(self, image: np.ndarray) -> list[Face]:
+    def _find(self, image: np.ndarray, every: bool) -> list[Face]:
         with self._lock:  # 100 MB, read when the first face is looked for
             self._landmarker = self._landmarker or FaceLandmarker()
-        return self._landmarker.find(image)
+        return self._landmarker.find(image, every)

@@ -18,6 +18,8 @@ from paddle_sam.errors import CheckpointError, ConfigError, check_shape
 _LARGE_SIDE = 2048
 _LARGEST_SIDE = 4096
 _SMALL_SIDE = 400
+_SAME_FACE = 0.4  # overlap of boxes above which two detections are one face
+SURE = 0.5  # confidence that a face in a turned image needs; upright ones are mostly above 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +55,36 @@ class FaceLandmarker:
         self._thread = threading.local()
         self._predictor = _load_predictor(dlib, path)
 
-    def find(self, image: np.ndarray) -> list[Face]:
-        """Give the faces of a uint8 RGB `[H, W, 3]` image, most confident first; may be none."""
+    def find(self, image: np.ndarray, every: bool = False) -> list[Face]:
+        """Find the faces of a uint8 RGB `[H, W, 3]` image.
+
+        Where no face is found the image is turned, as photographs of phones may lie on their side.
+
+        Args:
+            image: the photograph.
+            every: look for faces of all sizes, which takes several times longer; else the first
+                size at which there are any is enough.
+
+        Returns:
+            the faces, most confident first; their coordinates are those of the image as given.
+        """
         check_shape("image", image, (None, None, 3))
-        image = np.ascontiguousarray(image)
-        for scale in _scales(max(image.shape[:2])):
-            if faces := self._find_at(image, scale):
-                return sorted(faces, key=lambda face: -face.confidence)
+        if faces := self._find_upright(image, every):
+            return faces
+        for turns in (1, 3, 2):
+            turned = self._find_upright(np.rot90(image, turns).copy(), every)
+            if clear := [face for face in turned if face.confidence >= SURE]:
+                return [_turned_back(face, turns, image.shape[:2]) for face in clear]
         return []
+
+    def _find_upright(self, image: np.ndarray, every: bool) -> list[Face]:
+        image, side = np.ascontiguousarray(image), max(image.shape[:2])
+        faces: list[Face] = []
+        for scale in _every_scale(side) if every else _scales(side):
+            faces += self._find_at(image, scale)
+            if faces and not every:
+                break
+        return _distinct(sorted(faces, key=lambda face: -face.confidence))
 
     @property
     def _detector(self):
@@ -99,6 +123,47 @@ def _scales(side: int) -> list[float]:
     if side < _SMALL_SIDE:
         return [1.0, _SMALL_SIDE / side]
     return [1.0]
+
+
+def _every_scale(side: int) -> list[float]:
+    """All sizes to look at, so that near and far faces are found, for an image of this side."""
+    scales = [*_scales(side), min(max(_LARGE_SIDE / side, 2.0), _LARGEST_SIDE / side)]
+    return sorted({round(scale, 6) for scale in scales})
+
+
+def _distinct(faces: list[Face]) -> list[Face]:
+    """Of faces, most confident first, those that are not another one found at another size."""
+    kept: list[Face] = []
+    for face in faces:
+        if all(_overlap(face.box, other.box) < _SAME_FACE for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Area that two boxes share, relative to that of the smaller one."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return max(width, 0) * max(height, 0) / smaller if smaller > 0 else 0.0
+
+
+def _turned_back(face: Face, turns: int, shape: tuple[int, int]) -> Face:
+    """A face found in `np.rot90(image, turns)`, in the coordinates of the image of this shape."""
+    corners = np.array(face.box).reshape(2, 2)
+    height, width = shape
+    moved = []
+    for points in (corners, face.landmarks):
+        x, y = points[:, 0], points[:, 1]
+        if turns == 1:
+            x, y = width - 1 - y, x
+        elif turns == 2:
+            x, y = width - 1 - x, height - 1 - y
+        else:
+            x, y = y, height - 1 - x
+        moved.append(np.stack([x, y], axis=1))
+    box = (*moved[0].min(axis=0).tolist(), *moved[0].max(axis=0).tolist())
+    return Face(box, face.confidence, moved[1])
 
 
 def _rescaled(image: np.ndarray, scale: float) -> np.ndarray:

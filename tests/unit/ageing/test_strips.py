@@ -157,3 +157,31 @@ def test_options_that_cannot_work_are_explained(arguments, words, tmp_path, caps
     assert inference([*arguments, "--exp_dir", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_photographs_with_results_are_left_out_on_request(pipeline, tmp_path, capsys):
+    crop = Image.fromarray(pipeline.faces(PORTRAIT)[0].image)
+    for name in ("a.png", "b.jpg"):
+        crop.save(tmp_path / name)
+    arguments = ["--data_path", str(tmp_path), "--no_align", "--exp_dir", str(tmp_path / "out")]
+    arguments += ["--target_age", "50", "--skip_existing"]
+    assert side_by_side([*arguments, "--n_images", "1"]) == 0
+    first = tmp_path / "out" / "inference_side_by_side" / "a.png"
+    written = first.stat().st_mtime_ns
+    assert side_by_side(arguments) == 0
+    assert "1 of 2 photographs have results already" in capsys.readouterr().out
+    assert first.stat().st_mtime_ns == written and first.with_name("b.jpg").exists()
+    assert side_by_side(arguments) == 0  # nothing is left to do
+    assert side_by_side(arguments[:-1]) == 0
+    assert first.stat().st_mtime_ns > written
+
+
+def test_squeezed_photographs_are_counted(pipeline, tmp_path, capsys):
+    Image.fromarray(PORTRAIT[:300]).save(tmp_path / "wide.png")
+    Image.fromarray(PORTRAIT).save(tmp_path / "square.png")
+    arguments = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out")]
+    assert inference([*arguments, "--no_align", "--target_age", "50"]) == 0
+    note = capsys.readouterr().err
+    assert "note: 1 photographs are not square" in note and "wide.png" in note
+    assert inference([*arguments, "--target_age", "50"]) == 0
+    assert "not square" not in capsys.readouterr().err

