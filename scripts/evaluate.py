@@ -5,12 +5,12 @@
     python scripts/evaluate.py stargan2 --checkpoint_path FILE --train_img_dir DIR --val_img_dir DIR
     python scripts/evaluate.py ageing --data_path PHOTOS
     python scripts/evaluate.py benchmark --data_path PHOTOS [--protocol strip]
-    python scripts/evaluate.py reconstruction --data_path PHOTOS
+    python scripts/evaluate.py reconstruction|calibration --data_path PHOTOS
 
 `sets`, `stylegan2`: FID, KID, precision and recall of images, or of what a generator makes.
 `stargan2`: the protocol of its paper. `ageing`: ages, identity, reconstruction of SAM. `benchmark`:
-the same by open judges, beside published figures. `reconstruction`: of SAM or pSp. The same command
-resumes. Exit status: 0 all done, 1 some photographs failed, 2 nothing was evaluated.
+the same by open judges, beside published figures. `reconstruction`: of SAM or pSp. `calibration`:
+which ages a model reaches. Exit status: 0 all done, 1 some photographs failed, 2 none was done.
 """
 
 import json
@@ -26,6 +26,7 @@ KINDS = {
     "stargan2": ("stargan2.options:read_command_line", "stargan2.protocol:evaluate_stargan2"),
     "ageing": ("ageing.eval_options:AgeingEvaluationOptions", "ageing.evaluate:evaluate_ageing"),
     "benchmark": ("ageing.eval_options:BenchmarkOptions", "ageing.benchmark:run_benchmark"),
+    "calibration": ("ageing.eval_options:CalibrationOptions", "ageing.calibrate:calibrate"),
     "reconstruction": (
         "ageing.eval_options:ReconstructionOptions",
         "ageing.reconstruction:evaluate_reconstruction",
@@ -45,13 +46,11 @@ def main(argv=None):
         return 0
     if kind not in KINDS:
         raise ConfigError(f"name what to evaluate, one of {', '.join(KINDS)}; found {kind!r}")
-    options, evaluate = (f"paddle_sam.{name}" for name in KINDS[kind])
-    options, prog = pkgutil.resolve_name(options), f"evaluate.py {kind}"
-    if kind == "stargan2":
-        config = options(["--mode", "eval", *argv], __doc__, prog)
-    else:
-        config = parse(options, argv, options.__doc__, prog)
-    results = pkgutil.resolve_name(evaluate)(config)
+    options, evaluate = (pkgutil.resolve_name(f"paddle_sam.{name}") for name in KINDS[kind])
+    prog = f"evaluate.py {kind}"
+    stargan2 = kind == "stargan2"
+    config = options(["--mode", "eval", *argv], __doc__, prog) if stargan2 else None
+    results = evaluate(config or parse(options, argv, options.__doc__, prog))
     print(json.dumps(results, indent=2))
     return 1 if results.get("failed") else 0
 

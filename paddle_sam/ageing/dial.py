@@ -6,10 +6,12 @@ the generator's resolution,
 
     change = aged + a (photo - inversion) - photo,
 
-and result = photo + mask * enlarged(change), at the photograph's own resolution. So the frequencies
-that the generator cannot render stay those of the photograph, as does what lies outside of the
-face: hair, glasses' arms, hands, background. a = 0 is not the end of this formula but the
-generator's picture as it is, which is the published behaviour.
+and result = photo + mask * enlarged(change), at the photograph's own resolution. Of the coarse
+shading the share a^2 comes back, of finer structure a^(1/2): what makes a face this person's lies
+in the finer structure, what makes it old or young in both. The frequencies that the generator
+cannot render stay those of the photograph, as does what lies outside of the face: hair, the arms of
+glasses, hands, background. a = 0 is not the end of this formula but the generator's picture as it
+is, which is the published behaviour.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from scipy.spatial import ConvexHull
 
 from paddle_sam.core.images import resize
 from paddle_sam.faces.alignment import AlignedFace, CropSettings, cut_out
-from paddle_sam.faces.paste import enlarged
+from paddle_sam.faces.paste import resampled
 
 LONGEST = 1024  # side of results, in pixels
 COLOUR = 0.5  # share of what ageing changes in colour, not in brightness, which blotches most
 # Shares kept by default, by the years between the face's own age and the target; between them they
 # are interpolated. docs/ageing.md has the measurements that they were chosen by.
-GAPS, SHARES = (0.0, 20.0, 45.0), (0.7, 0.6, 0.55)
+GAPS, SHARES = (0.0, 20.0, 45.0), (0.8, 0.66, 0.64)
 UNKNOWN_GAP = 20.0  # where the face's own age is not known
 
+_COARSE = 16  # side of the picture that holds the coarse shading
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _MASK_SIDE = 128
 _SOFTNESS = 0.045  # deviation of the mask's border, as a share of the crop's side
@@ -44,7 +47,7 @@ def default_share(gap: float) -> float:
     """Return the share that is kept where a face is aged by `gap` years, at least 0.
 
     >>> round(default_share(0), 2), round(default_share(60), 2)
-    (0.7, 0.55)
+    (0.8, 0.64)
     """
     return float(np.interp(gap, GAPS, SHARES))
 
@@ -80,7 +83,9 @@ class FaceDial:
         self._small = self._at(size).astype(np.float32) if size > crop.size else None
         if self._small is None:
             self._small = resize(face.image, size).astype(np.float32)
-        self._lost = self._small - inversion
+        lost = self._small - inversion
+        self._coarse = resampled(resampled(lost, min(_COARSE, size)), size)
+        self._fine = lost - self._coarse
         self.mask = face_mask(face, crop)
 
     def share(self, age: float) -> float:
@@ -95,19 +100,20 @@ class FaceDial:
 
         `aged` is the rendering at the target age, uint8 [S, S, 3].
         """
-        change = aged + self.share(age) * self._lost - self._small
+        share = self.share(age)
+        change = aged + share**2 * self._coarse + share**0.5 * self._fine - self._small
         grey = (change @ _LUMA)[..., None]
         return grey + COLOUR * (change - grey)
 
     def shown(self, change: np.ndarray) -> np.ndarray:
         """Return the crop with a change of the face, uint8 [side, side, 3]."""
         base, mask = self._base
-        return np.rint(base + mask * enlarged(change, self.side)).clip(0, 255).astype(np.uint8)
+        return np.rint(base + mask * resampled(change, self.side)).clip(0, 255).astype(np.uint8)
 
     @functools.cached_property
     def _base(self) -> tuple[np.ndarray, np.ndarray]:
         """The crop at the side of the results, and its mask [side, side, 1]."""
-        mask = enlarged(self.mask[..., None], self.side).clip(0, 1)
+        mask = resampled(self.mask[..., None], self.side).clip(0, 1)
         return self._at(self.side).astype(np.float32), mask
 
     def _at(self, side: int) -> np.ndarray:

@@ -31,6 +31,13 @@ class AgeingEvaluationOptions(AgeingOptions):
 
 
 @dataclasses.dataclass(frozen=True)
+class CalibrationOptions(PhotoOptions):
+    """Which age to ask a model for: the ages that its faces look, and a weight file with them."""
+
+    output: str = option("", "weight file to write, with the curve (default: it is printed only)")
+
+
+@dataclasses.dataclass(frozen=True)
 class ReconstructionOptions(PhotoOptions):
     """How well SAM or pSp gives faces back: L2, LPIPS, SSIM and identity, as JSON."""
 

@@ -116,15 +116,15 @@ def _paste(
         change = _sampled(resize(patch.values, side).astype(np.float32), place, weight.shape)
         change -= region
     else:
-        change = _sampled(enlarged(patch.values, side), place, weight.shape)
+        change = _sampled(resampled(patch.values, side), place, weight.shape)
         weight *= _sampled(patch.mask[..., None], place, weight.shape)[..., 0]
     touched = weight > 0
     blended = region + weight[..., None] * change
     result[top:bottom, left:right][touched] = np.rint(blended[touched]).clip(0, 255)
 
 
-def enlarged(plane: np.ndarray, side: int) -> np.ndarray:
-    """Resize float32 [S, S, C] to [side, side, C], by Lanczos' filter."""
+def resampled(plane: np.ndarray, side: int) -> np.ndarray:
+    """Resize float32 [S, S, C] to [side, side, C], larger or smaller, by Lanczos' filter."""
     if len(plane) == side:
         return plane
     weights = _weights(len(plane), side)

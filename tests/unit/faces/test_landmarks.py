@@ -101,12 +101,12 @@ def test_faces_of_turned_photographs_are_found_where_they_are(landmarker, turns)
 
 
 def test_near_and_far_faces_are_found_together(landmarker):
-    """One face of 400 pixels and six of about 50, which only a large copy shows."""
+    """One face of 400 pixels and six of about 45, which only a large copy shows."""
     head = PHOTO[20:220, 120:330]
     canvas = np.full((3000, 4000, 3), 128, np.uint8)
     canvas[100:1700, 100:1780] = resize(head, (1600, 1680))
     for number in range(6):
-        canvas[2300:2420, 200 + 600 * number : 326 + 600 * number] = resize(head, (120, 126))
+        canvas[2300:2396, 200 + 600 * number : 301 + 600 * number] = resize(head, (96, 101))
     assert len(landmarker.find(canvas)) == 1
     faces = landmarker.find(canvas, every=True)
     assert len(faces) == 7
