@@ -37,12 +37,25 @@ def dial(photo=150, inversion=130, **options):
     return FaceDial(grey(photo), face, CROP, grey(inversion), **options)
 
 
-@pytest.mark.parametrize(("keep", "want"), [(0.25, 105), (0.5, 110), (1.0, 120)])
-def test_a_share_of_what_the_inversion_lost_comes_back(keep, want):
-    """aged 100 + keep * (photo 150 - inversion 130), in the middle of the face."""
+@pytest.mark.parametrize(("keep", "want"), [(0.25, 101.25), (0.5, 105), (1.0, 120)])
+def test_a_share_of_the_shading_that_the_inversion_lost_comes_back(keep, want):
+    """aged 100 + keep^2 * (photo 150 - inversion 130), in the middle of the face."""
     shown = dial(keep=keep)
     shown = shown.shown(shown.change(grey(100), 40))
-    np.testing.assert_array_equal(shown[4, 4], want)
+    np.testing.assert_allclose(shown[4, 4], want, atol=1)
+
+
+@pytest.mark.parametrize(("keep", "want"), [(0.25, 10), (0.49, 14), (1.0, 20)])
+def test_more_of_fine_structure_comes_back(keep, want):
+    """A photograph of squares 20 levels above and below its mean, which the inversion lacks."""
+    squares = np.indices((64, 64)).sum(axis=0) % 2
+    photo = np.dstack([150 + 40 * squares - 20] * 3).astype(np.uint8)
+    face = AlignedFace(photo, SQUARE * 8)
+    one = FaceDial(photo, face, CropSettings(64), grey(150, 64), keep=keep)
+    shown = one.shown(one.change(grey(100, 64), 40)).astype(float)
+    middle = shown[28:36, 28:36, 0]
+    np.testing.assert_allclose(middle[squares[28:36, 28:36] == 1].mean(), 100 + want, atol=1)
+    np.testing.assert_allclose(middle[squares[28:36, 28:36] == 0].mean(), 100 - want, atol=1)
 
 
 def test_a_face_that_does_not_change_is_the_photograph():
