@@ -34,6 +34,7 @@ _PLACES = {
     ),
     "faces.alignment": ("AlignedFace", "CropSettings"),
     "faces.paste": ("paste_back",),
+    "metrics.judges": ("Judges",),
     "networks.load": ("load",),
     "stargan2.system": ("StarGAN2",),
     "stylegan2.generator": ("StyleGenerator",),

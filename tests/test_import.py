@@ -70,6 +70,7 @@ def test_public_names():
         "EngineError",
         "FaceNotFoundError",
         "ImageError",
+        "Judges",
         "OutputError",
         "PaddleSamError",
         "Projected",

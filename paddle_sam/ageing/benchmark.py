@@ -28,6 +28,7 @@ from paddle_sam.ageing.eval_options import BenchmarkOptions
 from paddle_sam.ageing.face_labels import FaceLabel, read_labels
 from paddle_sam.ageing.measures import Measures, picture_of
 from paddle_sam.ageing.photos import Photo, find_inputs, read_photos
+from paddle_sam.ageing.protocols import NEEDS, Subject, plan, reference_reading
 from paddle_sam.ageing.published import tables_for
 from paddle_sam.ageing.report_page import render
 from paddle_sam.ageing.run import AgeingRun
@@ -46,45 +47,11 @@ from paddle_sam.metrics.judges import (
     JUDGED_SIZE,
     SAME_PERSON,
     Judges,
-    Reading,
     as_judged,
 )
 from paddle_sam.metrics.pairs import face_key, perceptual_distance
 from paddle_sam.metrics.quality import face_area, niqe, psnr_outside, sharpness
 from paddle_sam.networks.lpips import load_lpips
-
-STRIP = (20, 40, 60, 80)
-STRIP_STEP = 20  # years younger and older than the person
-YOUNG = 40  # years; below them a face is aged to 60 by the protocol `young60`
-# Middles of FFHQ-Aging's ten classes: 0-2, 3-6, 7-9, 10-14, 15-19, 20-29, ..., 50-69, 70 on.
-LIFESPAN = (1, 5, 8, 12, 17, 25, 35, 45, 60, 80)
-REFERENCE_GAPS = (12, 45)  # years between two photographs of a person
-NEAR = 3  # years around a target, of the photographs that are compared with its result
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Subject:
-    """A face to be aged: a photograph of its own, its label, and what was read in it.
-
-    picture: uint8 [256, 256, 3]. reading: of it. own_age: years.
-    """
-
-    photo: Photo
-    name: str
-    label: FaceLabel
-    picture: np.ndarray
-    reading: Reading
-    own_age: float
-
-    @property
-    def person(self) -> str:
-        """The person; without a label every photograph shows another."""
-        return self.label.person or self.name
-
-    @property
-    def gender(self) -> str:
-        """The label's gender, or that which is read."""
-        return self.label.gender or ("male" if self.reading.male > 0.5 else "female")
 
 
 def run_benchmark(options: BenchmarkOptions) -> dict:
@@ -104,14 +71,14 @@ def run_benchmark(options: BenchmarkOptions) -> dict:
     if not tasks:
         raise ImageError(
             f"{options.data_path}: found no face that the protocol {options.protocol} can use"
-            f" among {len(subjects)}; it needs {_NEEDS[options.protocol]}"
+            f" among {len(subjects)}; it needs {NEEDS[options.protocol]}"
         )
     results, photographs, made = benchmark.measure_all(tasks, subjects, folder / "faces")
     strict, strict_source = impostor_threshold(
         [subject.reading.descriptor for subject in subjects],
         [subject.person for subject in subjects],
     )
-    real, real_source = benchmark.real_readings(subjects)
+    real = benchmark.real_readings(subjects)
     failed = benchmark.run.summary.failures
     missed = len(failed) * max(len(targets) for _, targets in tasks)
     report = {
@@ -123,8 +90,8 @@ def run_benchmark(options: BenchmarkOptions) -> dict:
             "strict": strict,
             "strict_from": strict_source,
         },
-        "real_faces": {"readings": real, "source": real_source},
-        **summarise(results, missed, strict, real),
+        "real_faces": real,
+        **summarise(results, missed, strict, real["readings"]),
         "KID": benchmark.kid(photographs, made),
         "failed": failed,
     }
@@ -139,44 +106,6 @@ def run_benchmark(options: BenchmarkOptions) -> dict:
     )
     print(f"benchmark: {folder / 'benchmark.html'}")
     return report
-
-
-_NEEDS = {
-    "strip": "any face",
-    "cycle": "any face",
-    "lifespan": "any face",
-    "young60": f"faces below {YOUNG} years",
-    "reference": f"two photographs of a person, {REFERENCE_GAPS[0]} to {REFERENCE_GAPS[1]} years"
-    " apart, with labels of person and age (see --labels)",
-}
-
-
-def plan(protocol: str, subjects: Sequence[Subject]) -> list[tuple[Subject, list[float]]]:
-    """Return which subject is aged to which ages."""
-    tasks = []
-    for subject in subjects:
-        own = subject.own_age
-        if protocol in ("strip", "cycle"):
-            targets = [own - STRIP_STEP, own + STRIP_STEP, *STRIP]
-        elif protocol == "lifespan":
-            targets = list(LIFESPAN)
-        elif protocol == "young60":
-            targets = [60] if own < YOUNG else []
-        else:
-            targets = sorted({later.own_age for later in later_photographs(subject, subjects)})
-        if targets := [float(age) for age in targets if 0 <= age <= 100]:
-            tasks.append((subject, targets))
-    return tasks
-
-
-def later_photographs(subject: Subject, subjects: Sequence[Subject]) -> list[Subject]:
-    """Return the later photographs of a person, if this is the first one; see `REFERENCE_GAPS`."""
-    if subject.label.age is None or not subject.label.person:
-        return []
-    same = [s for s in subjects if s.person == subject.person and s.label.age is not None]
-    first = min(same, key=lambda s: (s.own_age, s.name))
-    low, high = REFERENCE_GAPS
-    return [s for s in same if first is subject and low <= s.own_age - subject.own_age <= high]
 
 
 # Options that no result depends on, or only by the content of a file.
@@ -338,20 +267,25 @@ class Benchmark:
         pair = (to_network(image[None]) for image in (photo, mixed))
         return perceptual_distance(self._lpips, *pair).item()
 
-    def real_readings(self, subjects: Sequence[Subject]) -> tuple[dict[float, float], str]:
-        """Return what the judge reads on average in real faces, by age, and which faces those are.
+    def real_readings(self, subjects: Sequence[Subject]) -> dict:
+        """Return what the age judge reads in real faces: `readings` by age, and their `source`.
 
-        Faces with known ages among the photographs, or those of `--real_path`; without at least
-        `_FEWEST_REAL` of them the line measured on UTKFace.
+        Those are faces with known ages among the photographs and of `--real_path`, for which the
+        judge's own `mae` and `bias` are given too; without at least `_FEWEST_REAL` of them it is
+        the line measured on UTKFace.
         """
         known = [s for s in [*subjects, *self._real] if s.label.age is not None]
         if len(known) < _FEWEST_REAL:
-            return REAL_READINGS, REAL_SOURCE
+            return {"readings": REAL_READINGS, "source": REAL_SOURCE}
         ages = np.array([s.label.age for s in known])
         read = np.array([s.reading.age for s in known])
         near = {float(t): np.abs(ages - t) <= 5 for t in range(0, 101, 10)}
-        line = {t: float(read[at].mean()) for t, at in near.items() if at.sum() >= 5}
-        return line, f"{len(known)} faces with known ages"
+        return {
+            "readings": {t: float(read[at].mean()) for t, at in near.items() if at.sum() >= 5},
+            "source": f"{len(known)} faces with known ages",
+            "mae": float(np.abs(read - ages).mean()),
+            "bias": float((read - ages).mean()),
+        }
 
     @functools.cached_property
     def _real(self) -> list[Subject]:
@@ -377,25 +311,3 @@ class Benchmark:
             return {"KID": None, "real": source}
         value, deviation = kid(real, results)
         return {"KID": value, "deviation": deviation, "real": source, "features": "AlexNet"}
-
-
-def reference_reading(
-    subject: Subject, target: float, result: Reading | None, subjects: Sequence[Subject]
-) -> dict[str, float | None]:
-    """Compare a result with true photographs of the person at the age asked for.
-
-    Returns:
-        what is read in the `true_age` photograph and in the photograph as it is (`photo_age`), and
-        distances to the true photograph: of the `photo` as it is and of the `result`; `best` is
-        the result's least distance to any photograph within `NEAR` years of the target.
-    """
-    same = [s for s in subjects if s.person == subject.person and s.label.age is not None]
-    near = [s for s in same if abs(s.own_age - target) <= NEAR and s is not subject]
-    true = min(near, key=lambda s: (abs(s.own_age - target), s.name))
-    return {
-        "true_age": true.reading.age,
-        "photo_age": subject.reading.age,
-        "photo": true.reading.distance(subject.reading),
-        "result": result and true.reading.distance(result),
-        "best": result and min(s.reading.distance(result) for s in near),
-    }

@@ -17,7 +17,10 @@ _ALIGNED_IDENTITY = (
 
 @dataclasses.dataclass(frozen=True)
 class AgeingEvaluationOptions(AgeingOptions):
-    """How well faces are aged: age errors, identity, reconstruction; JSON and an HTML report."""
+    """How well a model ages faces: ages, identity, reconstruction; JSON and an HTML report.
+
+    What is measured are the model's own pictures, without the dial `--keep`.
+    """
 
     exp_dir: str = option("log/ageing", "folder for the results; resumes what it finds there")
     target_age: str = option("0-100:10", "ages in years, also as ranges: 0-100:10 or 20,40-60")
@@ -28,6 +31,14 @@ class AgeingEvaluationOptions(AgeingOptions):
     aligned_identity_path: str = option("", _ALIGNED_IDENTITY)
     lpips_path: str = option(LPIPS, "LPIPS weights")
     no_pictures: bool = option(False, "a report without pictures, for faces that are private")
+
+    def check(self):
+        super().check()
+        if self.keep not in ("auto", "0"):
+            raise ConfigError(
+                "--keep: this report measures the model's own pictures; evaluate.py benchmark"
+                f" measures results with the dial, found {self.keep}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

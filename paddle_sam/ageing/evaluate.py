@@ -33,7 +33,7 @@ from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, rec
 from paddle_sam.networks.lpips import load_lpips
 
 _FILES = ("age_regressor_path", "identity_path", "aligned_identity_path", "lpips_path")
-_EDITS = ("strength", "refine", "edit", "edit_level", "engine")
+_EDITS = ("strength", "refine", "edit", "edit_level", "engine", "raw_age")
 
 
 def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:

@@ -11,11 +11,13 @@ import skimage.data
 from scipy.ndimage import gaussian_filter
 
 from paddle_sam.ageing import benchmark as module
-from paddle_sam.ageing.benchmark import Benchmark, Subject, plan, run_benchmark
+from paddle_sam.ageing import protocols
+from paddle_sam.ageing.benchmark import Benchmark, run_benchmark
 from paddle_sam.ageing.benchmark_summary import Result, impostor_threshold, summarise
 from paddle_sam.ageing.eval_options import BenchmarkOptions
 from paddle_sam.ageing.face_labels import FaceLabel, read_labels
 from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.ageing.protocols import Subject, plan
 from paddle_sam.core.images import save_image
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.metrics.judges import Judges, Reading, as_judged
@@ -34,7 +36,7 @@ def judges(pipeline):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "Judges", lambda: judges)
         patch.setattr(AgePipeline, "from_checkpoint", lambda *_: pipeline)
-        patch.setattr(module, "STRIP", (80,))
+        patch.setattr(protocols, "STRIP", (80,))
         yield judges
 
 
@@ -174,6 +176,20 @@ def test_there_and_back_is_compared_with_the_photograph(folder, tmp_path):
     found = run_benchmark(options(folder, tmp_path, data_path=str(one), protocol="cycle"))
     assert 0.3 < found["cyclic"]["distance"] < 1.1
     assert found["results"] == 3 and found["ranges_95"] == {}  # of a single person
+
+
+def test_real_faces_of_known_ages_make_the_line_of_the_judge(judges):
+    bare = Benchmark.__new__(Benchmark)
+    bare._real = [
+        dataclasses.replace(subject(str(at), 20 + at), reading=Reading(24.0, 0.2, None, None))
+        for at in range(60)
+    ]
+    found = bare.real_readings([subject("x", 80, label=False)])
+    assert found["mae"] == pytest.approx(np.abs(24 - np.arange(20, 80)).mean())
+    assert found["bias"] == pytest.approx(24 - np.arange(20, 80).mean())
+    assert set(found["readings"]) == {20, 30, 40, 50, 60, 70, 80} and found["readings"][30] == 24
+    bare._real = bare._real[:10]
+    assert bare.real_readings([])["source"] == "1,000 UTKFace faces"
 
 
 def test_what_a_protocol_needs_is_said(folder, tmp_path):

@@ -203,6 +203,7 @@ def test_results_of_something_else_are_not_mixed_in(whole, data, weights, capsys
     [
         (["--checkpoint_path", "x.pdparams"], "age_regressor_path: name the age regressor"),
         (["--aligned_identity_path", str(find_weight("age_mini"))], "holds an age regressor"),
+        (["--keep", "0.5"], "--keep: this report measures the model's own pictures"),
         (["--target_age", "120"], "expected ages from 0 to 100, found 120"),
     ],
 )
