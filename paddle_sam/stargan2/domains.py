@@ -45,7 +45,7 @@ class Domains:
         option: the option that named it, for messages.
 
     Raises:
-        ConfigError: there are no domains, or two of one name.
+        ConfigError: no domain was found, or two have one name.
         ImageError: a domain has no images.
     """
 

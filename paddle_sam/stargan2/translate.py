@@ -60,7 +60,7 @@ def sample(config: SampleOptions) -> list[Path]:
     if config.video and len(references) > 1:
         paths.append(folder / "video_ref.mp4")
         steps = config.video_steps
-        frames = interpolation(system, sources, references, domains, steps)
+        frames = reference_frames(system, sources, references, domains, steps)
         number = (len(references) - 1) * steps + 1
         write_video(paths[-1], tqdm(frames, "video", number, unit="frame"), config.fps)
     return paths
@@ -124,7 +124,7 @@ def parse_steps(text: str) -> list[int]:
     return list(map(int, parts))
 
 
-def interpolation(
+def reference_frames(
     system: StarGAN2,
     sources: np.ndarray,
     references: np.ndarray,
@@ -138,7 +138,7 @@ def interpolation(
     the last reference itself.
     """
     if len(references) < 2:
-        raise ConfigError(f"interpolation: expected at least 2 references, found {len(references)}")
+        raise ConfigError(f"references: expected at least 2, found {len(references)}")
     with paddle.no_grad():
         styles = system.reference_styles(references, domains)
     share = ease(np.arange(steps) / steps)

@@ -55,7 +55,7 @@ def inspect_generator(config: InspectionOptions) -> Iterator[Path]:
     if images is not None:
         yield nearest_sheet(config, generator, seeds, images, folder / "nearest.png")
     if ends:
-        yield from interpolation(config, generator, ends, folder)
+        yield from interpolate_latents(config, generator, ends, folder)
 
 
 def average_face(config: InspectionOptions, generator: StyleGenerator, path: Path) -> Path:
@@ -81,7 +81,7 @@ def nearest_sheet(
     size = config.compare_size or min(generator.size, LARGEST_COMPARISON)
     codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
     samples = list(generator.render_all(codes, len(seeds)))
-    own = references(sources, config.references, size)
+    own = own_images(sources, config.references, size)
     queries = [*[resize(sample, size) for sample in samples], *own.values()]
 
     table = distances(
@@ -96,11 +96,13 @@ def nearest_sheet(
         tiles = [sample, *[read_source(sources[place]) for place in places]]
         lines.append(strip(tiles, tile, [f"seed {seed}", *[f"{one:.3g}" for one in far]]))
     save_image(path, stack(lines))
-    report(path.with_suffix(".json"), config, seeds, images, found, table[len(seeds) :].min(axis=1))
+    write_neighbours(
+        path.with_suffix(".json"), config, seeds, images, found, table[len(seeds) :].min(axis=1)
+    )
     return path
 
 
-def references(sources: Sequence[ImageSource], count: int, size: int) -> dict[int, np.ndarray]:
+def own_images(sources: Sequence[ImageSource], count: int, size: int) -> dict[int, np.ndarray]:
     """Up to `count` readable images spread evenly over a data set, by their places in it."""
     found = {}
     for place in spread(count, len(sources)) if len(sources) > 1 else ():
@@ -116,7 +118,9 @@ def distance_of(config: InspectionOptions) -> Distance:
     return LpipsDistance(load_lpips(config.lpips_path or find_weight("lpips_alex")))
 
 
-def report(path: Path, config: InspectionOptions, seeds, images: ImageSet, found, own) -> None:
+def write_neighbours(
+    path: Path, config: InspectionOptions, seeds, images: ImageSet, found, own
+) -> None:
     """Write and print how near the neighbours are."""
     content = {
         "features": config.features,
@@ -151,7 +155,7 @@ def latent_paths(text: str) -> list[Path]:
     return paths
 
 
-def interpolation(
+def interpolate_latents(
     config: InspectionOptions, generator: StyleGenerator, paths: Sequence[Path], folder: Path
 ) -> Iterator[Path]:
     """Between two projected images, linearly in W+: a strip with the photographs at its ends."""

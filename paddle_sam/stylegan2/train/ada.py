@@ -34,7 +34,7 @@ SYM6 = np.array(
     ]
 )
 _HALF = len(SYM6) // 2
-# The filter is not quite symmetric: what it enlarges lies so many (enlarged) pixels beside.
+# The filter is not quite symmetric: its offset, in enlarged pixels.
 _BESIDE = (len(SYM6) - 1) / 2 - (np.arange(len(SYM6)) * SYM6).sum() / SYM6.sum()
 _MARGIN_STEP = 8
 _GREY_AXIS = np.array([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3)

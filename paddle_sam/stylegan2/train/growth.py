@@ -149,7 +149,7 @@ def read_start(options: StyleGAN2Options) -> tuple[dict[str, NetworkEntry], str]
 def take_over(network: nn.Layer, entry: NetworkEntry, source: str) -> None:
     """Copy into `network` the layers that it shares with `entry` of perhaps another size.
 
-    The rest keeps its random start, except that a network grown by one doubling goes on where the
+    The rest keeps its random start, except that a network grown by one doubling continues where the
     smaller one was: RGB outputs of resolutions that the entry lacks start at zero, so that a
     generator first renders what the smaller one did, enlarged; for discriminators see `_pass_on`.
 
@@ -192,7 +192,7 @@ def freeze_first(discriminator: Discriminator, stages: int) -> None:
     A stage is the layer that reads RGB, or a residual block; they are counted from the image.
 
     Raises:
-        ConfigError: there are not so many.
+        ConfigError: the discriminator has fewer.
     """
     if stages > len(discriminator.convs):
         raise ConfigError(
@@ -206,7 +206,7 @@ def _pass_on(network: Discriminator, smaller: Mapping[str, np.ndarray]) -> None:
     """Let the new block of a grown discriminator begin with what the smaller one saw.
 
     Otherwise random features meet blocks that were trained on others, and what the discriminator
-    has learnt is lost. Six channels carry the three colours and their negatives, of which leaky
+    has learned is lost. Six channels carry the three colours and their negatives, of which leaky
     ReLUs keep the differences linear: l(l(x)) - l(l(-x)) = (1 + 0.2^2) x. The block's second
     convolution, which halves the resolution, computes with them what the smaller network's RGB
     layer did. Narrower blocks start at random.

@@ -13,7 +13,7 @@ from paddle_sam.metrics.options import INCEPTION, LPIPS
 from paddle_sam.options import RunOptions, option, parse_names
 
 AUGMENTATIONS = ("blit", "geometry", "colour")
-# With at least so many images, discriminators are not known to overfit (Karras et al. 2020b).
+# From this many images on, discriminators are not known to overfit (Karras et al. 2020b).
 PLENTY_OF_IMAGES = 100_000
 
 
@@ -59,7 +59,7 @@ class StyleGAN2Options(RunOptions):
     latent_dim: int = option(512, "length of z and w", minimum=1)
     mapping_layers: int = option(8, "layers of the mapping network", minimum=1)
     channel_base: int = option(32768, "channels are CHANNEL_BASE / resolution ...", minimum=8)
-    channel_max: int = option(512, "... but at most so many", minimum=1)
+    channel_max: int = option(512, "... but at most N", minimum=1)
     mbstd_group: int = option(4, "images in a group of the minibatch deviation", minimum=1)
     stages: str = option(
         "",
@@ -74,7 +74,9 @@ class StyleGAN2Options(RunOptions):
         resumable=True,
     )
     freeze_d: int = option(
-        0, "never update so many discriminator stages, counted from the image (FreezeD)", minimum=0
+        0,
+        "never update the first N discriminator stages, counted from the image (FreezeD)",
+        minimum=0,
     )
 
     # Losses
@@ -82,7 +84,7 @@ class StyleGAN2Options(RunOptions):
     r1_interval: int = option(16, "steps between R1 updates", minimum=1)
     path_weight: float = option(2.0, "factor of the path length penalty; 0 for none", minimum=0)
     path_interval: int = option(4, "steps between path length updates", minimum=1)
-    path_shrink: int = option(2, "path lengths take every so many-th image", minimum=1)
+    path_shrink: int = option(2, "use one of every N images for the path length penalty", minimum=1)
     style_mixing: float = option(0.9, "how often styles are mixed", minimum=0, maximum=1)
 
     # Augmentation
@@ -190,7 +192,7 @@ class StyleGAN2Options(RunOptions):
         return rates.get(size, self.g_lr), rates.get(size, self.d_lr)
 
     def size_at(self, images: int) -> int:
-        """Return the size of the images that the next step trains on, after so many images."""
+        """Return the size of the images that the next step trains on, after `images` images."""
         done = 0.0
         for size, kimg in parse_stages(self.stages, self.resolution):
             done += 1000 * kimg
@@ -272,7 +274,7 @@ _PRESETS = {
         "augment": "none",
         "channel_base": 32768,
     },
-    # Small networks that grow, for a processor.
+    # Small networks that grow, for a CPU.
     "mini": {
         "resolution": 64,
         "batch_size": 8,

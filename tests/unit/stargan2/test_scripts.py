@@ -15,7 +15,7 @@ from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.stargan2 import system as stargan2_system
 from paddle_sam.stargan2.align import load_mean_face
 from paddle_sam.stargan2.system import StarGAN2, load_fan, translation_matrix
-from paddle_sam.stargan2.translate import interpolation, latent_matrix, latents
+from paddle_sam.stargan2.translate import latent_matrix, latents, reference_frames
 from scripts.stargan2 import main as stargan2_command
 
 SIZE = 32
@@ -124,7 +124,7 @@ def test_psi_0_gives_everyone_the_mean_style(system):
 
 def test_an_interpolation_passes_through_every_reference(system):
     sources, references, domains = images(2), images(3, 1), np.array([0, 1, 0])
-    frames = list(interpolation(system, sources, references, domains, steps=4))
+    frames = list(reference_frames(system, sources, references, domains, steps=4))
     assert len(frames) == 2 * 4 + 1
     for place, row in ((0, 0), (4, 1), (8, 2)):
         assert frames[place].shape == (2 * SIZE, 2 * SIZE, 3)
@@ -134,7 +134,7 @@ def test_an_interpolation_passes_through_every_reference(system):
     half = system.reference_styles(references[:2], domains[:2]).mean(axis=0, keepdim=True)
     assert_same(tile(frames[2], 1, 0), translated(system, sources[0], half))
     with pytest.raises(ConfigError, match="at least 2 references, found 1"):
-        next(interpolation(system, sources, references[:1], domains[:1], 4))
+        next(reference_frames(system, sources, references[:1], domains[:1], 4))
 
 
 @pytest.mark.parametrize("fan", ["inside", "beside"])
