@@ -133,7 +133,7 @@ def test_an_interpolation_passes_through_every_reference(system):
         assert_same(tile(frames[place], 1, 1), translated(system, sources[1], style))
     half = system.reference_styles(references[:2], domains[:2]).mean(axis=0, keepdim=True)
     assert_same(tile(frames[2], 1, 0), translated(system, sources[0], half))
-    with pytest.raises(ConfigError, match="at least 2 references, found 1"):
+    with pytest.raises(ConfigError, match="references: expected at least 2, found 1"):
         next(reference_frames(system, sources, references[:1], domains[:1], 4))
 
 
