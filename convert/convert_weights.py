@@ -6,7 +6,7 @@ import sys
 from paddle_sam.core.command import command, exit_status
 
 EPILOG = """\
-What a file is, is told from what it states and from its keys: SAM, pSp, e4e, StyleGAN2
+What a file is, is told from what it states and from its keys: SAM, pSp, e4e, ReStyle, StyleGAN2
 (rosinality layout, or a pickle of NVIDIA's stylegan2-ada-pytorch or stylegan3 repository),
 StarGAN v2 (nets, nets_ema, wing.ckpt, celeba_lm_mean.npz), IR-SE50, CurricularFace, DEX VGG,
 AlexNet or VGG16 features, LPIPS lin layers and FID's Inception-v3.

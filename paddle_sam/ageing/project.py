@@ -167,7 +167,7 @@ def _inverter(given: Generator | SAM | str | os.PathLike) -> Inverter:
             mean = network.mean_latent()
         mean = mean.reshape([-1, network.style_dim])
         return Inverter(network, None, mean, crop or CropSettings(min(network.size, 256)))
-    encode = network.encode if network.encoder.in_channels == 3 else None  # pSp itself, or
+    encode = network.encode if network.encodes_photographs else None  # pSp itself, or
     encode = network.invert if network.start == "encoded_w_plus" else encode  # SAM's frozen one
     crop = crop or CropSettings(network.input_size)
     return Inverter(network.decoder, encode, network.latent_avg, crop)

@@ -105,12 +105,12 @@ def invert(network: SAM, x: paddle.Tensor) -> paddle.Tensor:
 
     For pSp those of its encoder, for SAM those of the frozen encoder, from which ageing starts.
     """
-    return network.encode(x) if network.encoder.in_channels == 3 else network.invert(x)
+    return network.encode(x) if network.encodes_photographs else network.invert(x)
 
 
 def check_inverts(network: SAM, source: str) -> None:
     """Raise `ConfigError`, naming `source`, where the network has no code for a face itself."""
-    if network.encoder.in_channels != 3 and network.start != "encoded_w_plus":
+    if not network.encodes_photographs and network.start != "encoded_w_plus":
         raise ConfigError(
             f"{source}: its encoder takes {network.encoder.in_channels} channels and starts from"
             f" {network.start}, so that it has no code for a photograph itself"

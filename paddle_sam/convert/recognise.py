@@ -22,8 +22,13 @@ PARALLEL_PREFIX = "module."
 # what networks trained here add to the scale and offset that their `arch` entry states.
 PUBLISHED_CROP = {"scale": 1.0, "offset": 0.1, "oversample": 1}
 OWN_CROP = {"oversample": 4}
-# `encoder_type` of pSp and e4e -> whether the first code is added to all others.
-ENCODER_TYPES = {"GradualStyleEncoder": False, "Encoder4Editing": True}
+# `encoder_type` of pSp, e4e and ReStyle -> whether the first code is added to all others.
+ENCODER_TYPES = {
+    "GradualStyleEncoder": False,
+    "Encoder4Editing": True,
+    "BackboneEncoder": False,
+    "ProgressiveBackboneEncoder": True,
+}
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,9 @@ def _stranger(state: Mapping) -> str:
     keys = ", ".join(str(name) for name in list(state)[:4])
     return (
         f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp, e4e,"
-        " StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment network"
-        " and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS lin"
-        " layers and FID's Inception-v3"
+        " ReStyle, StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment"
+        " network and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS"
+        " lin layers and FID's Inception-v3"
     )
 
 
@@ -128,7 +133,13 @@ def _sam_or_psp(
     decoder_state = _Below(state, "decoder.")
     decoder = tables.generator_arch(decoder_state)
     frozen = _Below(state, "pretrained_encoder.")
-    arch = {"encoder": encoder, "decoder": decoder, "start": _start(options, frozen, notes, path)}
+    if encoder["in_channels"] == 6:  # ReStyle, which begins with the average and its image
+        iterations = _iterations(options, notes, path)
+        arch = {"encoder": encoder, "decoder": decoder, "start": "latent_avg"}
+        arch |= {"iterations": iterations}
+    else:
+        start = _start(options, frozen, notes, path)
+        arch = {"encoder": encoder, "decoder": decoder, "start": start}
     if frozen:
         arch["pretrained_encoder"] = tables.encoder_arch(frozen, given.get("encoder"))
     noises = _absent_noises(decoder_state, decoder, notes)
@@ -165,6 +176,17 @@ def _progressive(options: Mapping, notes: list[str], path: Path) -> bool:
             f"{path}: its encoder_type is {kind}; supported are {', '.join(ENCODER_TYPES)}"
         )
     return ENCODER_TYPES[kind]
+
+
+def _iterations(options: Mapping, notes: list[str], path: Path) -> int:
+    """Return how many steps ReStyle takes, from the stored training options."""
+    steps = options.get("n_iters_per_batch")
+    if steps is None:
+        notes.append("n_iters_per_batch is not stated: taken for 5, as published")
+        return 5
+    if not isinstance(steps, int) or not 1 <= steps <= 100:
+        raise CheckpointError(f"{path}: n_iters_per_batch: expected 1 to 100, found {steps!r}")
+    return steps
 
 
 def _start(options: Mapping, frozen: Mapping, notes: list[str], path: Path) -> str:

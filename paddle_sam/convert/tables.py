@@ -187,6 +187,7 @@ def encoder_arch(state: State, given: Mapping | None = None) -> dict:
         "widths": widths,
         "units": list(units),
         "squeeze_excite": _has_squeeze_excite(state),
+        **({} if "latlayer1.weight" in state else {"pyramid": False}),
     }
 
 

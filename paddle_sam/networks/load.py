@@ -32,6 +32,7 @@ def build_sam(
     decoder: Mapping,
     pretrained_encoder: Mapping | None = None,
     start: str = "encoded_w_plus",
+    iterations: int = 5,
 ) -> SAM:
     """SAM (or pSp) from the constructor arguments of its parts."""
     return SAM(
@@ -39,6 +40,7 @@ def build_sam(
         Generator(**decoder),
         None if pretrained_encoder is None else GradualStyleEncoder(**pretrained_encoder),
         start,
+        iterations,
     )
 
 

@@ -59,6 +59,8 @@ class GradualStyleEncoder(nn.Layer):
         units: residual units of the four stages (`PUBLISHED_UNITS` names the published depths).
         squeeze_excite: IR-SE body instead of IR.
         progressive: the first code is added to all others, as e4e does (Tov et al. 2021, sec. 5).
+        pyramid: codes read three maps; otherwise all read the smallest, as in ReStyle (Alaluf et
+            al. 2021, sec. 4).
     """
 
     def __init__(
@@ -72,9 +74,10 @@ class GradualStyleEncoder(nn.Layer):
         units: Sequence[int] = PUBLISHED_UNITS[50],
         squeeze_excite: bool = True,
         progressive: bool = False,
+        pyramid: bool = True,
     ):
         super().__init__()
-        self.progressive = progressive
+        self.progressive, self.pyramid = progressive, pyramid
         if len(widths) != 4 or len(units) != 4:
             raise ConfigError(f"widths, units: expected 4 stages, found {widths}, {units}")
         if widths[-1] != style_dim:
@@ -95,13 +98,13 @@ class GradualStyleEncoder(nn.Layer):
             spatial = input_size // 16 * self.pyramid_scale(index)
             channels = widths[-1] if index < COARSE_STYLES else style_dim
             self.styles.append(MapToStyle(channels, style_dim, spatial))
-        self.latlayer1 = nn.Conv2D(widths[2], style_dim, 1)
-        self.latlayer2 = nn.Conv2D(widths[1], style_dim, 1)
+        if pyramid:
+            self.latlayer1 = nn.Conv2D(widths[2], style_dim, 1)
+            self.latlayer2 = nn.Conv2D(widths[1], style_dim, 1)
 
-    @staticmethod
-    def pyramid_scale(index: int) -> int:
+    def pyramid_scale(self, index: int) -> int:
         """Size of the feature map that code `index` reads, in units of the smallest map."""
-        if index < COARSE_STYLES:
+        if not self.pyramid or index < COARSE_STYLES:
             return 1
         return 2 if index < COARSE_STYLES + MIDDLE_STYLES else 4
 
@@ -115,8 +118,9 @@ class GradualStyleEncoder(nn.Layer):
             if index in self.taps:
                 tapped.append(x)
         fine, middle, coarse = tapped
-        middle = upsample_add(coarse, self.latlayer1(middle))
-        fine = upsample_add(middle, self.latlayer2(fine))
+        if self.pyramid:
+            middle = upsample_add(coarse, self.latlayer1(middle))
+            fine = upsample_add(middle, self.latlayer2(fine))
         pyramid = {1: coarse, 2: middle, 4: fine}
         codes = [
             block(pyramid[self.pyramid_scale(index)]) for index, block in enumerate(self.styles)

@@ -23,7 +23,8 @@ STARTS = ("encoded_w_plus", "latent_avg", "zero")
 class SAM(nn.Layer):
     """Encoder, generator and, for ageing, the frozen pSp encoder whose code is the start.
 
-    With `start="latent_avg"` and no pretrained encoder this is pSp itself.
+    With `start="latent_avg"` and no pretrained encoder this is pSp itself, and ReStyle if the
+    encoder takes 6 channels: a photograph and what its code renders, which is refined in steps.
 
     Args:
         encoder: predicts an offset in W+.
@@ -31,6 +32,7 @@ class SAM(nn.Layer):
         pretrained_encoder: the frozen pSp encoder; needed for `start="encoded_w_plus"`.
         start: what the encoder's offset is added to: `encoded_w_plus` (the frozen encoder's code
             plus `latent_avg`), `latent_avg`, or `zero`.
+        iterations: steps of an encoder of 6 channels.
 
     Shapes: x [N, C, S, S] with S the encoder's input size; C is 4, RGB in [-1, 1] and one plane of
     age / 100, or 3 for pSp. W+ codes are [N, L, D].
@@ -42,8 +44,10 @@ class SAM(nn.Layer):
         decoder: Generator,
         pretrained_encoder: GradualStyleEncoder | None = None,
         start: str = "encoded_w_plus",
+        iterations: int = 5,
     ):
         super().__init__()
+        self.iterations = iterations
         if start not in STARTS:
             raise ConfigError(f"start: expected one of {', '.join(STARTS)}, found {start!r}")
         if start == "encoded_w_plus" and pretrained_encoder is None:
@@ -92,6 +96,11 @@ class SAM(nn.Layer):
             start = self.latent_avg if average else paddle.zeros_like(self.latent_avg)
             return start.expand([images.shape[0], -1, -1])
 
+    @property
+    def encodes_photographs(self) -> bool:
+        """Whether the encoder itself inverts a photograph [N, 3, S, S]: pSp, e4e or ReStyle."""
+        return self.encoder.in_channels in (3, 6)
+
     def encode(self, x: paddle.Tensor, inverted: paddle.Tensor | None = None) -> paddle.Tensor:
         """W+ code [N, L, D] of x, before any latent is masked.
 
@@ -99,7 +108,13 @@ class SAM(nn.Layer):
             x: [N, C, S, S].
             inverted: `invert(x[:, :3])` where it is known already.
         """
-        return self.encoder(x) + (self.invert(x[:, :3]) if inverted is None else inverted)
+        codes = self.invert(x[:, :3]) if inverted is None else inverted
+        if self.encoder.in_channels != 6:
+            return self.encoder(x) + codes
+        for _ in range(self.iterations):
+            images, _ = self.decode(codes, randomize_noise=False)
+            codes = codes + self.encoder(paddle.concat([x, images], axis=1))
+        return codes
 
     def decode(
         self,
