@@ -137,6 +137,8 @@ def _check_archive(path: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError):  # PyTorch says what is wrong with it
         return
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        return  # TorchScript, whose code is packed: PyTorch refuses it before it reads any member
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError(
