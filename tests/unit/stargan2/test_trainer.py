@@ -398,7 +398,7 @@ def test_a_run_resumes_from_the_step_it_is_told_to(data, straight, tmp_path):
     assert done.returncode == 0, done.stderr
     # The step that was gone back behind is out of the way, not lost.
     aside = checkpoints / "after_2"
-    assert f"later checkpoints are in {aside}" in done.stdout
+    assert f"moved later checkpoints to {aside}" in done.stdout
     assert (aside / "iteration_4.pdparams").read_bytes() == before
     assert (aside / "best_model.pdparams").is_file()
     assert_equal(last_checkpoint(tmp_path / "copy"), last_checkpoint(straight))
