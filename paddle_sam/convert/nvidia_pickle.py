@@ -172,7 +172,7 @@ def read_pickle(path: str | os.PathLike) -> dict:
         `g_ema`, `g`, `d`: torch-layout state dicts, those that the file holds; `latent_avg` [D].
 
     Raises:
-        CheckpointError: damaged, refers to code, conditional, or not a StyleGAN2 network.
+        CheckpointError: damaged, refers to code, or not a StyleGAN2 network.
     """
     try:
         with open_file(path) as stream:
@@ -235,11 +235,8 @@ def _flatten(network: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
 
 def _generator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     """stylegan2-ada-pytorch generator names to the rosinality layout."""
-    _refuse_conditional(tensors, "mapping.embed.weight", where)
-    take, result = _Taker(tensors, where), {}
-    for layer in range(sum(n.startswith("mapping.fc") and n.endswith("weight") for n in tensors)):
-        for leaf in ("weight", "bias"):
-            result[f"style.{layer + 1}.{leaf}"] = take(f"mapping.fc{layer}.{leaf}")
+    take = _Taker(tensors, where)
+    result = _mapping(take, "style")
     result["input.input"] = take("synthesis.b4.const")[None]
     resolutions = take.resolutions("synthesis.b")
     fir = take(f"synthesis.b{resolutions[-1]}.resample_filter")
@@ -273,8 +270,8 @@ def _modulated(take: _Taker, old: str, new: str) -> dict[str, np.ndarray]:
 
 def _discriminator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     """stylegan2-ada-pytorch residual discriminator names to the rosinality layout."""
-    _refuse_conditional(tensors, "mapping.embed.weight", where)
-    take, result = _Taker(tensors, where), {}
+    take = _Taker(tensors, where)
+    result = _mapping(take, "mapping")
     resolutions = take.resolutions("b")[::-1]
     fir = take(f"b{resolutions[0]}.resample_filter")
     names = {f"b{resolutions[0]}.fromrgb": ("convs.0.0", "convs.0.1")}
@@ -295,11 +292,16 @@ def _discriminator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str
     return result
 
 
-def _refuse_conditional(tensors: Mapping, name: str, where: str) -> None:
-    if name in tensors:
-        raise CheckpointError(
-            f"{where}: a class-conditional network ({name}); only unconditional ones are supported"
-        )
+def _mapping(take: _Taker, target: str) -> dict[str, np.ndarray]:
+    """Take a mapping network, and of a conditional one the layer that reads labels."""
+    names = {"embed": "mapping.embed"} if "mapping.embed.weight" in take.tensors else {}
+    layers = [n for n in take.tensors if n.startswith("mapping.fc") and n.endswith(".weight")]
+    names |= {f"{target}.{layer + 1}": f"mapping.fc{layer}" for layer in range(len(layers))}
+    return {
+        f"{new}.{leaf}": take(f"{old}.{leaf}")
+        for new, old in names.items()
+        for leaf in ("weight", "bias")
+    }
 
 
 class _Taker:

@@ -38,6 +38,8 @@ GENERATOR = [
     Rule("*.modulation.weight", action=TRANSPOSE),
     Rule("*.conv.weight", action=UNBATCH),
     Rule("style.*.bias"),
+    Rule("embed.weight", action=TRANSPOSE),
+    Rule("embed.bias"),
     Rule("input.input"),
     Rule("conv1.*"),
     Rule("to_rgb1.*"),
@@ -59,6 +61,10 @@ DISCRIMINATOR = [
     Rule("final_conv.1.bias", "final_conv.activate.bias"),
     Rule("final_linear.*.weight", action=TRANSPOSE),
     Rule("final_linear.*.bias"),
+    Rule("embed.weight", action=TRANSPOSE),
+    Rule("embed.bias"),
+    Rule("mapping.*.weight", action=TRANSPOSE),
+    Rule("mapping.*.bias"),
 ]
 
 FACE_EMBEDDER = [
@@ -194,28 +200,30 @@ def encoder_arch(state: State, given: Mapping | None = None) -> dict:
 def generator_arch(state: State) -> dict:
     """Constructor arguments of the `Generator` that a rosinality-layout state dict fits."""
     levels = _count(state, r"to_rgbs\.(\d+)\.bias")
-    _check_colours(int(state["to_rgb1.bias"].shape[1]), "generator renders")
     channels = {4: int(state["input.input"].shape[1])}
     for level in range(levels):
         channels[8 << level] = int(state[f"convs.{2 * level + 1}.conv.weight"].shape[1])
     return {
         "size": 4 << levels,
-        "style_dim": int(state["style.1.weight"].shape[1]),
+        "style_dim": int(state["style.1.weight"].shape[0]),
         "mapping_layers": _count(state, r"style\.(\d+)\.weight"),
         "channels": channels,
         "fir": _fir(state),
+        **_unusual(state, int(state["to_rgb1.bias"].shape[1])),
     }
 
 
 def discriminator_arch(state: State) -> dict:
     """Constructor arguments of the `Discriminator` that a rosinality-layout state dict fits."""
     blocks = _count(state, r"convs\.(\d+)\.skip\.1\.weight")
-    _check_colours(int(state["convs.0.0.weight"].shape[1]), "discriminator reads")
     size = 4 << blocks
     channels = {size: int(state["convs.0.0.weight"].shape[0])}
     for block in range(1, blocks + 1):
         channels[size >> block] = int(state[f"convs.{block}.skip.1.weight"].shape[0])
-    return {"size": size, "channels": channels, "fir": _fir(state)}
+    arch = {"size": size, "channels": channels, "fir": _fir(state)}
+    if "embed.weight" in state:
+        arch["mapping_layers"] = _count(state, r"mapping\.(\d+)\.weight")
+    return arch | _unusual(state, int(state["convs.0.0.weight"].shape[1]))
 
 
 def face_embedder_arch(state: State) -> dict:
@@ -330,11 +338,12 @@ def _high_pass_weight(state: State) -> float:
     return weight if np.array_equal(exact, state.get("hpf.filter", exact)) else 1.0
 
 
-def _check_colours(channels: int, what: str) -> None:
-    if channels != 3:
-        raise CheckpointError(
-            f"the {what} images of {channels} channel{'s' * (channels != 1)}; RGB, 3, is supported"
-        )
+def _unusual(state: State, image_channels: int) -> dict:
+    """Arguments of networks that are conditional or not made for RGB."""
+    arch = {} if image_channels == 3 else {"image_channels": image_channels}
+    if "embed.weight" in state:
+        arch["classes"] = int(state["embed.weight"].shape[1])
+    return arch
 
 
 def _fir(state: State) -> list[float]:

@@ -61,10 +61,6 @@ class _Names:
             raise CheckpointError(f"{where}: a network of StyleGAN, not of StyleGAN2")
         if any("ToRGB_lod" in name or "FromRGB_lod" in name for name in self.left):
             raise CheckpointError(f"{where}: a network that grows (architecture `orig`)")
-        if any("LabelEmbed" in name for name in self.left):
-            raise CheckpointError(
-                f"{where}: a class-conditional network; only unconditional ones are supported"
-            )
 
     def convert(self, discriminator: bool) -> dict[str, np.ndarray]:
         found = {int(m[1]) for name in self.left if (m := re.search(r"(\d+)x\1/", name))}
@@ -81,8 +77,7 @@ class _Names:
 
     def _generator(self, sizes: list[int]) -> dict[str, np.ndarray]:
         result = {"mapping.w_avg": self._take("dlatent_avg")}
-        for index in range(sum(name.startswith("mapping/Dense") for name in self.left) // 2):
-            result |= self._linear(f"mapping.fc{index}", f"mapping/Dense{index}")
+        result |= self._mapping("mapping/LabelEmbed", "mapping/Dense")
         result["synthesis.b4.const"] = self._take("synthesis/4x4/Const/const")[0]
         layers = [("synthesis.b4.conv1", "synthesis/4x4/Conv", False)]
         for size in sizes[1:]:
@@ -105,8 +100,19 @@ class _Names:
                 result |= self._convolution(f"b{size}.{ours}", f"{size}x{size}/{theirs}")
             skip = self._take(f"{size}x{size}/Skip/weight")
             result[f"b{size}.skip.weight"] = skip.transpose(3, 2, 0, 1)
+        result |= self._mapping("LabelEmbed", "Mapping")
         result |= self._convolution("b4.conv", "4x4/Conv")
         return result | self._linear("b4.fc", "4x4/Dense0") | self._linear("b4.out", "Output")
+
+    def _mapping(self, embed: str, layer: str) -> dict[str, np.ndarray]:
+        """Take a mapping network, and of a conditional one the layer that reads labels."""
+        result = {}
+        if f"{embed}/weight" in self.left:
+            result |= self._linear("mapping.embed", embed)
+        count = sum(name.startswith(layer) and name.endswith("/weight") for name in self.left)
+        for index in range(count):
+            result |= self._linear(f"mapping.fc{index}", f"{layer}{index}")
+        return result
 
     def _styled(self, name: str, theirs: str, flipped: bool = False) -> dict[str, np.ndarray]:
         return {

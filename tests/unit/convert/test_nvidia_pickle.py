@@ -6,14 +6,16 @@ import sys
 import types
 
 import numpy as np
+import paddle
 import pytest
 import torch
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
+from paddle_sam.networks.load import BUILDERS
 
 RESOLUTIONS = [4, 8, 16, 32, 64]
 
@@ -190,7 +192,7 @@ def test_networks_are_those_of_the_rosinality_file(write_pickle, tmp_path, proto
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.update({"mapping.embed.weight": torch.zeros(2, 2)}), "class-conditional"),
+        (lambda t: t.update({"mapping.embed.weight": torch.zeros(2, 2)}), "embed.bias is missing"),
         (lambda t: t.pop("synthesis.b16.conv1.bias"), r"b16\.conv1\.bias is missing"),
         (lambda t: t.update({"synthesis.extra": torch.zeros(2)}), r"synthesis\.extra has no place"),
         (lambda t: t.pop("synthesis.b4.const"), "not StyleGAN3"),
@@ -225,3 +227,39 @@ def test_a_tensor_may_not_reach_outside_its_storage(tmp_path):
     np.testing.assert_array_equal(_rebuild_tensor(repeated, 0, (1000,), (1,)), np.ones(1000))
     with pytest.raises(_Refused, match="without a storage"):
         _rebuild_tensor({"itemsize": 4}, 0, (1,), (1,))
+
+
+@pytest.mark.parametrize("image_channels", [1, 3, 4])
+def test_conditional_networks_and_other_colours(write_pickle, tmp_path, image_channels):
+    paddle.seed(0)
+    channels = dict.fromkeys(RESOLUTIONS, 4)
+    shared = {"size": 64, "channels": channels, "fir": [1.0, 3.0, 3.0, 1.0], "classes": 3}
+    archs = {
+        "g_ema": ("stylegan2_generator", {**shared, "style_dim": 8, "mapping_layers": 4}),
+        "d": ("stylegan2_discriminator", {**shared, "mapping_layers": 2}),
+    }
+    if image_channels != 3:
+        archs = {n: (b, {**a, "image_channels": image_channels}) for n, (b, a) in archs.items()}
+    entries = {n: NetworkEntry.of(b, a, BUILDERS[b](**a)) for n, (b, a) in archs.items()}
+    WeightFile("stylegan2", entries).write(tmp_path / "x.pdparams")
+    revert_file(tmp_path / "x.pdparams", tmp_path / "x.pt")
+    content = torch.load(tmp_path / "x.pt", weights_only=True)
+    generator = nvidia_generator(content["g_ema"], torch.zeros(8))
+    discriminator = nvidia_discriminator(content["d"])
+    for tensors, part in ((generator, "g_ema"), (discriminator, "d")):
+        for leaf in ("weight", "bias"):
+            tensors[f"mapping.embed.{leaf}"] = content[part][f"embed.{leaf}"]
+    for layer in (1, 2):
+        for leaf in ("weight", "bias"):
+            discriminator[f"mapping.fc{layer - 1}.{leaf}"] = content["d"][f"mapping.{layer}.{leaf}"]
+    networks = {"G_ema": PersistentModule(generator), "D": PersistentModule(discriminator)}
+    convert_file(write_pickle(networks), tmp_path / "out.pdparams")
+    found = WeightFile.read(tmp_path / "out.pdparams").networks
+    for part, entry in entries.items():
+        assert found[part].arch == entry.arch
+        for name, array in entry.state.items():
+            np.testing.assert_array_equal(found[part].state[name], array, name)
+    network = paddle_sam.load(tmp_path / "out.pdparams", device="cpu")
+    codes = network.map_latents(paddle.randn([2, 8]), paddle.eye(3)[:2])
+    images = network.render(codes[:, None].expand([2, network.n_codes, 8]))
+    assert images.shape == [2, image_channels, 64, 64]

@@ -234,22 +234,3 @@ def test_explain_says_what_and_why_and_writes_nothing(published, tmp_path, capsy
     ):
         assert words in said.out, words
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "b.pt"]
-
-
-@pytest.mark.parametrize(
-    ("part", "tensor", "words"),
-    [
-        ("g_ema", "to_rgb1.bias", "the generator renders images of 1 channel; RGB"),
-        ("d", "convs.0.0.weight", "the discriminator reads images of 1 channel; RGB"),
-    ],
-)
-def test_networks_of_other_colours_are_refused_by_name(
-    published, tmp_path, capsys, part, tensor, words
-):
-    content = published("stylegan2")
-    content[part][tensor] = content[part][tensor][:, :1].clone()
-    torch.save(content, tmp_path / "grey.pt")
-    torch.save(published("dex_vgg"), tmp_path / "good.pt")
-    reports = convert_files([str(tmp_path / "grey.pt"), str(tmp_path / "good.pt")])
-    assert [report.kind for report in reports] == ["dex_vgg"]
-    assert f"grey.pt: {words}" in capsys.readouterr().err
