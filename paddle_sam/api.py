@@ -116,6 +116,7 @@ def animate(
     size: int = 0,
     back: bool = True,
     captions: bool = True,
+    keep: float | None = None,
 ) -> list[np.ndarray]:
     """Return the frames, uint8 [*, size, 3], of a face that grows old and young again.
 
@@ -128,18 +129,25 @@ def animate(
         size: side of the face; 0 takes that of the results, but at least 256.
         back: whether it becomes young again.
         captions: whether the age is written below.
+        keep: share of the photograph that is kept; see `AgePipeline.__call__`.
 
     Raises:
         ImageError, FaceNotFoundError: the photograph cannot be used.
     """
     pipeline = pipeline or AgePipeline.from_checkpoint()
     keys = sorted(set(list_ages(ages)))
-    crop = paddle.to_tensor(to_network(pipeline.faces(photo)[0].image))
+    pixels = as_image(photo)
+    face = pipeline.faces(pixels)[0]
+    crop = paddle.to_tensor(to_network(face.image))
     inverted = pipeline.invert(crop)
     codes = [pipeline.aged_codes(crop, inverted, paddle.to_tensor([float(age)])) for age in keys]
     shown = frame_ages(keys[0], keys[-1], round(fps * seconds), back)
     images = render_between(pipeline, paddle.concat(codes), keys, shown, batch_size=4)
     size = size or max(pipeline.output_size, LARGE_TILE)
+    (dial,) = pipeline.dials([pixels], [face], inverted, keep, size)
+    if dial is not None:
+        pairs = zip(images, shown, strict=True)
+        images = [dial.shown(dial.change(image, age)) for image, age in pairs]
     frames = [
         compose(image, size, age if captions else None)
         for image, age in zip(images, shown, strict=True)

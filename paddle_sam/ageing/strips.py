@@ -19,6 +19,7 @@ from paddle_sam.ageing.run import AgedPhoto, AgeingRun
 from paddle_sam.core.images import save_image
 from paddle_sam.core.processes import InBackground
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
+from paddle_sam.faces.originals import save_pasted
 from paddle_sam.faces.paste import paste
 
 SHEET_TILE = 96
@@ -140,7 +141,8 @@ class PasteWriter:
         photo = result.photo
         for age, patches in zip(result.ages, zip(*result.patches, strict=True), strict=True):
             pasted = paste(photo.pixels, patches, self._options.feather)
-            save_image(self._root / f"{age:g}" / photo.face_names(".png")[0], pasted)
+            path = self._root / f"{age:g}" / photo.face_names(".png")[0]
+            save_pasted(path, photo.path, photo.pixels, pasted)
 
     def close(self) -> None:
         pass
