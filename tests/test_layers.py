@@ -27,7 +27,7 @@ LAYERS = {
     "stargan2": ["core", "networks", "faces", "imagesets", "metrics", "training"],
     "ageing.train": ["core", "networks", "imagesets", "training"],
     "stylegan2.train": ["core", "networks", "imagesets", "metrics", "training"],
-    "demo": ["core", "faces", "ageing"],
+    "demo": ["core", "faces", "metrics", "ageing"],
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = sorted([*ROOT.glob("scripts/*.py"), *ROOT.glob("convert/*.py")])

@@ -13,6 +13,7 @@ from paddle_sam.demo.server import DemoServer, addresses
 from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model
 from paddle_sam.errors import CheckpointError
+from paddle_sam.metrics.judges import open_judges
 
 SPARE_THREADS = 16  # that answer what needs no waiting while all others wait for the network
 
@@ -70,7 +71,8 @@ def load_model(config: DemoOptions, path: str) -> Model:
     """The pipeline of a weight file, and what measures its results."""
     pipeline = AgePipeline.from_checkpoint(path or None, config.device)
     files = (path, config.age_regressor_path, config.identity_path)
-    return Model(pipeline, Measures.from_files(pipeline.crop, *files, config.device))
+    load = Measures.from_files
+    return Model(pipeline, load(pipeline.crop, *files, config.device, judges=open_judges()))
 
 
 def serve(config: DemoOptions) -> None:

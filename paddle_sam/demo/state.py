@@ -25,8 +25,9 @@ from paddle_sam.core.video import encode_video
 from paddle_sam.demo.sessions import Session, Sessions, Subject, VideoJob
 from paddle_sam.demo.worker import BusyError, Worker
 from paddle_sam.errors import ConfigError, FaceNotFoundError, PaddleSamError
-from paddle_sam.faces.alignment import AlignedFace
+from paddle_sam.faces.alignment import AlignedFace, cut_out
 from paddle_sam.faces.paste import paste_back
+from paddle_sam.metrics.judges import JUDGED_SIZE
 
 STRIP_TILE = 160
 PREVIEW_SIDE = 1200
@@ -150,15 +151,19 @@ class Demo:
         return known or self.worker.run(lambda: self._picture(session, face, subject, look), token)
 
     def measured(self, token: str, face: int, look: Look) -> dict[str, float]:
-        """What can be measured of a result: apparent age in years, similarity to the input."""
+        """What can be measured of a result; a judge that sees no face says nothing."""
         image = decode_png(self.aged_image(token, face, look))
         session = self.sessions.get(token)
         measures = self._models[session.model].measures
         if measures is None:
             return {}
-        crop = session.faces[face].crop
-        found = self.worker.run(lambda: measures(crop, image[None]), token)
-        return {name: round(float(values[0]), 4) for name, values in found.items()}
+        crop, quad = session.faces[face].crop, session.quads[face]
+        size = np.array(session.preview.shape[1::-1])
+        # The judges see the photograph's own resolution.
+        picture = cut_out(session.preview, quad * size - 0.5, max(JUDGED_SIZE, len(crop))).image
+        found = self.worker.run(lambda: measures(crop, image[None], picture), token)
+        seen = {name: float(values[0]) for name, values in found.items()}
+        return {name: round(value, 4) for name, value in seen.items() if not np.isnan(value)}
 
     def strip(self, token: str, face: int, looks: list[Look]) -> bytes:
         """The face and itself at every age, labelled, as PNG."""

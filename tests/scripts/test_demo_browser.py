@@ -191,7 +191,7 @@ def test_the_numbers_of_a_result_are_shown(equipped_page):
     page.click("#example")
     move_slider(page, 85)
     page.wait_for_function(
-        "/^looks [6-9]\\d years old · identity similarity -?[01]\\.\\d\\d$/.test("
+        "/^own regressor: looks [6-9]\\d years old · identity similarity -?[01]\\.\\d\\d/.test("
         "document.getElementById('measured').textContent)"
     )
 

@@ -230,8 +230,17 @@ async function measure() {
     const found = await (await get(ofFace(`age/${state.age}.json${edits()}`))).json();
     if (!stillShown()) return;
     const parts = [];
-    if ("measured_age" in found) parts.push(`looks ${Math.round(found.measured_age)} years old`);
+    if ("measured_age" in found) {
+      parts.push(`own regressor: looks ${Math.round(found.measured_age)} years old`);
+    }
     if ("identity" in found) parts.push(`identity similarity ${found.identity.toFixed(2)}`);
+    if ("judged_age" in found) {
+      parts.push(`independent judge (dlib age-v1): ${Math.round(found.judged_age)} years`);
+    }
+    if ("distance" in found) {
+      const same = found.distance < 0.6 ? "the same person" : "another person";
+      parts.push(`dlib face distance ${found.distance.toFixed(2)} (${same})`);
+    }
     element("measured").textContent = parts.join(" · ");
   } catch (error) {
     if (stillShown()) say(error.message);

@@ -21,6 +21,7 @@ from paddle_sam.demo.app import make_app
 from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model
 from paddle_sam.faces.paste import paste_back
+from paddle_sam.metrics.judges import Judges
 
 PORTRAIT = skimage.data.astronaut()
 
@@ -231,6 +232,15 @@ def test_results_are_measured(client, portrait):
     young, old = (client.get(f"{portrait}/0/age/{age}.json").json for age in (15, 85))
     assert set(young) == {"measured_age"}  # no recognition network was given
     assert young["measured_age"] < 40 < 60 < old["measured_age"]
+
+
+def test_the_judges_read_results_too(pipeline):
+    measures = Measures.from_files(pipeline.crop, device="cpu", judges=Judges())
+    demo = Demo({"small": lambda: Model(pipeline, measures)}, Sessions())
+    client = make_app(demo, max_upload_mb=1.0).test_client()
+    found = client.get(f"{opened(client)}/0/age/80.json").json
+    assert 40 < found["judged_age"] < 81 and 0.4 < found["distance"] < 1.2
+    assert found["same_gender"] in (0, 1)
 
 
 def made_video(client, session, query="", face=0) -> dict:
