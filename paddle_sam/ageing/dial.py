@@ -95,12 +95,13 @@ class FaceDial:
         known = self._own_age is not None
         return default_share(abs(age - self._own_age) if known else UNKNOWN_GAP)
 
-    def change(self, aged: np.ndarray, age: float) -> np.ndarray:
+    def change(self, aged: np.ndarray, age: float, keep: float | None = None) -> np.ndarray:
         """Return what to add to the face, float32 [S, S, 3] in grey levels.
 
-        `aged` is the rendering at the target age, uint8 [S, S, 3].
+        `aged` is the rendering at the target age, uint8 [S, S, 3]; `keep` replaces the share that
+        the dial was made with.
         """
-        share = self.share(age)
+        share = self.share(age) if keep is None else keep
         change = aged + share**2 * self._coarse + share**0.5 * self._fine - self._small
         grey = (change @ _LUMA)[..., None]
         return grey + COLOUR * (change - grey)
@@ -109,6 +110,11 @@ class FaceDial:
         """Return the crop with a change of the face, uint8 [side, side, 3]."""
         base, mask = self._base
         return np.rint(base + mask * resampled(change, self.side)).clip(0, 255).astype(np.uint8)
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The crop as the photograph has it, uint8 [side, side, 3]."""
+        return self._base[0].astype(np.uint8)
 
     @functools.cached_property
     def _base(self) -> tuple[np.ndarray, np.ndarray]:

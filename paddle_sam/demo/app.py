@@ -171,9 +171,9 @@ def example_photo() -> bytes:
 
 
 def look(age: float) -> Look:
-    """An age with the edits of the query: `strength`, `reference` and `mix`."""
+    """An age with the edits of the query: `strength`, `reference`, `mix` and `keep`."""
     asked: MultiDict[str, str] = request.args
-    kinds = {"strength": float, "reference": int, "mix": float}
+    kinds = {"strength": float, "reference": int, "mix": float, "keep": float}
     try:
         edits = {name: kind(asked[name]) for name, kind in kinds.items() if name in asked}
     except ValueError as error:

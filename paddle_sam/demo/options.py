@@ -23,6 +23,9 @@ class DemoOptions(Options):
     host: str = option("127.0.0.1", "address to bind to; others can only reach it beyond loopback")
     port: int = option(7860, "port; 0 takes a free one", minimum=0, maximum=65535)
     max_upload_mb: float = option(20.0, "largest photo accepted, in megabytes", minimum=0)
+    max_megapixels: float = option(
+        50.0, "largest photo in millions of pixels; larger JPEG files are read reduced", above=0
+    )
     queue_length: int = option(64, "requests that may wait for the network", minimum=1)
     sessions: int = option(256, "photos kept in memory at once", minimum=1)
     memory_mb: float = option(1000.0, "memory for all photos, in megabytes", minimum=100)

@@ -30,7 +30,7 @@ def make_demo_server(config: DemoOptions) -> DemoServer:
         for name, path in model_names(config.checkpoint_path).items()
     }
     sessions = Sessions(config.sessions, 60 * config.idle_minutes, 1e6 * config.memory_mb)
-    demo = Demo(loaders, sessions, config.queue_length)
+    demo = Demo(loaders, sessions, config.queue_length, config.max_megapixels)
     app = make_app(demo, config.max_upload_mb, config.host, config.names())
     server = DemoServer(
         app,

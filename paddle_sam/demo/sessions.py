@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from paddle_sam.ageing.dial import FaceDial
 from paddle_sam.demo.worker import BusyError
 from paddle_sam.errors import PaddleSamError
 
@@ -64,12 +65,14 @@ class Subject:
     """A face and its codes.
 
     crop: uint8 [S, S, 3]. image: the same as the network takes it, [1, 3, S, S]. inverted: its
-    code [1, L, D]. aged: its codes by age, before any edit.
+    code [1, L, D]. dial: blends results into the photograph as the page shows it; None where the
+    network cannot. aged: its codes by age, before any edit.
     """
 
     crop: np.ndarray
     image: object
     inverted: object
+    dial: FaceDial | None = None
     aged: Recent = field(default_factory=lambda: Recent(AGES_KEPT))
 
 
@@ -111,8 +114,10 @@ class Session:
     @property
     def size(self) -> int:
         """Bytes in memory, but for codes, which are small."""
-        # A crop is kept twice: in bytes and, four times as large, as the network takes it.
+        # A crop is kept in bytes and, four times as large, as the network takes it; the dial keeps
+        # it and its mask as floats.
         faces = sum(5 * face.crop.nbytes for face in (*self.faces, *self.references))
+        faces += sum(16 * face.dial.side**2 for face in self.faces if face.dial)
         video = len(self.video.data or b"") if self.video else 0
         return len(self.photo) + self.preview.nbytes + faces + self.pictures.size + video
 

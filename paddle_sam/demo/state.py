@@ -14,6 +14,7 @@ import paddle
 from PIL import Image
 
 from paddle_sam.ageing.animate import compose, frame_ages, render_between
+from paddle_sam.ageing.dial import FaceDial
 from paddle_sam.ageing.edits import mix, strengthen
 from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.options import parse_latent_mask
@@ -26,7 +27,7 @@ from paddle_sam.demo.sessions import Session, Sessions, Subject, VideoJob
 from paddle_sam.demo.worker import BusyError, Worker
 from paddle_sam.errors import ConfigError, FaceNotFoundError, PaddleSamError
 from paddle_sam.faces.alignment import AlignedFace, cut_out
-from paddle_sam.faces.paste import paste_back
+from paddle_sam.faces.paste import Patch, paste
 from paddle_sam.metrics.judges import JUDGED_SIZE
 
 STRIP_TILE = 160
@@ -51,19 +52,22 @@ class Look:
     """What a face is rendered as.
 
     age: in years. strength: factor on what ageing changes. reference: number of the face whose
-    finer codes are mixed in, aged alike; None for none. mix: its share in these codes.
+    finer codes are mixed in, aged alike; None for none. mix: its share in these codes. keep: share
+    of the photograph that is kept where the model cannot reproduce it; None chooses it, and 0 is
+    the model's picture as it is.
     """
 
     age: float
     strength: float = 1.0
     reference: int | None = None
     mix: float = 1.0
+    keep: float | None = None
 
     def __post_init__(self):
-        limits = {"age": (0, 100), "strength": (0, MAX_STRENGTH), "mix": (0, 1)}
+        limits = {"age": (0, 100), "strength": (0, MAX_STRENGTH), "mix": (0, 1), "keep": (0, 1)}
         for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise ConfigError(f"The {name} has to be from {low:g} to {high:g}, not {value:g}.")
 
 
@@ -76,6 +80,7 @@ class Demo:
         sessions: what is remembered.
         queue_length: pictures that may wait to be rendered; half as many photographs may wait to
             be read.
+        megapixels: size of the largest photograph; larger JPEG files are read reduced.
     """
 
     def __init__(
@@ -83,9 +88,11 @@ class Demo:
         loaders: Mapping[str, Callable[[], Model]],
         sessions: Sessions,
         queue_length: int = 64,
+        megapixels: float = 50.0,
     ):
         self.loaders = dict(loaders)
         self.sessions = sessions
+        self.pixels = int(1e6 * megapixels)
         self.worker = Worker(queue_length, "network")
         # Whole photographs, of which a few bytes may hold many megapixels: one at a time, and
         # beside the network, so that nobody's slider waits for somebody's upload.
@@ -117,7 +124,12 @@ class Demo:
         if model not in self.loaders:
             raise ConfigError(f"There is no model called {model[:80]!r}.")
         session = self._session(photo, model, visitor)
-        return {"session": self.sessions.add(session), "faces": len(session.faces), "model": model}
+        return {
+            "session": self.sessions.add(session),
+            "faces": len(session.faces),
+            "model": model,
+            "keeps": session.faces[0].dial is not None,
+        }
 
     def add_reference(self, token: str, photo: bytes) -> dict:
         """Keep the most confident face of an image file as a reference, and return its number."""
@@ -127,15 +139,13 @@ class Demo:
                 f"There are {MAX_REFERENCES} reference faces already; choose one of them."
             )
         pipeline = self._models[session.model].pipeline
-        faces = self.reader.run(
-            lambda: find_faces(pipeline, decode_image(photo, "the picture"), "best"), token
-        )
+        faces = self.reader.run(lambda: find_faces(pipeline, self._pixels(photo), "best"), token)
         session.references += self._subjects(pipeline, faces, token)
         return {"reference": len(session.references) - 1}
 
     def input_image(self, token: str, face: int) -> bytes:
-        """The aligned crop of a face as PNG."""
-        return png(checked_face(self.sessions.get(token), face).crop)
+        """The aligned crop of a face as PNG, at the resolution of its results."""
+        return png(before(checked_face(self.sessions.get(token), face)))
 
     def reference_image(self, token: str, number: int) -> bytes:
         """The aligned crop of a reference as PNG."""
@@ -167,8 +177,9 @@ class Demo:
 
     def strip(self, token: str, face: int, looks: list[Look]) -> bytes:
         """The face and itself at every age, labelled, as PNG."""
-        crop = checked_face(self.sessions.get(token), face).crop
-        tiles = [crop, *[decode_png(self.aged_image(token, face, look)) for look in looks]]
+        subject = checked_face(self.sessions.get(token), face)
+        aged = [decode_png(self.aged_image(token, face, look)) for look in looks]
+        tiles = [before(subject), *aged]
         side = max(tiles[-1].shape[0], STRIP_TILE)
         return png(strip(tiles, side, ["input", *[f"{look.age:g}" for look in looks]]))
 
@@ -182,17 +193,20 @@ class Demo:
         What is around the faces stays as it is in the photograph.
         """
         session = self.sessions.get(token)
-        aged = [decode_png(self.aged_image(token, face, look)) for face in faces]
+        subjects = [checked_face(session, face) for face in faces]
+        aged = [
+            self.worker.run(lambda pair=pair: self._rendering(session, *pair, look), token)
+            for pair in zip(faces, subjects, strict=True)
+        ]
 
         def changed(photo: np.ndarray) -> np.ndarray:
             quads = [session.quads[face] * photo.shape[1::-1] for face in faces]
-            return paste_back(photo, aged, quads)
+            patches = zip(quads, aged, subjects, strict=True)
+            return paste(photo, [patch(*one, look) for one in patches])
 
         if not full:
             return jpeg(changed(session.preview))
-        return self.reader.run(
-            lambda: png(changed(decode_image(session.photo, "the picture"))), token
-        )
+        return self.reader.run(lambda: png(changed(self._pixels(session.photo))), token)
 
     def start_video(self, token: str, face: int, look: Look) -> None:
         """Start to make the face grow old and young again; `look` says everything but the age.
@@ -234,19 +248,22 @@ class Demo:
     def _make_video(
         self, token: str, session: Session, subject: Subject, look: Look, job: VideoJob
     ) -> None:
+        data, error = None, ""
         try:
             frames = self._frames(token, session, subject, look, job)
             stream = io.BytesIO()
             with encode_video(stream, ".mp4", VIDEO_FPS) as video:
                 for frame in [*frames, *frames[-2:0:-1]]:
                     video.add(frame)
-            job.data = stream.getvalue()
-        except Exception as error:  # nobody waits for this thread: the page asks for the state
-            job.error = str(error) if isinstance(error, PaddleSamError) else "The video failed."
-            if not isinstance(error, PaddleSamError):
-                logging.exception("the demo's video failed")
+            data = stream.getvalue()
+        except PaddleSamError as expected:
+            error = str(expected)
+        except Exception:  # nobody waits for this thread: the page asks for the state
+            logging.exception("the demo's video failed")
+            error = "The video failed."
         finally:
             self._video.release()
+        job.data, job.error = data, error  # now another one can be asked for
 
     def _frames(
         self, token: str, session: Session, subject: Subject, look: Look, job: VideoJob
@@ -266,22 +283,36 @@ class Demo:
         size = max(pipeline.output_size, LARGE_TILE)
         frames = []
         for age in ages:
-            frames.append(compose(run(lambda: next(images)), size, age))
+            image = run(lambda: next(images))
+            shown = blended(image, subject, dataclasses.replace(look, age=age))
+            frames.append(compose(shown, size, age))
             self.sessions.get(token)  # still wanted?
             job.done = len(frames) / len(ages)
         return frames
 
+    def _pixels(self, photo: bytes) -> np.ndarray:
+        return decode_image(photo, "the picture", self.pixels)
+
     def _session(self, photo: bytes, model: str, visitor: str) -> Session:
-        def read() -> tuple[np.ndarray, list[AlignedFace], list[np.ndarray]]:
-            pixels = decode_image(photo, "the picture")
+        def read() -> tuple[np.ndarray, list[AlignedFace], list[np.ndarray], np.ndarray]:
+            pixels = self._pixels(photo)
             faces = find_faces(pipeline, pixels, "all")
             sides = np.array(pixels.shape[1::-1])
             preview = resize(pixels, preview_size(*pixels.shape[:2]))
-            return preview, faces, [face.quad / sides for face in faces]
+            return preview, faces, [face.quad / sides for face in faces], sides
+
+        def dials() -> list[FaceDial | None]:
+            scale = preview.shape[1] / sides[0]
+            shown = [face.scaled(scale) for face in faces]
+            codes = paddle.concat([subject.inverted for subject in subjects])
+            return pipeline.dials([preview] * len(faces), shown, codes)
 
         pipeline = self.worker.run(lambda: self._model(model), visitor).pipeline
-        preview, faces, quads = self.reader.run(read, visitor)
-        return Session(model, photo, preview, quads, self._subjects(pipeline, faces, visitor))
+        preview, faces, quads, sides = self.reader.run(read, visitor)
+        subjects = self._subjects(pipeline, faces, visitor)
+        for subject, dial in zip(subjects, self.worker.run(dials, visitor), strict=True):
+            subject.dial = dial
+        return Session(model, photo, preview, quads, subjects)
 
     def _subjects(
         self, pipeline: AgePipeline, faces: list[AlignedFace], visitor: str
@@ -297,12 +328,21 @@ class Demo:
     def _picture(self, session: Session, face: int, subject: Subject, look: Look) -> bytes:
         if known := session.pictures.get((face, look)):  # made while this waited
             return known
-        pipeline = self._model(session.model).pipeline
-        image = pipeline.decode(self._codes(session, subject, look))
-        picture = png(to_uint8(image.numpy())[0])
+        rendering = self._rendering(session, face, subject, look)
+        picture = png(blended(rendering, subject, look))
         session.pictures.add((face, look), picture, len(picture))
         self.sessions.trim()
         return picture
+
+    def _rendering(self, session: Session, face: int, subject: Subject, look: Look) -> np.ndarray:
+        """The model's picture, uint8 [R, R, 3], before anything of the photograph is kept."""
+        key = "rendering", face, dataclasses.replace(look, keep=None)
+        image = session.pictures.get(key)
+        if image is None:
+            codes = self._codes(session, subject, look)
+            image = to_uint8(self._model(session.model).pipeline.decode(codes).numpy())[0]
+            session.pictures.add(key, image, image.nbytes)
+        return image
 
     def _codes(self, session: Session, subject: Subject, look: Look) -> paddle.Tensor:
         """Code [1, L, D] of a face."""
@@ -326,6 +366,25 @@ class Demo:
         if name not in self._models:
             self._models[name] = self.loaders[name]()
         return self._models[name]
+
+
+def before(subject: Subject) -> np.ndarray:
+    """A face as it is in the photograph, uint8 [*, *, 3]."""
+    return subject.dial.picture if subject.dial else subject.crop
+
+
+def blended(rendering: np.ndarray, subject: Subject, look: Look) -> np.ndarray:
+    """What is shown of a rendering uint8 [R, R, 3]: by the dial, unless nothing is kept."""
+    if subject.dial is None or look.keep == 0:
+        return rendering
+    return subject.dial.shown(subject.dial.change(rendering, look.age, look.keep))
+
+
+def patch(quad: np.ndarray, rendering: np.ndarray, subject: Subject, look: Look) -> Patch:
+    """What a face becomes in its photograph."""
+    if subject.dial is None or look.keep == 0:
+        return Patch(quad, rendering)
+    return Patch(quad, subject.dial.change(rendering, look.age, look.keep), subject.dial.mask)
 
 
 def find_faces(pipeline: AgePipeline, pixels: np.ndarray, choice: str) -> list[AlignedFace]:

@@ -64,6 +64,13 @@ class AlignedFace:
             return False
         return float(np.hypot(*(self.landmarks[16] - self.landmarks[0]))) < SMALL
 
+    def scaled(self, factor: float) -> AlignedFace:
+        """Return the same face in the photograph resized by a factor."""
+        landmarks = self.landmarks
+        if landmarks is not None:
+            landmarks = (landmarks + 0.5) * factor - 0.5
+        return AlignedFace(self.image, self.quad * factor, landmarks)
+
 
 def align_faces(
     image: np.ndarray,

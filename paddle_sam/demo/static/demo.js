@@ -4,7 +4,7 @@ const AGES = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
 const element = (id) => document.getElementById(id);
 const state = {
   session: null, source: null, model: "", openings: 0, faces: 1, references: 0,
-  face: 0, age: 40, strength: 1, reference: null, mix: 1, view: "face", all: false,
+  face: 0, age: 40, strength: 1, reference: null, mix: 1, keep: null, view: "face", all: false,
   loading: null, measuring: 0, filling: 0, maxUpload: Infinity,
 };
 
@@ -64,6 +64,7 @@ function edits() {
   if (state.strength !== 1) query.set("strength", state.strength);
   if (state.reference !== null) query.set("reference", state.reference);
   if (state.reference !== null && state.mix !== 1) query.set("mix", state.mix);
+  if (state.keep !== null) query.set("keep", state.keep);
   return query.toString() && `?${query}`;
 }
 
@@ -95,6 +96,7 @@ async function open(address, file) {
   });
   URL.revokeObjectURL(element("aged").src);
   element("aged").removeAttribute("src"); // of the photo before
+  element("keep-choice").hidden = !found.keeps;
   element("start").hidden = true;
   element("result").hidden = false;
   say(found.faces > 1 ? `Found ${found.faces} faces: choose one.` : "", true);
@@ -177,6 +179,8 @@ function show() {
   element("years").textContent = state.age;
   element("strength-value").textContent = state.strength;
   element("mix-value").textContent = state.mix;
+  element("keep-value").textContent = state.keep ?? "auto";
+  element("keep-auto").checked = state.keep === null;
   press(element("strip"), AGES.indexOf(state.age));
   element("all-choice").hidden = state.faces < 2 || state.view === "face";
   const name = state.view === "face" ? "age" : "photo_age";
@@ -365,6 +369,11 @@ const number = (id, name, then) => {
 number("age", "age", null);
 number("strength", "strength", showStrip); // the strip follows when the slider is let go
 number("mix", "mix", showStrip);
+number("keep", "keep", showStrip);
+element("keep-auto").onchange = ({ target }) => {
+  state.keep = target.checked ? null : Number(element("keep").value);
+  showStrip();
+};
 chosenFile(element("file"), (file) => open("photo", file));
 element("example").onclick = () => open("example");
 element("model").onchange = () => { if (state.session) open(...state.source); };
