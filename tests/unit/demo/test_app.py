@@ -70,11 +70,11 @@ def test_upload_and_ages_equal_the_pipeline(client, pipeline):
     assert (found["faces"], found["model"]) == (1, "small")
     session = f"/session/{found['session']}"
     aged = pixels(client.get(f"{session}/0/age/37.png?keep=0"))
-    want = pipeline.age(pipeline.faces(PORTRAIT)[0].image[None], [37])[0, 0]
+    want = pipeline.age(pipeline.faces(PORTRAIT, "all")[0].image[None], [37])[0, 0]
     assert np.abs(aged.astype(int) - want).max() <= 1
     for query, keep in (("", None), ("?keep=0.3", 0.3), ("?keep=1", 1.0)):
         aged = pixels(client.get(f"{session}/0/age/37.png{query}"))
-        want = pipeline(PORTRAIT, 37, keep=keep)[0][0]
+        want = pipeline(PORTRAIT, 37, face="all", keep=keep)[0][0]
         assert np.abs(aged.astype(int) - want).max() <= 2
     before = pixels(client.get(f"{session}/0/input.png"))
     assert before.shape == aged.shape
@@ -94,7 +94,7 @@ def test_fifty_rapid_requests_lose_none(client, pipeline):
     with ThreadPoolExecutor(16) as pool:
         found = dict(zip(ages, pool.map(ask, ages), strict=True))
     assert len({image.tobytes() for image in found.values()}) == 50
-    crops = np.stack([pipeline.faces(PORTRAIT)[0].image])
+    crops = np.stack([pipeline.faces(PORTRAIT, "all")[0].image])
     checked = range(0, 50, 7)
     for age, image in zip(checked, pipeline.age(crops, checked)[0], strict=True):
         assert np.abs(found[age].astype(int) - image).max() <= 1, age
@@ -162,8 +162,8 @@ def test_impossible_requests_for_a_face(client, portrait, path, words):
     assert words in answer.json["error"]
 
 
-def inverted(pipeline, image):
-    crop = pipeline.faces(image)[0].image
+def inverted(pipeline, image, choice="all"):
+    crop = pipeline.faces(image, choice)[0].image
     network_input = paddle.to_tensor(to_network(crop))
     return crop, network_input, pipeline.invert(network_input)
 
@@ -181,7 +181,7 @@ def test_a_reference_gives_its_finer_codes_aged_alike(client, pipeline):
     other = np.clip(PORTRAIT[:, ::-1] * (1, 0.7, 0.5), 0, 255).astype(np.uint8)
     answer = client.post(f"{portrait}/reference", data=file_of(other, "PNG"))
     assert answer.json == {"reference": 0}
-    reference, its_image, its_code = inverted(pipeline, other)
+    reference, its_image, its_code = inverted(pipeline, other, "best")
     shown = pixels(client.get(f"{portrait}/reference/0.png"))
     np.testing.assert_array_equal(shown, reference)
     crop, image, code = inverted(pipeline, PORTRAIT)
