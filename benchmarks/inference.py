@@ -6,13 +6,15 @@
 The second is of the embedded default. Without the variable Paddle's import leaves torch one thread;
 Paddle's layers and the engine take all processors in any case.
 Each subject has a process of its own, which also gives its peak memory. The naive subjects do the
-reference's arithmetic (benchmarks/naive.py), which costs the same for every age: they and eager
+reference's arithmetic (benchmarks/naive.py), `naive_torch-bf16` under PyTorch's autocast. It costs
+the same for every age: they and eager
 Paddle are timed for one age, and their strip is that times the number of ages. The engine is timed
 for whole strips. Beside each time stands what the image at one age differs from eager Paddle's by.
 Writes benchmarks/results/NAME.json.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import tempfile
@@ -22,7 +24,10 @@ import numpy as np
 
 from benchmarks import timing
 
-SUBJECTS = ("eager", "naive_paddle", "naive_torch", "onednn", "onednn-bf16")
+SUBJECTS = (
+    *("eager", "naive_paddle", "naive_torch", "naive_torch-bf16"),
+    *("onednn", "onednn-bf16"),
+)
 CHECKED_AGE = 40.0
 
 
@@ -102,16 +107,26 @@ def naive(name: str, path: Path, _ages: int):
     from paddle_sam.core.images import to_network
 
     network, crop, _ = read_sam(path)
-    torch = name.endswith("torch")
+    torch = name.startswith("naive_torch")
     ops = torch_ops() if torch else paddle_ops()
     subject = NaiveSAM(network, ops)
     face = ops.tensor(to_network(photograph(crop.size)))
 
     def one_age() -> np.ndarray:
-        with no_gradients(torch):
-            return subject(face, CHECKED_AGE).numpy()
+        with no_gradients(torch), half_precision(name.endswith("bf16")):
+            image = subject(face, CHECKED_AGE)
+            return (image.float() if torch else image).numpy()
 
     return one_age, None
+
+
+def half_precision(wanted: bool):
+    """PyTorch's own choice of what to compute in bfloat16."""
+    if not wanted:
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.autocast("cpu", torch.bfloat16)
 
 
 def by_pipeline(name: str, path: Path, ages: int):
