@@ -221,7 +221,6 @@ class Benchmark:
         rows = []
         for target, image, picture in zip(targets, images, pictures, strict=True):
             reading = self._judges(picture)
-            psnr = psnr_outside(subject.picture, picture, face)
             row = Result(
                 photo=subject.name,
                 person=subject.person,
@@ -234,8 +233,8 @@ class Benchmark:
                 distance=reading and subject.reading.distance(reading),
                 same_gender=reading and subject.reading.same_gender(reading),
                 sharpness=sharpness(picture) / before,
-                niqe=niqe(picture),
-                background_psnr=psnr if np.isfinite(psnr) else None,
+                niqe=_finite(niqe(picture)),
+                background_psnr=_finite(psnr_outside(subject.picture, picture, face)),
                 background_lpips=self._lpips_outside(subject.picture, picture, face),
             )
             if self.options.protocol == "cycle":
@@ -311,3 +310,8 @@ class Benchmark:
             return {"KID": None, "real": source}
         value, deviation = kid(real, results)
         return {"KID": value, "deviation": deviation, "real": source, "features": "AlexNet"}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if np.isfinite(value) else None

@@ -48,7 +48,7 @@ class Result:
     distance: float | None
     same_gender: bool | None
     sharpness: float
-    niqe: float
+    niqe: float | None
     background_psnr: float | None
     background_lpips: float | None
     cyclic_distance: float | None = None

@@ -144,6 +144,8 @@ def test_a_face_that_is_gone_counts_as_a_failure(planted):
     found = planted(lambda picture: np.full_like(picture, 128))
     assert found["faces_not_found"] == found["results"]
     assert (found["same_person"], found["gender_kept"], found["age_mae"]) == (0, 0, None)
+    text = (Path(found["settings"]["exp_dir"]) / "benchmark.json").read_text(encoding="utf-8")
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 def test_true_later_photographs_are_compared_with(folder, tmp_path, capsys):
