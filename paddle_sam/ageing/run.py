@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.options import AgeingOptions, parse_keep
+from paddle_sam.ageing.options import AgeingOptions, parse_ages, parse_keep
 from paddle_sam.ageing.photos import (
     Failure,
     Input,
@@ -129,6 +129,7 @@ def open_ageing(options: AgeingOptions) -> Ageing:
     path = options.checkpoint_path or None
     pipeline = AgePipeline.from_checkpoint(path, options.device, engine, options.raw_age)
     keep = parse_keep(options.keep)
+    _say_what_is_out_of_reach(options, pipeline)
     if options.needs_inversion and pipeline.network.start != "encoded_w_plus":
         raise ConfigError(
             f"--{options.needs_inversion}: {pipeline.source} does not invert faces before it ages"
@@ -142,6 +143,18 @@ def open_ageing(options: AgeingOptions) -> Ageing:
 
         refine = refinement(pipeline.network.decoder, options.refine)
     return Ageing(pipeline, _edit(options, pipeline), refine, batch_size, keep)
+
+
+def _say_what_is_out_of_reach(options: AgeingOptions, pipeline: AgePipeline) -> None:
+    if pipeline.calibration is None or not getattr(options, "target_age", ""):
+        return
+    youngest, oldest = pipeline.calibration.reach
+    ages = parse_ages(options.target_age)
+    if min(ages) < youngest or max(ages) > oldest:
+        print(
+            f"note: to {pipeline.calibration.judge} this model's faces look {youngest:.0f} to"
+            f" {oldest:.0f} years; other target ages give its youngest or oldest"
+        )
 
 
 def _edit(options: AgeingOptions, pipeline: AgePipeline) -> Edit | None:

@@ -104,6 +104,7 @@ def test_an_edit_is_combined_with_ageing(pipeline, crop, tmp_path):
     np.savez(tmp_path / "mine.npz", mine=mine)
     arguments = ["--data_path", str(crop), "--no_align", "--target_age", "60"]
     arguments += ["--directions", str(tmp_path / "mine.npz"), "--edit", "mine=2,sefa1=-1"]
+    arguments += ["--keep", "0"]
     assert inference([*arguments, "--edit_level", "0-3", "--exp_dir", str(tmp_path)]) == 0
     found = np.asarray(Image.open(tmp_path / "inference_results" / "60" / "a.png"))
     offset = np.zeros((10, 128), np.float32)

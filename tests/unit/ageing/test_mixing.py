@@ -51,7 +51,12 @@ def mixed_images(config, donors):
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_without_keep_age_it_is_the_networks_own_style_mixing(pipeline, crops, alpha):
     config = StyleMixingOptions(
-        data_path=str(crops), no_align=True, target_age="10,70", latent_mask="4,9", mix_alpha=alpha
+        data_path=str(crops),
+        no_align=True,
+        raw_age=True,
+        target_age="10,70",
+        latent_mask="4,9",
+        mix_alpha=alpha,
     )
     codes = random_codes(pipeline, 2, seed=1, truncation=1.0)
     found = mixed_images(config, Donors(np.zeros((2, 64, 64, 3), np.uint8), lambda age: codes))
@@ -74,7 +79,11 @@ def test_without_keep_age_it_is_the_networks_own_style_mixing(pipeline, crops, a
 def test_keep_age_adds_what_ageing_changes(pipeline, crops):
     """With every code replaced, the donor itself is aged: to its code the residual is added."""
     config = StyleMixingOptions(
-        data_path=str(crops / "a.png"), no_align=True, target_age="70", latent_mask="0-9"
+        data_path=str(crops / "a.png"),
+        no_align=True,
+        raw_age=True,
+        target_age="70",
+        latent_mask="0-9",
     )
     codes = random_codes(pipeline, 1, seed=1, truncation=0.7)
     donors = Donors(np.zeros((1, 64, 64, 3), np.uint8), lambda age: codes, age_with_face=True)
@@ -91,6 +100,7 @@ def test_references_are_aged_to_the_same_age(pipeline, crops, tmp_path):
     config = ReferenceOptions(
         data_path=str(crops / "a.png"),
         no_align=True,
+        raw_age=True,
         ref_images_paths_file=str(tmp_path / "list.txt"),
     )
     donors = style_mixing.references(
