@@ -10,7 +10,8 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.ageing import Ageing
-from paddle_sam.ageing.options import AgeingOptions, parse_ages, parse_keep
+from paddle_sam.ageing.calibration import Calibration
+from paddle_sam.ageing.options import AgeingOptions, parse_keep
 from paddle_sam.ageing.photos import (
     Failure,
     Input,
@@ -81,6 +82,7 @@ class AgeingRun:
 
     def aged_photos(self, ages: list[float], resize_outputs: bool = False) -> Iterator[AgedPhoto]:
         """The same, with their faces at every age. Several are aged together."""
+        _say_what_is_out_of_reach(self.ageing.pipeline.calibration, ages)
 
         def results() -> Iterator[AgedPhoto | Failure]:
             for group in self.ageing.groups(self._read(), len(ages)):
@@ -129,7 +131,6 @@ def open_ageing(options: AgeingOptions) -> Ageing:
     path = options.checkpoint_path or None
     pipeline = AgePipeline.from_checkpoint(path, options.device, engine, options.raw_age)
     keep = parse_keep(options.keep)
-    _say_what_is_out_of_reach(options, pipeline)
     if options.needs_inversion and pipeline.network.start != "encoded_w_plus":
         raise ConfigError(
             f"--{options.needs_inversion}: {pipeline.source} does not invert faces before it ages"
@@ -145,15 +146,14 @@ def open_ageing(options: AgeingOptions) -> Ageing:
     return Ageing(pipeline, _edit(options, pipeline), refine, batch_size, keep)
 
 
-def _say_what_is_out_of_reach(options: AgeingOptions, pipeline: AgePipeline) -> None:
-    if pipeline.calibration is None or not getattr(options, "target_age", ""):
+def _say_what_is_out_of_reach(calibration: Calibration | None, ages: list[float]) -> None:
+    if calibration is None:
         return
-    youngest, oldest = pipeline.calibration.reach
-    ages = parse_ages(options.target_age)
+    youngest, oldest = calibration.reach
     if min(ages) < youngest or max(ages) > oldest:
         print(
-            f"note: to {pipeline.calibration.judge} this model's faces look {youngest:.0f} to"
-            f" {oldest:.0f} years; other target ages give its youngest or oldest"
+            f"note: to {calibration.judge} this model's faces look {youngest:.0f} to {oldest:.0f}"
+            " years; for other target ages it gives its youngest or oldest"
         )
 
 

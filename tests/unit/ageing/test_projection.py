@@ -228,7 +228,7 @@ def test_a_latent_is_aged(projected, crops, pipeline, tmp_path, with_photo):
     arguments = ["--latent", str(projected / "a.npz"), "--exp_dir", str(tmp_path)]
     if with_photo:
         arguments += ["--data_path", str(crops / "a.png"), "--no_align"]
-    assert inference([*arguments, "--target_age", "60"]) == 0
+    assert inference([*arguments, "--target_age", "60", "--keep", "0"]) == 0
     found = np.asarray(Image.open(tmp_path / "inference_results" / "60" / "a.png"))
     latent = read_latent(projected / "a.npz", 10, 128)
     codes = paddle.to_tensor(latent.w_plus[None])
@@ -279,7 +279,7 @@ def test_refining_brings_the_face_closer(crops, pipeline, tmp_path):
     for refine in ("0", "8"):
         arguments = ["--data_path", str(crops / "a.png"), "--no_align", "--strength", "0"]
         arguments += ["--refine", refine, "--target_age", "50", "--exp_dir", str(tmp_path / refine)]
-        assert inference(arguments) == 0
+        assert inference([*arguments, "--keep", "0"]) == 0
         image = Image.open(tmp_path / refine / "inference_results" / "50" / "a.png")
         results.append(np.asarray(image).astype(int))
     crop = np.array(Image.open(crops / "a.png"))
