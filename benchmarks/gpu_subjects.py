@@ -97,7 +97,7 @@ def _sam(small: bool, changes: dict):
     from paddle_sam.ageing.train.options import SAMOptions
     from paddle_sam.ageing.train.trainer import SAMTrainer
     from paddle_sam.networks.age_regressor import AgeRegressor
-    from paddle_sam.networks.load import build_sam
+    from paddle_sam.networks.sam import build_sam
 
     changes = {"batch_size": 4, "learning_rate": 1e-6, **changes}  # low, for random networks
     if not small:

@@ -119,7 +119,7 @@ def torch_step(network, batch_size: int):
 def build_networks(size: str):
     """A SAM network with random weights, and its description."""
     from paddle_sam.ageing.train.networks import new_encoder
-    from paddle_sam.networks.load import build_sam
+    from paddle_sam.networks.sam import build_sam
 
     decoder = {"size": 1024, "style_dim": 512}
     if size == "mini":

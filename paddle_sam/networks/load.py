@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -13,74 +14,51 @@ from paddle_sam.core import limits
 from paddle_sam.core.device import on_device
 from paddle_sam.core.weight_file import WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, PaddleSamError
-from paddle_sam.networks import stargan2
-from paddle_sam.networks.age_regressor import AgeRegressor
-from paddle_sam.networks.face_heatmaps import FaceHeatmaps, MeanFace
-from paddle_sam.networks.face_recognition import FaceEmbedder
-from paddle_sam.networks.inception import InceptionV3
-from paddle_sam.networks.lpips import LPIPS, LpipsFeatures, LpipsWeights
-from paddle_sam.networks.psp_encoder import GradualStyleEncoder
-from paddle_sam.networks.sam import SAM
-from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
 
 Network = TypeVar("Network", bound=nn.Layer)
 
 
-def build_sam(
-    encoder: Mapping,
-    decoder: Mapping,
-    pretrained_encoder: Mapping | None = None,
-    start: str = "encoded_w_plus",
-    iterations: int = 5,
-) -> SAM:
-    """SAM (or pSp) from the constructor arguments of its parts."""
-    return SAM(
-        GradualStyleEncoder(**encoder),
-        Generator(**decoder),
-        None if pretrained_encoder is None else GradualStyleEncoder(**pretrained_encoder),
-        start,
-        iterations,
-    )
-
-
+# What a weight file calls a network -> what builds it, imported when a file names it.
 BUILDERS = {
-    "sam": build_sam,
-    "stylegan2_generator": Generator,
-    "stylegan2_discriminator": Discriminator,
-    "face_embedder": FaceEmbedder,
-    "age_regressor": AgeRegressor,
-    "lpips": LPIPS,
-    "lpips_features": LpipsFeatures,
-    "lpips_lin": LpipsWeights,
-    "stargan2_generator": stargan2.Generator,
-    "stargan2_mapping_network": stargan2.MappingNetwork,
-    "stargan2_style_encoder": stargan2.StyleEncoder,
-    "stargan2_discriminator": stargan2.Discriminator,
-    "face_heatmaps": FaceHeatmaps,
-    "inception_v3": InceptionV3,
-    "mean_face": MeanFace,
+    "sam": "sam:build_sam",
+    "stylegan2_generator": "stylegan2:Generator",
+    "stylegan2_discriminator": "stylegan2_discriminator:Discriminator",
+    "face_embedder": "face_recognition:FaceEmbedder",
+    "age_regressor": "age_regressor:AgeRegressor",
+    "lpips": "lpips:LPIPS",
+    "lpips_features": "lpips:LpipsFeatures",
+    "lpips_lin": "lpips:LpipsWeights",
+    "stargan2_generator": "stargan2:Generator",
+    "stargan2_mapping_network": "stargan2:MappingNetwork",
+    "stargan2_style_encoder": "stargan2:StyleEncoder",
+    "stargan2_discriminator": "stargan2:Discriminator",
+    "face_heatmaps": "face_heatmaps:FaceHeatmaps",
+    "inception_v3": "inception:InceptionV3",
+    "mean_face": "face_heatmaps:MeanFace",
 }
-
-
 # What messages call the networks that commands ask for, and which published weights they are.
 _NAMES = {
-    SAM: "a SAM or pSp network",
-    Generator: "a StyleGAN2 generator",
-    Discriminator: "a StyleGAN2 discriminator",
-    FaceEmbedder: "a face recognition network",
-    AgeRegressor: "an age regressor",
-    FaceHeatmaps: "StarGAN v2's face alignment network",
-    InceptionV3: "FID's Inception-v3",
-    MeanFace: "StarGAN v2's mean face",
+    "sam:SAM": "a SAM or pSp network",
+    "stylegan2:Generator": "a StyleGAN2 generator",
+    "stylegan2_discriminator:Discriminator": "a StyleGAN2 discriminator",
+    "face_recognition:FaceEmbedder": "a face recognition network",
+    "age_regressor:AgeRegressor": "an age regressor",
+    "face_heatmaps:FaceHeatmaps": "StarGAN v2's face alignment network",
+    "inception:InceptionV3": "FID's Inception-v3",
+    "face_heatmaps:MeanFace": "StarGAN v2's mean face",
 }
 _USUAL = {
-    FaceEmbedder: "ir_se50",
-    AgeRegressor: "dex",
-    FaceHeatmaps: "wing",
-    InceptionV3: "inception",
-    MeanFace: "celeba_lm_mean",
+    "face_recognition:FaceEmbedder": "ir_se50",
+    "age_regressor:AgeRegressor": "dex",
+    "face_heatmaps:FaceHeatmaps": "wing",
+    "inception:InceptionV3": "inception",
+    "face_heatmaps:MeanFace": "celeba_lm_mean",
 }
+
+
+def _place(kind: Any) -> str:
+    """Where a class stands, as the tables above write it; empty for several classes."""
+    return f"{kind.__module__.rpartition('.')[2]}:{kind.__name__}" if isinstance(kind, type) else ""
 
 
 def build_empty(network: str, arch: Mapping) -> nn.Layer:
@@ -93,7 +71,7 @@ def build_empty(network: str, arch: Mapping) -> nn.Layer:
         raise CheckpointError(f"{network}: its description names a size of {size}, which is absurd")
     try:
         with paddle.LazyGuard():
-            return BUILDERS[network](**arch)
+            return pkgutil.resolve_name(f"paddle_sam.networks.{BUILDERS[network]}")(**arch)
     except PaddleSamError:
         raise
     except Exception as error:  # what constructors make of arguments that they do not expect
@@ -139,7 +117,9 @@ def load(
         ConfigError: the device or the part does not exist.
     """
     with on_device(device):
-        return build(WeightFile.read(path, option, usual=_USUAL.get(expect, "")), part, expect)
+        return build(
+            WeightFile.read(path, option, usual=_USUAL.get(_place(expect), "")), part, expect
+        )
 
 
 def build(
@@ -155,11 +135,11 @@ def build(
         raise CheckpointError(f"{file.label}: {error}") from error
     if not isinstance(network, expect):
         expected = expect if isinstance(expect, tuple) else (expect,)
-        names = " or ".join(_NAMES.get(kind, kind.__name__) for kind in expected)
-        found = _NAMES.get(type(network), entry.network)
+        names = " or ".join(_NAMES.get(_place(kind), kind.__name__) for kind in expected)
+        found = _NAMES.get(_place(type(network)), entry.network)
         raise CheckpointError(f"{file.label}: holds {found}, expected {names}")
     load_strict(network, entry.state, file.label, consume=True)
-    if isinstance(network, Generator) and file.latent_avg is not None:
+    if entry.network == "stylegan2_generator" and file.latent_avg is not None:
         network.latent_avg = paddle.to_tensor(file.latent_avg, dtype="float32")
     network.eval()
     return network

@@ -6,7 +6,7 @@ Alaluf et al., "Only a Matter of Style: Age Transformation Using a Style-Based R
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import paddle
 import paddle.nn.functional as F
@@ -167,6 +167,23 @@ class SAM(nn.Layer):
             codes = mix_latents(codes, latent_mask, inject_latent, alpha)
         images, w_plus = self.decode(codes, not input_code, resize, randomize_noise)
         return (images, w_plus) if return_latents else images
+
+
+def build_sam(
+    encoder: Mapping,
+    decoder: Mapping,
+    pretrained_encoder: Mapping | None = None,
+    start: str = "encoded_w_plus",
+    iterations: int = 5,
+) -> SAM:
+    """SAM (or pSp) from the constructor arguments of its parts."""
+    return SAM(
+        GradualStyleEncoder(**encoder),
+        Generator(**decoder),
+        None if pretrained_encoder is None else GradualStyleEncoder(**pretrained_encoder),
+        start,
+        iterations,
+    )
 
 
 def pool(images: paddle.Tensor, size: int) -> paddle.Tensor:

@@ -18,10 +18,10 @@ from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.codes import code_count
 from paddle_sam.networks.face_recognition import FaceEmbedder
 from paddle_sam.networks.frozen import freeze
-from paddle_sam.networks.load import build_sam, load
+from paddle_sam.networks.load import load
 from paddle_sam.networks.lpips import load_lpips
 from paddle_sam.networks.residual_body import PUBLISHED_UNITS, PUBLISHED_WIDTHS
-from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.sam import SAM, build_sam
 
 _SMALL_UNITS = (2, 2, 3, 2)
 

@@ -14,7 +14,7 @@ from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.faces.alignment import AlignedFace, CropSettings
 from paddle_sam.faces.paste import Patch, paste
-from paddle_sam.networks.load import build_sam
+from paddle_sam.networks.sam import build_sam
 from scripts.animate import main as animate
 from scripts.edit import main as edit
 from scripts.inference import main as inference

@@ -15,7 +15,8 @@ from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
-from paddle_sam.networks.load import BUILDERS
+from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2_discriminator import Discriminator
 
 RESOLUTIONS = [4, 8, 16, 32, 64]
 
@@ -240,7 +241,8 @@ def test_conditional_networks_and_other_colours(write_pickle, tmp_path, image_ch
     }
     if image_channels != 3:
         archs = {n: (b, {**a, "image_channels": image_channels}) for n, (b, a) in archs.items()}
-    entries = {n: NetworkEntry.of(b, a, BUILDERS[b](**a)) for n, (b, a) in archs.items()}
+    classes = {"stylegan2_generator": Generator, "stylegan2_discriminator": Discriminator}
+    entries = {n: NetworkEntry.of(b, a, classes[b](**a)) for n, (b, a) in archs.items()}
     WeightFile("stylegan2", entries).write(tmp_path / "x.pdparams")
     revert_file(tmp_path / "x.pdparams", tmp_path / "x.pt")
     content = torch.load(tmp_path / "x.pt", weights_only=True)

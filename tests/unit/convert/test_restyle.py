@@ -10,8 +10,7 @@ from paddle_sam.ageing.project import _inverter
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
-from paddle_sam.networks.load import build_sam
-from paddle_sam.networks.sam import pool
+from paddle_sam.networks.sam import build_sam, pool
 
 ENCODER = {
     **{"input_size": 32, "in_channels": 6, "n_styles": 8, "style_dim": 16, "stem": 4},

@@ -3,8 +3,7 @@
 import numpy as np
 import paddle
 
-from paddle_sam.networks.load import build_sam
-from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.sam import SAM, build_sam
 
 SIZE = 32
 ENCODER = {

@@ -15,8 +15,8 @@ from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.face_recognition import FaceEmbedder
-from paddle_sam.networks.load import build_sam
 from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.sam import build_sam
 from paddle_sam.networks.stylegan2 import Generator
 
 SIZE = 64
