@@ -23,7 +23,7 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint_path", default="", help="default: the embedded model")
     parser.add_argument("--name", default="demo", help="of the record")
-    parser.add_argument("--ages", type=int, default=101, help="so many places of the slider")
+    parser.add_argument("--ages", type=int, default=101, help="number of places of the slider")
     args = parser.parse_args(argv)
     record = {"machine": timing.machine(), "ages": args.ages}
     server = make_demo_server(DemoOptions(port=0, checkpoint_path=args.checkpoint_path))

@@ -4,12 +4,12 @@
     OMP_NUM_THREADS=2 python -m benchmarks.inference --name inference_default
 
 The second is of the embedded default. Without the variable Paddle's import leaves torch one thread;
-Paddle's layers and the engine take all processors in any case.
+Paddle's layers and the engine use all CPUs in any case.
 Each subject has a process of its own, which also gives its peak memory. The naive subjects do the
 reference's arithmetic (benchmarks/naive.py), `naive_torch-bf16` under PyTorch's autocast. It costs
-the same for every age: they and eager
-Paddle are timed for one age, and their strip is that times the number of ages. The engine is timed
-for whole strips. Beside each time stands what the image at one age differs from eager Paddle's by.
+the same for every age: they and eager Paddle are timed for one age, and their strip is that times
+the number of ages. The engine is timed for whole strips.
+Beside each time stands what the image at one age differs from eager Paddle's by.
 Writes benchmarks/results/NAME.json.
 """
 
@@ -45,7 +45,7 @@ def main(argv=None) -> None:
         print(json.dumps(measured(args)))
         return
     record = {"machine": timing.machine(), "file": Path(args.checkpoint_path).name or "default"}
-    threads = os.environ.get("OMP_NUM_THREADS", "all processors; torch: 1")
+    threads = os.environ.get("OMP_NUM_THREADS", "all CPUs; torch: 1")
     record |= {"threads": threads, "ages": args.ages, "subjects": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name in (SUBJECTS[0], *args.subjects):

@@ -37,7 +37,7 @@ def main(argv=None) -> int:
         return 0
     record = {
         "machine": timing.machine(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "all processors; torch: 1"),
+        "threads": os.environ.get("OMP_NUM_THREADS", "all CPUs; torch: 1"),
         "size": options.size,
         "batch_size": options.batch_size,
         "variants": {},

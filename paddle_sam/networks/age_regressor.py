@@ -19,7 +19,7 @@ AGE_CLASSES = 101
 
 
 class AgeRegressor(nn.Layer):
-    """DEX VGG. `forward` gives logits, `age` gives years; both carry gradients to the image.
+    """DEX VGG. `forward` returns logits, `age` returns years; both carry gradients to the image.
 
     Args:
         input_size: height and width of the network's input, a multiple of 32; `age` resizes to it.

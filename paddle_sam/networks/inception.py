@@ -50,7 +50,7 @@ def halve(x):
 
 
 class BlockA(nn.Layer):
-    """1x1, 5x5, two 3x3 and pooling, at 35x35 pixels; gives 224 + `pooled` channels."""
+    """1x1, 5x5, two 3x3 and pooling, at 35x35 pixels; returns 224 + `pooled` channels."""
 
     def __init__(self, channels, pooled):
         super().__init__()
@@ -70,7 +70,7 @@ class BlockA(nn.Layer):
 
 
 class BlockB(nn.Layer):
-    """35x35 to 17x17 pixels; gives 480 + `channels` channels."""
+    """35x35 to 17x17 pixels; returns 480 + `channels` channels."""
 
     def __init__(self, channels):
         super().__init__()

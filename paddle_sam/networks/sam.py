@@ -54,7 +54,7 @@ class SAM(nn.Layer):
             raise ConfigError("start: encoded_w_plus needs a pretrained_encoder")
         if encoder.n_codes != decoder.n_codes:
             raise ConfigError(
-                f"encoder: gives {encoder.n_codes} codes where the decoder of size {decoder.size}"
+                f"encoder: returns {encoder.n_codes} codes where the decoder of size {decoder.size}"
                 f" takes {decoder.n_codes}"
             )
         self.encoder = encoder
@@ -86,8 +86,8 @@ class SAM(nn.Layer):
     def invert(self, images: paddle.Tensor) -> paddle.Tensor:
         """What the encoder's offset is added to, for images [N, 3, S, S]: [N, L, D], no gradient.
 
-        That is the frozen pSp code plus `latent_avg`, or what else `start` says. It does not depend
-        on the age, so a caller with many ages for one face needs it once.
+        That is the frozen pSp code plus `latent_avg`, or what `start` says instead. It does not
+        depend on the age, so a caller with many ages for one face needs it once.
         """
         with paddle.no_grad():
             if self.start == "encoded_w_plus":

@@ -12,6 +12,7 @@ import copy
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.core.device import fitting_batch
+from paddle_sam.core.device import cpu_threads, fitting_batch
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import SMALLEST_TILE
 from paddle_sam.core.weights import find_weight
@@ -242,9 +243,15 @@ def seed_latents(seeds: Sequence[int], dim: int) -> np.ndarray:
 
 def seed_noise(seeds: Sequence[int], resolutions: Sequence[int]) -> list[np.ndarray]:
     """Noise maps float32 [N, 1, R, R] for each resolution, drawn from each seed alone."""
+
     # Another stream than z's, which begins a `RandomState` of the seed itself.
-    streams = [np.random.RandomState([seed, 1]) for seed in seeds]
-    maps = [[stream.randn(1, r, r).astype(np.float32) for r in resolutions] for stream in streams]
+    def of_seed(seed: int) -> list[np.ndarray]:
+        stream = np.random.RandomState([seed, 1])
+        return [stream.randn(1, r, r).astype(np.float32) for r in resolutions]
+
+    # In threads: 58 ms a seed at 1024 px, in which NumPy does not hold Python's lock.
+    with ThreadPoolExecutor(cpu_threads()) as pool:
+        maps = list(pool.map(of_seed, seeds))
     return [np.stack(layer) for layer in zip(*maps, strict=True)]
 
 

@@ -42,7 +42,7 @@ _GREY_AXIS = np.array([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3)
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """What happens to each image of a batch; called with images [N, 3, S, S], it gives the same.
+    """What happens to each image of a batch; called with images [N, 3, S, S], it returns such.
 
     Attributes:
         inverse: [N, 3, 3], from places in the result to places in the image, both from -1 to 1

@@ -242,7 +242,7 @@ def test_a_frozen_decoder_passes_the_gradient_on():
         (lambda: make_sam(pretrained=False), "start: encoded_w_plus needs a pretrained_encoder"),
         (
             lambda: make_sam(size=8),
-            "encoder: gives 8 codes where the decoder of size 8 takes 4",
+            "encoder: returns 8 codes where the decoder of size 8 takes 4",
         ),
     ],
 )
