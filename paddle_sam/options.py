@@ -84,11 +84,19 @@ class Options(metaclass=_Checked):
 
     Besides its fields a class takes `preset`, the name of a set of values.
 
+    presets: their names. aliases: what other programs call an option on their command lines, such
+    as `{"ckpt": "checkpoint_path"}`, or an option with a value, `{"no_encoder": "start=mean"}`.
+    replaced: options of theirs that are not needed here, with what to do instead. words: the tuple
+    option that words without an option belong to.
+
     Raises:
         ConfigError: a name is unknown (the nearest known one is suggested) or a value cannot work.
     """
 
     presets: ClassVar[Sequence[str]] = ()
+    aliases: ClassVar[Mapping[str, str]] = {}
+    replaced: ClassVar[Mapping[str, str]] = {}
+    words: ClassVar[str] = ""
 
     @classmethod
     def implied(cls, preset: str | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -285,11 +293,19 @@ def _not_given(message: str, options: Options, given: Mapping[str, Any]) -> str:
 def _checked(field: dataclasses.Field, value: Any) -> Any:
     """The value as the field's type; NumPy's numbers and paths are taken as well."""
     kind, rules, flag = type(field.default), field.metadata, f"--{field.name}"
-    accepted = {int: numbers.Integral, float: numbers.Real, str: (str, os.PathLike)}.get(kind, kind)
+    accepted = {
+        int: numbers.Integral,
+        float: numbers.Real,
+        str: (str, os.PathLike),
+        tuple: (tuple, list),
+    }.get(kind, kind)
     if not isinstance(value, accepted) or isinstance(value, bool) and kind is not bool:
         raise ConfigError(f"{flag}: expected {kind.__name__}, found {quoted(value)}")
     try:
         value = os.fspath(value) if kind is str else kind(value)
+        value = tuple(map(os.fspath, value)) if kind is tuple else value
+    except TypeError:
+        raise ConfigError(f"{flag}: expected texts or paths, found {quoted(value)}") from None
     except OverflowError:
         value = math.inf
     if kind is float and not math.isfinite(value):

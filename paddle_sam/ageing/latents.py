@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.ageing.photos import Input, Photo
-from paddle_sam.core.latents import read_latent
+from paddle_sam.core.images import resize
+from paddle_sam.core.latents import BARE, read_latent
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.alignment import AlignedFace
 
@@ -25,9 +26,10 @@ def latent_inputs(latent: str, data_path: str) -> list[Input]:
     """
     root = Path(latent)
     if root.is_dir():
-        files = sorted(root.rglob("*.npz"))
+        bare = (path for path in root.rglob(f"*{BARE}") if not path.with_suffix(".npz").is_file())
+        files = sorted([*root.rglob("*.npz"), *bare])
         if not files:
-            raise CheckpointError(f"--latent: {root}: found no .npz file in this folder")
+            raise CheckpointError(f"--latent: {root}: found no .npz or .pd file in this folder")
         return [Input(file.relative_to(root).with_suffix(""), file) for file in files]
     if not root.is_file():
         raise CheckpointError(
@@ -57,6 +59,8 @@ class LatentReader:
         """Each latent as a photograph that shows nothing but its face."""
         for one in inputs:
             latent = read_latent(one.source, self.codes, self.dim)
+            if latent.projected:
+                latent = dataclasses.replace(latent, crop=resize(latent.crop, self.size))
             if latent.crop.shape != (self.size, self.size, 3):
                 raise ConfigError(
                     f"--latent: the crop in {one.source} has {latent.crop.shape[0]} pixels, this"
@@ -82,9 +86,9 @@ class LatentReader:
             )
         if missing := [file for file in files if not file.is_file()]:
             raise ImageError(f"{photo.path}: its latent {missing[0]} is missing; project it first")
-        latents = [read_latent(file, self.codes, self.dim) for file in files]
+        latents = [read_latent(file, self.codes, self.dim, shown=False) for file in files]
         for file, latent, face in zip(files, latents, photo.faces, strict=True):
-            if not alike(latent.crop, face.image):
+            if not latent.projected and not alike(latent.crop, face.image):
                 raise ImageError(f"{photo.path}: the latent {file} was projected from another face")
         return dataclasses.replace(photo, codes=np.stack([latent.w_plus for latent in latents]))
 
@@ -97,8 +101,15 @@ class LatentReader:
             in_full, short = (
                 self.root / name.with_name(f"{one}{face}.npz") for one in (full, stem)
             )
-            files.append(in_full if in_full.is_file() else short)
+            found = in_full if in_full.is_file() else short
+            files.append(found if found.is_file() else _bare_of(found))
         return files
+
+
+def _bare_of(file: Path) -> Path:
+    """The `.pd` in place of an `.npz` that is not there, or that where there is neither."""
+    bare = file.with_suffix(BARE)
+    return bare if bare.is_file() else file
 
 
 def alike(left: np.ndarray, right: np.ndarray) -> bool:

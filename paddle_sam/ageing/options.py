@@ -50,9 +50,14 @@ class PhotoOptions(Options):
     FILES: ClassVar[tuple[str, ...]] = ("checkpoint_path",)  # options that name a file
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The photographs, and folders of them, that the user named."""
+        return (self.data_path,) if self.data_path else ()
+
+    @property
     def has_input(self) -> bool:
         """Whether the user named something to work on."""
-        return bool(self.data_path)
+        return bool(self.sources)
 
     def check_files(self) -> None:
         """Raise `CheckpointError` if an option names a file that does not exist."""
@@ -248,12 +253,16 @@ class ProjectOptions(PhotoOptions):
     checkpoint_path: str = option(
         "", "SAM, pSp or StyleGAN2 weight file (default: the small embedded model)"
     )
+    files: tuple = option((), "photographs or folders; words without an option are taken as these")
+    output: str = option(
+        "", "folder for the files themselves, where EXP_DIR/projection is not wanted"
+    )
     start: str = option(
         "encoder", "start from the encoder's code or the mean latent", choices=("encoder", "mean")
     )
     space: str = option("w+", "a code for each level, or one for all", choices=("w+", "w"))
     latent_level: str = option("", "codes that may change, such as 0-9 (default: all)")
-    step: int = option(100, "steps of the optimisation", minimum=1)
+    step: int = option(100, "steps of the optimisation; 0 keeps what it starts from", minimum=0)
     start_lr: float = option(0.1, "learning rate of the first step", above=0)
     final_lr: float = option(0.025, "learning rate at the end, reached geometrically", above=0)
     lpips: str = option("vgg", "network of the perceptual distance", choices=("vgg", "alex"))
@@ -265,10 +274,41 @@ class ProjectOptions(PhotoOptions):
         " ageing by --latent does not",
         minimum=0,
     )
-    save_mp4: bool = option(True, "write the optimisation as a video")
-    fps: int = option(20, "frames per second of the video", minimum=1)
+    returned: str = option(
+        "best",
+        "which step's code is written: of the lowest loss, or last",
+        choices=("best", "last"),
+    )
+    save_mp4: bool = option(True, "write the pictures of all steps as a video")
+    couple_outputs: bool = option(False, "show the target beside them, and the step below")
+    fps: int = option(30, "frames per second of the video", minimum=1)
+    duration: float = option(5.0, "seconds of the video; 0 for a frame a step", minimum=0)
 
     FILES = (*PhotoOptions.FILES, "lpips_path")
+    aliases = {
+        "ckpt": "checkpoint_path",
+        "no_crop": "no_align",
+        "no_encoder": "start=mean",
+        "return": "returned",
+    }
+    replaced = dict.fromkeys(
+        ("model_type", "size", "style_dim", "n_mlp", "channel_multiplier"),
+        "the weight file says which network it holds; leave it out, and name the file"
+        " (--checkpoint_path)",
+    )
+    words = "files"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (*self.files, *super().sources)
+
+    def check(self):
+        super().check()
+        if self.output and self.exp_dir:
+            raise ConfigError(
+                f"--output, --exp_dir: found {quoted(self.output)} and {quoted(self.exp_dir)};"
+                " expected one of them"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

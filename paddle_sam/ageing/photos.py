@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections import deque
@@ -28,6 +29,7 @@ PORTRAIT = "astronaut"
 _SMALL_FACES = "faces are smaller than 40 pixels, too small to be recognised again when aged"
 RESULTS = (
     r"(inference_\w+|animations|style_mixing|reference_guided|projection|directions)/"
+    r"|(.*/)?[^/]*-project\.png$"
     r"|contact_sheet_\d+\.jpg$"
 )
 
@@ -211,25 +213,38 @@ def counted(
 
 
 def find_inputs(options: PhotoOptions) -> list[Input]:
-    """Find the photographs of `--data_path`; without it, there is a portrait to try.
+    """Find the photographs of `options.sources`; without any, there is a portrait to try.
 
     Raises:
         ImageError: there is no photograph.
     """
-    if not options.data_path:
+    if not options.sources:
         return [Input(Path(PORTRAIT), portrait())]
-    root, paths = Path(options.data_path), list_images(options.data_path)
-    if root.is_dir():
-        paths = [path for path in paths if not is_mask(path)]
-        paths = _without_results(paths, root, results_folder(options).resolve())
-        if not paths:
-            raise ImageError(f"{root}: found nothing but results of earlier runs in this folder")
-    else:
-        root = root.parent
-    names = result_names([path.relative_to(root) for path in paths])
+    short: dict[Path, Path] = {}  # names of photographs, below the folder that was named
+    for root in map(Path, options.sources):
+        folder = root if root.is_dir() else root.parent
+        short |= {path: path.relative_to(folder) for path in _photographs(root, options)}
+    paths, names = list(short), list(short.values())
+    if len(set(names)) < len(names):
+        whole = [path.absolute() for path in paths]
+        shared = os.path.commonpath([path.parent for path in whole])
+        names = [path.relative_to(shared) for path in whole]
+    names = result_names(names)
     suffixes = [path.suffix for path in paths]
     suffixes = [one if one.lower() in WRITABLE_SUFFIXES else ".png" for one in suffixes]
     return list(map(Input, names, paths, suffixes))[: options.n_images or None]
+
+
+def _photographs(root: Path, options: PhotoOptions) -> list[Path]:
+    """A file itself, or the photographs of a folder: what is not a mask or a result."""
+    paths = list_images(root)
+    if not root.is_dir():
+        return paths
+    paths = [path for path in paths if not is_mask(path)]
+    paths = _without_results(paths, root, results_folder(options).resolve())
+    if not paths:
+        raise ImageError(f"{root}: found nothing but results of earlier runs in this folder")
+    return paths
 
 
 def _without_results(paths: list[Path], root: Path, results: Path) -> list[Path]:
@@ -249,5 +264,6 @@ def portrait() -> np.ndarray:
 
 
 def results_folder(options: PhotoOptions) -> Path:
-    """`--exp_dir`, or where results go without it."""
-    return Path(options.exp_dir or ("results" if options.has_input else "examples"))
+    """`--exp_dir` (or `--output`), or where results go without it."""
+    named = getattr(options, "output", "") or options.exp_dir
+    return Path(named or ("results" if options.has_input else "examples"))

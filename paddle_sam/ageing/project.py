@@ -29,7 +29,7 @@ from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.ageing.projection import Best, ProjectionSettings, project
 from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.images import resize, save_image, to_network, to_uint8
-from paddle_sam.core.latents import Latent, save_latent
+from paddle_sam.core.latents import Latent, picture_beside, save_latent
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
 from paddle_sam.core.weight_file import WeightFile
@@ -69,20 +69,25 @@ class Inverter:
 class Target:
     """A face to project.
 
-    path: of its results, `.npz`. mask: float32 [S, S] in [0, 1], what of the crop counts.
+    path: of its code, `STEM.npz`. mask: float32 [S, S] in [0, 1], what of the crop counts.
     """
 
     path: Path
     crop: np.ndarray
     mask: np.ndarray
 
+    @property
+    def video(self) -> Path:
+        """`STEM-project.mp4`, beside the picture `STEM-project.png`."""
+        return picture_beside(self.path).with_suffix(".mp4")
+
 
 def project_photos(options: ProjectOptions) -> Summary:
-    """Latent, final image and video of every face, under `exp_dir/projection/`."""
+    """Latent, final image and video of every face: under `exp_dir/projection/`, or `output`."""
     summary, folder = Summary(), results_folder(options)
+    results = folder if options.output else folder / "projection"
     inputs = find_inputs(options)
-    done = folder / "projection"
-    inputs = without_done(options, inputs, summary, lambda one: done / one.result(".npz"))
+    inputs = without_done(options, inputs, summary, lambda one: results / one.result(".npz"))
     options.check_files()
     if not options.checkpoint_path:
         print(EMBEDDED_NOTE)
@@ -107,14 +112,15 @@ def project_photos(options: ProjectOptions) -> Summary:
         noise_weight=options.noise_regularize,
     )
     together = options.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)
+    cutter = FaceCutter(inverter.crop, centre=True)
 
     def projected() -> Iterator[Photo | Failure]:
         """Each input when its faces are projected; faces of several are projected together."""
         waiting, targets = [], []
-        for photo in read_photos(options, inputs, FaceCutter(inverter.crop)):
+        for photo in read_photos(options, inputs, cutter):
             if isinstance(photo, Photo):
                 try:
-                    targets += targets_of(photo, folder / "projection")
+                    targets += targets_of(photo, results)
                 except ImageError as error:
                     photo = Failure(str(photo.input.name), str(error))
             waiting.append(photo)
@@ -195,24 +201,45 @@ def project_all(
         images = paddle.to_tensor(to_network([target.crop for target in batch]))
         masks = paddle.to_tensor(np.stack([target.mask for target in batch])[:, None])
         codes = inverter.start(images, encoder=options.start == "encoder")
-        best = Best()
+        best = Best(always_last=options.returned == "last")
         with contextlib.ExitStack() as stack:
-            paths = [one.path.with_suffix(".mp4") for one in batch] if options.save_mp4 else []
+            paths = [one.video for one in batch] if options.save_mp4 else []
             videos = [stack.enter_context(open_video(path, options.fps)) for path in paths]
+            frames = round(options.fps * options.duration) or settings.steps + 1
             steps = project(inverter.generator, lpips, images, codes, settings, masks)
             for step in tqdm(steps, total=settings.steps + 1, unit="step", leave=False):
                 best.see(step)
-                add_frames(videos, batch, to_uint8(step.images.numpy()), f"step {step.index}")
+                times = repeats(step.index, settings.steps + 1, frames)
+                caption = f"step {step.index}" if options.couple_outputs else ""
+                if videos and times:
+                    add_frames(videos, batch, to_uint8(step.images.numpy()), caption, times)
         write_results(batch, best)
 
 
+def repeats(index: int, steps: int, frames: int) -> int:
+    """How often step `index` of `steps` is shown in a video of `frames` that ends with the last.
+
+    >>> [repeats(index, 3, 7) for index in range(3)], [repeats(index, 3, 2) for index in range(3)]
+    ([2, 2, 3], [0, 1, 1])
+    """
+    return frames * (index + 1) // steps - frames * index // steps
+
+
 def add_frames(
-    videos: list[VideoWriter], batch: list[Target], images: Iterable[np.ndarray], caption: str
+    videos: list[VideoWriter],
+    batch: list[Target],
+    images: Iterable[np.ndarray],
+    caption: str,
+    times: int,
 ) -> None:
-    """Append to each video its target beside the image so far."""
-    for video, target, image in zip(videos, batch, images, strict=False):
+    """Append to each video its image so far; with a caption, the target beside it."""
+    for video, target, image in zip(videos, batch, images, strict=True):
         size = max(image.shape[0], LARGE_TILE)
-        video.add(strip([target.crop, resize(image, size)], size, ["target", caption]))
+        frame = resize(image, size)
+        if caption:
+            frame = strip([target.crop, frame], size, ["target", caption])
+        for _ in range(times):
+            video.add(frame)
 
 
 def write_results(batch: list[Target], best: Best) -> None:
@@ -221,7 +248,7 @@ def write_results(batch: list[Target], best: Best) -> None:
     for index, target in enumerate(batch):
         noise = {f"noise_{k}": one[index].numpy() for k, one in enumerate(best.noise or [])}
         save_latent(target.path, Latent(codes[index], target.crop), noise)
-        save_image(target.path.with_suffix(".png"), images[index])
+        save_image(picture_beside(target.path), images[index])
         start, end = best.start.loss[index].item(), best.loss[index].item()
         tqdm.write(
             f"{target.path}: LPIPS + MSE {start:.4f} -> {end:.4f}, {start / end:.1f} times closer"

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,11 +50,15 @@ def parse(
     fields = {field.name: field for field in dataclasses.fields(options_type)}
     shared = {field.name for field in dataclasses.fields(RunOptions)} & set(fields)
     for name in [*(name for name in fields if name not in shared), *sorted(shared)]:
-        _add_argument(parser, fields[name], type(fields[name].default))
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        parser.error(_unknown(unknown, fields))
+        others = [alias for alias, stands in options_type.aliases.items() if stands == name]
+        _add_argument(parser, fields[name], type(fields[name].default), others)
+    _add_shorthands(parser, options_type)
+    known, words = parser.parse_known_args(argv)
     given = vars(known)
+    if words and options_type.words and not any(word.startswith("-") for word in words):
+        given[options_type.words] = [*given.get(options_type.words, ()), *words]
+    elif words:
+        parser.error(_unknown(words, fields, options_type.replaced))
     dry_run = given.pop("dry_run", False)
     for name, value in given.items():
         value = "" if value == [] else value  # what argparse makes of `--name=--`
@@ -62,6 +66,10 @@ def parse(
             if not value.strip() and not fields[name].metadata["may_be_empty"]:
                 raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
             given[name] = _HOME.sub(_home, value)
+        elif isinstance(value, list):
+            if not all(text.strip() for text in value):
+                raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
+            given[name] = [_HOME.sub(_home, text) for text in value]
     options = options_type(**given)
     if dry_run:
         print(to_json(options))
@@ -69,20 +77,37 @@ def parse(
     return options
 
 
-def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: type) -> None:
+def _add_argument(
+    parser: argparse.ArgumentParser, field: dataclasses.Field, kind: type, others: Sequence[str]
+) -> None:
+    """Add an option under its name and its other ones."""
     text = field.metadata["help"]
-    flag = f"--{field.name}"
+    flags = [f"--{name}" for name in (field.name, *others)]
+    named = {"dest": field.name, "help": text}
     if kind is bool and field.name.startswith("no_"):
-        parser.add_argument(flag, action="store_true", help=text)
+        parser.add_argument(*flags, action="store_true", **named)
     elif kind is bool:
-        text += f" (default: {'yes' if field.default else 'no'})"
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        named["help"] += f" (default: {'yes' if field.default else 'no'})"
+        parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **named)
+    elif kind is tuple:
+        parser.add_argument(*flags, nargs="+", metavar="TEXT", **named)
     else:
-        text += f" (default: {field.default})" if field.default != "" else ""
+        named["help"] += f" (default: {field.default})" if field.default != "" else ""
         choices = field.metadata["choices"]
         metavar = None if choices else {int: "N", float: "X"}.get(kind, "TEXT")
         read = {int: _whole_number, float: _number}.get(kind, kind)
-        parser.add_argument(flag, type=read, choices=choices, metavar=metavar, help=text)
+        parser.add_argument(*flags, type=read, choices=choices, metavar=metavar, **named)
+
+
+def _add_shorthands(parser: argparse.ArgumentParser, options_type: type[AnyOptions]) -> None:
+    """Add the aliases that stand for an option with a value."""
+    for alias, stands in options_type.aliases.items():
+        name, equals, value = stands.partition("=")
+        if equals:
+            text = f"the same as --{name} {value}"
+            parser.add_argument(
+                f"--{alias}", dest=name, action="store_const", const=value, help=text
+            )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,11 +117,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}. {self.prog} --help lists the options.\n")
 
 
-def _unknown(words: Sequence[str], known: Iterable[str]) -> str:
+def _unknown(words: Sequence[str], known: Iterable[str], replaced: Mapping[str, str]) -> str:
     """What to say about words of a command line that belong to no option."""
     for word in words:
         if word.startswith("--"):
             name = word[2:].partition("=")[0]
+            if name in replaced:
+                return f"--{name}: not needed here: {replaced[name]}"
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean --{near[0]}?" if near else ""
             return f"unrecognized option --{name}{hint}"

@@ -225,7 +225,17 @@ def state_of(layer: paddle.nn.Layer) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
 
 
-def _read_content(path: Path, label: str, usual: str) -> dict:
+def read_pickle(path: Path, label: str, advice: str) -> Any:
+    """Read a pickle of plain data and arrays; nothing in it is executed.
+
+    Args:
+        path: the file.
+        label: what messages begin with.
+        advice: what they add where there is no such file.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or holds more than data.
+    """
     try:
         with open_file(path) as stream:
             counted = CountedStream(stream)
@@ -233,7 +243,7 @@ def _read_content(path: Path, label: str, usual: str) -> dict:
             stored = counted.rest(len(CHECKSUM) + 5)
         check_size(content, path.stat().st_size)
     except FileNotFoundError:
-        raise CheckpointError(f"{label}: there is no such file. {way_to(path, usual)}") from None
+        raise CheckpointError(f"{label}: there is no such file. {advice}") from None
     except CheckpointError as error:
         if "torch_utils.persistence" in str(error) or "dnnlib" in str(error):
             raise CheckpointError(
@@ -250,6 +260,11 @@ def _read_content(path: Path, label: str, usual: str) -> dict:
             f"{label}: the file is damaged: its content does not have the checksum that it was"
             " written with; fetch or convert it again, or resume from another checkpoint"
         )
+    return content
+
+
+def _read_content(path: Path, label: str, usual: str) -> dict:
+    content = read_pickle(path, label, way_to(path, usual))
     ours = isinstance(content, dict) and content.get("format") == FORMAT
     if not ours or not isinstance(content.get("format_version"), int):
         raise CheckpointError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 
 import numpy as np
 
-from paddle_sam.core.images import check_image, resize
+from paddle_sam.core.images import check_image, crop_square, resize
+from paddle_sam.errors import Note
 from paddle_sam.faces.alignment import AlignedFace, CropSettings, align_faces
 from paddle_sam.faces.landmarks import Face, FaceLandmarker
 
@@ -17,10 +19,13 @@ class FaceCutter:
 
     Args:
         crop: how the faces are cut.
+        centre: of crops that are not square take the centre; else they are resized to a square.
     """
 
-    def __init__(self, crop: CropSettings):
+    def __init__(self, crop: CropSettings, centre: bool = False):
         self.crop = crop
+        self._centre = centre
+        self._said = False
         self._landmarker: FaceLandmarker | None = None
         self._lock = threading.Lock()
 
@@ -45,7 +50,19 @@ class FaceCutter:
             return align_faces(image, find, self.crop, choice=face, source=source)
         height, width = image.shape[:2]
         corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
+        if self._centre and width != height:
+            self._say_once(f"{source}: is not square; of such images the centre is taken")
+            side = min(height, width)
+            corner = [(width - side) // 2, (height - side) // 2]
+            corners = np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64) + corner
+            image = crop_square(image)
         return [AlignedFace(resize(image, self.crop.size), corners)]
+
+    def _say_once(self, note: str) -> None:
+        with self._lock:
+            said, self._said = self._said, True
+        if not said:
+            warnings.warn(note, Note, stacklevel=2)
 
     def _find(self, image: np.ndarray, every: bool) -> list[Face]:
         with self._lock:  # 100 MB, read when the first face is looked for

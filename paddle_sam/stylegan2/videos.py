@@ -129,7 +129,8 @@ def morph_frames(config: VideosOptions, generator: StyleGenerator) -> Iterator[n
         raise ConfigError(
             f"--latents: expected at least two files such as a.npz,b.npz, found {config.latents!r}"
         )
-    stops = [read_latent(path, generator.n_codes, generator.dim).w_plus for path in paths]
+    shape = (generator.n_codes, generator.dim)
+    stops = [read_latent(path, *shape, shown=False).w_plus for path in paths]
     tile = generator.tile_size(config.tile_size)
     images = generator.render_all(round_trip(stops, config.frames), config.frames)
     yield from (matrix([[image]], tile) for image in images)

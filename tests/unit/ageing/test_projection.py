@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from paddle_sam.ageing.projection import (
     Best,
     ProjectionSettings,
+    Step,
     masked_mse,
     noise_regularity,
     normalise,
@@ -195,17 +197,21 @@ def projected(crops, tmp_path_factory):
 
 
 def test_the_command_writes_latent_image_and_video(projected, pipeline):
-    names = {f"{stem}{suffix}" for stem in "ab" for suffix in (".npz", ".png", ".mp4")}
+    endings = (".npz", ".pd", "-project.png", "-project.mp4")
+    names = {f"{stem}{ending}" for stem in "ab" for ending in endings}
     assert {path.name for path in projected.iterdir()} == names
     latent = read_latent(projected / "a.npz", 10, 128)
-    image = np.asarray(Image.open(projected / "a.png"))
+    image = np.asarray(Image.open(projected / "a-project.png"))
     again = pipeline.decode(paddle.to_tensor(latent.w_plus[None])).numpy()[0]
     want = np.rint((again.transpose(1, 2, 0).clip(-1, 1) + 1) * 127.5)
     assert np.abs(image - want).max() <= 1
-    with av.open(str(projected / "b.mp4")) as container:
+    bare = paddle.load(str(projected / "a.pd"))["latent_code"]
+    np.testing.assert_array_equal(np.asarray(bare), latent.w_plus)
+    with av.open(str(projected / "b-project.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        assert (stream.frames, stream.width) == (7, 512)  # the start and six steps
+        assert (stream.frames, stream.average_rate) == (150, 30)  # five seconds, as described
+        assert (stream.width, stream.height) == (256, 256)  # frames only
 
 
 def test_the_mask_beside_the_photograph_is_used(projected, crops, tmp_path, capsys):
@@ -220,7 +226,7 @@ def test_the_mask_beside_the_photograph_is_used(projected, crops, tmp_path, caps
     bare = read_latent(tmp_path / "projection" / "b.npz", 10, 128)
     masked = read_latent(projected / "b.npz", 10, 128)
     assert np.abs(bare.w_plus - masked.w_plus).max() > 0.01
-    assert not (tmp_path / "projection" / "b.mp4").exists()
+    assert not (tmp_path / "projection" / "b-project.mp4").exists()
 
 
 @pytest.mark.parametrize("with_photo", [False, True])
@@ -313,8 +319,15 @@ def test_files_that_are_no_latents_are_explained(tmp_path, capsys):
     (tmp_path / "a.npz").write_bytes(b"\x80\x04evil")
     with pytest.raises(CheckpointError, match="NumPy archive"):
         read_latent(tmp_path / "a.npz", 10, 128)
+    for content, words in ((b"cos\nsystem\n(S'id'\ntR.", "refused"), (b"junk", "bare.pd")):
+        (tmp_path / "bare.pd").write_bytes(content)
+        with pytest.raises(CheckpointError, match=words):
+            read_latent(tmp_path / "bare.pd", 10, 128)
+    paddle.save({"other": paddle.ones([10, 128])}, str(tmp_path / "bare.pd"))
+    with pytest.raises(CheckpointError, match="latent_code"):
+        read_latent(tmp_path / "bare.pd", 10, 128)
     (tmp_path / "empty").mkdir()
-    for path, words in (("nowhere.npz", "no such file; scripts/proj"), ("empty", "no .npz file")):
+    for path, words in (("nowhere.npz", "no such file; scripts/proj"), ("empty", "no .npz or .pd")):
         assert inference(["--latent", str(tmp_path / path)]) == 2
         assert words in capsys.readouterr().err
     small = Latent(np.zeros((10, 128), np.float32), np.zeros((9, 9, 3), np.uint8))
@@ -345,3 +358,67 @@ def test_a_generator_alone_has_no_encoder_to_start_from(crops, tmp_path, capsys)
     np.testing.assert_allclose(codes, np.tile(codes[:1], (10, 1)), atol=1e-6)
     assert project_command(["--checkpoint_path", str(find_weight("age_mini"))]) == 2
     assert "holds an age regressor" in capsys.readouterr().err
+
+
+def test_several_files_go_to_the_folder_itself(crops, projected, tmp_path, capsys):
+    """Under the described names, each file once, and the last step where it is asked for."""
+    words = [str(crops / "a.png"), "--step", "0", str(crops / "b.png"), str(crops / "a.png")]
+    words += ["--output", str(tmp_path), "--no_crop", "--lpips", "alex", "--return", "last"]
+    assert project_command([*words, "--fps", "10", "--duration", "0", "--couple_outputs"]) == 0
+    endings = (".npz", ".pd", "-project.png", "-project.mp4")
+    names = {f"{stem}{ending}" for stem in "ab" for ending in endings}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    with av.open(str(tmp_path / "a-project.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.frames == 1  # a frame a step: where it starts
+        assert stream.width == 512  # beside the target
+    assert project_command([str(tmp_path), *words[1:], "--no-save_mp4"]) == 2
+    assert "results of earlier runs" in capsys.readouterr().err
+
+
+def test_files_of_one_name_keep_their_folders(crops, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.open(crops / "a.png").save(tmp_path / folder / "a.png")
+    words = [str(tmp_path / folder / "a.png") for folder in ("one", "two")]
+    words += ["--output", str(tmp_path / "out"), "--no_crop", "--lpips", "alex", "--step", "0"]
+    assert project_command([*words, "--no-save_mp4"]) == 0
+    found = sorted((tmp_path / "out").rglob("*.pd"))
+    assert [path.parent.name for path in found] == ["one", "two"]
+
+
+def test_the_last_step_is_returned_though_another_was_better(generator):
+    best, last = Best(), Best(always_last=True)
+    for loss in (2.0, 1.0, 3.0):
+        codes = paddle.full([1, 10, 4], loss)
+        images = paddle.full([1, 3, 2, 2], loss)
+        losses = paddle.full([1], loss)
+        for keeper in (best, last):
+            keeper.see(Step(0, images, codes, losses, losses, losses, None))
+    assert (best.codes[0, 0, 0].item(), last.codes[0, 0, 0].item()) == (1.0, 3.0)
+
+
+def test_a_code_alone_is_a_latent_too(projected, crops, tmp_path, capsys):
+    shutil.copy(projected / "a.pd", tmp_path)
+    bare = ["--latent", str(tmp_path / "a.pd"), "--exp_dir", str(tmp_path), "--target_age", "60"]
+    assert inference(bare) == 2
+    assert "a-project.png" in capsys.readouterr().err
+    assert inference([*bare, "--data_path", str(crops / "a.png"), "--no_align"]) == 0
+    coded = np.asarray(Image.open(tmp_path / "inference_results" / "60" / "a.png"))
+    full = ["--latent", str(projected / "a.npz"), "--exp_dir", str(tmp_path / "full")]
+    assert inference([*full, "--target_age", "60"]) == 0
+    whole = np.asarray(Image.open(tmp_path / "full" / "inference_results" / "60" / "a.png"))
+    assert np.abs(coded.astype(int) - whole).max() <= 1
+    shutil.copy(projected / "a-project.png", tmp_path)
+    assert inference([*bare[2:], "--latent", str(tmp_path)]) == 0
+
+
+def test_the_centre_of_what_is_not_square_is_projected(crops, tmp_path, capsys):
+    face = Image.open(crops / "a.png")
+    wide = Image.new("RGB", (96, 64))
+    wide.paste(face, (16, 0))
+    wide.save(tmp_path / "wide.png")
+    words = [str(tmp_path / "wide.png"), "--no_crop", "--lpips", "alex", "--step", "0"]
+    assert project_command([*words, "--output", str(tmp_path), "--no-save_mp4"]) == 0
+    np.testing.assert_array_equal(read_latent(tmp_path / "wide.npz", 10, 128).crop, face)
+    assert "wide.png: is not square" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""S2, the StyleGAN2 age tool: its projector's command line and its function, in their words."""
+
+import inspect
+import json
+
+import pytest
+
+from tests.described import understood
+
+
+def test_the_described_command_is_understood(capsys):
+    words = ["a.jpg", "b.jpg", "--output", "./output", "--ckpt", "model.pdparams", "--step", "0"]
+    words += ["--start_lr", "0.1", "--final_lr", "0.025", "--mse_weight", "1", "--save_mp4"]
+    words += ["--fps", "30", "--duration", "5", "--no_encoder", "--no_crop", "--return", "last"]
+    options = understood("project", words, capsys)
+    assert options["files"] == ["a.jpg", "b.jpg"]
+    assert (options["output"], options["checkpoint_path"]) == ("./output", "model.pdparams")
+    assert (options["start"], options["no_align"], options["returned"]) == ("mean", True, "last")
+
+
+def test_its_defaults_are_the_described_ones(capsys):
+    options = understood("project", ["a.jpg"], capsys)
+    described = {"start_lr": 0.1, "final_lr": 0.025, "step": 100, "mse_weight": 1.0, "fps": 30}
+    described |= {"duration": 5.0, "start": "encoder", "no_align": False}
+    assert {name: options[name] for name in described} == described
+
+
+@pytest.mark.parametrize("name", ["model_type", "size", "style_dim", "n_mlp", "channel_multiplier"])
+def test_what_the_weight_file_says_is_not_asked(name, capsys):
+    from scripts.project import main
+
+    with pytest.raises(SystemExit) as caught:
+        main([f"--{name}", "8", "a.jpg"])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert error.count("\n") == 1
+    assert f"--{name}" in error
+    assert "--checkpoint_path" in error
+
+
+def test_the_function_has_the_described_arguments():
+    import paddle_sam
+
+    parameters = inspect.signature(paddle_sam.project).parameters
+    described = "images masks generator psp latent_level start_lr final_lr step mse_weight"
+    for name in [*described.split(), "no_encoder"]:
+        assert name in parameters, name
+    defaults = {"start_lr": 0.1, "final_lr": 0.025, "step": 100, "mse_weight": 1.0}
+    assert {name: parameters[name].default for name in defaults} == defaults
+
+
+def test_options_that_exclude_each_other_are_named(capsys):
+    from scripts.project import main
+
+    assert main(["a.jpg", "--output", "one", "--exp_dir", "two"]) == 2
+    assert "--output, --exp_dir" in capsys.readouterr().err
+    assert main(["--files", " "]) == 2
+    assert "--files: found an empty" in capsys.readouterr().err
+
+
+def test_files_in_a_home_folder_are_found(capsys, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    options = understood("project", ["--files=~/a.jpg", "~/b.jpg"], capsys)
+    assert json.dumps(options["files"]) == '["/home/somebody/a.jpg", "/home/somebody/b.jpg"]'
