@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.calibration import Calibration
-from paddle_sam.ageing.dial import FaceDial
+from paddle_sam.ageing.dial import LONGEST, FaceDial
 from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, ageing_network, check_can_age
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
@@ -20,7 +20,7 @@ from paddle_sam.core.sheets import SMALLEST_TILE, strip
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError, check_shape
 from paddle_sam.export.engine import EngineSAM
-from paddle_sam.faces.alignment import AlignedFace, CropSettings
+from paddle_sam.faces.alignment import AlignedFace, CropSettings, cut_out
 from paddle_sam.faces.cutter import FaceCutter
 from paddle_sam.faces.paste import Patch, paste
 from paddle_sam.networks.load import load
@@ -72,7 +72,8 @@ class Aged:
         """
         images = self.images[face]
         words = ["input", *[f"{age:g}" for age in self.ages]] if captions else None
-        tiles = [self.faces[face].image, *images]
+        photo = self.photos[self.photo_of_face[face]]
+        tiles = [input_tile(photo, self.faces[face], self.patches[face][0]), *images]
         return strip(tiles, size or max(images.shape[2], SMALLEST_TILE), words)
 
     def paste(self, photo: int = 0, feather: float = 0.15) -> np.ndarray:
@@ -375,6 +376,16 @@ def blend(
     changes = [dial.change(image, age) for image, age in zip(images, ages, strict=True)]
     shown = np.stack([dial.shown(change) for change in changes])
     return shown, [Patch(face.quad, change, dial.mask) for change in changes]
+
+
+def input_tile(photo: np.ndarray, face: AlignedFace, patch: Patch) -> np.ndarray:
+    """Return what results are shown beside: with the dial the face as the photograph has it."""
+    if patch.mask is None:
+        return face.image
+    side = min(
+        max(round(float(np.hypot(*(face.quad[3] - face.quad[0])))), len(face.image)), LONGEST
+    )
+    return cut_out(photo, face.quad - 0.5, side).image
 
 
 def list_ages(ages: Ages) -> list[float]:

@@ -15,6 +15,7 @@ from paddle_sam.ageing.options import (
     parse_ages,
 )
 from paddle_sam.ageing.photos import Input, Summary, results_folder
+from paddle_sam.ageing.pipeline import input_tile
 from paddle_sam.ageing.run import AgedPhoto, AgeingRun
 from paddle_sam.core.images import save_image
 from paddle_sam.core.processes import InBackground
@@ -84,8 +85,9 @@ class StripWriter:
     def add(self, result: AgedPhoto) -> None:
         options = self._options
         captions = ["input", *[f"{age:g}" for age in result.ages]] if options.labels else None
-        for name, crop, images in result.by_face():
-            tiles = [crop, *images]
+        faces = zip(result.by_face(), result.faces, result.patches, strict=True)
+        for (name, _, images), face, patches in faces:
+            tiles = [input_tile(result.photo.pixels, face, patches[0]), *images]
             tile = options.tile_size or max(images.shape[2], SMALLEST_TILE)
             save_sheet(self._root / "inference_side_by_side" / name, strip(tiles, tile, captions))
             self._strip_count += 1
