@@ -86,7 +86,7 @@ class Options(metaclass=_Checked):
 
     presets: their names. aliases: what other programs call an option on their command lines, such
     as `{"ckpt": "checkpoint_path"}`, or an option with a value, `{"no_encoder": "start=mean"}`.
-    replaced: options of theirs that are not needed here, with what to do instead. words: the tuple
+    replaced: options of theirs that do not exist here, with what to do instead. words: the tuple
     option that words without an option belong to.
 
     Raises:

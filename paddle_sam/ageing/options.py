@@ -293,8 +293,7 @@ class ProjectOptions(PhotoOptions):
     }
     replaced = dict.fromkeys(
         ("model_type", "size", "style_dim", "n_mlp", "channel_multiplier"),
-        "the weight file says which network it holds; leave it out, and name the file"
-        " (--checkpoint_path)",
+        "not needed, --checkpoint_path's file says which network it holds; leave it out",
     )
     words = "files"
 

@@ -123,7 +123,7 @@ def _unknown(words: Sequence[str], known: Iterable[str], replaced: Mapping[str, 
         if word.startswith("--"):
             name = word[2:].partition("=")[0]
             if name in replaced:
-                return f"--{name}: not needed here: {replaced[name]}"
+                return f"--{name}: {replaced[name]}"
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean --{near[0]}?" if near else ""
             return f"unrecognized option --{name}{hint}"

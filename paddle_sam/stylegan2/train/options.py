@@ -35,6 +35,23 @@ class StyleGAN2Options(RunOptions):
         "paper512",
         "stylegan2",
     )
+    # Settings of the StyleGAN1 code.
+    aliases: ClassVar = {
+        "D_repeats": "d_repeats",
+        "G_smoothing_kimg": "ema_kimg",
+        "desc": "new_run",
+        "mirror_augment": "mirror",
+    }
+    replaced: ClassVar = {
+        "minibatch_base": "use --batch_size N, over all devices",
+        "minibatch_dict": "use --stage_rates for rates by resolution, and change --batch_size on resuming",
+        "network_snapshot_ticks": "use --snapshot_kimg N and --save_kimg N, in thousands of images",
+        "num_gpus": "run python -m paddle.distributed.launch --nproc_per_node N"
+        " scripts/train_stylegan2.py with the other options",
+        "resume_kimg": "progress is kept in the checkpoint: use --resume latest, or --init_from"
+        " FILE to start from a trained model",
+        "resume_run_id": "name the run by --exp_dir, or a trained model by --init_from FILE",
+    }
 
     # Data and place
     train_data: str = option(

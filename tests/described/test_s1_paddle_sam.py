@@ -1,0 +1,62 @@
+"""S1, the README of the first Paddle port: training, testing and viewing as it prints them."""
+
+import importlib
+
+from tests import ROOT
+from tests.described import understood
+
+TRAIN = """--dataset_type=ffhq_aging --exp_dir=exp/test --workers=0 --test_workers=0 --batch_size=6
+    --test_batch_size=6 --start_from_encoded_w_plus --use_weighted_id_loss --input_nc=4
+    --target_age=uniform_random --val_interval=2500 --save_interval=5000 --id_lambda=0.1
+    --lpips_lambda=0.1 --lpips_lambda_aging=0.1 --lpips_lambda_crop=0.6 --l2_lambda=0.25
+    --l2_lambda_aging=0.25 --l2_lambda_crop=1 --w_norm_lambda=0.005 --aging_lambda=5
+    --cycle_lambda=1"""
+
+
+def test_the_training_command_means_what_its_table_says(capsys):
+    options = understood("train", TRAIN.split(), capsys)
+    assert (options["start_from_encoded_w_plus"], options["use_weighted_id_loss"]) == (True, True)
+    described = {"learning_rate": 1e-4, "optim_name": "ranger", "max_steps": 500_000}
+    described |= {"image_interval": 100, "board_interval": 50, "output_size": 1024, "label_nc": 0}
+    described |= {"train_decoder": False, "start_from_latent_avg": False}
+    assert {name: options[name] for name in described} == described
+
+
+def test_the_preset_paper_is_that_command(capsys):
+    named = understood("train", TRAIN.split(), capsys)
+    preset = understood("train", ["--preset", "paper", "--exp_dir=exp/test"], capsys)
+    differs = {name for name in named if named[name] != preset[name]}
+    assert differs == {"workers", "test_workers"}  # processes, which change no result
+
+
+def test_the_test_command_is_understood(capsys):
+    words = "--exp_dir=exp/test --checkpoint_path=exp/model.pdparams --data_path=CelebA_test"
+    words += " --test_batch_size=4 --test_workers=0 --target_age=0,10,20,30,40,50,60,70,80,90,100"
+    options = understood("inference_side_by_side", words.split(), capsys)
+    assert options["data_path"] == "CelebA_test"
+
+
+def test_it_has_five_faces_to_run_on():
+    from paddle_sam.core.listing import list_images
+
+    assert len(list_images(ROOT / "CelebA_test")) >= 5
+
+
+def test_nothing_has_to_be_compiled(capsys):
+    assert importlib.import_module("scripts.compile_ranger").main([]) == 0
+    assert "Nothing has to be compiled" in capsys.readouterr().out
+
+
+def test_a_fresh_clone_has_curves_to_view():
+    """`log/` ships a record that VisualDL reads, beside the described `timestamp.txt`."""
+    from visualdl import LogReader
+
+    from paddle_sam.training.curves import run_logs
+
+    folder = ROOT / "log" / "five_faces"
+    assert folder / "visualdl" in run_logs(ROOT / "log")
+    reader = LogReader(file_path=str(folder / "visualdl" / "vdlrecords.run.log"))
+    losses = reader.get_data("scalar", "train/loss")
+    assert [one.id for one in losses] == list(range(1, 61))
+    assert len(reader.get_data("scalar", "test/loss")) == 3
+    assert "**Best**: Step - 20" in (folder / "timestamp.txt").read_text(encoding="utf-8")

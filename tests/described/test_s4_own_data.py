@@ -1,0 +1,115 @@
+"""S4, StyleGAN on one's own data: preparing, ranking, training, sampling, figures, videos."""
+
+import pytest
+
+from tests.described import understood
+
+
+def test_images_are_chosen_by_identifiers_and_metadata(capsys):
+    words = "--data_path danbooru2018/512px --output faces.zip --size 512 --format jpg"
+    words += " --ids sfw.txt --metadata metadata --ratings s --tags 1girl --score 10"
+    options = understood("prepare_dataset", words.split(), capsys)
+    assert (options["ratings"], options["tags"], options["ids"]) == ("s", "1girl", "sfw.txt")
+
+
+def test_the_cascade_has_the_described_parameters(capsys):
+    words = "--preset anime --data_path images --output faces --size 0"
+    options = understood("prepare_dataset", words.split(), capsys)
+    assert (options["cascade_scale_factor"], options["cascade_neighbours"]) == (1.1, 5)
+    assert options["cascade"] == "lbpcascade_animeface.xml"
+    assert (options["crop"], options["face"]) == ("cascade", "all")
+
+
+@pytest.mark.parametrize("by", ["--drop_percent=5", "--drop_below=-2.5"])
+def test_images_are_ranked_by_the_discriminator(by, capsys):
+    words = ["--data_path", "faces.zip", "--checkpoint_path", "d.pdparams", by]
+    assert understood("rank_images", words, capsys)["data_path"] == "faces.zip"
+
+
+def test_a_run_has_the_described_settings(capsys):
+    words = "--train_data faces.zip --resolution 512 --mirror --new_run sgan-faces-2gpu"
+    words += " --ema_kimg 10 --minibatch_repeats 5 --d_repeats 1 --total_kimg 99000"
+    words += " --g_lr 0.0015 --d_lr 0.0015 --resume latest --metric none --snapshot_kimg 50"
+    words += " --stages 64:600,128:600,256:600 --allow_changed g_lr,d_lr"
+    options = understood("train_stylegan2", words.split(), capsys)
+    assert (options["minibatch_repeats"], options["total_kimg"]) == (5, 99000.0)
+
+
+@pytest.mark.parametrize("psi", [1.2, 1.0, 0.7, 0.5, 0.0, -0.7])
+def test_a_thousand_samples_of_any_psi(psi, capsys):
+    words = ["--seeds", "0-999", "--names", "example", "--noise", "random", f"--truncation={psi}"]
+    assert understood("sample", words, capsys)["truncation"] == psi
+
+
+def test_the_figures_have_the_described_seeds(capsys):
+    options = understood("figures", [], capsys)
+    described = {
+        "uncurated_seed": 5,
+        "uncurated_rows": 3,
+        "uncurated_levels": "0,1,2,2,3,3",
+        "mix_columns": "639,701,687,615,2268",
+        "mix_rows": "888,829,1898,1733,1614,845",
+        "noise_seeds": "1157,1012",
+        "noise_draws": 100,
+        "component_seeds": "1967,1555",
+        "truncation_seeds": "91,388-396",
+        "psis": "1,0.7,0.5,0.25,0,-0.25,-0.5,-1",
+        "truncation": 0.7,
+    }
+    assert {name: options[name] for name in described} == described
+
+
+@pytest.mark.parametrize(
+    ("preset", "seed", "grid"), [("random_grid_404", 404, "2x2"), ("interpolate", 500, None)]
+)
+def test_the_videos_are_presets(preset, seed, grid, capsys):
+    options = understood("video", ["--preset", preset], capsys)
+    assert (options["seed"], options["duration"], options["fps"]) == (seed, 60.0, 20)
+    assert (options["smoothing"], options["truncation"], options["bitrate"]) == (1.0, 0.7, "5M")
+    assert grid in (None, options["grid"])
+
+
+def test_the_third_video_walks_the_fine_layers_of_one_face(capsys):
+    options = understood("video", ["--preset", "fine_503"], capsys)
+    assert (options["seed"], options["style_ranges"]) == (503, "6-")
+
+
+def test_a_clip_of_the_training_is_made_of_its_grids(capsys):
+    options = understood("video", ["--grids", "results/00001-sgan-faces-2gpu"], capsys)
+    described = {"grid_rate": 10.0, "fps": 25, "crf": 33, "grid_scale": 0.5}
+    assert {name: options[name] for name in described} == described
+
+
+def test_transfer_starts_from_a_trained_model(capsys):
+    words = ["--train_data", "few.zip", "--init_from", "faces.pdparams", "--freeze_d", "4"]
+    options = understood("train_stylegan2", words, capsys)
+    assert (options["init_from"], options["freeze_d"]) == ("faces.pdparams", 4)
+
+
+def test_settings_of_the_first_stylegan_are_taken(capsys):
+    words = "--train_data faces.zip --D_repeats 2 --G_smoothing_kimg 20 --no-mirror_augment"
+    options = understood("train_stylegan2", [*words.split(), "--desc", "sgan-faces"], capsys)
+    assert (options["d_repeats"], options["ema_kimg"], options["mirror"]) == (2, 20.0, False)
+    assert options["new_run"] == "sgan-faces"
+
+
+@pytest.mark.parametrize(
+    ("setting", "instead"),
+    [
+        ("minibatch_base", "--batch_size"),
+        ("minibatch_dict", "--stage_rates"),
+        ("network_snapshot_ticks", "--snapshot_kimg"),
+        ("num_gpus", "paddle.distributed.launch"),
+        ("resume_kimg", "--resume latest"),
+        ("resume_run_id", "--exp_dir"),
+    ],
+)
+def test_other_settings_name_what_replaced_them(setting, instead, capsys):
+    from scripts.train_stylegan2 import main
+
+    with pytest.raises(SystemExit):
+        main(["--train_data", "faces.zip", f"--{setting}", "1"])
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --{setting}: ")
+    assert instead in error
+    assert error.count("\n") == 1
