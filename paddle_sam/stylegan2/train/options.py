@@ -44,7 +44,7 @@ class StyleGAN2Options(RunOptions):
     }
     replaced: ClassVar = {
         "minibatch_base": "use --batch_size N, over all devices",
-        "minibatch_dict": "use --stage_rates for rates by resolution, and change --batch_size on resuming",
+        "minibatch_dict": "use --stage_rates, and another --batch_size when resuming",
         "network_snapshot_ticks": "use --snapshot_kimg N and --save_kimg N, in thousands of images",
         "num_gpus": "run python -m paddle.distributed.launch --nproc_per_node N"
         " scripts/train_stylegan2.py with the other options",
