@@ -85,7 +85,7 @@ def test_upload_and_ages_equal_the_pipeline(client, pipeline):
 def test_fifty_rapid_requests_lose_none(client, pipeline):
     """Every age answers with its own picture, whatever the order of arrival; some are checked."""
     session = client.post("/example").json["session"]
-    ages = [(17 * k) % 50 for k in range(50)]
+    ages = [8 + (17 * k) % 50 for k in range(50)]  # younger ones look alike: as young as it can
     application = client.application
 
     def ask(age):
@@ -95,7 +95,7 @@ def test_fifty_rapid_requests_lose_none(client, pipeline):
         found = dict(zip(ages, pool.map(ask, ages), strict=True))
     assert len({image.tobytes() for image in found.values()}) == 50
     crops = np.stack([pipeline.faces(PORTRAIT, "all")[0].image])
-    checked = range(0, 50, 7)
+    checked = range(8, 58, 7)
     for age, image in zip(checked, pipeline.age(crops, checked)[0], strict=True):
         assert np.abs(found[age].astype(int) - image).max() <= 1, age
 
