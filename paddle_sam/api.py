@@ -95,7 +95,8 @@ def project(
         grey = [resize(crop_square(as_image(one, "masks")), size)[..., :1] for one in masks]
         shown = paddle.to_tensor(np.stack(grey).transpose(0, 3, 1, 2).astype(np.float32) / 255)
     start = inverter.start(targets, encoder=not no_encoder)
-    settings = ProjectionSettings(step, start_lr, final_lr, mse_weight, latent_level)
+    weight = mse_weight / len(pictures)  # the mean over the batch, of means over each image
+    settings = ProjectionSettings(step, start_lr, final_lr, weight, latent_level)
     lpips = lpips or load_lpips(find_weight("lpips_vgg"))
     frames, best = [[] for _ in pictures], Best()
     for state in optimise(inverter.generator, lpips, targets, start, settings, shown):

@@ -62,3 +62,27 @@ def test_files_in_a_home_folder_are_found(capsys, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     options = understood("project", ["--files=~/a.jpg", "~/b.jpg"], capsys)
     assert json.dumps(options["files"]) == '["/home/somebody/a.jpg", "/home/somebody/b.jpg"]'
+
+
+def test_the_squared_error_of_a_batch_is_its_mean():
+    """Two images weigh as one: of two alike, twice the weight is the weight of one alone."""
+    import numpy as np
+
+    import paddle_sam
+
+    class Nothing:
+        """Stands for LPIPS, with a constant gradient, so that weights matter to Adam."""
+
+        def extract(self, images):
+            return images
+
+        def distance(self, left, right):
+            return left.mean(axis=[1, 2, 3])
+
+    image = np.full((64, 64, 3), 90, np.uint8)
+    given = {"step": 3, "lpips": Nothing(), "no_encoder": True}
+    alone = paddle_sam.project(image, mse_weight=1.0, **given).codes[0]
+    two = paddle_sam.project([image, image], mse_weight=2.0, **given).codes
+    np.testing.assert_allclose(two[0], alone, atol=1e-4)
+    other = paddle_sam.project([image, image], mse_weight=1.0, **given).codes
+    assert np.abs(other[0] - alone).max() > 0.01
