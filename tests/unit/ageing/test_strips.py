@@ -61,6 +61,7 @@ def test_the_summary_comes_after_the_last_result(pipeline, tmp_path, capsys):
 
 
 def test_the_report_has_every_measure_of_every_result(pipeline, identity, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
     crop = pipeline.faces(PORTRAIT)[0].image
     Image.fromarray(crop).save(tmp_path / "a.png")
     arguments = ["--data_path", str(tmp_path / "a.png"), "--no_align", "--report"]

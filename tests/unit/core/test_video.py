@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 import skimage.data
+from av.video.reformatter import Colorspace
 from PIL import Image, ImageSequence
 
 from paddle_sam.core.video import encode_video, open_video, write_video
@@ -20,8 +21,15 @@ FRAMES = [np.roll(PICTURE, 3 * k, axis=1) for k in range(12)]
 def decoded(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        frames = [in_colour(frame) for frame in container.decode(stream)]
         return stream, frames, float(container.duration / av.time_base)
+
+
+def in_colour(frame):
+    """The RGB of a frame by its own tag."""
+    tag = None if frame.format.is_rgb else frame.colorspace
+    to = Colorspace.DEFAULT  # where both are the same, PyAV before 17 leaves the tag unread
+    return frame.reformat(format="rgb24", src_colorspace=tag, dst_colorspace=to).to_ndarray()
 
 
 def difference(left, right):
