@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle_sam.core.images import to_network
 from paddle_sam.core.processes import process_pool
 from paddle_sam.errors import ImageError
 from paddle_sam.imagesets.archive import ImageSource
@@ -71,6 +72,8 @@ def to_device(images: np.ndarray, mirror: np.ndarray | None = None, size: int = 
     """
     import paddle
 
+    if images.dtype == np.uint8 and paddle.get_device() == "cpu":
+        images = to_network(images)  # NumPy does it in a quarter of Paddle's time there
     x = paddle.to_tensor(images)
     if images.dtype == np.uint8:
         # A division, as in `to_network`; Paddle's own by a number multiplies by its inverse.
