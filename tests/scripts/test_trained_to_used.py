@@ -110,20 +110,16 @@ def test_stylegan2_then_psp_then_sam(files, tmp_path, monkeypatch, capsys, size)
         assert inference_side_by_side.main([*options, *faces, "--exp_dir", engine]) == 0
         assert len(list((tmp_path / engine).rglob("*.[pj][np]g"))) == 1
     for path in (psp, sam):
-        options = [
-            "--engine",
-            "eager",
-            "--checkpoint_path",
-            str(path),
-            "--lpips_path",
-            str(files / "lpips.npz"),
-        ]
+        options = ["--checkpoint_path", str(path), "--lpips_path", str(files / "lpips.npz")]
         options += ["--exp_dir", f"reconstruction_{path.parts[-3]}"]
         assert evaluate.main(["reconstruction", *options, *faces]) == 0, path
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("size", [32, 64, 128, 256])
+SLOW = [pytest.param(size, marks=pytest.mark.slow) for size in (128, 256)]  # up to 2 minutes
+
+
+@pytest.mark.parametrize("size", [32, 64, *SLOW])
 def test_stargan2(files, tmp_path, monkeypatch, size):
     monkeypatch.chdir(tmp_path)
     places = ["--train_img_dir", str(files / "domains"), "--val_img_dir", str(files / "domains")]
