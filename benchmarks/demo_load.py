@@ -15,6 +15,7 @@ import argparse
 import collections
 import contextlib
 import http.client
+import io
 import json
 import multiprocessing
 import random
@@ -25,6 +26,8 @@ import time
 import zlib
 
 import psutil
+import skimage.data
+from PIL import Image
 
 from benchmarks import timing
 from paddle_sam.demo.options import DemoOptions
@@ -86,6 +89,7 @@ class Load:
         self.times: dict[str, list[float]] = collections.defaultdict(list)
         self.statuses: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
         self.evicted = 0
+        self.photo = form(portrait_file())
         self.bomb = form(bomb(16_000, 16_000))
         self._lock = threading.Lock()
         self._end = 0.0
@@ -108,7 +112,9 @@ class Load:
         session = None
         while time.monotonic() < self._end:
             if number % 2 and session is None:
-                status, body = self.ask("open", "POST", "/example")
+                upload = number % 4 == 1  # the others take the example, which is read once
+                path, photo = ("/photo", self.photo) if upload else ("/example", None)
+                status, body = self.ask("upload" if upload else "example", "POST", path, photo)
                 session = json.loads(body)["session"] if status == 200 else None
             elif number % 2:
                 age = chance.randrange(101)
@@ -176,6 +182,13 @@ def ask(port: int, method: str, path: str, body=None, headers=None) -> tuple[int
 def form(photo: bytes) -> bytes:
     head = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.png"\r\n\r\n'
     return head + photo + b"\r\n--x--\r\n"
+
+
+def portrait_file() -> bytes:
+    """NASA's public-domain portrait as a JPEG file."""
+    stream = io.BytesIO()
+    Image.fromarray(skimage.data.astronaut()).save(stream, "JPEG")
+    return stream.getvalue()
 
 
 def bomb(width: int, height: int) -> bytes:

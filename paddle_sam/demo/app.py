@@ -5,7 +5,6 @@ Nothing is written to disk, and nothing is loaded from anywhere else: the page w
 
 from __future__ import annotations
 
-import functools
 import io
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
 from paddle_sam.ageing.options import parse_ages
-from paddle_sam.ageing.photos import portrait
 from paddle_sam.demo.guard import guard
+from paddle_sam.demo.pictures import Look
 from paddle_sam.demo.sessions import SessionEndedError
-from paddle_sam.demo.state import Demo, Look, png
+from paddle_sam.demo.state import Demo
 from paddle_sam.demo.worker import BusyError
 from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
 
@@ -83,7 +82,7 @@ def make_app(
 
     @app.post("/example")
     def example():
-        return jsonify(demo.open(example_photo(), request.form.get("model", ""), visitor()))
+        return jsonify(demo.open_example(request.form.get("model", ""), visitor()))
 
     @app.post("/session/<token>/reference")
     def reference(token):
@@ -163,11 +162,6 @@ def uploaded() -> bytes:
     if file is None:
         raise ImageError("No picture arrived. Please choose one.")
     return file.read()
-
-
-@functools.cache
-def example_photo() -> bytes:
-    return png(portrait())
 
 
 def look(age: float) -> Look:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import paddle
-from PIL import Image
 
 from paddle_sam.ageing.animate import compose, frame_ages, render_between
 from paddle_sam.ageing.dial import FaceDial
@@ -23,16 +22,24 @@ from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import decode_image, resize, to_network, to_uint8
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import encode_video
+from paddle_sam.demo.pictures import (
+    Look,
+    before,
+    blended,
+    decode_png,
+    jpeg,
+    patch,
+    png,
+    preview_size,
+)
 from paddle_sam.demo.sessions import Session, Sessions, Subject, VideoJob
 from paddle_sam.demo.worker import BusyError, Worker
 from paddle_sam.errors import ConfigError, FaceNotFoundError, PaddleSamError
 from paddle_sam.faces.alignment import AlignedFace, cut_out
-from paddle_sam.faces.paste import Patch, paste
+from paddle_sam.faces.paste import paste
 from paddle_sam.metrics.judges import JUDGED_SIZE
 
 STRIP_TILE = 160
-PREVIEW_SIDE = 1200
-MAX_STRENGTH = 3.0
 MAX_REFERENCES = 8
 
 VIDEO_AGES = tuple(range(0, 101, 10))  # codes between are interpolated
@@ -45,30 +52,6 @@ class Model:
 
     pipeline: AgePipeline
     measures: Measures | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a face is rendered as.
-
-    age: in years. strength: factor on what ageing changes. reference: number of the face whose
-    finer codes are mixed in, aged alike; None for none. mix: its share in these codes. keep: share
-    of the photograph that is kept where the model cannot reproduce it; None chooses it, and 0 is
-    the model's picture as it is.
-    """
-
-    age: float
-    strength: float = 1.0
-    reference: int | None = None
-    mix: float = 1.0
-    keep: float | None = None
-
-    def __post_init__(self):
-        limits = {"age": (0, 100), "strength": (0, MAX_STRENGTH), "mix": (0, 1), "keep": (0, 1)}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"The {name} has to be from {low:g} to {high:g}, not {value:g}.")
 
 
 class Demo:
@@ -98,11 +81,12 @@ class Demo:
         # beside the network, so that nobody's slider waits for somebody's upload.
         self.reader = Worker(max(queue_length // 2, 1), "photographs")
         self._models: dict[str, Model] = {}
+        self._examples: dict[str, Session] = {}  # by model, read once for everybody
         self._video = threading.Lock()
 
     def prepare(self) -> None:
         """Load the default model and the face detector now, not when the first photo comes."""
-        self._session(png(portrait()), next(iter(self.loaders)), "")
+        self._example(next(iter(self.loaders)), "")
 
     def close(self) -> None:
         """End the threads."""
@@ -120,16 +104,13 @@ class Demo:
         Raises:
             PaddleSamError: it is not an image, shows no face, or the model does not exist.
         """
-        model = model or next(iter(self.loaders))
-        if model not in self.loaders:
-            raise ConfigError(f"There is no model called {model[:80]!r}.")
-        session = self._session(photo, model, visitor)
-        return {
-            "session": self.sessions.add(session),
-            "faces": len(session.faces),
-            "model": model,
-            "keeps": session.faces[0].dial is not None,
-        }
+        return self._opened(self._session(photo, self._known(model), visitor))
+
+    def open_example(self, model: str = "", visitor: str = "") -> dict:
+        """Open the portrait that comes with the demo, as `open` does."""
+        read = self._example(self._known(model), visitor)
+        faces = [dataclasses.replace(face) for face in read.faces]
+        return self._opened(Session(read.model, read.photo, read.preview, read.quads, faces))
 
     def add_reference(self, token: str, photo: bytes) -> dict:
         """Keep the most confident face of an image file as a reference, and return its number."""
@@ -290,6 +271,25 @@ class Demo:
             job.done = len(frames) / len(ages)
         return frames
 
+    def _known(self, model: str) -> str:
+        model = model or next(iter(self.loaders))
+        if model not in self.loaders:
+            raise ConfigError(f"There is no model called {model[:80]!r}.")
+        return model
+
+    def _opened(self, session: Session) -> dict:
+        return {
+            "session": self.sessions.add(session),
+            "faces": len(session.faces),
+            "model": session.model,
+            "keeps": session.faces[0].dial is not None,
+        }
+
+    def _example(self, model: str, visitor: str) -> Session:
+        if model not in self._examples:
+            self._examples[model] = self._session(png(portrait()), model, visitor)
+        return self._examples[model]
+
     def _pixels(self, photo: bytes) -> np.ndarray:
         return decode_image(photo, "the picture", self.pixels)
 
@@ -368,25 +368,6 @@ class Demo:
         return self._models[name]
 
 
-def before(subject: Subject) -> np.ndarray:
-    """A face as it is in the photograph, uint8 [*, *, 3]."""
-    return subject.dial.picture if subject.dial else subject.crop
-
-
-def blended(rendering: np.ndarray, subject: Subject, look: Look) -> np.ndarray:
-    """What is shown of a rendering uint8 [R, R, 3]: by the dial, unless nothing is kept."""
-    if subject.dial is None or look.keep == 0:
-        return rendering
-    return subject.dial.shown(subject.dial.change(rendering, look.age, look.keep))
-
-
-def patch(quad: np.ndarray, rendering: np.ndarray, subject: Subject, look: Look) -> Patch:
-    """What a face becomes in its photograph."""
-    if subject.dial is None or look.keep == 0:
-        return Patch(quad, rendering)
-    return Patch(quad, subject.dial.change(rendering, look.age, look.keep), subject.dial.mask)
-
-
 def find_faces(pipeline: AgePipeline, pixels: np.ndarray, choice: str) -> list[AlignedFace]:
     """The faces of a photograph; what to do if there are none is said to a visitor."""
     try:
@@ -412,32 +393,3 @@ def checked_reference(session: Session, number: int) -> Subject:
             f"There are {len(session.references)} reference faces; number {number} is not there."
         )
     return session.references[number]
-
-
-def preview_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a photograph, its longer side reduced to `PREVIEW_SIDE`.
-
-    >>> preview_size(3000, 4000), preview_size(300, 400)
-    ((900, 1200), (300, 400))
-    """
-    scale = min(1, PREVIEW_SIDE / max(height, width))
-    return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-def png(image: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] as a PNG file."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", compress_level=1)  # a browser is waiting for it
-    return stream.getvalue()
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] as a JPEG file."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=90)
-    return stream.getvalue()
-
-
-def decode_png(data: bytes) -> np.ndarray:
-    """What `png` was given."""
-    return np.asarray(Image.open(io.BytesIO(data)))

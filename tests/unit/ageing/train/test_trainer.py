@@ -105,7 +105,7 @@ def test_gradients_equal_those_of_one_plain_graph(files):
     def plane(ages):
         return ages.reshape([2, 1, 1, 1]).expand([2, 1, tiny.SIZE, tiny.SIZE])
 
-    ages = paddle.to_tensor(AGED.ages)
+    ages = paddle.to_tensor(AGED)
     aged, codes = network(paddle.concat([x, plane(ages)], 1), return_latents=True)
     loss(aged, codes, loss.reference(x), ages, True).total.mean().backward()
     own = loss.age(x)
