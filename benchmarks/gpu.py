@@ -27,6 +27,7 @@ import paddle
 from benchmarks import gpu_subjects as subjects
 from benchmarks import timing
 from paddle_sam.core.device import resolve_device
+from paddle_sam.core.weight_file import load_strict
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a check accepts; the parity of published networks between libraries is 1e-3.
@@ -223,7 +224,7 @@ def _result(device: str, build, x: np.ndarray) -> np.ndarray:
     paddle.device.set_device(device)
     network = build()
     network.eval()
-    network.set_state_dict(state)
+    load_strict(network, state, "the network of the CPU")
     with paddle.no_grad():
         return network(paddle.to_tensor(x)).numpy()
 
