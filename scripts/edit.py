@@ -14,7 +14,7 @@ from paddle_sam.core.command import script
 
 main = script(
     __doc__,
-    "paddle_sam.ageing.options:EditOptions",
+    "paddle_sam.ageing.latent_options:EditOptions",
     "paddle_sam.ageing.edit_sheets:edit_sheets",
 )
 

@@ -17,7 +17,7 @@ from paddle_sam.core.command import script
 
 main = script(
     __doc__,
-    "paddle_sam.ageing.options:ProjectOptions",
+    "paddle_sam.ageing.latent_options:ProjectOptions",
     "paddle_sam.ageing.project:project_photos",
 )
 

@@ -17,7 +17,6 @@ from paddle_sam.options import (
     option,
     parse_codes,
     parse_formats,
-    parse_numbers,
     tile_size_option,
 )
 
@@ -244,112 +243,6 @@ class ReferenceOptions(MixingOptions):
     """Options of `scripts/reference_guided_inference.py`."""
 
     ref_images_paths_file: str = option("", "text file that names a reference image on each line")
-
-
-@dataclasses.dataclass(frozen=True)
-class ProjectOptions(PhotoOptions):
-    """Options of `scripts/project.py`."""
-
-    checkpoint_path: str = option(
-        "", "SAM, pSp or StyleGAN2 weight file (default: the small embedded model)"
-    )
-    files: tuple = option((), "photographs or folders; words without an option are taken as these")
-    output: str = option(
-        "", "folder for the files themselves, where EXP_DIR/projection is not wanted"
-    )
-    start: str = option(
-        "encoder", "start from the encoder's code or the mean latent", choices=("encoder", "mean")
-    )
-    space: str = option("w+", "a code for each level, or one for all", choices=("w+", "w"))
-    latent_level: str = option("", "codes that may change, such as 0-9 (default: all)")
-    step: int = option(100, "steps of the optimisation; 0 keeps what it starts from", minimum=0)
-    start_lr: float = option(0.1, "learning rate of the first step", above=0)
-    final_lr: float = option(0.025, "learning rate at the end, reached geometrically", above=0)
-    lpips: str = option("vgg", "network of the perceptual distance", choices=("vgg", "alex"))
-    lpips_path: str = option("", "its weights (default: lpips_vgg or lpips_alex)")
-    mse_weight: float = option(1.0, "factor of the squared error beside LPIPS", minimum=0)
-    noise_regularize: float = option(
-        0.0,
-        "optimise the noise maps too, kept noise by this factor (1e5); the image shows them,"
-        " ageing by --latent does not",
-        minimum=0,
-    )
-    returned: str = option(
-        "best",
-        "which step's code is written: of the lowest loss, or last",
-        choices=("best", "last"),
-    )
-    save_mp4: bool = option(True, "write the pictures of all steps as a video")
-    couple_outputs: bool = option(False, "show the target beside them, and the step below")
-    fps: int = option(30, "frames per second of the video", minimum=1)
-    duration: float = option(5.0, "seconds of the video; 0 for a frame a step", minimum=0)
-
-    FILES = (*PhotoOptions.FILES, "lpips_path")
-    aliases = {
-        "ckpt": "checkpoint_path",
-        "no_crop": "no_align",
-        "no_encoder": "start=mean",
-        "return": "returned",
-    }
-    replaced = dict.fromkeys(
-        ("model_type", "size", "style_dim", "n_mlp", "channel_multiplier"),
-        "not needed, --checkpoint_path's file says which network it holds; leave it out",
-    )
-    words = "files"
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (*self.files, *super().sources)
-
-    def check(self):
-        super().check()
-        if self.output and self.exp_dir:
-            raise ConfigError(
-                f"--output, --exp_dir: found {quoted(self.output)} and {quoted(self.exp_dir)};"
-                " expected one of them"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class EditOptions(AgeingOptions):
-    """Options of `scripts/edit.py`."""
-
-    explore: str = option("sefa0-4", "directions to show, by name; sefa0-4 is a range")
-    amounts: str = option("-3,-1.5,0,1.5,3", "how far to move along each, in units of W")
-    target_age: str = option("", "also age the face, to these ages (default: as it is)")
-    save_directions: str = option("", "write the directions shown to this .npz file")
-    tile_size: int = tile_size_option()
-
-    needs_layers = True
-
-    @property
-    def needs_inversion(self) -> str:
-        return super().needs_inversion or ("" if self.target_age else "explore")
-
-    @property
-    def names(self) -> list[str]:
-        """The directions of `explore`, ranges spelled out.
-
-        >>> EditOptions(explore="smile,sefa2-4").names
-        ['smile', 'sefa2', 'sefa3', 'sefa4']
-        """
-        names = []
-        for part in filter(None, (part.strip() for part in self.explore.split(","))):
-            if found := re.fullmatch(r"sefa(\d{1,6})-(\d{1,6})", part):
-                numbers = range(int(found[1]), int(found[2]) + 1)
-                names += [f"sefa{k}" for k in numbers[:10_000]]  # more than any model has
-            else:
-                names.append(part)
-        if not names:
-            raise ConfigError(
-                f"--explore: expected names of directions, found {quoted(self.explore)}"
-            )
-        return names
-
-    @property
-    def steps(self) -> list[float]:
-        """The numbers of `amounts`; raises `ConfigError` if one is not a number."""
-        return parse_numbers(self.amounts, "--amounts")
 
 
 _AGES = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)(?:-(\d{1,18})(?::(\d{1,18}))?)?\s*")

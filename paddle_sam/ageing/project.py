@@ -13,8 +13,8 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.ageing.engines import stated_crop
+from paddle_sam.ageing.latent_options import ProjectOptions
 from paddle_sam.ageing.masks import face_mask
-from paddle_sam.ageing.options import ProjectOptions
 from paddle_sam.ageing.photos import (
     Failure,
     Photo,

@@ -17,7 +17,7 @@ from paddle_sam.ageing.edits import (
     shift,
     strengthen,
 )
-from paddle_sam.ageing.options import EditOptions
+from paddle_sam.ageing.latent_options import EditOptions
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.stylegan2 import Generator
 from scripts.edit import main as edit
