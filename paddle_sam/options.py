@@ -170,10 +170,10 @@ def read_json(options_type: type[AnyOptions], path: Path) -> AnyOptions:
     Raises:
         ConfigError: the file is damaged or holds unknown options.
     """
-    from paddle_sam.core import tables  # not needed to show --help
+    from paddle_sam.core import files
 
     try:
-        return options_type(**tables.read_json(path, "options"))
+        return options_type(**files.read_json(path, "options"))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as options ({error})") from error
 

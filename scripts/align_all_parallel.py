@@ -20,7 +20,7 @@ from paddle_sam.core.command import command, exit_status
 
 @command
 def main(argv=None):
-    from paddle_sam.core.command_line import parse
+    from paddle_sam.core.command import parse
     from paddle_sam.faces.options import AlignFolderOptions
 
     config = parse(AlignFolderOptions, argv, __doc__)

@@ -36,7 +36,7 @@ KINDS = {
 
 @command
 def main(argv=None):
-    from paddle_sam.core.command_line import parse
+    from paddle_sam.core.command import parse
     from paddle_sam.errors import ConfigError
 
     argv = list(sys.argv[1:] if argv is None else argv)

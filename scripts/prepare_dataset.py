@@ -19,7 +19,7 @@ from paddle_sam.core.command import command
 
 @command
 def main(argv=None):
-    from paddle_sam.core.command_line import parse
+    from paddle_sam.core.command import parse
     from paddle_sam.imagesets.prepare.options import PrepareOptions
 
     config = parse(PrepareOptions, argv, __doc__)

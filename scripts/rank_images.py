@@ -17,7 +17,7 @@ from paddle_sam.core.command import command
 
 @command
 def main(argv=None):
-    from paddle_sam.core.command_line import parse
+    from paddle_sam.core.command import parse
     from paddle_sam.stylegan2.options import RankOptions
 
     config = parse(RankOptions, argv, __doc__)

@@ -14,9 +14,8 @@ from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.images import resize, to_network, to_uint8
-from paddle_sam.core.sequences import ease
 from paddle_sam.core.sheets import LARGE_TILE, caption_line
-from paddle_sam.core.video import there_and_back, write_all
+from paddle_sam.core.video import ease, there_and_back, write_all
 
 
 def animate(options: AnimationOptions) -> Summary:

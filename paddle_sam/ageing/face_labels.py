@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from paddle_sam.core.tables import read_table
+from paddle_sam.core.files import read_table
 from paddle_sam.errors import ConfigError
 
 _UTKFACE = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+")  # age, gender, group

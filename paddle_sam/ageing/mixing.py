@@ -21,7 +21,7 @@ from paddle_sam.ageing.options import (
 from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.run import AgeingRun
-from paddle_sam.core import tables
+from paddle_sam.core import files
 from paddle_sam.core.images import to_network
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
 from paddle_sam.errors import ConfigError
@@ -144,7 +144,7 @@ def read_paths(file: str) -> list[Path]:
     option = "--ref_images_paths_file"
     if not file:
         raise ConfigError(f"{option}: expected a text file that names an image on each line")
-    paths = tables.read_paths(file, option)
+    paths = files.read_paths(file, option)
     if not paths:
         raise ConfigError(f"{option}: {file} names no image; expected one on each line")
     paths = [path if path.exists() else Path(file).parent / path for path in paths]

@@ -1,19 +1,26 @@
-"""How a command starts and ends: quiet, with one line for an error, and with its exit status."""
+"""A command from its words to its exit status: options read, errors as one line, no noise."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import dataclasses
+import difflib
 import errno
 import functools
 import os
 import pkgutil
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from paddle_sam.errors import Note, PaddleSamError, flags_shown
+from paddle_sam.core import limits
+from paddle_sam.core.limits import quoted
+from paddle_sam.errors import ConfigError, Note, PaddleSamError, flags_shown
+from paddle_sam.options import AnyOptions, RunOptions, to_json
 
 # What Paddle and Pillow warn about whatever the program does. The limits of images are our own.
 _NOISE = (
@@ -23,12 +30,12 @@ _NOISE = (
     r"Image size \(\d+ pixels\) exceeds limit",
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
 NO_PADDLE = (
     "PaddlePaddle is not installed. On a CPU: pip install 'paddlepaddle==3.2.2'. On a GPU"
     " install the paddlepaddle-gpu 3.2.2 that fits its CUDA; README.md has the lines."
 )
+# The home folder at the start of a path or of one in a list; shells leave it after `=`.
+_HOME = re.compile(r"(?:(?<=^)|(?<=,))~(?=/|$|,)")
 
 
 def quiet_paddle() -> None:
@@ -136,8 +143,6 @@ def script(description: str, options: str, function: str, done: str = "{}") -> C
 
     @command
     def main(argv=None) -> int:
-        from paddle_sam.core.command_line import parse
-
         chosen = parse(pkgutil.resolve_name(options), argv, description)
         result = pkgutil.resolve_name(function)(chosen)
         if hasattr(result, "status"):
@@ -153,3 +158,137 @@ def _listed(result: Any) -> Any:
     if result is None:
         return ()
     return (result,) if isinstance(result, str | os.PathLike) else result
+
+
+def parse(
+    options_type: type[AnyOptions],
+    argv: Sequence[str] | None,
+    description: str,
+    prog: str | None = None,
+) -> AnyOptions:
+    """Read a command line into options. `--dry_run` prints the result and exits.
+
+    Args:
+        options_type: the dataclass.
+        argv: arguments; None for those of the process.
+        description: for `--help`.
+        prog: what `--help` calls the command; the script's name if None.
+
+    Raises:
+        ConfigError: a value cannot work.
+    """
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    if options_type.presets:
+        choices = sorted(options_type.presets)
+        parser.add_argument("--preset", choices=choices, help="named set of options")
+    parser.add_argument("--dry_run", action="store_true", help="print the options and exit")
+    fields = {field.name: field for field in dataclasses.fields(options_type)}
+    shared = {field.name for field in dataclasses.fields(RunOptions)} & set(fields)
+    for name in [*(name for name in fields if name not in shared), *sorted(shared)]:
+        others = [alias for alias, stands in options_type.aliases.items() if stands == name]
+        _add_argument(parser, fields[name], type(fields[name].default), others)
+    _add_shorthands(parser, options_type)
+    known, words = parser.parse_known_args(argv)
+    given = vars(known)
+    if words and options_type.words and not any(word.startswith("-") for word in words):
+        given[options_type.words] = [*given.get(options_type.words, ()), *words]
+    elif words:
+        parser.error(_unknown(words, fields, options_type.replaced))
+    dry_run = given.pop("dry_run", False)
+    for name, value in given.items():
+        value = "" if value == [] else value  # what argparse makes of `--name=--`
+        if isinstance(value, str) and name in fields:
+            if not value.strip() and not fields[name].metadata["may_be_empty"]:
+                raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
+            given[name] = _HOME.sub(_home, value)
+        elif isinstance(value, list):
+            if not all(text.strip() for text in value):
+                raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
+            given[name] = [_HOME.sub(_home, text) for text in value]
+    options = options_type(**given)
+    if dry_run:
+        print(to_json(options))
+        raise SystemExit(0)
+    return options
+
+
+def _add_argument(
+    parser: argparse.ArgumentParser, field: dataclasses.Field, kind: type, others: Sequence[str]
+) -> None:
+    """Add an option under its name and its other ones."""
+    text = field.metadata["help"]
+    flags = [f"--{name}" for name in (field.name, *others)]
+    named = {"dest": field.name, "help": text}
+    if kind is bool and field.name.startswith("no_"):
+        parser.add_argument(*flags, action="store_true", **named)
+    elif kind is bool:
+        named["help"] += f" (default: {'yes' if field.default else 'no'})"
+        parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **named)
+    elif kind is tuple:
+        parser.add_argument(*flags, nargs="+", metavar="TEXT", **named)
+    else:
+        named["help"] += f" (default: {field.default})" if field.default != "" else ""
+        choices = field.metadata["choices"]
+        metavar = None if choices else {int: "N", float: "X"}.get(kind, "TEXT")
+        read = {int: _whole_number, float: _number}.get(kind, kind)
+        parser.add_argument(*flags, type=read, choices=choices, metavar=metavar, **named)
+
+
+def _add_shorthands(parser: argparse.ArgumentParser, options_type: type[AnyOptions]) -> None:
+    """Add the aliases that stand for an option with a value."""
+    for alias, stands in options_type.aliases.items():
+        name, equals, value = stands.partition("=")
+        if equals:
+            text = f"the same as --{name} {value}"
+            parser.add_argument(
+                f"--{alias}", dest=name, action="store_const", const=value, help=text
+            )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with one line about what is wrong, as other errors of a command do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}. {self.prog} --help lists the options.\n")
+
+
+def _unknown(words: Sequence[str], known: Iterable[str], replaced: Mapping[str, str]) -> str:
+    """What to say about words of a command line that belong to no option."""
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0]
+            if name in replaced:
+                return f"--{name}: {replaced[name]}"
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean --{near[0]}?" if near else ""
+            return f"unrecognized option --{name}{hint}"
+    return (
+        f"unrecognized arguments: {quoted(' '.join(words))[1:-1]} (a pattern such as *.jpg"
+        " becomes many words: name a folder, or one file)"
+    )
+
+
+def _home(found: re.Match) -> str:
+    try:
+        return str(Path.home())
+    except RuntimeError:  # a user without any, as in some containers
+        return found[0]
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > limits.DIGITS or not re.fullmatch(r"\s*[+-]?\d+\s*", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {quoted(text)}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, found {quoted(text)}") from None

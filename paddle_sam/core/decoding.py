@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from paddle_sam.core import limits
-from paddle_sam.core.sequences import batches
+from paddle_sam.core.processes import batches
 from paddle_sam.errors import ImageError, Note
 
 # The only decoders that ever see a file, whatever its name says: no PostScript, no vector formats.

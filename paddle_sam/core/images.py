@@ -212,3 +212,15 @@ def check_image(name: str, image: np.ndarray) -> None:
     check_shape(name, image, (None, None, 3))
     if image.dtype != np.uint8:
         raise ConfigError(f"{name}: expected uint8 in 0..255, found {image.dtype}")
+
+
+def grid_columns(resolution: int) -> int:
+    """Columns, and rows, of a grid that stays near 2048 pixels: 3 to 8."""
+    return int(np.clip(2048 // resolution, 3, 8))
+
+
+def tiled(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images [R * columns, S, S, 3] as one picture [R * S, columns * S, 3]."""
+    count, height, width, channels = images.shape
+    rows = images.reshape([count // columns, columns, height, width, channels])
+    return rows.transpose(0, 2, 1, 3, 4).reshape([-1, columns * width, channels])

@@ -1,4 +1,4 @@
-"""Work in other processes, one of which may die over its task, and in a thread behind this one."""
+"""Work in batches, in processes, one of which may die over its task, and in the background."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
+
 from paddle_sam.core.command import open_streams, show_notes
 from paddle_sam.errors import ConfigError, Note
 
 Task = TypeVar("Task", bound=Hashable)
+Sliced = TypeVar("Sliced", bound=Sequence)
 
 
 def in_processes(
@@ -174,3 +177,23 @@ class InBackground:
         self._pool.shutdown()
         if kind is None:
             self.wait()
+
+
+def batches(items: Sliced, size: int) -> Iterator[Sliced]:
+    """Yield slices of `size` items in order; the last may be shorter.
+
+    >>> list(batches([1, 2, 3, 4, 5], 2))
+    [[1, 2], [3, 4], [5]]
+    """
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def spread(count: int, total: int) -> list[int]:
+    """Return up to `count` whole numbers from 0 to `total` - 1, evenly spread, with both ends.
+
+    >>> spread(3, 9)
+    [0, 4, 8]
+    >>> spread(5, 2)
+    [0, 1]
+    """
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from paddle_sam.core.images import LONGEST_SIDES, resize, save_image
-from paddle_sam.core.sequences import batches
+from paddle_sam.core.processes import batches
 
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
@@ -155,15 +155,3 @@ def captioned_grid(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarr
             place = (corner[0] + LARGE_TILE // 2, corner[1] + LARGE_TILE + 2)
             draw.multiline_text(place, caption, "black", font, anchor="ma", align="center")
     return np.asarray(sheet)
-
-
-def grid_columns(resolution: int) -> int:
-    """Columns, and rows, of a grid that stays near 2048 pixels: 3 to 8."""
-    return int(np.clip(2048 // resolution, 3, 8))
-
-
-def tiled(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images [R * columns, S, S, 3] as one picture [R * S, columns * S, 3]."""
-    count, height, width, channels = images.shape
-    rows = images.reshape([count // columns, columns, height, width, channels])
-    return rows.transpose(0, 2, 1, 3, 4).reshape([-1, columns * width, channels])

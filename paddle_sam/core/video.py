@@ -270,3 +270,12 @@ def write_video(
         for frame in frames:
             video.add(frame)
     return video.frames
+
+
+def ease(share: float | np.ndarray) -> float | np.ndarray:
+    """Return the way from 0 to 1 along half a cosine, which starts and ends slowly.
+
+    >>> [round(float(ease(share)), 3) for share in (0, 0.25, 0.5, 1)]
+    [0.0, 0.146, 0.5, 1.0]
+    """
+    return (1 - np.cos(np.pi * share)) / 2

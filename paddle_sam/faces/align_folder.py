@@ -12,9 +12,8 @@ from pathlib import Path
 
 from paddle_sam.core.images import read_image, result_names, save_image
 from paddle_sam.core.listing import lies_in, list_images
-from paddle_sam.core.lock import one_writer
 from paddle_sam.core.processes import in_processes
-from paddle_sam.core.store import claim_folder
+from paddle_sam.core.store import claim_folder, one_writer
 from paddle_sam.errors import ConfigError, FileNameError, ImageError, PaddleSamError
 from paddle_sam.faces.alignment import CropSettings, align_faces
 

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from paddle_sam.core import limits
-from paddle_sam.core.files import atomic_path, open_file, read_bytes, write_json
+from paddle_sam.core.files import atomic_path, decode_text, open_file, read_bytes, write_json
 from paddle_sam.core.images import decode_image, read_image
 from paddle_sam.core.listing import (
     HIDDEN,
@@ -36,7 +36,6 @@ from paddle_sam.core.listing import (
     list_images,
     natural_key,
 )
-from paddle_sam.core.tables import decode_text
 from paddle_sam.errors import ConfigError, ImageError
 
 DESCRIPTION = "dataset.json"

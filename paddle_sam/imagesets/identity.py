@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paddle_sam.core.sequences import spread
+from paddle_sam.core.processes import spread
 from paddle_sam.errors import ImageError
 from paddle_sam.imagesets.archive import ImageSource, content_digest, relative_name, source_size
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from paddle_sam.core.sequences import batches
+from paddle_sam.core.processes import batches
 from paddle_sam.errors import ConfigError, check_shape
 
 NEIGHBOURS = 3  # the k of the paper

@@ -20,7 +20,7 @@ from PIL import Image
 
 from paddle_sam.core.files import sha256
 from paddle_sam.core.images import check_image, resize, to_network
-from paddle_sam.core.sequences import batches
+from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.feature_store import FeatureStore

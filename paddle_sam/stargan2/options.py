@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from paddle_sam.core.command_line import parse
+from paddle_sam.core.command import parse
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.metrics.options import INCEPTION, LPIPS, FeatureOptions
 from paddle_sam.options import Options, RunOptions, device_option, option

@@ -9,9 +9,8 @@ import numpy as np
 import paddle
 
 from paddle_sam.core.device import on_device
-from paddle_sam.core.images import to_uint8
-from paddle_sam.core.sequences import batches
-from paddle_sam.core.sheets import tiled
+from paddle_sam.core.images import tiled, to_uint8
+from paddle_sam.core.processes import batches
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from paddle_sam.core.files import sha256
-from paddle_sam.core.sequences import batches
+from paddle_sam.core.processes import batches
 from paddle_sam.imagesets.archive import list_sources
 from paddle_sam.metrics.sets import feature_store, report, require, set_measures
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from paddle_sam.core.images import resize, save_image
-from paddle_sam.core.sequences import batches
+from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import LARGE_TILE, PAPER, matrix
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.codes import first_resolution, noise_resolutions, style_ranges

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import resize, save_image, to_network
 from paddle_sam.core.latents import read_latent
-from paddle_sam.core.sequences import ease, spread
+from paddle_sam.core.processes import spread
 from paddle_sam.core.sheets import stack, strip
-from paddle_sam.core.video import there_and_back, write_all
+from paddle_sam.core.video import ease, there_and_back, write_all
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSet, ImageSource, open_image_set, read_source

@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from paddle_sam.core.files import sha256
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.processes import InBackground
-from paddle_sam.core.sequences import batches
+from paddle_sam.core.processes import InBackground, batches
 from paddle_sam.core.sheets import SMALLEST_TILE, stack, strip
 from paddle_sam.core.store import CLAIM, claim_folder
 from paddle_sam.errors import ConfigError

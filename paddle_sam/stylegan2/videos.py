@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from paddle_sam.core.images import read_image
 from paddle_sam.core.latents import read_latent
-from paddle_sam.core.sequences import batches, ease
+from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import caption_line, matrix
-from paddle_sam.core.video import write_all
+from paddle_sam.core.video import ease, write_all
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.codes import style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, mix, open_generator

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paddle_sam.cli import COMMANDS, of_script
-from paddle_sam.core import command_line
+from paddle_sam.core import command
 from paddle_sam.stargan2 import options as stargan2_options
 from tests import ROOT
 
@@ -47,13 +47,13 @@ def parse_only(monkeypatch):
         raise Understood
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-    parse = command_line.parse
+    parse = command.parse
 
     def parse_options(*given, **named):
         parse(*given, **named)
         raise Understood
 
-    for module in (command_line, stargan2_options):
+    for module in (command, stargan2_options):
         monkeypatch.setattr(module, "parse", parse_options)
 
 

@@ -10,8 +10,7 @@ import pytest
 from paddle_sam import options as base
 from paddle_sam.ageing.options import SideBySideOptions, parse_ages
 from paddle_sam.ageing.train.options import SAMOptions, data_folders
-from paddle_sam.core.command import command
-from paddle_sam.core.command_line import parse
+from paddle_sam.core.command import command, parse
 from paddle_sam.demo.options import DemoOptions
 from paddle_sam.errors import ConfigError
 from paddle_sam.stylegan2.options import VideosOptions

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from paddle_sam.core.files import read_json, read_table
 from paddle_sam.core.limits import quoted
-from paddle_sam.core.tables import read_json, read_table
 from paddle_sam.errors import ConfigError, Note
 from paddle_sam.imagesets.archive import ImageSource, relative_name
 

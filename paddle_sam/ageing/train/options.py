@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from paddle_sam.core.tables import read_json
+from paddle_sam.core.files import read_json
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import RunOptions, option
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from paddle_sam.core.files import open_file
-from paddle_sam.core.tables import read_text
+from paddle_sam.core.files import open_file, read_text
 from paddle_sam.errors import ConfigError, Note
 from paddle_sam.imagesets.prepare.inputs import Task
 from paddle_sam.imagesets.prepare.options import PrepareOptions

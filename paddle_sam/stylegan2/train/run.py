@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.core import sequences
+from paddle_sam.core import processes
 from paddle_sam.core.files import check_outside
-from paddle_sam.core.images import save_image
+from paddle_sam.core.images import grid_columns, save_image, tiled
 from paddle_sam.core.limits import quoted
-from paddle_sam.core.sheets import grid_columns, tiled
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSource, list_sources, read_source
@@ -157,7 +156,7 @@ def _loader(data: ImagePairs, options: StyleGAN2Options, cache: bool = False) ->
 
 def spread(data: ImagePairs, count: int) -> ImagePairs:
     """Choose at most `count` images from all over the data, which may be sorted."""
-    return ImagePairs([data.sources[index] for index in sequences.spread(count, len(data))])
+    return ImagePairs([data.sources[index] for index in processes.spread(count, len(data))])
 
 
 def _judge(options: StyleGAN2Options, data: ImagePairs) -> GeneratedQuality | None:

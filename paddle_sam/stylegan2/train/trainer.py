@@ -21,8 +21,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_sam.core.images import to_uint8
-from paddle_sam.core.sheets import grid_columns, tiled
+from paddle_sam.core.images import grid_columns, tiled, to_uint8
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.frozen import held, trained

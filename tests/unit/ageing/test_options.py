@@ -3,7 +3,7 @@
 import pytest
 
 from paddle_sam.ageing.options import FolderPerAgeOptions, SideBySideOptions, parse_ages
-from paddle_sam.core.command_line import parse
+from paddle_sam.core.command import parse
 from paddle_sam.errors import ConfigError
 
 

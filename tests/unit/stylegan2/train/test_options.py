@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_sam.core.command_line import parse
+from paddle_sam.core.command import parse
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import check_resumable
 from paddle_sam.stylegan2.train.options import StyleGAN2Options

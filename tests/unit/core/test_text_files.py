@@ -3,7 +3,7 @@
 import pytest
 
 from paddle_sam.core import limits
-from paddle_sam.core.tables import read_json, read_paths, read_table, read_text
+from paddle_sam.core.files import read_json, read_paths, read_table, read_text
 from paddle_sam.errors import ConfigError
 
 ROWS = [{"image": "a.png", "age": "20"}, {"image": "b,c.png", "age": ""}]
