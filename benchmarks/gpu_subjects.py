@@ -9,10 +9,9 @@ import numpy as np
 import paddle
 
 from paddle_sam.imagesets.loader import Batch
-from paddle_sam.networks.face_recognition import FaceEmbedder
-from paddle_sam.networks.frozen import freeze
-from paddle_sam.networks.lpips import LPIPS
-from paddle_sam.networks.psp_encoder import GradualStyleEncoder
+from paddle_sam.networks.face_networks import FaceEmbedder, GradualStyleEncoder
+from paddle_sam.networks.image_features import LPIPS
+from paddle_sam.networks.load import freeze
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 
@@ -96,7 +95,7 @@ def _sam(small: bool, changes: dict):
     from paddle_sam.ageing.train.networks import Assembled
     from paddle_sam.ageing.train.options import SAMOptions
     from paddle_sam.ageing.train.trainer import SAMTrainer
-    from paddle_sam.networks.age_regressor import AgeRegressor
+    from paddle_sam.networks.face_networks import AgeRegressor
     from paddle_sam.networks.sam import build_sam
 
     changes = {"batch_size": 4, "learning_rate": 1e-6, **changes}  # low, for random networks

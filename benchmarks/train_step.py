@@ -142,9 +142,8 @@ def build_trainer(size: str, batch_size: int, decoder_batch: int, **changes):
     from paddle_sam.ageing.train.networks import Assembled
     from paddle_sam.ageing.train.options import SAMOptions
     from paddle_sam.ageing.train.trainer import SAMTrainer
-    from paddle_sam.networks.age_regressor import AgeRegressor
-    from paddle_sam.networks.face_recognition import FaceEmbedder
-    from paddle_sam.networks.lpips import LPIPS
+    from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
+    from paddle_sam.networks.image_features import LPIPS
 
     network, arch = build_networks(size)
     for part in (network.decoder, network.pretrained_encoder):

@@ -4,13 +4,12 @@ from paddle_sam.ageing.losses import (
     LossWeights,
     SAMLoss,
     age_error,
-    cosine,
-    face_region,
     identity_weights,
     l2,
     latent_norm,
 )
-from paddle_sam.networks.lpips import LPIPS, load_lpips
+from paddle_sam.networks.face_networks import cosine, face_region
+from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.training.gan_losses import (
     distance,
     logistic,

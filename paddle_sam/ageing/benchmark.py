@@ -51,7 +51,7 @@ from paddle_sam.metrics.judges import (
 )
 from paddle_sam.metrics.pairs import face_key, perceptual_distance
 from paddle_sam.metrics.quality import face_area, niqe, psnr_outside, sharpness
-from paddle_sam.networks.lpips import load_lpips
+from paddle_sam.networks.image_features import load_lpips
 
 
 def run_benchmark(options: BenchmarkOptions) -> dict:

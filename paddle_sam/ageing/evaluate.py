@@ -30,7 +30,7 @@ from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.metrics.judges import open_judges
 from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction
-from paddle_sam.networks.lpips import load_lpips
+from paddle_sam.networks.image_features import load_lpips
 
 _FILES = ("age_regressor_path", "identity_path", "aligned_identity_path", "lpips_path")
 _EDITS = ("strength", "refine", "edit", "edit_level", "engine", "raw_age")

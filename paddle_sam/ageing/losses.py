@@ -17,15 +17,9 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_sam.errors import ConfigError, check_shape
-from paddle_sam.networks.age_regressor import AgeRegressor
-from paddle_sam.networks.face_recognition import FaceEmbedder
-from paddle_sam.networks.frozen import freeze
-from paddle_sam.networks.lpips import LPIPS
-
-# The part of a 256 px FFHQ crop that shows the face without its surroundings.
-FACE_ROWS = (35, 223)
-FACE_COLUMNS = (32, 220)
-FACE_IMAGE_SIZE = 256
+from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder, cosine, face_region
+from paddle_sam.networks.image_features import LPIPS
+from paddle_sam.networks.load import freeze
 
 MAX_AGE = 100.0
 
@@ -48,25 +42,11 @@ class LossWeights:
     aging: float = 5.0
 
 
-def face_region(images: paddle.Tensor) -> paddle.Tensor:
-    """Cut images [N, C, S, S] to the face: rows 35:223, columns 32:220 at S = 256, scaled else."""
-    size = images.shape[-1]
-    top, bottom, left, right = (
-        round(edge * size / FACE_IMAGE_SIZE) for edge in (*FACE_ROWS, *FACE_COLUMNS)
-    )
-    return images[:, :, top:bottom, left:right]
-
-
 def l2(output: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
     """Mean squared difference of images [N, C, H, W], per image: [N] (eq. 7)."""
     # Axis by axis: on the CPU Paddle adds up in sequence, and one sum over all pixels of a 256 px
     # image is off by 4e-5.
     return (output - target).square().mean(axis=3).mean(axis=2).mean(axis=1)
-
-
-def cosine(left: paddle.Tensor, right: paddle.Tensor) -> paddle.Tensor:
-    """Inner products [N] of unit embeddings [N, E]: their cosine similarity."""
-    return (left * right).sum(axis=1)
 
 
 def identity_weights(target: paddle.Tensor, source: paddle.Tensor) -> paddle.Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from paddle_sam.ageing.losses import cosine, face_region
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
@@ -24,10 +24,11 @@ from paddle_sam.metrics.judges import (
     Reading,
     as_judged,
 )
-from paddle_sam.networks.age_regressor import AgeRegressor
-from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder, cosine, face_region
 from paddle_sam.networks.load import load
-from paddle_sam.networks.lpips import LPIPS, load_lpips
+
+if TYPE_CHECKING:
+    from paddle_sam.networks.image_features import LPIPS
 
 FFHQ = CropSettings()
 MEASURES = ("measured_age", "identity", "lpips", "judged_age", "distance", "same_gender")
@@ -182,6 +183,8 @@ def region_identity(
 
 def report_lpips() -> LPIPS | None:
     """Return LPIPS for a report; where its weights are missing, say so and return None."""
+    from paddle_sam.networks.image_features import load_lpips
+
     try:
         return load_lpips(find_weight("lpips_alex"))
     except CheckpointError as error:

@@ -22,8 +22,7 @@ from paddle_sam.core.files import check_name
 from paddle_sam.core.images import WRITABLE_SUFFIXES, read_image, result_names
 from paddle_sam.core.listing import lies_in, list_images
 from paddle_sam.errors import FaceNotFoundError, ImageError
-from paddle_sam.faces.alignment import AlignedFace
-from paddle_sam.faces.cutter import FaceCutter
+from paddle_sam.faces.alignment import AlignedFace, FaceCutter
 
 PORTRAIT = "astronaut"
 _SMALL_FACES = "faces are smaller than 40 pixels, too small to be recognised again when aged"

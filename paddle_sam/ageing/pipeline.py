@@ -20,8 +20,7 @@ from paddle_sam.core.sheets import SMALLEST_TILE, strip
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError, check_shape
 from paddle_sam.export.engine import EngineSAM
-from paddle_sam.faces.alignment import AlignedFace, CropSettings, cut_out
-from paddle_sam.faces.cutter import FaceCutter
+from paddle_sam.faces.alignment import AlignedFace, CropSettings, FaceCutter, cut_out
 from paddle_sam.faces.paste import Patch, paste
 from paddle_sam.networks.load import load
 from paddle_sam.networks.sam import SAM, add_age_plane

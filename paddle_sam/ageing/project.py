@@ -35,10 +35,9 @@ from paddle_sam.core.video import VideoWriter, open_video
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.faces.alignment import CropSettings
-from paddle_sam.faces.cutter import FaceCutter
+from paddle_sam.faces.alignment import CropSettings, FaceCutter
+from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.load import build
-from paddle_sam.networks.lpips import LPIPS, load_lpips
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.options import parse_codes

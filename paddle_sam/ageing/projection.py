@@ -14,8 +14,8 @@ import paddle.nn.functional as F
 
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, TrainingError, check_shape
-from paddle_sam.networks.frozen import held
-from paddle_sam.networks.lpips import LPIPS, load_lpips
+from paddle_sam.networks.image_features import LPIPS, load_lpips
+from paddle_sam.networks.load import held
 from paddle_sam.networks.stylegan2 import Generator
 
 SMALLEST_NOISE = 8  # side at which the pyramid of a noise map ends

@@ -26,9 +26,9 @@ from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.faces.cutter import FaceCutter
+from paddle_sam.faces.alignment import FaceCutter
 from paddle_sam.metrics.pairs import AlignedIdentity, face_key, reconstruction
-from paddle_sam.networks.lpips import LPIPS, load_lpips
+from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.sam import SAM
 
 _FILES = ("identity_path", "aligned_identity_path", "lpips_path")

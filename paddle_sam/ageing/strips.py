@@ -20,8 +20,7 @@ from paddle_sam.ageing.run import AgedPhoto, AgeingRun
 from paddle_sam.core.images import save_image
 from paddle_sam.core.processes import InBackground
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
-from paddle_sam.faces.originals import save_pasted
-from paddle_sam.faces.paste import paste
+from paddle_sam.faces.paste import paste, save_pasted
 
 SHEET_TILE = 96
 SHEET_ROWS = 40

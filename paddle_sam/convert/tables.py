@@ -9,7 +9,7 @@ import numpy as np
 
 from paddle_sam.convert.rules import DISCARD, DROP, TRANSPOSE, UNBATCH, Rule, under
 from paddle_sam.errors import CheckpointError
-from paddle_sam.networks.residual_body import PUBLISHED_UNITS
+from paddle_sam.networks.face_networks import PUBLISHED_UNITS
 from paddle_sam.networks.stargan2 import HIGH_PASS
 from paddle_sam.networks.stylegan2_ops import fir_kernel
 

@@ -1,20 +1,27 @@
-"""A weight file to its exported network, ready to run, or the reason why eager Paddle has to do."""
+"""A weight file to its exported network, ready to run, or the reason why eager Paddle has to do.
+
+Whether bfloat16 is right and faster is measured once for a network on a machine, and remembered:
+Paddle's kernels for it differ between CPUs, and not all are right. So a network is tried on a face
+of its own making, both precisions side by side, before anybody sees a picture of it.
+"""
 
 from __future__ import annotations
 
+import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from paddle_sam.core.device import resolve_device
+import numpy as np
+
+from paddle_sam.core.device import cpu_threads, resolve_device
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
 from paddle_sam.export import cache
 from paddle_sam.export.engine import LARGE, EngineGenerator
-from paddle_sam.export.static_model import export_generator
-from paddle_sam.export.trial import opened_bfloat16, opened_fastest
 from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
@@ -24,6 +31,11 @@ ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
 
 Engine = TypeVar("Engine", bound=EngineGenerator)
 Export = Callable[[Path, Path, str], None]
+LOWEST_PSNR = 35.0  # dB of images in [-1, 1]; right networks reach 45 and more, wrong ones 20
+WORTHWHILE = 0.85  # of float32's time; less gain is not worth the precision
+
+Opened = tuple[EngineGenerator, Path]
+Open = Callable[[str], Opened]  # by precision
 
 
 def open_exported(
@@ -50,7 +62,7 @@ def open_exported(
         ConfigError: the device does not exist, or the engine asked for by name cannot run.
 
     `auto` is float32, or bfloat16 where this machine computes it, and a trial found it right and
-    faster (see `export.trial`).
+    faster (see `export.opening`).
     """
     if engine not in ENGINES:
         raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
@@ -123,6 +135,8 @@ def read_generator(path: Path) -> Generator:
 
 
 def _export_generator(path: Path, folder: Path, _precision: str) -> None:
+    from paddle_sam.export.static_model import export_generator
+
     generator = read_generator(path)
     if generator.classes or generator.image_channels != 3:
         raise EngineError(f"{path}: conditional generators and those that are not RGB run eagerly")
@@ -142,3 +156,116 @@ def _build(path: Path, export: Export, folder: Path, precision: str) -> None:
         raise EngineError(f"{path}: could not be exported ({error})") from error
     if large:
         print(f"made in {time.monotonic() - start:.0f} s: {cache.cache_dir()}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was measured: PSNR of bfloat16 against float32 (dB), and seconds of an image in each.
+
+    `failed` is why bfloat16 did not run at all, else empty.
+    """
+
+    psnr: float = 0.0
+    float32_s: float = 0.0
+    bfloat16_s: float = 0.0
+    failed: str = ""
+
+    @property
+    def problem(self) -> str:
+        """Why bfloat16 must not be used; empty where it may."""
+        if self.failed:
+            return self.failed
+        if not self.psnr >= LOWEST_PSNR:  # not a number, too
+            return f"bfloat16 is wrong on this machine: {self.psnr:.0f} dB against float32"
+        return ""
+
+    @property
+    def pays(self) -> bool:
+        """Whether bfloat16 may be used and is clearly faster."""
+        return not self.problem and self.bfloat16_s <= WORTHWHILE * self.float32_s
+
+
+def opened_bfloat16(opened: Open) -> Opened:
+    """Open a network in bfloat16.
+
+    Raises:
+        EngineError: it does not run, or a trial found it wrong.
+    """
+    quick, entry = opened("bfloat16")
+    trial = _remembered(entry) or _tried(opened("float32")[0], quick, entry)
+    if trial.problem:
+        raise EngineError(trial.problem)
+    return quick, entry
+
+
+def opened_fastest(opened: Open) -> Opened:
+    """Open a network in float32, or in bfloat16 where that is right and pays.
+
+    Only large networks are tried: a small one renders a strip in a tenth of a second either way.
+    """
+    exact, entry = opened("float32")
+    if not exact.large or not has_bfloat16():
+        return exact, entry
+    trial = _remembered(entry)
+    if trial is not None and not trial.pays:
+        return exact, entry
+    try:
+        quick = opened("bfloat16")
+        if trial is None:
+            trial = _tried(exact, quick[0], entry)
+        if trial.problem:
+            raise EngineError(trial.problem)
+        if trial.pays:
+            quick[0].check()
+            return quick
+    except (EngineError, OutputError, OSError) as error:
+        print(f"note: bfloat16 cannot be used here ({error}); using float32", file=sys.stderr)
+    return exact, entry
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 (AVX512-BF16 or AMX), as Linux lists them."""
+    flags = _cpuinfo("flags").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _tried(exact: EngineGenerator, quick: EngineGenerator, entry: Path) -> Trial:
+    """Try and remember; leaves both networks without models in memory."""
+    example = exact.example()
+    want, float32_s = exact.trial(example)
+    exact.release()
+    try:
+        found, bfloat16_s = quick.trial(example)
+        trial = Trial(_psnr(found, want), float32_s, bfloat16_s)
+    except EngineError as error:
+        trial = Trial(failed=str(error))
+    quick.release()
+    cache.write_note("trials", _key(entry), asdict(trial))
+    return trial
+
+
+def _remembered(entry: Path) -> Trial | None:
+    try:
+        return Trial(**cache.read_note("trials", _key(entry)))
+    except TypeError:  # none, or one of another version
+        return None
+
+
+def _key(entry: Path) -> list:
+    """What a trial holds for: the weights and version, this CPU, and how many threads it has."""
+    processor = _cpuinfo("model name") or platform.processor()
+    return [entry.name.replace(".bfloat16", ""), processor, _cpuinfo("flags"), cpu_threads()]
+
+
+def _cpuinfo(name: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def _psnr(found: np.ndarray, want: np.ndarray) -> float:
+    """Peak signal to noise ratio in dB, of images in [-1, 1]; inf where they are equal."""
+    error = float(np.square(found - want, dtype=np.float64).mean())
+    return float(10 * np.log10(4 / error)) if error else float("inf")

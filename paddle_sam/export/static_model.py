@@ -19,14 +19,11 @@ from paddle.static import InputSpec
 
 from paddle_sam.core.files import atomic_folder
 from paddle_sam.errors import ConfigError, EngineError
-from paddle_sam.export.predictor import Predictor
-from paddle_sam.export.static_decoder import StaticDecoder, StaticMapping
-from paddle_sam.export.static_encoder import StaticEncoder
+from paddle_sam.export.engine import DESCRIPTION, LATENT_AVG, Predictor
+from paddle_sam.export.static_networks import StaticDecoder, StaticEncoder, StaticMapping
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 
-DESCRIPTION = "network.json"
-LATENT_AVG = "latent_avg.npy"
 ONNX_TOLERANCE = 1e-3  # of images in [-1, 1] and codes of unit deviation
 
 

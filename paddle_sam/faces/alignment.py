@@ -1,13 +1,16 @@
-"""The FFHQ crop: an oriented square around a face, cut out sub-pixel and straightened.
+"""Faces cut out of photographs as a network expects them: oriented squares, straightened.
 
-The recipe (Karras et al. 2019, appendix A, as SAM and pSp apply it at 256 px) takes its position,
-size and rotation from the eyes and the mouth. Two of its numbers are parameters here, because a
-crop belongs to the network that was trained on it: `scale` and `offset`.
+The FFHQ recipe (Karras et al. 2019, appendix A, as SAM and pSp apply it at 256 px) takes position,
+size and rotation of the square from the eyes and the mouth. Two of its numbers are parameters here,
+because a crop belongs to the network that was trained on it: `scale` and `offset`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +18,9 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-from paddle_sam.errors import ConfigError, FaceNotFoundError, ImageError, check_shape
+from paddle_sam.core.images import check_image, crop_square, resize
+from paddle_sam.errors import ConfigError, FaceNotFoundError, ImageError, Note, check_shape
+from paddle_sam.faces.landmarks import Face, FaceLandmarker
 
 FACE_CHOICES = ("best", "largest", "all")
 # Fainter detections are mostly no faces (dlib sees one at 0.12 beside scikit-image's portrait);
@@ -254,3 +259,59 @@ def _distance_outwards(shape: tuple[int, int], pad: np.ndarray) -> np.ndarray:
     from_sides = 1 - np.minimum(np.float32(x) / left, np.float32(shape[1] - 1 - x) / right)
     from_ends = 1 - np.minimum(np.float32(y) / top, np.float32(shape[0] - 1 - y) / bottom)
     return np.maximum(from_sides, from_ends)
+
+
+class FaceCutter:
+    """Finds faces and cuts them out; threads may share one.
+
+    Args:
+        crop: how the faces are cut.
+        centre: of crops that are not square take the centre; else they are resized to a square.
+    """
+
+    def __init__(self, crop: CropSettings, centre: bool = False):
+        self.crop = crop
+        self._centre = centre
+        self._said = False
+        self._landmarker: FaceLandmarker | None = None
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, image: np.ndarray, face: str = "best", align: bool = True, source: str = "image"
+    ) -> list[AlignedFace]:
+        """Crops of one photograph.
+
+        Args:
+            image: uint8 RGB [H, W, 3].
+            face: `best` (the most confident), `largest` or `all`.
+            align: find the face; False where the photograph is an aligned crop already.
+            source: what messages call the photograph.
+
+        Raises:
+            ImageError, FaceNotFoundError: it cannot be used; the message names it.
+            ConfigError: an array is no such image, or `face` is none of these.
+        """
+        check_image(source, image)
+        if align:
+            find = functools.partial(self._find, every=face != "best")
+            return align_faces(image, find, self.crop, choice=face, source=source)
+        height, width = image.shape[:2]
+        corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
+        if self._centre and width != height:
+            self._say_once(f"{source}: is not square; of such images the centre is taken")
+            side = min(height, width)
+            corner = [(width - side) // 2, (height - side) // 2]
+            corners = np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64) + corner
+            image = crop_square(image)
+        return [AlignedFace(resize(image, self.crop.size), corners)]
+
+    def _say_once(self, note: str) -> None:
+        with self._lock:
+            said, self._said = self._said, True
+        if not said:
+            warnings.warn(note, Note, stacklevel=2)
+
+    def _find(self, image: np.ndarray, every: bool) -> list[Face]:
+        with self._lock:  # 100 MB, read when the first face is looked for
+            self._landmarker = self._landmarker or FaceLandmarker()
+        return self._landmarker.find(image, every)

@@ -25,9 +25,8 @@ from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.options import CLEAN, RESIZINGS
-from paddle_sam.networks.inception import FEATURES, INPUT_SIZE, InceptionV3
+from paddle_sam.networks.image_features import FEATURES, INPUT_SIZE, LPIPS, InceptionV3, load_lpips
 from paddle_sam.networks.load import load
-from paddle_sam.networks.lpips import LPIPS, load_lpips
 
 _ALEX_SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
 _ALEX_SIZE = 224  # of the images that AlexNet was trained on

@@ -19,9 +19,9 @@ from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.errors import ConfigError, ImageError, check_shape
 from paddle_sam.faces.five_points import align_five_points, five_points
 from paddle_sam.faces.landmarks import FaceLandmarker
-from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.face_networks import FaceEmbedder
+from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.load import load
-from paddle_sam.networks.lpips import LPIPS
 
 _SSIM_SIGMA = 1.5
 _SSIM_WINDOW = 11

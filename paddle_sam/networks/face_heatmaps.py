@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.errors import check_shape
-from paddle_sam.networks.frozen import freeze
+from paddle_sam.networks.load import freeze
 
 LANDMARKS = 98
 _INPUT_SIZE = 256  # the coordinate channels are made for it

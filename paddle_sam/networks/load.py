@@ -1,10 +1,14 @@
-"""Weight file to network: `load` builds what the file describes and fills it strictly."""
+"""Weight file to network: `load` builds what the file describes and fills it strictly.
+
+Networks that are used but not trained, for good or for a while, are frozen here as well.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import paddle
@@ -23,17 +27,17 @@ BUILDERS = {
     "sam": "sam:build_sam",
     "stylegan2_generator": "stylegan2:Generator",
     "stylegan2_discriminator": "stylegan2_discriminator:Discriminator",
-    "face_embedder": "face_recognition:FaceEmbedder",
-    "age_regressor": "age_regressor:AgeRegressor",
-    "lpips": "lpips:LPIPS",
-    "lpips_features": "lpips:LpipsFeatures",
-    "lpips_lin": "lpips:LpipsWeights",
+    "face_embedder": "face_networks:FaceEmbedder",
+    "age_regressor": "face_networks:AgeRegressor",
+    "lpips": "image_features:LPIPS",
+    "lpips_features": "image_features:LpipsFeatures",
+    "lpips_lin": "image_features:LpipsWeights",
     "stargan2_generator": "stargan2:Generator",
     "stargan2_mapping_network": "stargan2:MappingNetwork",
     "stargan2_style_encoder": "stargan2:StyleEncoder",
     "stargan2_discriminator": "stargan2:Discriminator",
     "face_heatmaps": "face_heatmaps:FaceHeatmaps",
-    "inception_v3": "inception:InceptionV3",
+    "inception_v3": "image_features:InceptionV3",
     "mean_face": "face_heatmaps:MeanFace",
 }
 # What messages call the networks that commands ask for, and which published weights they are.
@@ -41,17 +45,17 @@ _NAMES = {
     "sam:SAM": "a SAM or pSp network",
     "stylegan2:Generator": "a StyleGAN2 generator",
     "stylegan2_discriminator:Discriminator": "a StyleGAN2 discriminator",
-    "face_recognition:FaceEmbedder": "a face recognition network",
-    "age_regressor:AgeRegressor": "an age regressor",
+    "face_networks:FaceEmbedder": "a face recognition network",
+    "face_networks:AgeRegressor": "an age regressor",
     "face_heatmaps:FaceHeatmaps": "StarGAN v2's face alignment network",
-    "inception:InceptionV3": "FID's Inception-v3",
+    "image_features:InceptionV3": "FID's Inception-v3",
     "face_heatmaps:MeanFace": "StarGAN v2's mean face",
 }
 _USUAL = {
-    "face_recognition:FaceEmbedder": "ir_se50",
-    "age_regressor:AgeRegressor": "dex",
+    "face_networks:FaceEmbedder": "ir_se50",
+    "face_networks:AgeRegressor": "dex",
     "face_heatmaps:FaceHeatmaps": "wing",
-    "inception:InceptionV3": "inception",
+    "image_features:InceptionV3": "inception",
     "face_heatmaps:MeanFace": "celeba_lm_mean",
 }
 
@@ -143,3 +147,28 @@ def build(
         network.latent_avg = paddle.to_tensor(file.latent_avg, dtype="float32")
     network.eval()
     return network
+
+
+def freeze(*networks: nn.Layer) -> None:
+    """Compute no gradients with respect to these networks' parameters."""
+    for network in networks:
+        for parameter in network.parameters():
+            parameter.stop_gradient = True
+
+
+def trained(network: nn.Layer) -> list[paddle.Tensor]:
+    """Return the parameters of `network` that are not frozen."""
+    return [parameter for parameter in network.parameters() if not parameter.stop_gradient]
+
+
+@contextlib.contextmanager
+def held(*networks: nn.Layer) -> Iterator[None]:
+    """Within this context, freeze these networks; afterwards each parameter is as it was."""
+    parameters = [parameter for network in networks for parameter in trained(network)]
+    for parameter in parameters:
+        parameter.stop_gradient = True
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.stop_gradient = False

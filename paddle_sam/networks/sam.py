@@ -14,7 +14,7 @@ from paddle import nn
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.codes import mix_latents
-from paddle_sam.networks.psp_encoder import GradualStyleEncoder
+from paddle_sam.networks.face_networks import GradualStyleEncoder
 from paddle_sam.networks.stylegan2 import Generator
 
 STARTS = ("encoded_w_plus", "latent_avg", "zero")

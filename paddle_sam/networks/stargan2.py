@@ -15,7 +15,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.errors import ConfigError, check_shape
-from paddle_sam.networks.frozen import freeze
+from paddle_sam.networks.load import freeze
 
 # Where the high-pass skip is added: by feature size, which of the two masks limits it.
 MASK_OF_SIZE = {32: 0, 64: 1, 128: 1}

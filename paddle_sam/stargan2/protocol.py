@@ -34,7 +34,7 @@ from paddle_sam.imagesets.archive import ImageSource, content_digest
 from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.pairs import diversity
 from paddle_sam.metrics.sets import feature_store, report, set_measures
-from paddle_sam.networks.lpips import load_lpips
+from paddle_sam.networks.image_features import load_lpips
 from paddle_sam.stargan2.domains import Domains, read_all
 from paddle_sam.stargan2.options import StarGAN2EvaluationOptions
 from paddle_sam.stargan2.system import StarGAN2

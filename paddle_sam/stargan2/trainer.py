@@ -19,7 +19,7 @@ from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
-from paddle_sam.networks.frozen import held
+from paddle_sam.networks.load import held
 from paddle_sam.stargan2.domains import DomainBatch
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.system import StarGAN2, translation_matrix

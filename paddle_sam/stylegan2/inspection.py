@@ -25,7 +25,7 @@ from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSet, ImageSource, open_image_set, read_source
 from paddle_sam.imagesets.dataset import read_sample
 from paddle_sam.imagesets.loader import read_batches
-from paddle_sam.networks.lpips import LPIPS, load_lpips
+from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator
 from paddle_sam.stylegan2.layers import layer_tables
 from paddle_sam.stylegan2.options import InspectionOptions

@@ -8,7 +8,7 @@ import numpy as np
 
 from paddle_sam.metrics.distances import fid, kid
 from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures
-from paddle_sam.networks.lpips import load_lpips
+from paddle_sam.networks.image_features import load_lpips
 
 Extract = Callable[[Sequence[np.ndarray]], np.ndarray]
 

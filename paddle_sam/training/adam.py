@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import paddle
 from paddle import nn
 
-from paddle_sam.networks.frozen import freeze
+from paddle_sam.networks.load import freeze
 
 _BETA2 = 0.99
 

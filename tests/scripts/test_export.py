@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from paddle_sam.export.predictor import Predictor
+from paddle_sam.export.engine import Predictor
 from scripts.export import main
 
 

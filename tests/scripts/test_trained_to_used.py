@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
-from paddle_sam.networks.age_regressor import AgeRegressor
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.face_networks import AgeRegressor
+from paddle_sam.networks.image_features import LPIPS
 from scripts import (
     evaluate,
     inference_side_by_side,

@@ -28,8 +28,8 @@ from paddle_sam.imagesets.archive import ImageSource, list_sources
 from paddle_sam.imagesets.dataset import ImagePairs
 from paddle_sam.imagesets.identity import identify_images
 from paddle_sam.imagesets.loader import Batch, BatchLoader
-from paddle_sam.networks.age_regressor import AgeRegressor, expected_age
-from paddle_sam.networks.lpips import IMAGE_MEAN, IMAGE_STD, load_lpips
+from paddle_sam.networks.face_networks import AgeRegressor, expected_age
+from paddle_sam.networks.image_features import IMAGE_MEAN, IMAGE_STD, load_lpips
 from paddle_sam.training.distributed import World, average_gradients, send_from_first
 from paddle_sam.training.identity import Identity
 from paddle_sam.training.loop import Intervals

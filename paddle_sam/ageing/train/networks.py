@@ -14,13 +14,15 @@ from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict
 from paddle_sam.core.weights import PUBLISHED, way_to, weights_dir
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.networks.age_regressor import AgeRegressor
 from paddle_sam.networks.codes import code_count
-from paddle_sam.networks.face_recognition import FaceEmbedder
-from paddle_sam.networks.frozen import freeze
-from paddle_sam.networks.load import load
-from paddle_sam.networks.lpips import load_lpips
-from paddle_sam.networks.residual_body import PUBLISHED_UNITS, PUBLISHED_WIDTHS
+from paddle_sam.networks.face_networks import (
+    PUBLISHED_UNITS,
+    PUBLISHED_WIDTHS,
+    AgeRegressor,
+    FaceEmbedder,
+)
+from paddle_sam.networks.image_features import load_lpips
+from paddle_sam.networks.load import freeze, load
 from paddle_sam.networks.sam import SAM, build_sam
 
 _SMALL_UNITS = (2, 2, 3, 2)

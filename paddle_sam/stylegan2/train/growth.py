@@ -18,8 +18,7 @@ from paddle import nn
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit, load_strict
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.frozen import freeze
-from paddle_sam.networks.load import build_empty
+from paddle_sam.networks.load import build_empty, freeze
 from paddle_sam.networks.stylegan2 import Generator, published_channels
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE

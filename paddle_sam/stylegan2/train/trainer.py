@@ -24,7 +24,7 @@ from paddle import nn
 from paddle_sam.core.images import grid_columns, tiled, to_uint8
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
-from paddle_sam.networks.frozen import held, trained
+from paddle_sam.networks.load import held, trained
 from paddle_sam.stylegan2.train import ada
 from paddle_sam.stylegan2.train.draws import StepDraws, split_batch
 from paddle_sam.stylegan2.train.growth import (

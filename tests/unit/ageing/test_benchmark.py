@@ -21,7 +21,7 @@ from paddle_sam.ageing.protocols import Subject, plan
 from paddle_sam.core.images import save_image
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.metrics.judges import Judges, Reading, as_judged
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.stylegan2.generator import StyleGenerator
 from scripts.evaluate import main as evaluate
 from tests.unit.ageing.test_evaluate import Page

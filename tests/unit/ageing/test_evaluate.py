@@ -21,9 +21,9 @@ from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.metrics import pairs as faces
 from paddle_sam.metrics.judges import Judges, as_judged
-from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.face_networks import FaceEmbedder
+from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.load import load
-from paddle_sam.networks.lpips import LPIPS, load_lpips
 from scripts.evaluate import main as evaluate
 
 SHALLOW = {"units": [1, 1, 1, 1], "squeeze_excite": False}

@@ -7,9 +7,8 @@ import pytest
 from paddle_sam.ageing import losses
 from paddle_sam.ageing.losses import LossWeights, SAMLoss
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.age_regressor import AgeRegressor
-from paddle_sam.networks.face_recognition import FaceEmbedder
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
+from paddle_sam.networks.image_features import LPIPS
 
 SIZE = 64
 

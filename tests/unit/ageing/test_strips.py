@@ -8,13 +8,13 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from paddle_sam.ageing.losses import face_region
 from paddle_sam.ageing.measures import MEASURES, Measures
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.faces.alignment import CropSettings
-from paddle_sam.networks.lpips import load_lpips
+from paddle_sam.networks.face_networks import face_region
+from paddle_sam.networks.image_features import load_lpips
 from scripts.inference import main as inference
 from scripts.inference_side_by_side import main as side_by_side
 from tests.unit.ageing.tiny import save_recognition

@@ -78,7 +78,7 @@ def test_a_missing_face_detector_is_noticed_before_the_first_photo(pipeline, mon
 
     model = Model(AgePipeline(pipeline.network, pipeline.crop))
     monkeypatch.setattr("paddle_sam.demo.serve.load_model", lambda *_: model)
-    monkeypatch.setattr("paddle_sam.faces.cutter.FaceLandmarker", missing)
+    monkeypatch.setattr("paddle_sam.faces.alignment.FaceLandmarker", missing)
     with pytest.raises(CheckpointError, match="predictor is missing"):
         make_demo_server(DemoOptions(port=0, device="cpu"))
 

@@ -6,12 +6,10 @@ import pytest
 
 from paddle_sam.errors import ConfigError, EngineError
 from paddle_sam.export import engine as engine_module
-from paddle_sam.export.engine import EngineSAM
-from paddle_sam.export.predictor import Predictor
-from paddle_sam.export.static_decoder import StaticDecoder
-from paddle_sam.export.static_encoder import BilinearDoubling
+from paddle_sam.export.engine import EngineSAM, Predictor
 from paddle_sam.export.static_model import export_sam
-from paddle_sam.networks.psp_encoder import upsample_add
+from paddle_sam.export.static_networks import BilinearDoubling, StaticDecoder
+from paddle_sam.networks.face_networks import upsample_add
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
 from tests.unit.export.tiny import ARCH, images, tiny_sam

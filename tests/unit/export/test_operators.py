@@ -10,11 +10,11 @@ from paddle.static import InputSpec
 from paddle_sam.ageing.engines import ageing_network, read_sam
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
-from paddle_sam.export.predictor import Predictor
-from paddle_sam.export.static_encoder import BilinearDoubling, SplitPReLU, StaticSqueezeExcite
+from paddle_sam.export.engine import Predictor
+from paddle_sam.export.opening import has_bfloat16
 from paddle_sam.export.static_model import save_inference_model
-from paddle_sam.export.trial import has_bfloat16
-from paddle_sam.networks.residual_body import SqueezeExcite
+from paddle_sam.export.static_networks import BilinearDoubling, SplitPReLU, StaticSqueezeExcite
+from paddle_sam.networks.face_networks import SqueezeExcite
 
 needs_bfloat16 = pytest.mark.skipif(
     not has_bfloat16(), reason="this CPU has no bfloat16 instructions (AVX512-BF16 or AMX)"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from paddle_sam.errors import EngineError
-from paddle_sam.export import trial as module
-from paddle_sam.export.trial import opened_bfloat16, opened_fastest
+from paddle_sam.export import opening as module
+from paddle_sam.export.opening import opened_bfloat16, opened_fastest
 
 
 class Network:

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from paddle_sam.core.images import read_image
-from paddle_sam.faces.originals import save_pasted
+from paddle_sam.faces.paste import save_pasted
 
 RNG = np.random.default_rng(0)
 CAMERA, ORIENTATION = 0x0110, 0x0112

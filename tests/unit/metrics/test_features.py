@@ -16,7 +16,7 @@ from paddle_sam.metrics.features import (
     legacy_input,
 )
 from paddle_sam.metrics.options import RESIZINGS
-from paddle_sam.networks.inception import InceptionV3
+from paddle_sam.networks.image_features import InceptionV3
 from tests import PARITY
 
 MANIFEST = PARITY / "manifests" / "pt_inception-2015-12-05.json"

@@ -16,8 +16,8 @@ from paddle_sam.metrics.pairs import (
     squared_error,
     ssim,
 )
-from paddle_sam.networks.face_recognition import FaceEmbedder
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.face_networks import FaceEmbedder
+from paddle_sam.networks.image_features import LPIPS
 
 
 def noise(count, size=48, seed=0):

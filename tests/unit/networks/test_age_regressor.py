@@ -13,7 +13,7 @@ import torch.nn.functional as tF
 import paddle_sam
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.age_regressor import AgeRegressor, expected_age
+from paddle_sam.networks.face_networks import AgeRegressor, expected_age
 from tests.unit.networks.gradients import without_gradient
 
 TINY = {"input_size": 32, "widths": (4, 4, 6, 6, 8), "fc": 10}

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.face_networks import FaceEmbedder
 from tests.unit.networks.gradients import without_gradient
 
 TINY = {"input_size": 32, "units": (1, 1, 1, 1), "embedding_dim": 6}

@@ -8,8 +8,7 @@ import paddle_sam
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.networks.age_regressor import AgeRegressor
-from paddle_sam.networks.face_recognition import FaceEmbedder
+from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
 from paddle_sam.networks.load import BUILDERS, build_empty
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator

@@ -3,7 +3,7 @@ import paddle
 import pytest
 
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.networks.lpips import LPIPS, load_lpips, unit_norm
+from paddle_sam.networks.image_features import LPIPS, load_lpips, unit_norm
 
 CONVOLUTIONS = {"alex": (0, 3, 6, 8, 10), "vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}
 TAPS = {"alex": (0, 3, 6, 8, 10), "vgg": (2, 7, 14, 21, 28)}

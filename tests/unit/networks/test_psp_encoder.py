@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as tF
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.psp_encoder import GradualStyleEncoder, MapToStyle, upsample_add
-from paddle_sam.networks.residual_body import (
+from paddle_sam.networks.face_networks import (
     PUBLISHED_UNITS,
+    GradualStyleEncoder,
+    MapToStyle,
     ResidualUnit,
     SqueezeExcite,
     residual_body,
     stage_ends,
+    upsample_add,
 )
 from tests.unit.networks.gradients import without_gradient
 

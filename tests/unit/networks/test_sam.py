@@ -6,7 +6,7 @@ import pytest
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.codes import mix_latents
-from paddle_sam.networks.psp_encoder import GradualStyleEncoder
+from paddle_sam.networks.face_networks import GradualStyleEncoder
 from paddle_sam.networks.sam import SAM, add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
 from tests.unit.networks.gradients import without_gradient

@@ -16,8 +16,7 @@ from paddle_sam.metrics.features import AlexFeatures
 from paddle_sam.metrics.pairs import diversity
 from paddle_sam.metrics.sets import set_measures
 from paddle_sam.networks import stargan2
-from paddle_sam.networks.inception import InceptionV3
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.image_features import LPIPS, InceptionV3
 from paddle_sam.stargan2 import protocol as translation
 from paddle_sam.stargan2.domains import Domains
 from paddle_sam.stargan2.protocol import (

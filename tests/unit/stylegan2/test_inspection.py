@@ -9,7 +9,7 @@ import pytest
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.latents import Latent, save_latent
 from paddle_sam.errors import ImageError
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.stylegan2.inspection import LpipsDistance, PixelDistance, distances, nearest
 from scripts.inspect_generator import main
 from tests.unit.ageing.tiny import save_generator, tiny_generator

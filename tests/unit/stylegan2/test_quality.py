@@ -6,7 +6,7 @@ import pytest
 
 from paddle_sam.metrics.distances import kid
 from paddle_sam.metrics.features import AlexFeatures
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.stylegan2.quality import GeneratedQuality
 
 

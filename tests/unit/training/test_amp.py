@@ -15,7 +15,7 @@ import pytest
 from paddle_sam.core.device import _tune
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks import stylegan2, stylegan2_discriminator, stylegan2_ops
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
 from paddle_sam.training.amp import MixedPrecision

@@ -13,9 +13,8 @@ from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
-from paddle_sam.networks.age_regressor import AgeRegressor
-from paddle_sam.networks.face_recognition import FaceEmbedder
-from paddle_sam.networks.lpips import LPIPS
+from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
+from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.sam import build_sam
 from paddle_sam.networks.stylegan2 import Generator
 

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.frozen import held
+from paddle_sam.networks.load import held
 from paddle_sam.stylegan2.train import losses
 from paddle_sam.stylegan2.train.draws import split_batch
 from paddle_sam.training.distributed import World
