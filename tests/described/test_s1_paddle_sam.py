@@ -2,6 +2,9 @@
 
 import importlib
 
+import numpy as np
+import pytest
+
 from tests import ROOT
 from tests.described import understood
 
@@ -60,3 +63,32 @@ def test_a_fresh_clone_has_curves_to_view():
     assert [one.id for one in losses] == list(range(1, 61))
     assert len(reader.get_data("scalar", "test/loss")) == 3
     assert "**Best**: Step - 20" in (folder / "timestamp.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("face", sorted(path.stem for path in (ROOT / "CelebA_test").glob("*.jpg")))
+def test_strips_in_torch_and_here_are_shown_side_by_side(face):
+    from paddle_sam.core.images import read_image
+
+    folder = ROOT / "examples" / "torch_and_paddle"
+    in_torch, here = (read_image(folder / f"{face}_{one}.jpg") for one in ("torch", "paddle"))
+    assert in_torch.shape[1] == 12 * 96  # the input, and ages 0, 10, ..., 100
+    assert np.abs(in_torch.astype(int) - here).max() <= 8  # a level of 255, and JPEG
+    assert f"{face}_torch.jpg" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_torch_side_is_the_same_network():
+    """One face at one age by the reference's arithmetic in PyTorch, and by the pipeline."""
+    torch = pytest.importorskip("torch")
+    from benchmarks.naive import NaiveSAM, torch_ops
+    from paddle_sam import AgePipeline
+    from paddle_sam.core.images import read_image, to_network, to_uint8
+    from paddle_sam.core.weights import find_weight
+    from paddle_sam.networks.load import load
+
+    pipeline = AgePipeline.from_checkpoint(device="cpu", raw_age=True, engine="eager")
+    (face,) = pipeline.faces(read_image(ROOT / "CelebA_test" / "generated_9.jpg"), align=False)
+    in_torch = NaiveSAM(load(find_weight("sam_mini"), device="cpu"), torch_ops())
+    with torch.no_grad():
+        there = in_torch(torch.from_numpy(to_network(face.image[None])), 60).numpy()
+    here = pipeline.age(face.image[None], [60])[0]
+    assert np.abs(here.astype(int) - to_uint8(there)).max() <= 1
