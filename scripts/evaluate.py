@@ -26,7 +26,7 @@ KINDS = {
     "stargan2": ("stargan2.options:read_command_line", "stargan2.protocol:evaluate_stargan2"),
     "ageing": ("ageing.eval_options:AgeingEvaluationOptions", "ageing.evaluate:evaluate_ageing"),
     "benchmark": ("ageing.eval_options:BenchmarkOptions", "ageing.benchmark:run_benchmark"),
-    "calibration": ("ageing.eval_options:CalibrationOptions", "ageing.calibrate:calibrate"),
+    "calibration": ("ageing.eval_options:CalibrationOptions", "ageing.evaluate:calibrate"),
     "reconstruction": (
         "ageing.eval_options:ReconstructionOptions",
         "ageing.reconstruction:evaluate_reconstruction",

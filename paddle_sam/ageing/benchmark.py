@@ -38,8 +38,7 @@ from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ImageError
 from paddle_sam.faces.alignment import AlignedFace
-from paddle_sam.metrics.distances import kid
-from paddle_sam.metrics.features import AlexFeatures
+from paddle_sam.metrics.features import AlexFeatures, kid
 from paddle_sam.metrics.judges import (
     AGE_JUDGE,
     GENDER_JUDGE,

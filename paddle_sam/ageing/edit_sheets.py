@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.ageing import Ageing
 from paddle_sam.ageing.edits import open_directions, save_directions
 from paddle_sam.ageing.latent_options import EditOptions
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
-from paddle_sam.ageing.run import AgeingRun
+from paddle_sam.ageing.run import Ageing, AgeingRun
 from paddle_sam.core.images import to_network
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
 

@@ -1,9 +1,11 @@
-"""How well a network ages faces: `scripts/evaluate.py ageing`.
+"""How well a network ages faces: `scripts/evaluate.py ageing` and `calibration`.
 
 Every face is rendered at every target age. The model's own age regressor and independent judges
 read the results, face recognition compares them with the input, and the face rendered at its own
 age is compared with the input too. Several faces are rendered together. The results of each are
 kept as soon as they are measured, so the same command resumes an interrupted evaluation.
+
+Calibration measures with a judge which age to ask the network for.
 """
 
 from __future__ import annotations
@@ -15,25 +17,29 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.ageing.eval_options import AgeingEvaluationOptions
+from paddle_sam.ageing.engines import Calibration
+from paddle_sam.ageing.eval_options import AgeingEvaluationOptions, CalibrationOptions
 from paddle_sam.ageing.evaluation_summary import JUDGED, FaceRecord, summarise
-from paddle_sam.ageing.masks import face_mask
 from paddle_sam.ageing.measures import Measures, picture_of
-from paddle_sam.ageing.options import parse_ages
-from paddle_sam.ageing.photos import Photo
+from paddle_sam.ageing.options import AgeingOptions, PhotoOptions, parse_ages
+from paddle_sam.ageing.photos import Photo, face_mask
+from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
 from paddle_sam.ageing.report_page import write_page
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.files import sha256, write_json
 from paddle_sam.core.images import save_image
 from paddle_sam.core.store import claim_folder
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.metrics.judges import open_judges
+from paddle_sam.faces.paste import paste
+from paddle_sam.metrics.judges import AGE_JUDGE, Judges, open_judges
 from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction
 from paddle_sam.networks.image_features import load_lpips
 
 _FILES = ("age_regressor_path", "identity_path", "aligned_identity_path", "lpips_path")
 _EDITS = ("strength", "refine", "edit", "edit_level", "engine", "raw_age")
+ASKED = np.arange(0.0, 101.0, 10.0)
 
 
 def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
@@ -177,3 +183,33 @@ class AgeingEvaluation:
                 if name in measured
             },
         }
+
+
+def calibrate(options: CalibrationOptions) -> dict:
+    """Have a judge read the model's own pictures of photographs at the ages 0, 10, ..., 100.
+
+    Returns:
+        the curve, and how many faces were read.
+
+    Raises:
+        PaddleSamError: an option or a judge cannot be used, or no face could be read.
+    """
+    judges = Judges()
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(PhotoOptions)}
+    run = AgeingRun(AgeingOptions(**given, keep="0", raw_age=True))
+    rows = []
+    for result in run.aged_photos(ASKED.tolist()):
+        for patches in result.patches:
+            pictures = (paste(result.photo.pixels, [patch]) for patch in patches)
+            readings = [judges(picture) for picture in pictures]
+            rows.append([np.nan if one is None else one.age for one in readings])
+    if not rows or np.isnan(rows).all(axis=0).any():
+        raise ImageError(f"{options.data_path or 'portrait'}: the judge found no face to read")
+    curve = Calibration.fitted(ASKED, np.nanmean(rows, axis=0), AGE_JUDGE)
+    for asked, seen in zip(curve.asked, curve.seen, strict=True):
+        print(f"asked for {asked:3.0f}, looks {seen:4.1f}")
+    if options.output:
+        file = WeightFile.read(options.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
+        dataclasses.replace(file, calibration=curve.entry()).write(Path(options.output))
+        print(f"weights with the curve: {options.output}")
+    return {"faces": len(rows), **curve.entry()}

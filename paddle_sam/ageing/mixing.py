@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.ageing import Ageing
 from paddle_sam.ageing.edits import mix
 from paddle_sam.ageing.options import (
     MixingOptions,
@@ -20,7 +19,7 @@ from paddle_sam.ageing.options import (
 )
 from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.ageing.run import AgeingRun
+from paddle_sam.ageing.run import Ageing, AgeingRun
 from paddle_sam.core import files
 from paddle_sam.core.images import to_network
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip

@@ -1,4 +1,7 @@
-"""The photographs of a run: read and aligned ahead, N inputs give N results or N reasons."""
+"""The photographs of a run: read and aligned ahead, N inputs give N results or N reasons.
+
+What of a face counts is said by masks: those that lie beside photographs, and what these show.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.ageing.masks import is_mask
 from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import check_name
 from paddle_sam.core.images import WRITABLE_SUFFIXES, read_image, result_names
-from paddle_sam.core.listing import lies_in, list_images
+from paddle_sam.core.listing import IMAGE_SUFFIXES, lies_in, list_images
 from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace, FaceCutter
+from paddle_sam.faces.paste import cut_plane
 
 PORTRAIT = "astronaut"
 _SMALL_FACES = "faces are smaller than 40 pixels, too small to be recognised again when aged"
@@ -266,3 +269,52 @@ def results_folder(options: PhotoOptions) -> Path:
     """`--exp_dir` (or `--output`), or where results go without it."""
     named = getattr(options, "output", "") or options.exp_dir
     return Path(named or ("results" if options.has_input else "examples"))
+
+
+def mask_of(path: Path) -> Path | None:
+    """The mask that belongs to an image, `NAME.mask.EXT` beside `NAME.EXT`, if there is one."""
+    for suffix in (path.suffix, *IMAGE_SUFFIXES):
+        if (mask := path.with_name(f"{path.stem}.mask{suffix}")).is_file():
+            return mask
+    return None
+
+
+def is_mask(path: Path) -> bool:
+    """Whether an image is the mask of another one beside it."""
+    if not path.stem.endswith(".mask"):
+        return False
+    name = path.stem.removesuffix(".mask")
+    suffixes = (path.suffix, *IMAGE_SUFFIXES)
+    return any(path.with_name(name + suffix).is_file() for suffix in suffixes)
+
+
+def face_mask(pixels: np.ndarray, face: AlignedFace, path: Path | None = None) -> np.ndarray:
+    """What of a face's crop counts: float32 [S, S] in [0, 1].
+
+    That is what the crop shows of the photograph, not what alignment continued it by; where a
+    mask lies beside the photograph, only what that leaves white.
+
+    Args:
+        pixels: the photograph, uint8 [H, W, 3].
+        face: cut from it.
+        path: the photograph's file, if it is one.
+
+    Raises:
+        ImageError: the mask cannot be used, or nothing of the face is left.
+    """
+    plane = np.ones(pixels.shape[:2], np.float32)
+    file = mask_of(path) if path else None
+    if file is not None:
+        mask = read_image(file)
+        if mask.shape != pixels.shape:
+            raise ImageError(
+                f"{file}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its photograph"
+                f" {pixels.shape[1]} x {pixels.shape[0]}; they have to be equal"
+            )
+        plane = mask[..., 0] / np.float32(255)
+    mask = cut_plane(plane, face.quad, len(face.image))
+    if mask.any():
+        return mask
+    if file is None:
+        raise ImageError(f"{path or 'photograph'}: the face lies outside the photograph")
+    raise ImageError(f"{file}: the mask leaves nothing of the face; white is what counts")

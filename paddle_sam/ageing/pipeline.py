@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.calibration import Calibration
 from paddle_sam.ageing.dial import LONGEST, FaceDial
-from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, ageing_network, check_can_age
+from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, Calibration, ageing_network, check_can_age
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
 from paddle_sam.core.sheets import SMALLEST_TILE, strip

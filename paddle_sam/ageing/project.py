@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from paddle_sam.ageing.engines import stated_crop
 from paddle_sam.ageing.latent_options import ProjectOptions
-from paddle_sam.ageing.masks import face_mask
 from paddle_sam.ageing.photos import (
     Failure,
     Photo,
     Summary,
     counted,
+    face_mask,
     find_inputs,
     read_photos,
     results_folder,

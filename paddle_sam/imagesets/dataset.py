@@ -1,22 +1,30 @@
-"""Folders or archives of training images, and the order and form in which a run sees them."""
+"""Sets of training images: the order and form in which a run sees them, and what they are."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from paddle_sam.errors import ConfigError
+from paddle_sam.core.processes import spread
+from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     ImageSource,
+    content_digest,
     list_sources,
     read_source,
     relative_name,
+    source_size,
 )
+
+# Names and sizes of all images count; of so many from all over the set also the content.
+_LOOKED_INTO = 256
 
 
 class ImagePairs:
@@ -107,3 +115,27 @@ def draw_mirrored(positions: np.ndarray, seed: int) -> np.ndarray:
 
 def _key(image: ImageSource, root: str) -> str:
     return str(PurePosixPath(relative_name(image, Path(root))).with_suffix(""))
+
+
+def identify_images(root: str, images: Sequence[ImageSource], facts: Any = None) -> dict[str, Any]:
+    """Describe a set of images by its content, and `facts` that belong to them, such as ages."""
+    looked_into = set(spread(_LOOKED_INTO, len(images)))
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for index, image in enumerate(images):
+        content = ""
+        if index in looked_into:
+            try:
+                content = content_digest(image)
+            except ImageError:
+                content = "unreadable"  # the loader says so
+        line = f"{relative_name(image, Path(root))}\0{source_size(image)}\0{content}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return {"images": len(images), "sha256": digest.hexdigest()}
+
+
+def joined(sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Describe several sets of images as one."""
+    if len(sets) == 1:
+        return sets[0]
+    digest = hashlib.sha256(json.dumps(sets).encode()).hexdigest()
+    return {"images": sum(one["images"] for one in sets), "sha256": digest}

@@ -11,9 +11,14 @@ from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import write_json
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources
-from paddle_sam.metrics.distances import fid, kid, precision_recall
-from paddle_sam.metrics.feature_store import FeatureStore
-from paddle_sam.metrics.features import open_alex_store, open_store
+from paddle_sam.metrics.features import (
+    FeatureStore,
+    fid,
+    kid,
+    open_alex_store,
+    open_store,
+    precision_recall,
+)
 from paddle_sam.metrics.options import ALEXNET, FeatureOptions, SetsOptions
 
 

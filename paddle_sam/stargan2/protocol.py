@@ -31,7 +31,7 @@ from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ImageSource, content_digest
-from paddle_sam.metrics.feature_store import FeatureStore
+from paddle_sam.metrics.features import FeatureStore
 from paddle_sam.metrics.pairs import diversity
 from paddle_sam.metrics.sets import feature_store, report, set_measures
 from paddle_sam.networks.image_features import load_lpips

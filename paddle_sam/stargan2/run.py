@@ -13,18 +13,16 @@ from paddle_sam.core.files import check_outside
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
-from paddle_sam.imagesets.identity import identify_images
-from paddle_sam.metrics.distances import NEIGHBOURS
-from paddle_sam.metrics.features import open_store
+from paddle_sam.imagesets.dataset import identify_images
+from paddle_sam.metrics.features import NEIGHBOURS, open_store
 from paddle_sam.stargan2.domains import DomainLoader, Domains, read_domains
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation, diversity_store
 from paddle_sam.stargan2.system import StarGAN2, load_fan
 from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
 from paddle_sam.training.distributed import World
-from paddle_sam.training.identity import identify_file
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, numbered, start_run
+from paddle_sam.training.run import Job, identify_file, numbered, start_run
 
 _SHOWN_PER_DOMAIN = 3
 

@@ -23,11 +23,16 @@ from paddle_sam.networks.load import held
 from paddle_sam.stargan2.domains import DomainBatch
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.system import StarGAN2, translation_matrix
-from paddle_sam.training.adam import averaged_copy, update_average
-from paddle_sam.training.distributed import World, average_gradients, send_from_first
+from paddle_sam.training.distributed import (
+    World,
+    average_gradients,
+    check_finite,
+    read_values,
+    send_from_first,
+)
 from paddle_sam.training.gan_losses import distance, diversity_weight, logistic, r1_penalty
+from paddle_sam.training.optimizers import averaged_copy, update_average
 from paddle_sam.training.state import RunState
-from paddle_sam.training.values import check_finite, read_values
 
 AVERAGED = ("generator", "mapping_network", "style_encoder")
 TRAINED = (*AVERAGED, "discriminator")

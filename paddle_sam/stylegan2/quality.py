@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from paddle_sam.metrics.distances import fid, kid
-from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures
+from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures, fid, kid
 from paddle_sam.networks.image_features import load_lpips
 
 Extract = Callable[[Sequence[np.ndarray]], np.ndarray]

@@ -2,21 +2,23 @@
 
 Every process holds the whole network and a share of each batch. Training with several processes
 equals training with one on the same batch: gradients are averaged before each step, and batch
-norm takes its statistics over the whole batch (`synchronise_batch_norm`).
+norm takes its statistics over the whole batch (`synchronise_batch_norm`). Values to log are means
+over all, brought from the device in one copy a step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle import nn
 
 from paddle_sam.core.device import resolve_device
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, TrainingError
 
 # Gradients travel in pieces of about this many values.
 _BUCKET = 1 << 24
@@ -171,3 +173,27 @@ def _buckets(gradients: Sequence[paddle.Tensor]) -> Iterable[list[paddle.Tensor]
             bucket, size = [], 0
     if bucket:
         yield bucket
+
+
+def read_values(
+    values: Mapping[str, paddle.Tensor], world: World | None = None
+) -> dict[str, float]:
+    """Return scalar tensors as numbers: means over all processes, which must give the same names.
+
+    They travel together, because every copy from a GPU waits for all its work.
+    """
+    names = sorted(values)
+    packed = paddle.stack([values[name].detach().astype("float32").reshape([]) for name in names])
+    if world is not None and world.size > 1:
+        dist.all_reduce(packed)
+        packed = packed / world.size
+    found = dict(zip(names, packed.tolist(), strict=True))
+    return {name: found[name] for name in values}
+
+
+def check_finite(values: Mapping[str, float], step: int, advice: str) -> None:
+    """Raise `TrainingError` with `advice` if a value of step number `step` is not finite."""
+    bad = [name for name, value in values.items() if not np.isfinite(value)]
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise TrainingError(f"step {step + 1}: {bad[0]} is {values[bad[0]]}{more}. {advice}")

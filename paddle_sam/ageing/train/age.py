@@ -25,17 +25,20 @@ from paddle_sam.core.sheets import captioned_grid
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.archive import ImageSource, list_sources
-from paddle_sam.imagesets.dataset import ImagePairs
-from paddle_sam.imagesets.identity import identify_images
+from paddle_sam.imagesets.dataset import ImagePairs, identify_images
 from paddle_sam.imagesets.loader import Batch, BatchLoader
 from paddle_sam.networks.face_networks import AgeRegressor, expected_age
 from paddle_sam.networks.image_features import IMAGE_MEAN, IMAGE_STD, load_lpips
-from paddle_sam.training.distributed import World, average_gradients, send_from_first
-from paddle_sam.training.identity import Identity
+from paddle_sam.training.distributed import (
+    World,
+    average_gradients,
+    check_finite,
+    read_values,
+    send_from_first,
+)
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, numbered, start_run
+from paddle_sam.training.run import Identity, Job, numbered, start_run
 from paddle_sam.training.state import RunState
-from paddle_sam.training.values import check_finite, read_values
 
 _PANEL = (2, 4)
 

@@ -11,13 +11,11 @@ from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.imagesets.dataset import ImagePairs
-from paddle_sam.imagesets.identity import identify_images
+from paddle_sam.imagesets.dataset import ImagePairs, identify_images
 from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.training.distributed import World
-from paddle_sam.training.identity import Identity, identify_file
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, numbered, start_run
+from paddle_sam.training.run import Identity, Job, identify_file, numbered, start_run
 
 
 def train_sam(options: SAMOptions) -> Path:

@@ -23,17 +23,17 @@ from paddle_sam.core.sheets import captioned_grid
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.sam import add_age_plane
-from paddle_sam.training.amp import MixedPrecision
 from paddle_sam.training.distributed import (
     World,
     average_gradients,
+    check_finite,
     meet,
+    read_values,
     send_from_first,
     synchronise_batch_norm,
 )
-from paddle_sam.training.ranger import Ranger, groups_by_layout
+from paddle_sam.training.optimizers import MixedPrecision, Ranger, groups_by_layout
 from paddle_sam.training.state import RunState
-from paddle_sam.training.values import check_finite, read_values
 
 # The share of steps that keep the input's age (section 3.2).
 SAME_AGE_SHARE = 1 / 3

@@ -1,21 +1,29 @@
-"""StyleGAN2's losses (Karras et al. 2020), each a mean over the images of a part of a batch."""
+"""StyleGAN2's losses (Karras et al. 2020), and what they draw at random in a step.
+
+Each loss is a mean over the images of a part of a batch. Every random number is a function of the
+seed, the step, what it is for, and the image's place in the batch. Resumed runs, parts of a batch
+and several processes therefore see what an unbroken run in one piece sees.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import paddle
 
+from paddle_sam.core.device import seed_of
+from paddle_sam.errors import ConfigError
+from paddle_sam.imagesets.archive import ImageSource, open_image_set
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.options import parse_names
 from paddle_sam.stylegan2.train import ada
-from paddle_sam.stylegan2.train.draws import Part, StepDraws
-from paddle_sam.stylegan2.train.labels import Labels
-from paddle_sam.stylegan2.train.options import StyleGAN2Options
+from paddle_sam.stylegan2.train.options import AUGMENTATIONS, StyleGAN2Options
+from paddle_sam.training.distributed import World
 from paddle_sam.training.gan_losses import logistic, path_lengths, r1_penalty_through
 
 # What the random numbers of a step are for.
@@ -24,6 +32,8 @@ G, PATH, PATH_NOISE, D_FAKE, D_REAL, R1 = range(_USES)
 
 # The loss to descend, and values to log.
 Found = tuple[paddle.Tensor, dict[str, paddle.Tensor]]
+# Streams of random numbers; 20 to 23 are the trainer's.
+_LATENTS, _MIXING, _NOISE, _AUGMENT, _LABELS = 24, 25, 26, 27, 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,3 +205,134 @@ def phases(options: StyleGAN2Options) -> list[Phase]:
     if options.r1_gamma:
         found.append(Phase("d", r1, options.r1_interval, lazy=True))
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some images of a batch: their places in it, and their share of this process's images."""
+
+    places: np.ndarray
+    share: float
+
+    def every(self, step: int) -> Part:
+        """The images whose places `step` divides; the share stays."""
+        return dataclasses.replace(self, places=self.places[self.places % step == 0])
+
+
+def split_batch(config: StyleGAN2Options, group: int, world: World) -> list[Part]:
+    """The parts in which a process computes its share of a batch.
+
+    Parts hold whole groups of the minibatch deviation, each group neighbouring places, ordered so
+    that the discriminator, which takes every (N/G)-th image into a group, forms these groups.
+
+    Raises:
+        ConfigError: images or groups cannot be shared out equally.
+    """
+    batch, parts = config.batch_size, config.accumulate
+    places = np.arange(batch)[world.share(batch)]
+    size, rest = divmod(len(places), parts)
+    unit = math.lcm(group, config.path_shrink)
+    if rest or (size < batch and size % unit):
+        raise ConfigError(
+            f"batch_size: {batch} images cannot be computed in {parts * world.size} equal parts of"
+            f" a multiple of {unit} (--accumulate times processes; --mbstd_group, --path_shrink)"
+        )
+    found = []
+    for chunk in np.split(places, parts):
+        whole = chunk.reshape([-1, group]).T.ravel() if size % group == 0 else chunk
+        found.append(Part(whole, size / len(places)))
+    return found
+
+
+class StepDraws:
+    """Random numbers for parts of a step's batch.
+
+    Args:
+        config: the run's options.
+
+    In every method `use` tells apart what the numbers are for.
+    """
+
+    def __init__(self, config: StyleGAN2Options):
+        self.config = config
+        self._groups = parse_names(config.augment_ops, AUGMENTATIONS, "augment_ops")
+
+    def latents(self, part: Part, step: int, use: int, length: int) -> np.ndarray:
+        """Two z for each image, float32 [N, 2, length]."""
+        size = [self.config.batch_size, 2, length]
+        return self._rng(_LATENTS, use, step).standard_normal(size, np.float32)[part.places]
+
+    def first_style(self, part: Part, step: int, use: int, count: int) -> np.ndarray:
+        """Which of `count` codes are the first style's: float32 [N, count] of 0 and 1.
+
+        Without mixing all of them, else those before a random one.
+        """
+        rng, batch = self._rng(_MIXING, use, step), self.config.batch_size
+        mixed = rng.random(batch) < self.config.style_mixing
+        change = np.where(mixed, rng.integers(1, count, batch), count)[part.places]
+        return (np.arange(count) < change[:, None]).astype("float32")
+
+    def labels(self, part: Part, step: int, use: int, numbers: np.ndarray) -> np.ndarray:
+        """Classes of generated images [N], as frequent as those of the training images."""
+        places = self._rng(_LABELS, use, step).integers(len(numbers), size=self.config.batch_size)
+        return numbers[places][part.places]
+
+    def normal(self, part: Part, step: int, use: int, shape: Sequence[int]) -> paddle.Tensor:
+        """Standard normal [N, *shape], made on the device."""
+        rows = []
+        for place in part.places:
+            paddle.seed(seed_of(self.config.seed, _NOISE, use, step, int(place)))
+            rows.append(paddle.randn([1, *shape]))
+        return paddle.concat(rows)
+
+    def transform(self, part: Part, step: int, use: int, p: float, size: int) -> ada.Transform:
+        """Augmentations of images of `size` pixels, each with probability `p`."""
+        rng = self._rng(_AUGMENT, use, step)
+        return ada.draw(rng, p, self.config.batch_size, size, self._groups).of(part.places)
+
+    def _rng(self, stream: int, use: int, step: int) -> np.random.Generator:
+        return np.random.default_rng((self.config.seed, stream, use, step))
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The class of each image.
+
+    by_image: class numbers from 0 on. numbers: those of all images, in their order and as often as
+    they are trained on. classes: how many there are.
+    """
+
+    by_image: Mapping[ImageSource, int]
+    numbers: np.ndarray
+    classes: int
+
+    def of(self, images: Iterable[ImageSource]) -> np.ndarray:
+        """One-hot labels of images, float32 [N, classes]."""
+        return self.one_hot([self.by_image[image] for image in images])
+
+    def one_hot(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """One-hot labels of classes, float32 [N, classes]."""
+        return np.eye(self.classes, dtype=np.float32)[np.asarray(numbers, np.int64)]
+
+
+def read_labels(sets: Iterable[tuple[str, Sequence[ImageSource], int]]) -> Labels:
+    """The classes that archives state, of data sets (path, images, weight).
+
+    Raises:
+        ConfigError: one states none, or all images are of one class.
+    """
+    by_image: dict[ImageSource, int] = {}
+    numbers: list[int] = []
+    for path, images, weight in sets:
+        found = open_image_set(path)
+        if found.labels is None:
+            raise ConfigError(
+                f"--cond: {path} states no classes of its images; make it with"
+                " scripts/prepare_dataset.py --labels folders"
+            )
+        by_image |= dict(zip(found.images, found.labels, strict=True))
+        numbers += [by_image[image] for image in images] * weight
+    classes = max(numbers) + 1
+    if classes < 2:
+        raise ConfigError("--cond: expected at least two classes, found one")
+    return Labels(by_image, np.asarray(numbers), classes)

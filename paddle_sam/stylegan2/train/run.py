@@ -16,12 +16,11 @@ from paddle_sam.core.limits import quoted
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSource, list_sources, read_source
-from paddle_sam.imagesets.dataset import ImagePairs
-from paddle_sam.imagesets.identity import identify_images, joined
+from paddle_sam.imagesets.dataset import ImagePairs, identify_images, joined
 from paddle_sam.imagesets.loader import BatchLoader
 from paddle_sam.stylegan2.quality import GeneratedQuality
 from paddle_sam.stylegan2.train.growth import Archs, read_start
-from paddle_sam.stylegan2.train.labels import read_labels
+from paddle_sam.stylegan2.train.losses import read_labels
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from paddle_sam.training.distributed import World

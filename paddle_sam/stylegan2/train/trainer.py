@@ -26,7 +26,6 @@ from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.load import held, trained
 from paddle_sam.stylegan2.train import ada
-from paddle_sam.stylegan2.train.draws import StepDraws, split_batch
 from paddle_sam.stylegan2.train.growth import (
     DISCRIMINATOR,
     GENERATOR,
@@ -34,14 +33,11 @@ from paddle_sam.stylegan2.train.growth import (
     at_size,
     networks_at,
 )
-from paddle_sam.stylegan2.train.labels import Labels
-from paddle_sam.stylegan2.train.losses import Phase, Step, phases
+from paddle_sam.stylegan2.train.losses import Labels, Phase, Step, StepDraws, phases, split_batch
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
-from paddle_sam.training.adam import lazy_adam, update_average
-from paddle_sam.training.amp import MixedPrecision
-from paddle_sam.training.distributed import World, average_gradients
+from paddle_sam.training.distributed import World, average_gradients, check_finite, read_values
+from paddle_sam.training.optimizers import MixedPrecision, lazy_adam, update_average
 from paddle_sam.training.state import RunState
-from paddle_sam.training.values import check_finite, read_values
 
 # Streams of random numbers; others are in `draws` and `growth`.
 _GRID, _JUDGE = 21, 23

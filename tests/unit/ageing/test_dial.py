@@ -6,8 +6,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from paddle_sam.ageing.calibration import Calibration
 from paddle_sam.ageing.dial import COLOUR, FaceDial, default_share, face_mask
+from paddle_sam.ageing.engines import Calibration
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile

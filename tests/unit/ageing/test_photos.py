@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.ageing.masks import face_mask, mask_of
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
-from paddle_sam.ageing.photos import Input, Photo, find_inputs, results_folder
+from paddle_sam.ageing.photos import Input, Photo, face_mask, find_inputs, mask_of, results_folder
 from paddle_sam.core.images import result_names
 from paddle_sam.errors import ImageError
 from paddle_sam.faces.alignment import AlignedFace

@@ -25,8 +25,7 @@ from paddle_sam.imagesets.archive import (
     source_bytes,
     write_archive,
 )
-from paddle_sam.imagesets.dataset import ImagePairs
-from paddle_sam.imagesets.identity import identify_images
+from paddle_sam.imagesets.dataset import ImagePairs, identify_images
 from paddle_sam.imagesets.loader import BatchLoader
 
 

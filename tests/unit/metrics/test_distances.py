@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.metrics.distances import Gaussian, fid, frechet_distance, kid, precision_recall
+from paddle_sam.metrics.features import Gaussian, fid, frechet_distance, kid, precision_recall
 
 
 def by_definition(a: Gaussian, b: Gaussian) -> float:

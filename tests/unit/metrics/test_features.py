@@ -9,8 +9,8 @@ from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
-from paddle_sam.metrics.feature_store import FeatureStore
 from paddle_sam.metrics.features import (
+    FeatureStore,
     InceptionFeatures,
     clean_input,
     legacy_input,
@@ -159,7 +159,7 @@ def test_changed_images_and_other_settings_are_computed_anew(files, tmp_path):
 
 
 def test_an_interrupted_run_goes_on(files, tmp_path, monkeypatch):
-    monkeypatch.setattr("paddle_sam.metrics.feature_store.PART_SIZE", 2)
+    monkeypatch.setattr("paddle_sam.metrics.features.PART_SIZE", 2)
     files[3].write_bytes(b"no image")
     first = Extractor()
     with pytest.raises(ImageError, match="3.png"):

@@ -19,7 +19,7 @@ from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError, TrainingError
 from paddle_sam.metrics import sets
-from paddle_sam.metrics.feature_store import FeatureStore
+from paddle_sam.metrics.features import FeatureStore
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.stargan2 import options
 from paddle_sam.stargan2 import run as stargan2_run

@@ -10,7 +10,7 @@ from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.archive import write_archive
 from paddle_sam.metrics import sets
-from paddle_sam.metrics.feature_store import FeatureStore
+from paddle_sam.metrics.features import FeatureStore
 from paddle_sam.metrics.sets import set_measures
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.stylegan2 import evaluate as evaluation
@@ -51,7 +51,7 @@ def test_a_generator_is_judged_by_what_it_samples_and_goes_on_where_it_stopped(
         return FeatureStore(folder, colours, {})
 
     monkeypatch.setattr(sets, "open_store", open_store)
-    monkeypatch.setattr("paddle_sam.metrics.feature_store.PART_SIZE", 4)
+    monkeypatch.setattr("paddle_sam.metrics.features.PART_SIZE", 4)
     real = samples(weights, tmp_path / "real", "--seeds", "50-58")
     folder = tmp_path / "real" / "samples"
     given = ["stylegan2", "--checkpoint_path", str(weights), "--num_images", "10"]

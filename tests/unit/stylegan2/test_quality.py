@@ -4,8 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.metrics.distances import kid
-from paddle_sam.metrics.features import AlexFeatures
+from paddle_sam.metrics.features import AlexFeatures, kid
 from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.stylegan2.quality import GeneratedQuality
 

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_sam.training.adam import averaged_copy, update_average
+from paddle_sam.training.optimizers import averaged_copy, update_average
 
 
 def test_the_average_moves_a_share_of_the_way():

@@ -13,11 +13,10 @@ from PIL import Image
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources
-from paddle_sam.imagesets.identity import identify_images
+from paddle_sam.imagesets.dataset import identify_images
 from paddle_sam.options import RunOptions, option
-from paddle_sam.training.identity import identify_file
 from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, numbered, start_run
+from paddle_sam.training.run import Job, identify_file, numbered, start_run
 from paddle_sam.training.run_logger import read_records
 from tests.unit.training.test_run import Counter
 

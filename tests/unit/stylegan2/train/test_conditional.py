@@ -12,10 +12,8 @@ from PIL import Image
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources, write_archive
-from paddle_sam.stylegan2.train.draws import Part, StepDraws
 from paddle_sam.stylegan2.train.growth import Archs
-from paddle_sam.stylegan2.train.labels import Labels, read_labels
-from paddle_sam.stylegan2.train.losses import G, Step
+from paddle_sam.stylegan2.train.losses import G, Labels, Part, Step, StepDraws, read_labels
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from scripts.train_stylegan2 import main
 from tests.unit.stylegan2.train.tiny import TINY, batch

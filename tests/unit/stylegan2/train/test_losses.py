@@ -9,7 +9,7 @@ import pytest
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.load import held
 from paddle_sam.stylegan2.train import losses
-from paddle_sam.stylegan2.train.draws import split_batch
+from paddle_sam.stylegan2.train.losses import split_batch
 from paddle_sam.training.distributed import World
 from tests.unit.stylegan2.train.tiny import TINY, batch, make_trainer
 
