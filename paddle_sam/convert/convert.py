@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from paddle import nn
 
+from paddle_sam.convert.encoders import input_of
 from paddle_sam.convert.nvidia_pickle import is_pickle, read_pickle
 from paddle_sam.convert.recognise import Checkpoint, Network, recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
@@ -168,6 +169,9 @@ def explain(path: str | os.PathLike) -> str:
         values = sum(array.size for array in entry.state.values())
         lines += [f"  {name}: {entry.network}, {len(entry.state)} tensors, {values:,} values"]
         lines += [f"    {key}: {value}" for key, value in entry.arch.items()]
+        if entry.network == "sam":
+            channels = entry.arch["encoder"]["in_channels"]
+            lines.append(f"  reads: {input_of(file.options, channels)}")
     lines += [f"  {name}: {value}" for name, value in (file.alignment or {}).items()]
     lines += [f"  states: {', '.join(sorted(file.options))}"] if file.options else []
     lines += [f"  concluded: {note}" for note in checkpoint.notes]
@@ -322,7 +326,8 @@ def _own_description(file: WeightFile) -> dict:
     """Return the `arch` entry of a SAM or pSp trained here: what its tensors do not tell."""
     if file.kind not in ("sam", "psp"):
         return {}
-    arch = {"encoder": {"units": file.entry().arch["encoder"]["units"]}}
+    encoder = file.entry().arch["encoder"]
+    arch = {"encoder": {key: encoder[key] for key in ("units", "input_size")}}
     return {"arch": arch | ({"alignment": file.alignment} if file.alignment else {})}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.convert import tables
+from paddle_sam.convert import encoders, tables
 from paddle_sam.convert.rules import to_paddle
 from paddle_sam.core.weight_file import load_strict
 from paddle_sam.errors import CheckpointError
@@ -22,13 +22,6 @@ PARALLEL_PREFIX = "module."
 # what networks trained here add to the scale and offset that their `arch` entry states.
 PUBLISHED_CROP = {"scale": 1.0, "offset": 0.1, "oversample": 1}
 OWN_CROP = {"oversample": 4}
-# `encoder_type` of pSp, e4e and ReStyle -> whether the first code is added to all others.
-ENCODER_TYPES = {
-    "GradualStyleEncoder": False,
-    "Encoder4Editing": True,
-    "BackboneEncoder": False,
-    "ProgressiveBackboneEncoder": True,
-}
 
 
 @dataclass(frozen=True)
@@ -127,21 +120,26 @@ def _sam_or_psp(
     given = extras.get("arch") or {}
     options = extras.pop("opts", None) or {}
     notes = [] if options else [f"{path.name} states no options (`opts`); read from its tensors"]
-    progressive = _progressive(options, notes, path)
-    encoder = tables.encoder_arch(_Below(state, "encoder."), given.get("encoder"))
-    encoder |= {"progressive": True} if progressive else {}
-    decoder_state = _Below(state, "decoder.")
+    decoder_state, frozen = _Below(state, "decoder."), _Below(state, "pretrained_encoder.")
     decoder = tables.generator_arch(decoder_state)
-    frozen = _Below(state, "pretrained_encoder.")
+    codes = len(noise_resolutions(decoder["size"])) + 1
+    encoder_state = _Below(state, "encoder.")
+    encoder_type = encoders.stated_type(encoder_state, options, notes, path)
+    encoder = encoders.encoder_arch(encoder_state, encoder_type, codes, given.get("encoder"))
+    arch = {"encoder": encoder, "decoder": decoder}
     if encoder["in_channels"] == 6:  # ReStyle, which begins with the average and its image
-        iterations = _iterations(options, notes, path)
-        arch = {"encoder": encoder, "decoder": decoder, "start": "latent_avg"}
-        arch |= {"iterations": iterations}
+        arch |= {"start": "latent_avg", "iterations": encoders.iterations(options, notes, path)}
     else:
-        start = _start(options, frozen, notes, path)
-        arch = {"encoder": encoder, "decoder": decoder, "start": start}
+        arch["start"] = encoders.start(options, frozen, notes, path)
     if frozen:
-        arch["pretrained_encoder"] = tables.encoder_arch(frozen, given.get("encoder"))
+        if encoder_type != "GradualStyleEncoder":
+            raise CheckpointError(
+                f"{path}: a SAM whose encoder is of type {encoder_type}; supported is"
+                " GradualStyleEncoder"
+            )
+        arch["pretrained_encoder"] = encoders.encoder_arch(
+            frozen, "GradualStyleEncoder", codes, given.get("encoder")
+        )
     noises = _absent_noises(decoder_state, decoder, notes)
     inside = "latent_avg" in state
     stated = state if inside else extras
@@ -160,50 +158,10 @@ def _sam_or_psp(
     crop = {"size": encoder["input_size"], **PUBLISHED_CROP}
     if "alignment" in given:
         crop |= OWN_CROP | given["alignment"]
-    network = Network("sam", "sam", key, state, arch, added, prefix)
+    table = "resnet_psp" if "resnet" in encoder else "sam"
+    network = Network("sam", table, key, state, arch, added, prefix)
     facts = {"alignment": crop, "options": options}
     return Checkpoint(kind, {kind: network}, facts, extras, notes)
-
-
-def _progressive(options: Mapping, notes: list[str], path: Path) -> bool:
-    """Tell from `encoder_type`, which tensors do not show, whether an encoder is e4e's."""
-    kind = options.get("encoder_type")
-    if kind is None:
-        notes.append("encoder_type is not stated: taken for pSp's (e4e's has the same tensors)")
-        kind = "GradualStyleEncoder"
-    if kind not in ENCODER_TYPES:
-        raise CheckpointError(
-            f"{path}: its encoder_type is {kind}; supported are {', '.join(ENCODER_TYPES)}"
-        )
-    return ENCODER_TYPES[kind]
-
-
-def _iterations(options: Mapping, notes: list[str], path: Path) -> int:
-    """Return how many steps ReStyle takes, from the stored training options."""
-    steps = options.get("n_iters_per_batch")
-    if steps is None:
-        notes.append("n_iters_per_batch is not stated: taken for 5, as published")
-        return 5
-    if not isinstance(steps, int) or not 1 <= steps <= 100:
-        raise CheckpointError(f"{path}: n_iters_per_batch: expected 1 to 100, found {steps!r}")
-    return steps
-
-
-def _start(options: Mapping, frozen: Mapping, notes: list[str], path: Path) -> str:
-    """What the encoder's offset is added to, from the stored training options."""
-    stated = [options.get(f"start_from_{name}") for name in ("latent_avg", "encoded_w_plus")]
-    if stated == [None, None]:
-        start = "encoded_w_plus" if frozen else "latent_avg"
-        notes.append(f"the start of codes is not stated: taken for {start}")
-        return start
-    if stated[0]:
-        return "latent_avg"
-    if stated[1] and not frozen:
-        raise CheckpointError(
-            f"{path}: an incomplete SAM checkpoint: it starts from the frozen encoder's code,"
-            " but holds no pretrained_encoder.* tensors"
-        )
-    return "encoded_w_plus" if stated[1] else "zero"
 
 
 def _stated_average(content: Mapping, style_dim: int, codes: int, path: Path) -> np.ndarray | None:

@@ -32,6 +32,24 @@ PSP_ENCODER = [
     Rule("latlayer*"),
 ]
 
+LAST_LAYER = [
+    Rule("output_layer_2.3.weight", action=TRANSPOSE),
+    Rule("output_layer_2.*"),
+    Rule("linear.weight", action=TRANSPOSE),
+    Rule("linear.bias"),
+]
+
+# Encoders with the body of ResNet34, whose first layers have names of their own.
+RESNET_ENCODER = [
+    Rule("conv1.weight", "input_layer.0.weight"),
+    Rule("relu.weight", "input_layer.2._weight"),
+    Rule("bn1.running_mean", "input_layer.1._mean"),
+    Rule("bn1.running_var", "input_layer.1._variance"),
+    Rule("bn1.num_batches_tracked", action=DROP),
+    Rule("bn1.*", "input_layer.1.*"),
+    *[rule for rule in PSP_ENCODER if rule.source.split(".")[0] != "input_layer"],
+]
+
 GENERATOR = [
     Rule("*.kernel", action=DROP),
     Rule("style.*.weight", action=TRANSPOSE),
@@ -100,8 +118,13 @@ INCEPTION = [
 ]
 
 SAM = [
-    *under("encoder.", PSP_ENCODER),
+    *under("encoder.", [*PSP_ENCODER, *LAST_LAYER]),
     *under("pretrained_encoder.", PSP_ENCODER),
+    *under("decoder.", GENERATOR),
+    Rule("latent_avg"),
+]
+RESNET_PSP = [
+    *under("encoder.", RESNET_ENCODER),
     *under("decoder.", GENERATOR),
     Rule("latent_avg"),
 ]
@@ -156,6 +179,7 @@ MEAN_FACE = [Rule("mean")]
 
 TABLES = {
     "sam": SAM,
+    "resnet_psp": RESNET_PSP,
     "generator": GENERATOR,
     "discriminator": DISCRIMINATOR,
     "face_embedder": FACE_EMBEDDER,
@@ -173,40 +197,16 @@ TABLES = {
 }
 
 
-def encoder_arch(state: State, given: Mapping | None = None) -> dict:
-    """Constructor arguments of the `GradualStyleEncoder` that a torch state dict fits.
-
-    `given` is the `arch["encoder"]` entry that checkpoints of unpublished sizes carry; without it
-    the number of residual units names the published body.
-    """
-    stem = state["input_layer.0.weight"]
-    units = (given or {}).get("units") or _published_units(state)
-    last_units = np.cumsum(units) - 1
-    widths = [int(state[f"body.{unit}.res_layer.3.weight"].shape[0]) for unit in last_units]
-    halvings = _count(state, r"styles\.0\.convs\.(\d+)\.weight")
-    return {
-        "input_size": 16 * 2**halvings,
-        "in_channels": int(stem.shape[1]),
-        "n_styles": _count(state, r"styles\.(\d+)\.linear\.weight"),
-        "style_dim": int(state["styles.0.linear.weight"].shape[0]),
-        "stem": int(stem.shape[0]),
-        "widths": widths,
-        "units": list(units),
-        "squeeze_excite": _has_squeeze_excite(state),
-        **({} if "latlayer1.weight" in state else {"pyramid": False}),
-    }
-
-
 def generator_arch(state: State) -> dict:
     """Constructor arguments of the `Generator` that a rosinality-layout state dict fits."""
-    levels = _count(state, r"to_rgbs\.(\d+)\.bias")
+    levels = count(state, r"to_rgbs\.(\d+)\.bias")
     channels = {4: int(state["input.input"].shape[1])}
     for level in range(levels):
         channels[8 << level] = int(state[f"convs.{2 * level + 1}.conv.weight"].shape[1])
     return {
         "size": 4 << levels,
         "style_dim": int(state["style.1.weight"].shape[0]),
-        "mapping_layers": _count(state, r"style\.(\d+)\.weight"),
+        "mapping_layers": count(state, r"style\.(\d+)\.weight"),
         "channels": channels,
         "fir": _fir(state),
         **_unusual(state, int(state["to_rgb1.bias"].shape[1])),
@@ -215,24 +215,24 @@ def generator_arch(state: State) -> dict:
 
 def discriminator_arch(state: State) -> dict:
     """Constructor arguments of the `Discriminator` that a rosinality-layout state dict fits."""
-    blocks = _count(state, r"convs\.(\d+)\.skip\.1\.weight")
+    blocks = count(state, r"convs\.(\d+)\.skip\.1\.weight")
     size = 4 << blocks
     channels = {size: int(state["convs.0.0.weight"].shape[0])}
     for block in range(1, blocks + 1):
         channels[size >> block] = int(state[f"convs.{block}.skip.1.weight"].shape[0])
     arch = {"size": size, "channels": channels, "fir": _fir(state)}
     if "embed.weight" in state:
-        arch["mapping_layers"] = _count(state, r"mapping\.(\d+)\.weight")
+        arch["mapping_layers"] = count(state, r"mapping\.(\d+)\.weight")
     return arch | _unusual(state, int(state["convs.0.0.weight"].shape[1]))
 
 
 def face_embedder_arch(state: State) -> dict:
     """Constructor arguments of the `FaceEmbedder` that a torch state dict fits."""
     linear = state["output_layer.3.weight"]
-    squeeze_excite = _has_squeeze_excite(state)
+    squeeze_excite = has_squeeze_excite(state)
     return {
         "input_size": 16 * int((linear.shape[1] // 512) ** 0.5),
-        "units": list(_published_units(state)),
+        "units": list(published_units(state)),
         "squeeze_excite": squeeze_excite,
         "head_affine": "output_layer.4.weight" in state,
         "dropout": 0.6 if squeeze_excite else 0.4,
@@ -273,7 +273,7 @@ def mapping_network_arch(state: State) -> dict:
     return {
         "latent_dim": int(first.shape[1]),
         "style_dim": int(state["unshared.0.6.weight"].shape[0]),
-        "num_domains": _count(state, r"unshared\.\d+\.0\.weight"),
+        "num_domains": count(state, r"unshared\.\d+\.0\.weight"),
         "width": int(first.shape[0]),
     }
 
@@ -282,13 +282,13 @@ def style_encoder_arch(state: State) -> dict:
     """Constructor arguments of the `StyleEncoder` that a torch state dict fits."""
     return _trunk_arch(state, "shared") | {
         "style_dim": int(state["unshared.0.weight"].shape[0]),
-        "num_domains": _count(state, r"unshared\.\d+\.weight"),
+        "num_domains": count(state, r"unshared\.\d+\.weight"),
     }
 
 
 def stargan2_discriminator_arch(state: State) -> dict:
     """Constructor arguments of the `Discriminator` that a torch state dict fits."""
-    blocks = _count(state, r"main\.\d+\.conv1\.weight")
+    blocks = count(state, r"main\.\d+\.conv1\.weight")
     heads = state[f"main.{blocks + 4}.weight"]
     return _trunk_arch(state, "main") | {"num_domains": int(heads.shape[0])}
 
@@ -299,7 +299,7 @@ def stargan2_generator_arch(state: State, img_size: int) -> dict:
     The state alone does not tell `img_size`: without a high-pass skip (whose filter files may
     leave out) twice the size has as many blocks.
     """
-    halvings = _count(state, r"encode\.\d+\.conv1\.weight") - 2
+    halvings = count(state, r"encode\.\d+\.conv1\.weight") - 2
     return {
         "img_size": img_size,
         "style_dim": int(state["decode.0.norm1.fc.weight"].shape[1]),
@@ -322,7 +322,7 @@ def face_heatmaps_arch(state: State) -> dict:
 
 
 def _trunk_arch(state: State, name: str) -> dict:
-    blocks = _count(state, rf"{name}\.\d+\.conv1\.weight")
+    blocks = count(state, rf"{name}\.\d+\.conv1\.weight")
     return {
         "img_size": 4 << blocks,
         "max_conv_dim": int(state[f"{name}.{blocks + 2}.weight"].shape[0]),
@@ -369,21 +369,21 @@ def _doubles(name: str) -> bool:
     return name.endswith(("upsample.kernel", "conv.blur.kernel"))
 
 
-def _published_units(state: State) -> tuple[int, ...]:
-    count = _count(state, r"body\.(\d+)\.res_layer\.1\.weight")
+def published_units(state: State) -> tuple[int, ...]:
+    found = count(state, r"body\.(\d+)\.res_layer\.1\.weight")
     for units in PUBLISHED_UNITS.values():
-        if sum(units) == count:
+        if sum(units) == found:
             return units
     raise CheckpointError(
-        f"a body of {count} residual units is none of the published ones"
+        f"a body of {found} residual units is none of the published ones"
         f" ({', '.join(str(sum(u)) for u in PUBLISHED_UNITS.values())}); a checkpoint of another"
         " size needs an `arch` entry"
     )
 
 
-def _has_squeeze_excite(state: State) -> bool:
+def has_squeeze_excite(state: State) -> bool:
     return "body.0.res_layer.5.fc1.weight" in state
 
 
-def _count(state: State, pattern: str) -> int:
+def count(state: State, pattern: str) -> int:
     return sum(re.fullmatch(pattern, name) is not None for name in state)

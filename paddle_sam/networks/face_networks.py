@@ -38,10 +38,10 @@ CONVS_PER_STAGE = (2, 2, 3, 3, 3)
 AGE_CLASSES = 101
 
 
-def input_layer(in_channels: int, width: int) -> nn.Sequential:
-    """3x3 convolution, batch norm and PReLU that keep the image size."""
+def input_layer(in_channels: int, width: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm and PReLU; with the defaults they keep the image size."""
     return nn.Sequential(
-        nn.Conv2D(in_channels, width, 3, padding=1, bias_attr=False),
+        nn.Conv2D(in_channels, width, kernel, stride, padding=kernel // 2, bias_attr=False),
         nn.BatchNorm2D(width),
         nn.PReLU(width),
     )
@@ -241,8 +241,7 @@ class GradualStyleEncoder(nn.Layer):
         self.in_channels = in_channels
         self.n_codes = n_styles
         self.taps = stage_ends(units)[1:]
-        self.input_layer = input_layer(in_channels, stem)
-        self.body = residual_body(stem, widths, units, squeeze_excite)
+        self.input_layer, self.body = self._layers(in_channels, stem, widths, units, squeeze_excite)
         self.styles = nn.LayerList()
         for index in range(n_styles):
             spatial = input_size // 16 * self.pyramid_scale(index)
@@ -251,6 +250,11 @@ class GradualStyleEncoder(nn.Layer):
         if pyramid:
             self.latlayer1 = nn.Conv2D(widths[2], style_dim, 1)
             self.latlayer2 = nn.Conv2D(widths[1], style_dim, 1)
+
+    @staticmethod
+    def _layers(in_channels, stem, widths, units, squeeze_excite):
+        body = residual_body(stem, widths, units, squeeze_excite)
+        return input_layer(in_channels, stem), body
 
     def pyramid_scale(self, index: int) -> int:
         """Size of the feature map that code `index` reads, in units of the smallest map."""

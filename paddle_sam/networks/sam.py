@@ -14,6 +14,7 @@ from paddle import nn
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.codes import mix_latents
+from paddle_sam.networks.encoders import LastLayerEncoder, build_encoder
 from paddle_sam.networks.face_networks import GradualStyleEncoder
 from paddle_sam.networks.stylegan2 import Generator
 
@@ -40,7 +41,7 @@ class SAM(nn.Layer):
 
     def __init__(
         self,
-        encoder: GradualStyleEncoder,
+        encoder: GradualStyleEncoder | LastLayerEncoder,
         decoder: Generator,
         pretrained_encoder: GradualStyleEncoder | None = None,
         start: str = "encoded_w_plus",
@@ -178,9 +179,9 @@ def build_sam(
 ) -> SAM:
     """SAM (or pSp) from the constructor arguments of its parts."""
     return SAM(
-        GradualStyleEncoder(**encoder),
+        build_encoder(encoder),
         Generator(**decoder),
-        None if pretrained_encoder is None else GradualStyleEncoder(**pretrained_encoder),
+        None if pretrained_encoder is None else build_encoder(pretrained_encoder),
         start,
         iterations,
     )

@@ -18,7 +18,17 @@ HERE = Path(__file__).resolve().parent
 
 
 def manifest(name):
-    return json.loads((HERE / "manifests" / f"{name}.json").read_text())
+    """A file of manifests/; one that is `like` another lists what it has besides, or instead."""
+    found = json.loads((HERE / "manifests" / f"{name}.json").read_text())
+    if "like" in found:
+        own = {entry[0] for entry in found["tensors"]}
+        absent = tuple(found["without"])
+        found["tensors"] += [
+            entry
+            for entry in manifest(found["like"])["tensors"]
+            if entry[0] not in own and not entry[0].startswith(absent)
+        ]
+    return found
 
 
 def tensor(name, shape, dtype, seed=0):
@@ -75,7 +85,7 @@ def tensor(name, shape, dtype, seed=0):
 
 def is_prelu(name):
     p = name.split(".")
-    return name.endswith("input_layer.2.weight") or (
+    return name.endswith(("input_layer.2.weight", "encoder.relu.weight")) or (
         len(p) >= 3 and p[-3] == "res_layer" and p[-2] == "2"
     )
 
@@ -88,6 +98,14 @@ def is_mapping(name):
 def is_equalised(name):
     """EqualLinear / EqualConv2d weights: stored with unit variance, scaled at run time."""
     return name.split(".")[0] in ("convs", "final_conv", "final_linear")
+
+
+def images(channels=3, size=256, count=2, seed=0):
+    """Images [count, channels, size, size] in [-1, 1]: large patches and some noise."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, channels]))
+    coarse = rng.uniform(-0.9, 0.9, (count, channels, 16, 16))
+    noise = rng.uniform(-0.1, 0.1, (count, channels, size, size))
+    return (np.kron(coarse, np.ones((size // 16, size // 16))) + noise).astype(np.float32)
 
 
 def state_dict(name, seed=0):

@@ -193,6 +193,12 @@ def _inverter_of(file: WeightFile) -> NetworkEntry:
     """Return the inversion encoder of a pSp file, or that of a SAM file, its frozen part."""
     part = {"psp": "encoder", "sam": "pretrained_encoder"}[file.kind]
     entry = file.entry()
+    arch = entry.arch[part]
+    if "one_code" in arch or arch.get("resnet") or not arch.get("pyramid", True):
+        raise CheckpointError(
+            f"{file.label}: --pretrained_psp_path: its encoder has no feature pyramid, which SAM's"
+            " has; expected a pSp or e4e encoder"
+        )
     return NetworkEntry("", entry.arch[part], entry.below(f"{part}."))
 
 

@@ -84,8 +84,3 @@ def test_steps_that_are_not_stated_are_five(checkpoint):
 def test_absurd_steps_are_refused(checkpoint, steps):
     with pytest.raises(CheckpointError, match="n_iters_per_batch: expected 1 to 100"):
         checkpoint(encoder_type="BackboneEncoder", n_iters_per_batch=steps)
-
-
-def test_the_resnet_of_restyle_is_refused_by_name(checkpoint):
-    with pytest.raises(CheckpointError, match="encoder_type is ResNetBackboneEncoder"):
-        checkpoint(encoder_type="ResNetBackboneEncoder")

@@ -89,7 +89,7 @@ def test_e4e_adds_its_first_code_to_all_others(published, converted):
     assert torch.load(e4e.with_suffix(".back"))["opts"]["encoder_type"] == "Encoder4Editing"
 
 
-@pytest.mark.parametrize("kind", ["SingleStyleCodeEncoder", "MyEncoder", 3])
+@pytest.mark.parametrize("kind", ["HyperEncoder", "MyEncoder", 3])
 def test_an_unknown_encoder_is_refused_by_name(published, converted, kind):
     with pytest.raises(CheckpointError, match=f"encoder_type is {kind}; supported are .*Encoder4"):
         converted(with_options(published("psp"), encoder_type=kind))
@@ -227,7 +227,7 @@ def test_explain_says_what_and_why_and_writes_nothing(published, tmp_path, capsy
     for words in (
         "a.pt: psp",
         "psp: sam, ",
-        "encoder_type is not stated: taken for pSp's",
+        "encoder_type is not stated: taken for GradualStyleEncoder",
         "no latent_avg: estimated",
         "not carried over: optimizer",
         "keys: arch, state_dict",
