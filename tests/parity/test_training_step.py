@@ -6,7 +6,6 @@ from tests.parity.training_case import training_step
 
 
 @pytest.mark.full_size
-@pytest.mark.xfail(reason="failed in its only run after trainer and Ranger changed; cause unknown")
 def test_training_step_equals_the_published_code(tmp_path):
     comparisons = list(training_step(tmp_path))
     assert len(comparisons) == 16 + 1 + 2 + 3 * 7 + 2

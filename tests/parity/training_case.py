@@ -23,12 +23,13 @@ from tests.parity import recipe
 from tests.parity.cases import FULL, Comparison, compare, expected
 
 NAME = "training_step"
-# The gradients of this step are not determined to float32's precision: moving each pixel by 3e-6,
-# less than what two correct float32 generators differ by, changes the published-size age network's
-# gradient by 2% of its norm (random weights, thousands of units near their kinks). So the step is
-# computed twice, once with inputs moved by NUDGE, and gradients must agree with the published
-# ones within three times what that changed.
-NUDGE = 1e-6
+# The gradients of this step are not determined to float32's precision: the rendered images differ
+# from the published ones by 7e-6, as two correct float32 generators do, and that much changes the
+# published-size age network's gradient by 2% of its norm (random weights, thousands of units near
+# their kinks). So the step is also computed with inputs moved by NUDGE, which moves the rendered
+# images by as much, and gradients and their norms must agree with the published ones within three
+# times what that changed.
+NUDGE = 1.5e-6
 ALLOWANCE = 3.0
 # Names in this package for those of the published file, where they differ.
 LAYOUT = {"styles.0.linear.weight": lambda tensor: tensor.T}
@@ -44,7 +45,7 @@ def training_step(folder: Path) -> Iterator[Comparison]:
     statistics = _statistics(trainer.network)
     noise = np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
     trainer.accumulate(_batch(images + NUDGE * noise), ages)
-    nudged = {name: _gradient(trainer, name) for name in watched}
+    nudged = {name: (_gradient(trainer, name), _gradient_norm(trainer, name)) for name in watched}
     trainer.optimizer.clear_grad(set_to_zero=False)
     for tensor, value in statistics:
         tensor.set_value(value)
@@ -58,13 +59,14 @@ def training_step(folder: Path) -> Iterator[Comparison]:
     yield compare(NAME, "recovered images", outcomes[1].images, want["y_recovered"], FULL)
     allowed = {}
     for name in watched:
-        found, wanted = _gradient(trainer, name), want[f"grad/{name}"]
-        floor = np.abs(found - nudged[name]).max() / wanted.std()
-        allowed[name] = max(FULL, ALLOWANCE * float(floor))
+        found, whole = _gradient(trainer, name), _gradient_norm(trainer, name)
+        wanted, norm = want[f"grad/{name}"], float(want[f"gradnorm/{name}"])
+        floor = float(np.abs(found - nudged[name][0]).max() / wanted.std())
+        allowed[name] = max(FULL, ALLOWANCE * floor)
         yield compare(NAME, f"d/d {name}", found, wanted, allowed[name])
-        whole = float(np.linalg.norm(_parameter(trainer, name).grad.numpy()))
-        norm = float(want[f"gradnorm/{name}"])
-        yield Comparison(NAME, f"norm of d/d {name}", abs(whole - norm) / norm, allowed[name])
+        floor = abs(whole - nudged[name][1]) / norm
+        allowance = max(FULL, ALLOWANCE * floor)
+        yield Comparison(NAME, f"norm of d/d {name}", abs(whole - norm) / norm, allowance)
 
     before = {name: _first(_parameter(trainer, name), name) for name in watched}
     trainer.update()
@@ -93,6 +95,10 @@ def _parameter(trainer: SAMTrainer, name: str):
 
 def _gradient(trainer: SAMTrainer, name: str) -> np.ndarray:
     return _first(_parameter(trainer, name).grad, name)
+
+
+def _gradient_norm(trainer: SAMTrainer, name: str) -> float:
+    return float(np.linalg.norm(_parameter(trainer, name).grad.numpy()))
 
 
 def _first(tensor, name: str) -> np.ndarray:
