@@ -13,11 +13,11 @@ from PIL import Image
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, check_shape
 
-# The detector is run on copies whose longer side lies between these; beyond them it would take
-# minutes and gigabytes, below them faces are smaller than the 40 pixels it can see.
-_LARGE_SIDE = 2048
-_LARGEST_SIDE = 4096
-_SMALL_SIDE = 400
+# The detector sees faces of 40 pixels and more. It looks at copies whose longer side is one of
+# these, the small ones first: each takes four times as long as the one before. Beyond, gigabytes.
+_SIDES = (1024, 2048, 4096)
+_SMALL_SIDE = 400  # smaller photographs are enlarged to this
+_LARGE_FACE = 0.25  # of the longer side; beside one, smaller faces than 40 pixels are passers-by
 _SAME_FACE = 0.4  # overlap of boxes above which two detections are one face
 SURE = 0.5  # confidence that a face in a turned image needs; upright ones are mostly above 1
 
@@ -62,27 +62,30 @@ class FaceLandmarker:
 
         Args:
             image: the photograph.
-            every: look for faces of all sizes, which takes several times longer; else the first
-                size at which there are any is enough.
+            every: look for faces of all sizes, which takes several times longer where none fills
+                a quarter of the picture; else the first size at which there are any is enough.
 
         Returns:
             the faces, most confident first; their coordinates are those of the image as given.
         """
         check_shape("image", image, (None, None, 3))
-        if faces := self._find_upright(image, every):
+        scales = _scales(max(image.shape[:2]), every)
+        if faces := self._find_upright(image, scales, every):
             return faces
         for turns in (1, 3, 2):
-            turned = self._find_upright(np.rot90(image, turns).copy(), every)
+            turned = self._find_upright(np.rot90(image, turns).copy(), scales[:2], every)
             if clear := [face for face in turned if face.confidence >= SURE]:
                 return [_turned_back(face, turns, image.shape[:2]) for face in clear]
         return []
 
-    def _find_upright(self, image: np.ndarray, every: bool) -> list[Face]:
-        image, side = np.ascontiguousarray(image), max(image.shape[:2])
+    def _find_upright(self, image: np.ndarray, scales: list[float], every: bool) -> list[Face]:
+        image = np.ascontiguousarray(image)
+        large = _LARGE_FACE * max(image.shape[:2])
         faces: list[Face] = []
-        for scale in _every_scale(side) if every else _scales(side):
+        for scale in scales:
             faces += self._find_at(image, scale)
-            if faces and not every:
+            sure = [face for face in faces if face.confidence >= SURE]
+            if any(face.box[2] - face.box[0] >= large for face in sure) or (sure and not every):
                 break
         return _distinct(sorted(faces, key=lambda face: -face.confidence))
 
@@ -116,19 +119,14 @@ class FaceLandmarker:
         return faces
 
 
-def _scales(side: int) -> list[float]:
-    """Sizes to try until a face turns up, for an image of this longer side."""
-    if side > _LARGE_SIDE:
-        return [_LARGE_SIDE / side, min(1.0, _LARGEST_SIDE / side)]
-    if side < _SMALL_SIDE:
-        return [1.0, _SMALL_SIDE / side]
-    return [1.0]
-
-
-def _every_scale(side: int) -> list[float]:
-    """All sizes to look at, so that near and far faces are found, for an image of this side."""
-    scales = [*_scales(side), min(max(_LARGE_SIDE / side, 2.0), _LARGEST_SIDE / side)]
-    return sorted({round(scale, 6) for scale in scales})
+def _scales(side: int, every: bool) -> list[float]:
+    """Sizes to look at, one after the other, for an image of this longer side."""
+    sides = {min(side, _SIDES[-1]), *(s for s in _SIDES if 1.5 * s < side)}
+    if every:  # distant faces of small photographs, too
+        sides.add(min(max(2 * side, _SMALL_SIDE), _SIDES[1]))
+    elif side < _SMALL_SIDE:
+        sides.add(_SMALL_SIDE)
+    return [s / side for s in sorted(sides)]
 
 
 def _distinct(faces: list[Face]) -> list[Face]:

@@ -9,7 +9,7 @@ import skimage.data
 from paddle_sam.core.images import resize
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
-from paddle_sam.faces.landmarks import FaceLandmarker
+from paddle_sam.faces.landmarks import FaceLandmarker, _scales
 from tests import PARITY
 
 PHOTO = skimage.data.astronaut()
@@ -111,3 +111,26 @@ def test_near_and_far_faces_are_found_together(landmarker):
     faces = landmarker.find(canvas, every=True)
     assert len(faces) == 7
     assert sorted(face.box[2] - face.box[0] > 300 for face in faces) == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize(
+    ("size", "every", "looked_at"),
+    [(512, False, [512]), (512, True, [512, 1024]), (1600, True, [1024, 1600, 2048])]
+    + [(4000, False, [1024, 2048, 4000]), (96, True, [96, 400]), (6000, False, [1024, 2048, 4096])],
+)
+def test_sizes_that_the_detector_looks_at(size, every, looked_at):
+    assert [round(scale * size) for scale in _scales(size, every)] == looked_at
+
+
+def test_one_look_is_enough_for_a_portrait(landmarker, monkeypatch):
+    """Beside a face of a quarter of the picture nobody looks for faces of 20 pixels."""
+    looks = []
+    find_at = FaceLandmarker._find_at
+    monkeypatch.setattr(
+        FaceLandmarker, "_find_at", lambda *args: looks.append(args[2]) or find_at(*args)
+    )
+    landmarker.find(PHOTO[:300, 70:370], every=True)
+    assert looks == [1.0]
+    looks.clear()
+    landmarker.find(PHOTO, every=True)
+    assert looks == [1.0, 2.0]
