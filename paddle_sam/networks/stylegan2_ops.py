@@ -81,7 +81,7 @@ def insert_zeros(x: paddle.Tensor, factor: int) -> paddle.Tensor:
     """[N, C, H, W] -> [N, C, H*factor, W*factor]: each pixel followed by `factor`-1 zeros."""
     n, channels, height, width = x.shape
     x = x.reshape([n, channels, height, 1, width, 1])
-    x = F.pad(x, [0, 0, 0, 0, 0, 0, 0, factor - 1, 0, 0, 0, factor - 1], pad_from_left_axis=True)
+    x = F.pad(x, [0, 0, 0, 0, 0, 0, 0, factor - 1, 0, 0, 0, factor - 1])
     return x.reshape([n, channels, height * factor, width * factor])
 
 
