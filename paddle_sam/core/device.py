@@ -7,11 +7,53 @@ import ctypes
 import math
 import os
 import random
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, EngineError
+
+# Every command was tried with these (docs/versions.md); what is said of one is said here alone.
+_OLDEST_PADDLE, _OLDEST_ENGINE, _CRASHING_ENGINE = (2, 6, 2), (3, 0), (3, 3)
+_PINNED = "3.2.2"
+
+
+def paddle_version() -> tuple[int, ...]:
+    """Return the numbers of Paddle's version; a build of its newest sources calls itself 0.0.0."""
+    import paddle
+
+    numbers = tuple(int(word) for word in re.findall(r"\d+", paddle.__version__)[:3])
+    return numbers if any(numbers) else (99,)
+
+
+def check_paddle() -> None:
+    """Raise `ConfigError` if this Paddle is older than any that was tried."""
+    import paddle
+
+    if paddle_version() < _OLDEST_PADDLE:
+        oldest = ".".join(map(str, _OLDEST_PADDLE))
+        raise ConfigError(
+            f"PaddlePaddle {paddle.__version__} is installed; {oldest} is the oldest that this"
+            f" package runs with. Install {_PINNED}; README.md has the lines."
+        )
+
+
+def check_engine(device: str = "") -> None:
+    """Raise `EngineError` if this Paddle cannot make exported models, or run them on a device."""
+    import paddle
+
+    version = paddle_version()
+    if version < _OLDEST_ENGINE:
+        reason = "writes them in another format; 3.0 is the oldest that can"
+    elif device == "cpu" and version[:2] == _CRASHING_ENGINE:
+        reason = "crashes in oneDNN there (PaddlePaddle/Paddle#77340)"
+    else:
+        return
+    raise EngineError(
+        f"exported models cannot run with PaddlePaddle {paddle.__version__}, which {reason}. On a"
+        f" CPU install paddlepaddle=={_PINNED}"
+    )
 
 
 def find_device(name: str = "auto") -> str:
@@ -25,6 +67,7 @@ def find_device(name: str = "auto") -> str:
     """
     import paddle
 
+    check_paddle()
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     name = name.replace("cuda", "gpu")  # as users of PyTorch say
     if name == "auto":

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from paddle_sam.core.device import cpu_threads, resolve_device
+from paddle_sam.core.device import check_engine, cpu_threads, resolve_device
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
 from paddle_sam.export import cache
@@ -80,6 +80,7 @@ def open_exported(
         return network(entry, device, precision), entry
 
     try:
+        check_engine(device)
         if engine == "onednn-bf16":
             loaded, entry = opened_bfloat16(opened)
         elif engine == "auto" and device == "cpu":

@@ -17,6 +17,7 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from paddle_sam.core.device import check_engine
 from paddle_sam.core.files import atomic_folder
 from paddle_sam.errors import ConfigError, EngineError
 from paddle_sam.export.engine import DESCRIPTION, LATENT_AVG, Predictor
@@ -99,7 +100,12 @@ def _export(
 
 
 def save_inference_model(layer: nn.Layer, spec: InputSpec, path: str | os.PathLike) -> None:
-    """Write `layer`, in eval mode, to `path`.json and `path`.pdiparams."""
+    """Write `layer`, in eval mode, to `path`.json and `path`.pdiparams.
+
+    Raises:
+        EngineError: this Paddle writes another format.
+    """
+    check_engine()
     layer.eval()
     static = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True)
     with contextlib.redirect_stdout(io.StringIO()):  # Paddle prints notes of its own

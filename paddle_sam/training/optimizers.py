@@ -97,6 +97,7 @@ class Ranger(paddle.optimizer.Optimizer):
         self._threshold = N_sma_threshhold
         self._rate, self._rate_tensor = None, None
         self._no_power = paddle.zeros([1])
+        self._prepared: set[str] = set()  # names of parameters that have moments
         self._steps: dict[str, int] = {}  # what the `step` tensors hold, by parameter
         # weight_decay=None: Paddle's own decay would add to the gradient (coupled L2).
         super().__init__(learning_rate, parameters, None, grad_clip, name)
@@ -118,7 +119,7 @@ class Ranger(paddle.optimizer.Optimizer):
         if isinstance(parameters, dict):
             parameters = parameters["params"]
         for parameter in parameters:
-            if parameter.name in self._already_create_accumulator:
+            if parameter.name in self._prepared:
                 continue
             weight = self._weight_of(parameter)
             # Paddle fills accumulators from here when a state dict was set before the first step.
@@ -130,7 +131,7 @@ class Ranger(paddle.optimizer.Optimizer):
             slow = self._add_accumulator("slow_buffer", weight, dtype="float32")
             if not restored:
                 slow.set_value(weight)
-            self._already_create_accumulator.add(parameter.name)
+            self._prepared.add(parameter.name)
 
     def _append_optimize_op(self, block, param_and_grad):
         options = self._options

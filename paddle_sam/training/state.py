@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.base.layer_helper import LayerHelper
 
 from paddle_sam.core.limits import quoted
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict, state_of
@@ -182,6 +183,8 @@ def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], stat
             f" ({len(strangers)} such names); it was saved from another network."
         )
     block = paddle.static.default_main_program().global_block()
+    if optimizer.helper is None:  # Paddle before 3 makes it in the first step
+        optimizer.helper = LayerHelper(type(optimizer).__name__)
     optimizer._create_accumulators(
         block, [parameters[name] for name in parameters if name in updated]
     )

@@ -11,7 +11,7 @@ from paddle.base import core
 
 from paddle_sam.core import device
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, EngineError
 from paddle_sam.networks.load import load
 
 
@@ -97,3 +97,42 @@ def test_a_kill_needs_no_explanation():
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
     assert done.returncode == -signal.SIGTERM
     assert "FatalError" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [
+        ("2.6.2", (2, 6, 2)),
+        ("3.0.0-rc1", (3, 0, 0)),
+        ("3.2.2.post117", (3, 2, 2)),
+        ("0.0.0", (99,)),
+    ],
+)
+def test_versions_of_paddle_are_numbers(monkeypatch, version, numbers):
+    monkeypatch.setattr(paddle, "__version__", version)
+    assert device.paddle_version() == numbers
+
+
+def test_a_paddle_that_is_too_old_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(paddle, "__version__", "2.5.1")
+    with pytest.raises(ConfigError, match="PaddlePaddle 2.5.1 is installed; 2.6.2 is the oldest"):
+        device.resolve_device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("version", "where", "reason"),
+    [
+        ("2.6.2", "cpu", "another format; 3.0 is the oldest"),
+        ("2.6.2", "gpu:0", "another format"),
+        ("3.3.1", "cpu", "crashes in oneDNN"),
+        ("3.3.1", "gpu:0", None),
+        ("3.0.0", "cpu", None),
+    ],
+)
+def test_an_engine_that_cannot_run_says_so_and_what_to_install(monkeypatch, version, where, reason):
+    monkeypatch.setattr(paddle, "__version__", version)
+    if reason is None:
+        device.check_engine(where)
+        return
+    with pytest.raises(EngineError, match=f"PaddlePaddle {version}.*{reason}.*paddle==3.2.2"):
+        device.check_engine(where)

@@ -243,6 +243,7 @@ def test_results_are_measured(client, portrait):
 
 
 def test_the_judges_read_results_too(pipeline):
+    pytest.importorskip("onnxruntime")
     measures = Measures.from_files(pipeline.crop, device="cpu", judges=Judges())
     demo = Demo({"small": lambda: Model(pipeline, measures)}, Sessions())
     client = make_app(demo, max_upload_mb=1.0).test_client()

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import paddle
 import pytest
-import torch
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
@@ -149,6 +148,7 @@ def test_the_second_image_of_the_diversity_term_gives_no_gradient():
 
 
 def test_adam_equals_torch_with_its_coupled_weight_decay():
+    torch = pytest.importorskip("torch")
     trainer = make_trainer(weight_decay=0.1)
     network = trainer.networks["style_encoder"]
     optimizer = trainer.optimizers["style_encoder"]
@@ -438,6 +438,7 @@ def test_a_run_leaves_curves_and_pictures_with_plain_names(straight):
 
 
 def test_checkpoints_are_weight_files_and_convert_to_the_published_layout(straight, tmp_path):
+    torch = pytest.importorskip("torch")
     path = straight / "checkpoints" / "iteration_4.pdparams"
     system = StarGAN2.from_file(path, device="cpu")
     assert (system.img_size, system.num_domains) == (32, 2)
