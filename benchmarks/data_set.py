@@ -17,8 +17,8 @@ import skimage.data
 from benchmarks import timing
 from paddle_sam.core.images import resize, save_image
 from paddle_sam.imagesets.archive import open_image_set, write_archive
-from paddle_sam.imagesets.dataset import read_sample
-from paddle_sam.imagesets.prepare.duplicates import near_pairs
+from paddle_sam.imagesets.loader import read_sample
+from paddle_sam.imagesets.prepare.defects import near_pairs
 from paddle_sam.imagesets.prepare.examine import Examiner
 from paddle_sam.imagesets.prepare.inputs import list_tasks
 from paddle_sam.imagesets.prepare.options import PrepareOptions

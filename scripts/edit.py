@@ -15,7 +15,7 @@ from paddle_sam.core.command import script
 main = script(
     __doc__,
     "paddle_sam.ageing.latent_options:EditOptions",
-    "paddle_sam.ageing.edit_sheets:edit_sheets",
+    "paddle_sam.ageing.mixing:edit_sheets",
 )
 
 if __name__ == "__main__":

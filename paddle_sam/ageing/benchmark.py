@@ -23,13 +23,19 @@ from paddle_sam.ageing.benchmark_summary import (
     Result,
     impostor_threshold,
     summarise,
+    tables_for,
 )
 from paddle_sam.ageing.eval_options import BenchmarkOptions
-from paddle_sam.ageing.face_labels import FaceLabel, read_labels
 from paddle_sam.ageing.measures import Measures, picture_of
 from paddle_sam.ageing.photos import Photo, find_inputs, read_photos
-from paddle_sam.ageing.protocols import NEEDS, Subject, plan, reference_reading
-from paddle_sam.ageing.published import tables_for
+from paddle_sam.ageing.protocols import (
+    NEEDS,
+    FaceLabel,
+    Subject,
+    plan,
+    read_labels,
+    reference_reading,
+)
 from paddle_sam.ageing.report_page import render
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.files import read_arrays, sha256, write_arrays, write_json

@@ -24,9 +24,8 @@ from paddle_sam.ageing.pipeline import Edit
 from paddle_sam.core import limits
 from paddle_sam.core.files import read_arrays, write_arrays
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.networks.codes import mix_latents
 from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_ops import EqualLinear
+from paddle_sam.networks.stylegan2_ops import EqualLinear, mix_latents
 from paddle_sam.options import parse_codes
 
 CLOSED_FORM = "sefa"

@@ -1,4 +1,7 @@
-"""Aged faces whose finer codes come from another face: a random one, or one of a photograph."""
+"""Aged faces with codes of another face, or moved along directions, as sheets.
+
+`scripts/style_mixing.py`, `scripts/reference_guided_inference.py` and `scripts/edit.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.edits import mix
+from paddle_sam.ageing.edits import mix, open_directions, save_directions
+from paddle_sam.ageing.latent_options import EditOptions
 from paddle_sam.ageing.options import (
     MixingOptions,
     ReferenceOptions,
@@ -167,3 +171,54 @@ def sheet_row(
 def row_of(options: MixingOptions, pipeline: AgePipeline, mixed: Mixed) -> np.ndarray:
     """The row of one age."""
     return sheet_row(options, pipeline, mixed.aged, mixed.images, f"{mixed.age:g}")
+
+
+def edit_sheets(options: EditOptions) -> Summary:
+    """`exp_dir/directions/NAME`, or `directions/AGE/NAME` with ages: a row for each direction."""
+    ages = parse_ages(options.target_age) if options.target_age else [None]
+    names, amounts = options.names, options.steps
+    root = results_folder(options) / "directions"
+    last = "" if ages[-1] is None else f"{ages[-1]:g}"
+    run = AgeingRun(options, lambda one: root / last / one.result())
+    ageing = run.ageing
+    known = open_directions(options, ageing.pipeline.network.decoder)
+    directions = {name: known[name] for name in names}
+    if options.save_directions:
+        save_directions(options.save_directions, directions)
+        print(f"directions: {options.save_directions}")
+    for photo in run.photos():
+        inverted = ageing.invert(photo)
+        for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
+            start = inverted[index : index + 1]
+            for age in ages:
+                codes = _codes(ageing, crop, start, age)
+                rows = [
+                    _row(ageing, options, codes, direction, amounts, label)
+                    for label, direction in directions.items()
+                ]
+                save_sheet(root / (name if age is None else Path(f"{age:g}") / name), stack(rows))
+    return run.summary
+
+
+def _codes(
+    ageing: Ageing, crop: np.ndarray, inverted: paddle.Tensor, age: float | None
+) -> paddle.Tensor:
+    """Code [1, L, D] of a face at an age, or as it is, with the edits of the run."""
+    if age is not None:
+        return ageing.codes(paddle.to_tensor(to_network(crop)), inverted, age)
+    return ageing.edit(inverted, inverted) if ageing.edit else inverted
+
+
+def _row(
+    ageing: Ageing,
+    options: EditOptions,
+    codes: paddle.Tensor,
+    direction: np.ndarray,
+    amounts: list[float],
+    label: str,
+) -> np.ndarray:
+    """The face moved by each of `amounts` along a direction [L, D], side by side."""
+    moved = codes + paddle.to_tensor(np.stack([amount * direction for amount in amounts]))
+    tiles = ageing.pipeline.pictures(moved, ageing.batch_size)
+    tile = options.tile_size or max(ageing.pipeline.output_size, SMALLEST_TILE)
+    return strip(tiles, tile, [f"{label} {amount:+g}" for amount in amounts])

@@ -12,9 +12,9 @@ from paddle_sam.convert import encoders, tables
 from paddle_sam.convert.rules import to_paddle
 from paddle_sam.core.weight_file import load_strict
 from paddle_sam.errors import CheckpointError
-from paddle_sam.networks.codes import noise_resolutions
 from paddle_sam.networks.face_heatmaps import LANDMARKS
 from paddle_sam.networks.load import build_empty
+from paddle_sam.networks.stylegan2_ops import noise_resolutions
 
 # What torch's data-parallel wrapper puts before every name.
 PARALLEL_PREFIX = "module."

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
+    Executor,
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
@@ -23,9 +25,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from paddle_sam.core.command import open_streams, show_notes
-from paddle_sam.errors import ConfigError, Note
+from paddle_sam.errors import ConfigError, ImageError, Note
 
 Task = TypeVar("Task", bound=Hashable)
+_BATCHES_AHEAD = 3
+_GRACE = 20.0  # seconds
 Sliced = TypeVar("Sliced", bound=Sequence)
 
 
@@ -145,6 +149,66 @@ def _start_worker(start: Callable | None, *arguments: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
     if start is not None:
         start(*arguments)
+
+
+def ahead(items: Iterable, submit: Callable[[Any], Any], workers: int) -> Iterator:
+    """Yield `submit(item)` of every item, with some batches submitted in advance."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(submit(item))
+        if len(waiting) > (_BATCHES_AHEAD if workers else 0):
+            yield waiting.popleft()
+    yield from waiting
+
+
+class _SameProcess(Executor):
+    """Runs a task when it is submitted, here."""
+
+    def submit(self, task, /, *arguments, **named):
+        future = Future()
+        try:
+            future.set_result(task(*arguments, **named))
+        except Exception as error:  # as in a pool: it is raised where the result is asked for
+            future.set_exception(error)
+        return future
+
+
+@contextlib.contextmanager
+def reading_pool(workers: int) -> Iterator[Executor]:
+    """Yield processes that read images; with 0 workers tasks run here, when submitted.
+
+    Raises:
+        ImageError: a process was killed, which it is where memory runs out.
+    """
+    if workers == 0:
+        yield _SameProcess()
+        return
+    try:
+        with process_pool(workers, _put_off_signals) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise ImageError(
+            f"one of {workers} processes that read images was killed, perhaps because memory ran"
+            " out. Use fewer of them; 0 reads in the main process."
+        ) from error
+
+
+def _put_off_signals() -> None:
+    """Keep reading for a while after a signal to end, which all processes of a run may receive.
+
+    Meanwhile the training process finishes its step. The delay is limited: a pool that lost a
+    process ends the others by SIGTERM, and waits for them.
+    """
+
+    def end_later(number, frame):
+        timer = threading.Timer(_GRACE, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
+        number = getattr(signal, name, None)  # Windows has the first only
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end_later)
 
 
 class InBackground:

@@ -1,24 +1,24 @@
 """The web demo over HTTP: upload a photo, drag the age slider.
 
-Nothing is written to disk, and nothing is loaded from anywhere else: the page works offline.
+Nothing is written to disk, and nothing is loaded from anywhere else: the page works offline. Who
+may talk to it, and what its answers let a browser do, is checked on every request.
 """
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, jsonify, request, send_from_directory
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import Forbidden, HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
 from paddle_sam.ageing.options import parse_ages
-from paddle_sam.demo.guard import guard
 from paddle_sam.demo.pictures import Look
-from paddle_sam.demo.sessions import SessionEndedError
+from paddle_sam.demo.sessions import BusyError, SessionEndedError
 from paddle_sam.demo.state import Demo
-from paddle_sam.demo.worker import BusyError
 from paddle_sam.errors import ConfigError, ImageError, PaddleSamError
 
 PAGE_FILES = Path(__file__).resolve().parent / "static"
@@ -27,6 +27,20 @@ MAX_FIELDS = 8  # of a form
 MAX_AGES = 101  # of a strip
 # Said here, as a computer's own table may call these text/plain, which browsers refuse to run.
 TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+HEADERS = {
+    # Everything comes from here; pictures may also be what the page made itself.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:;"
+    " media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self';"
+    " frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class Number(BaseConverter):
@@ -194,3 +208,58 @@ def content(data: bytes, kind: str) -> Response:
 
 def error_page(message: str, status: int):
     return jsonify({"error": message}), status
+
+
+def guard(app: Flask, host: str, allowed_hosts: tuple[str, ...] = ()) -> None:
+    """Refuse requests of other pages, and send the headers that keep other pages out.
+
+    Args:
+        app: the application to protect.
+        host: the address it is bound to. On a loopback address, requests that name another host
+            than this machine are refused: a page elsewhere could reach the demo through a name of
+            its own that resolves to 127.0.0.1.
+        allowed_hosts: further names to answer to, such as that of a reverse proxy. If there are
+            any, other names are refused whatever the address.
+    """
+    names = {*LOCAL_NAMES, *(name.lower() for name in allowed_hosts)}
+    restricted = host in LOOPBACK or bool(allowed_hosts)
+
+    @app.before_request
+    def known_name():
+        if restricted and host_name(request.host) not in names:
+            raise Forbidden(
+                f"This demo answers to {', '.join(sorted(names))} only. If it stands behind a"
+                " proxy, start it with --allowed_hosts and the name people use."
+            )
+
+    @app.before_request
+    def own_page():
+        """Anything that changes something has to come from the demo's own page."""
+        if request.method in ("GET", "HEAD", "OPTIONS"):
+            return
+        site = request.headers.get("Sec-Fetch-Site")
+        origin = request.headers.get("Origin")
+        if site is not None:
+            foreign = site not in ("same-origin", "none")
+        elif origin is not None:
+            address = urlsplit(origin).netloc
+            foreign = address != request.host and host_name(address) not in allowed_hosts
+        else:
+            foreign = False  # not a browser
+        if foreign:
+            raise Forbidden("This request comes from another page.")
+
+    @app.after_request
+    def headers(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        return response
+
+
+def host_name(address: str) -> str:
+    """The name in a Host header, without the port and in lower case.
+
+    >>> host_name("Localhost:7860"), host_name("[::1]:80"), host_name("[::1]")
+    ('localhost', '[::1]', '[::1]')
+    """
+    name = address if address.endswith("]") else address.rsplit(":", 1)[0]
+    return name.lower()

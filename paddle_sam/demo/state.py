@@ -32,8 +32,7 @@ from paddle_sam.demo.pictures import (
     png,
     preview_size,
 )
-from paddle_sam.demo.sessions import Session, Sessions, Subject, VideoJob
-from paddle_sam.demo.worker import BusyError, Worker
+from paddle_sam.demo.sessions import BusyError, Session, Sessions, Subject, VideoJob, Worker
 from paddle_sam.errors import ConfigError, FaceNotFoundError, PaddleSamError
 from paddle_sam.faces.alignment import AlignedFace, cut_out
 from paddle_sam.faces.paste import paste

@@ -13,10 +13,10 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.codes import mix_latents
 from paddle_sam.networks.encoders import LastLayerEncoder, build_encoder
 from paddle_sam.networks.face_networks import GradualStyleEncoder
 from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2_ops import mix_latents
 
 STARTS = ("encoded_w_plus", "latent_avg", "zero")
 

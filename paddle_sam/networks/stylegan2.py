@@ -17,19 +17,17 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.errors import ConfigError, check_shape
-from paddle_sam.networks.codes import (
-    MEAN_SAMPLES,
-    average_code,
-    code_count,
-    mix_latents,
-    resolution_levels,
-)
 from paddle_sam.networks.stylegan2_ops import (
+    MEAN_SAMPLES,
     BiasedLeakyReLU,
     EqualLinear,
+    average_code,
+    code_count,
     conv_upsample2d,
     exact,
     fir_kernel,
+    mix_latents,
+    resolution_levels,
     upsample2d,
 )
 

@@ -12,9 +12,14 @@ import paddle
 from paddle import nn
 
 from paddle_sam.errors import check_shape
-from paddle_sam.networks.codes import resolution_levels
 from paddle_sam.networks.stylegan2 import DEFAULT_FIR, PixelNorm, check_labels, published_channels
-from paddle_sam.networks.stylegan2_ops import BiasedLeakyReLU, EqualConv2D, EqualLinear, exact
+from paddle_sam.networks.stylegan2_ops import (
+    BiasedLeakyReLU,
+    EqualConv2D,
+    EqualLinear,
+    exact,
+    resolution_levels,
+)
 
 
 class ConvLayer(nn.Layer):

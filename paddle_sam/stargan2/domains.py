@@ -16,6 +16,7 @@ import numpy as np
 
 from paddle_sam.core.images import to_network
 from paddle_sam.core.listing import is_system_folder
+from paddle_sam.core.processes import ahead, reading_pool
 from paddle_sam.errors import ConfigError, ImageError, Note
 from paddle_sam.imagesets.archive import (
     ImageSource,
@@ -25,8 +26,7 @@ from paddle_sam.imagesets.archive import (
     read_description,
     read_source,
 )
-from paddle_sam.imagesets.dataset import read_sample, resize_bilinear
-from paddle_sam.imagesets.loader import SQUEEZED, ahead, reading_pool, step_positions
+from paddle_sam.imagesets.loader import SQUEEZED, read_sample, resize_bilinear, step_positions
 
 # The published crop: shares of the area, ratios of width to height, and attempts to place one.
 CROP_AREA = (0.8, 1.0)

@@ -13,7 +13,7 @@ from paddle_sam.core.files import check_outside
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
-from paddle_sam.imagesets.dataset import identify_images
+from paddle_sam.imagesets.loader import identify_images
 from paddle_sam.metrics.features import NEIGHBOURS, open_store
 from paddle_sam.stargan2.domains import DomainLoader, Domains, read_domains
 from paddle_sam.stargan2.options import StarGAN2Options

@@ -18,7 +18,7 @@ from paddle_sam.core.images import resize, save_image
 from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import LARGE_TILE, PAPER, matrix
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.codes import first_resolution, noise_resolutions, style_ranges
+from paddle_sam.networks.stylegan2_ops import first_resolution, noise_resolutions, style_ranges
 from paddle_sam.options import parse_codes, parse_numbers
 from paddle_sam.stylegan2.generator import StyleGenerator, mix, open_generator, seed_noise, truncate
 from paddle_sam.stylegan2.options import FiguresOptions

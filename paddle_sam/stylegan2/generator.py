@@ -27,8 +27,8 @@ from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.export.engine import EngineGenerator
 from paddle_sam.export.opening import rendering_network
-from paddle_sam.networks.codes import MEAN_SAMPLES, average_code, mix_latents
 from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2_ops import MEAN_SAMPLES, average_code, mix_latents
 from paddle_sam.stylegan2.options import GeneratorOptions
 from paddle_sam.stylegan2.parsing import parse_label
 

@@ -14,7 +14,7 @@ from paddle_sam.core.processes import InBackground, batches
 from paddle_sam.core.sheets import SMALLEST_TILE, stack, strip
 from paddle_sam.core.store import CLAIM, claim_folder
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.codes import noise_resolutions
+from paddle_sam.networks.stylegan2_ops import noise_resolutions
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator, seed_noise
 from paddle_sam.stylegan2.options import SamplingOptions
 from paddle_sam.stylegan2.parsing import parse_grid, parse_seeds

@@ -21,7 +21,7 @@ from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import caption_line, matrix
 from paddle_sam.core.video import ease, write_all
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.codes import style_ranges
+from paddle_sam.networks.stylegan2_ops import style_ranges
 from paddle_sam.stylegan2.generator import StyleGenerator, mix, open_generator
 from paddle_sam.stylegan2.options import VideosOptions
 from paddle_sam.stylegan2.parsing import parse_grid, parse_seeds, parse_styles, split_styles

@@ -20,9 +20,9 @@ import paddle_sam
 from paddle_sam.convert.convert import convert_file
 from paddle_sam.metrics.features import InceptionFeatures, clean_input
 from paddle_sam.metrics.options import RESIZINGS
-from paddle_sam.networks.codes import mix_latents
 from paddle_sam.networks.face_heatmaps import masks_from_heatmaps
 from paddle_sam.networks.sam import add_age_plane
+from paddle_sam.networks.stylegan2_ops import mix_latents
 from tests.parity import recipe
 
 HERE = Path(__file__).resolve().parent

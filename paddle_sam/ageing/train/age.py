@@ -25,8 +25,7 @@ from paddle_sam.core.sheets import captioned_grid
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.archive import ImageSource, list_sources
-from paddle_sam.imagesets.dataset import ImagePairs, identify_images
-from paddle_sam.imagesets.loader import Batch, BatchLoader
+from paddle_sam.imagesets.loader import Batch, BatchLoader, ImagePairs, identify_images
 from paddle_sam.networks.face_networks import AgeRegressor, expected_age
 from paddle_sam.networks.image_features import IMAGE_MEAN, IMAGE_STD, load_lpips
 from paddle_sam.training.distributed import (

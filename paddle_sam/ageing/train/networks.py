@@ -14,7 +14,6 @@ from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict
 from paddle_sam.core.weights import PUBLISHED, way_to, weights_dir
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.networks.codes import code_count
 from paddle_sam.networks.face_networks import (
     PUBLISHED_UNITS,
     PUBLISHED_WIDTHS,
@@ -24,6 +23,7 @@ from paddle_sam.networks.face_networks import (
 from paddle_sam.networks.image_features import load_lpips
 from paddle_sam.networks.load import freeze, load
 from paddle_sam.networks.sam import SAM, build_sam
+from paddle_sam.networks.stylegan2_ops import code_count
 
 _SMALL_UNITS = (2, 2, 3, 2)
 

@@ -11,8 +11,7 @@ from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.imagesets.dataset import ImagePairs, identify_images
-from paddle_sam.imagesets.loader import BatchLoader
+from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images
 from paddle_sam.training.distributed import World
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Identity, Job, identify_file, numbered, start_run

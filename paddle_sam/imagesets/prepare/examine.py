@@ -23,8 +23,7 @@ from paddle_sam.errors import FaceNotFoundError, ImageError, PaddleSamError
 from paddle_sam.imagesets.prepare import defects
 from paddle_sam.imagesets.prepare.inputs import Task
 from paddle_sam.imagesets.prepare.options import PrepareOptions
-from paddle_sam.imagesets.prepare.squares import cut_square, side_of, square_finder
-from paddle_sam.imagesets.prepare.upscale import upscaler
+from paddle_sam.imagesets.prepare.squares import cut_square, side_of, square_finder, upscaler
 
 THUMBNAIL = 128
 _LEAST = 4  # pixels, of which something can be measured

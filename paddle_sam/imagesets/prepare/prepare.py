@@ -16,7 +16,7 @@ from paddle_sam.core.store import one_writer
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ArchiveImage, read_source, write_archive, write_folder
 from paddle_sam.imagesets.prepare.augmentation import add_copies
-from paddle_sam.imagesets.prepare.duplicates import (
+from paddle_sam.imagesets.prepare.defects import (
     Candidate,
     find_duplicates,
     look_the_same,

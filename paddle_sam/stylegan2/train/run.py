@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from paddle_sam.core.limits import quoted
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSource, list_sources, read_source
-from paddle_sam.imagesets.dataset import ImagePairs, identify_images, joined
-from paddle_sam.imagesets.loader import BatchLoader
-from paddle_sam.stylegan2.quality import GeneratedQuality
+from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images, joined
+from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures, fid, kid
+from paddle_sam.networks.image_features import load_lpips
 from paddle_sam.stylegan2.train.growth import Archs, read_start
 from paddle_sam.stylegan2.train.losses import read_labels
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
@@ -30,6 +30,7 @@ from paddle_sam.training.run import Job, numbered, start_run
 _REALS_AT_ONCE = 32
 _CHECKED = 16
 _MOST_WEIGHT = 100
+Extract = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def train_stylegan2(options: StyleGAN2Options) -> Path:
@@ -192,3 +193,66 @@ def _save_snapshot(
     if not reals.exists() and len(chosen) >= columns:
         batch = next(_loader(chosen, options).once(len(chosen) // columns * columns))
         save_image(reals, tiled(batch.source, columns))
+
+
+class GeneratedQuality:
+    """Compares what a generator makes with real images; call it as often as it is trained.
+
+    Args:
+        name: of the measure.
+        extract: uint8 images of a batch -> features [N, D].
+        distance: of features of real and generated images.
+        reals: returns batches of real images, uint8 [N, H, W, 3]; read once, at the first call.
+        images: most images of each kind.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        extract: Extract,
+        distance: Callable[[np.ndarray, np.ndarray], float],
+        reals: Callable[[], Iterable[np.ndarray]],
+        images: int,
+    ):
+        self.name = name
+        self._extract = extract
+        self._distance = distance
+        self._reals = reals
+        self._images = images
+        self._real_features: np.ndarray | None = None
+
+    @classmethod
+    def fid(cls, inception_path: str, device: str, reals, images: int) -> GeneratedQuality:
+        """Frechet distance of Inception features."""
+        return cls("fid", InceptionFeatures.from_file(inception_path, device), fid, reals, images)
+
+    @classmethod
+    def kid_alex(cls, lpips_path: str, reals, images: int) -> GeneratedQuality:
+        """Kernel distance of AlexNet features, over all images at once."""
+
+        def distance(real: np.ndarray, made: np.ndarray) -> float:
+            return kid(real, made, subsets=1, subset_size=images)[0]
+
+        return cls("kid_alex", AlexFeatures(load_lpips(lpips_path)), distance, reals, images)
+
+    def __call__(self, fakes: Callable[[int], Iterator[np.ndarray]]) -> dict[str, float]:
+        """The measure of images from `fakes`, under its name and as `loss` (smaller is better).
+
+        `fakes(n)` yields batches of n images in all, uint8 [N, H, W, 3].
+        """
+        if self._real_features is None:
+            self._real_features = self._features(self._reals())
+        made = self._features(fakes(self._images))
+        value = self._distance(self._real_features, made)
+        return {self.name: value, "loss": value}
+
+    def _features(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        found, count = [], 0
+        for batch in batches:
+            batch = batch[: self._images - count]
+            count += len(batch)
+            if len(batch):
+                found.append(self._extract(list(batch)))
+            if count >= self._images:
+                break
+        return np.concatenate(found)

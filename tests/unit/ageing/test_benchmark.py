@@ -15,9 +15,8 @@ from paddle_sam.ageing import protocols
 from paddle_sam.ageing.benchmark import Benchmark, run_benchmark
 from paddle_sam.ageing.benchmark_summary import Result, impostor_threshold, summarise
 from paddle_sam.ageing.eval_options import BenchmarkOptions
-from paddle_sam.ageing.face_labels import FaceLabel, read_labels
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.ageing.protocols import Subject, plan
+from paddle_sam.ageing.protocols import FaceLabel, Subject, plan, read_labels
 from paddle_sam.core.images import save_image
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.metrics.judges import Judges, Reading, as_judged

@@ -12,11 +12,9 @@ import pytest
 
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.demo.options import DemoOptions
-from paddle_sam.demo.serve import make_demo_server, model_names
-from paddle_sam.demo.server import DemoServer, addresses
-from paddle_sam.demo.sessions import Recent, Session, SessionEndedError, Sessions
+from paddle_sam.demo.serve import DemoServer, addresses, make_demo_server, model_names
+from paddle_sam.demo.sessions import BusyError, Recent, Session, SessionEndedError, Sessions, Worker
 from paddle_sam.demo.state import Demo, Model
-from paddle_sam.demo.worker import BusyError, Worker
 from paddle_sam.errors import CheckpointError, ConfigError
 
 
@@ -223,13 +221,13 @@ def slow_request(port: int) -> socket.socket:
 def test_slow_clients_hold_no_thread_and_are_sent_away(small_server, monkeypatch):
     slow = [slow_request(small_server.port) for _ in range(20)]
     assert asked(small_server.port, b"12345") == (200, b"5")
-    monkeypatch.setattr("paddle_sam.demo.server.REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr("paddle_sam.demo.serve.REQUEST_SECONDS", 0.2)
     assert [connection.recv(100) for connection in slow] == 20 * [b""]
     assert asked(small_server.port, b"12345") == (200, b"5")
 
 
 def test_half_received_requests_have_bounded_memory(small_server, monkeypatch):
-    monkeypatch.setattr("paddle_sam.demo.server.INCOMING_BYTES", 5)
+    monkeypatch.setattr("paddle_sam.demo.serve.INCOMING_BYTES", 5)
     slow = [slow_request(small_server.port) for _ in range(3)]
     closed = 0
     for connection in slow:

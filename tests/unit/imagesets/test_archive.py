@@ -25,8 +25,7 @@ from paddle_sam.imagesets.archive import (
     source_bytes,
     write_archive,
 )
-from paddle_sam.imagesets.dataset import ImagePairs, identify_images
-from paddle_sam.imagesets.loader import BatchLoader
+from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images
 
 
 def png(level: int, size: int = 8) -> bytes:

@@ -8,14 +8,15 @@ import pytest
 from PIL import Image
 
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.imagesets.dataset import (
+from paddle_sam.imagesets.loader import (
+    BatchLoader,
     ImagePairs,
     draw_mirrored,
     read_sample,
     resize_bilinear,
     sample_index,
+    to_device,
 )
-from paddle_sam.imagesets.loader import BatchLoader, to_device
 
 
 @pytest.fixture

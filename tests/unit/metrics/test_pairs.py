@@ -7,10 +7,12 @@ from PIL import Image
 
 from paddle_sam.core.images import to_network
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.faces.five_points import TEMPLATE, align_five_points, five_points
 from paddle_sam.metrics.pairs import (
+    TEMPLATE,
+    align_five_points,
     diversity,
     embeddings,
+    five_points,
     perceptual_distance,
     similarity,
     squared_error,

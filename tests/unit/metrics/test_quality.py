@@ -6,7 +6,7 @@ import skimage.data
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from paddle_sam.ageing.published import TABLES, tables_for
+from paddle_sam.ageing.benchmark_summary import TABLES, tables_for
 from paddle_sam.errors import ConfigError
 from paddle_sam.metrics.quality import face_area, hcs, niqe, psnr_outside, sharpness
 

@@ -3,8 +3,8 @@
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.codes import first_resolution, noise_resolutions, style_ranges
 from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2_ops import first_resolution, noise_resolutions, style_ranges
 
 # Size: first code of the middle range, of the fine range, and one past the last.
 EXPECTED = {

@@ -5,10 +5,10 @@ import paddle
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.codes import mix_latents
 from paddle_sam.networks.face_networks import GradualStyleEncoder
 from paddle_sam.networks.sam import SAM, add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2_ops import mix_latents
 from tests.unit.networks.gradients import without_gradient
 
 DIM, STYLES = 16, 8

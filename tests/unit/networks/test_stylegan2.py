@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as tF
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.codes import code_count
 from paddle_sam.networks.stylegan2 import (
     Generator,
     ModulatedConv2D,
@@ -17,6 +16,7 @@ from paddle_sam.networks.stylegan2 import (
     PixelNorm,
     published_channels,
 )
+from paddle_sam.networks.stylegan2_ops import code_count
 from tests.unit.networks.gradients import without_gradient
 
 CHANNELS = {4: 10, 8: 8, 16: 6, 32: 5, 64: 3}

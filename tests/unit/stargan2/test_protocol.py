@@ -9,7 +9,7 @@ import pytest
 from paddle_sam.core.images import read_image, resize, save_image, to_network
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import ConfigError
-from paddle_sam.imagesets.dataset import resize_bilinear
+from paddle_sam.imagesets.loader import resize_bilinear
 from paddle_sam.metrics.features import AlexFeatures, FeatureStore, fid
 from paddle_sam.metrics.pairs import diversity
 from paddle_sam.metrics.sets import set_measures

@@ -7,8 +7,8 @@ import paddle_sam
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.networks.codes import noise_resolutions
 from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.stylegan2_ops import noise_resolutions
 from paddle_sam.stylegan2.blend import blended, layer_resolution
 from scripts.blend import main
 from tests.unit.ageing.tiny import save_generator, tiny_generator

@@ -5,7 +5,7 @@ import pytest
 
 from paddle_sam.core.images import read_image
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.codes import noise_resolutions
+from paddle_sam.networks.stylegan2_ops import noise_resolutions
 from paddle_sam.stylegan2.figures import (
     busiest,
     components_figure,

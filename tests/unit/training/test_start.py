@@ -13,7 +13,7 @@ from PIL import Image
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources
-from paddle_sam.imagesets.dataset import identify_images
+from paddle_sam.imagesets.loader import identify_images
 from paddle_sam.options import RunOptions, option
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, identify_file, numbered, start_run

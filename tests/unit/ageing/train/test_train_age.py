@@ -16,7 +16,7 @@ from paddle_sam.ageing.train.age import _split, errors_by_decade, start_from_vgg
 from paddle_sam.ageing.train.age_options import AgeOptions
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.imagesets.dataset import sample_index
+from paddle_sam.imagesets.loader import sample_index
 from paddle_sam.networks.face_networks import AgeRegressor
 from paddle_sam.networks.image_features import IMAGE_MEAN, IMAGE_STD, LPIPS
 from tests import ROOT

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.imagesets.prepare.defects import perceptual_hash
-from paddle_sam.imagesets.prepare.duplicates import (
+from paddle_sam.imagesets.prepare.defects import (
     Candidate,
     Duplicate,
     correlation,
     find_duplicates,
     look_the_same,
     near_pairs,
+    perceptual_hash,
     to_grey,
 )
 from tests.unit.imagesets.prepare.dirty import near, pictures

@@ -24,8 +24,7 @@ from paddle_sam.imagesets.archive import (
     read_source,
     write_archive,
 )
-from paddle_sam.imagesets.dataset import ImagePairs
-from paddle_sam.imagesets.loader import BatchLoader
+from paddle_sam.imagesets.loader import BatchLoader, ImagePairs
 from paddle_sam.imagesets.prepare.augmentation import augment
 from paddle_sam.imagesets.prepare.examine import encode
 from paddle_sam.imagesets.prepare.options import AUGMENTATIONS, PrepareOptions

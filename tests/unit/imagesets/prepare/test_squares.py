@@ -22,8 +22,8 @@ from paddle_sam.imagesets.prepare.squares import (
     middle,
     side_of,
     square_finder,
+    upscaler,
 )
-from paddle_sam.imagesets.prepare.upscale import upscaler
 from tests import PARITY
 from tests.unit.imagesets.prepare.model_files import doubling_espcn, doubling_onnx
 

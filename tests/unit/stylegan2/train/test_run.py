@@ -15,7 +15,7 @@ import paddle_sam
 from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
-from paddle_sam.imagesets.dataset import ImagePairs
+from paddle_sam.imagesets.loader import ImagePairs
 from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.stylegan2.train.run import _images, _judge, augmentation, data_sets, spread
 from paddle_sam.stylegan2.videos import find_snapshots

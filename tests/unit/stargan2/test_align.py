@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.faces.mean_face import align_to_mean_face, mirrored_to_square, onto
+from paddle_sam.stargan2.align import align_to_mean_face, mirrored_to_square, onto
 
 
 def face(seed=0):

@@ -6,7 +6,7 @@ import pytest
 
 from paddle_sam.metrics.features import AlexFeatures, kid
 from paddle_sam.networks.image_features import LPIPS
-from paddle_sam.stylegan2.quality import GeneratedQuality
+from paddle_sam.stylegan2.train.run import GeneratedQuality
 
 
 def images(count, seed, brightness=0):
