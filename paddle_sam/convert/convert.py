@@ -15,7 +15,7 @@ from paddle import nn
 
 from paddle_sam.convert.encoders import input_of
 from paddle_sam.convert.nvidia_pickle import is_pickle, read_pickle
-from paddle_sam.convert.recognise import Checkpoint, Network, recognise
+from paddle_sam.convert.recognise import STARGAN2_PARTS, Checkpoint, Network, recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
 from paddle_sam.convert.safetensors_file import SUFFIX, read_safetensors, write_safetensors
 from paddle_sam.convert.tables import TABLES
@@ -271,7 +271,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     """
     path = Path(path)
     if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder; name the checkpoint files in it")
+        return _read_folder(path)
     if path.is_file() and path.suffix == ".npz":
         return read_arrays(path, "fetch it again")
     if path.suffix == SUFFIX:
@@ -279,6 +279,19 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     if is_pickle(path):
         return read_pickle(path)
     return read_torch(path)
+
+
+def _read_folder(path: Path) -> dict:
+    """Read the networks of StarGAN v2 that a folder has as files of their own."""
+    known = (*STARGAN2_PARTS, "discriminator", "fan")
+    files = {file.stem: file for file in sorted(path.iterdir()) if file.stem in known}
+    if not set(STARGAN2_PARTS) <= files.keys():
+        raise CheckpointError(
+            f"{path}: is a folder; name the checkpoint files in it, or one that has"
+            f" {', '.join(STARGAN2_PARTS)} of a StarGAN v2"
+        )
+    contents = {part: read_checkpoint(file) for part, file in files.items()}
+    return {part: content.get("state_dict", content) for part, content in contents.items()}
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.convert.tables import State, count, has_squeeze_excite, published_units
+from paddle_sam.convert.rules import State, count
+from paddle_sam.convert.tables import has_squeeze_excite, published_units
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.encoders import RESNET34_UNITS
 

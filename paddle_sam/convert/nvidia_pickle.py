@@ -15,6 +15,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from paddle_sam.convert.tensorflow_pickle import (
     NETWORK,
     TensorFlowNetwork,
     is_tensorflow,
+    mapping_multipliers,
     torch_names,
 )
 from paddle_sam.core.array_pickle import ARRAY_GLOBALS, CountedStream, SafeUnpickler, check_size
@@ -30,6 +32,10 @@ from paddle_sam.core.files import open_file
 from paddle_sam.core.weight_file import FORMAT, TORCH_LEGACY
 from paddle_sam.errors import CheckpointError
 
+# Under this key, sentences on networks of a file that are not converted.
+LEFT_OUT = "left out"
+# By which the weights of mapping networks are multiplied when they run.
+LR_MULTIPLIER = 0.01
 PERSISTENCE = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _STORAGE_TYPES = {
     "DoubleStorage": "<f8",
@@ -194,7 +200,15 @@ def read_pickle(path: str | os.PathLike) -> dict:
             " into a PyTorch file"
         )
     if is_tensorflow(content):
-        return _rosinality(torch_names(content, Path(path)), path)
+        networks = torch_names(content, Path(path))
+        multipliers = mapping_multipliers(content)
+        return _rosinality(
+            {
+                key: _with_multiplier(tensors, multipliers[key], f"{path}: {key}")
+                for key, tensors in networks.items()
+            },
+            path,
+        )
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path}: a pickle of a {type(content).__name__}, expected a dict of networks: a"
@@ -203,19 +217,24 @@ def read_pickle(path: str | os.PathLike) -> dict:
     if not isinstance(content.get("G_ema"), dict):
         return torch_layout(content)  # of Paddle, or refused by whoever looks at its keys
     networks = {key: content.get(key) for key in ("G_ema", "G", "D")}
-    tensors = {key: _flatten(value) for key, value in networks.items() if isinstance(value, dict)}
+    tensors = {}
+    for key, value in networks.items():
+        if isinstance(value, dict):
+            tensors[key] = _as_usual(_flatten(value), value.get("_init_kwargs"), f"{path}: {key}")
     return _rosinality(tensors, path)
 
 
 def _rosinality(networks: Mapping[str, dict], path: str | os.PathLike) -> dict:
     """Rename the tensors of G_ema, G and D; see `read_pickle`."""
-    result = {}
+    result: dict = {}
     for key, name in (("G_ema", "g_ema"), ("G", "g")):
         if key in networks:
             result[name] = _generator_names(networks[key], f"{path}: {key}")
             if "mapping.w_avg" in networks[key]:
                 result.setdefault("latent_avg", np.array(networks[key]["mapping.w_avg"]))
-    if "D" in networks:
+    if "D" in networks and result and not any(".skip." in name for name in networks["D"]):
+        result[LEFT_OUT] = ["D is left out: only residual discriminators (`resnet`) are supported"]
+    elif "D" in networks:
         result["d"] = _discriminator_names(networks["D"], f"{path}: D")
     return result
 
@@ -235,6 +254,8 @@ def _flatten(network: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
 
 def _generator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     """stylegan2-ada-pytorch generator names to the rosinality layout."""
+    if any(name.startswith(("synthesis.L", "synthesis.input.freqs")) for name in tensors):
+        raise CheckpointError(f"{where}: a network of StyleGAN3, not of StyleGAN2")
     take = _Taker(tensors, where)
     result = _mapping(take, "style")
     result["input.input"] = take("synthesis.b4.const")[None]
@@ -290,6 +311,34 @@ def _discriminator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str
         result[f"{bias}.bias"] = take(f"{old}.bias")
     take.finish(filters=fir)
     return result
+
+
+def _as_usual(tensors: dict, kwargs: Any, where: str) -> dict[str, np.ndarray]:
+    """Return the tensors of a network as if it had been made with the usual arguments.
+
+    Raises:
+        CheckpointError: one of its arguments means another network.
+    """
+    kwargs = kwargs if isinstance(kwargs, Mapping) else {}
+    parts = [kwargs, *(value for value in kwargs.values() if isinstance(value, Mapping))]
+    for key, usual in (("activation", "lrelu"), ("use_noise", True), ("mbstd_num_channels", 1)):
+        for stated in (part[key] for part in parts if key in part):
+            if stated != usual:
+                raise CheckpointError(f"{where}: its {key} is {stated!r}; supported is {usual!r}")
+    mapping = kwargs.get("mapping_kwargs")
+    stated = mapping.get("lr_multiplier", LR_MULTIPLIER) if isinstance(mapping, Mapping) else None
+    return _with_multiplier(tensors, stated or LR_MULTIPLIER, where)
+
+
+def _with_multiplier(tensors: dict, multiplier: Any, where: str) -> dict[str, np.ndarray]:
+    """Scale a mapping network's weights, which `multiplier` multiplies, for the usual 0.01."""
+    if multiplier == LR_MULTIPLIER:
+        return tensors
+    if not isinstance(multiplier, int | float) or not 0 < multiplier < 1e6:
+        raise CheckpointError(f"{where}: its mapping network's multiplier is {multiplier!r}")
+    factor = np.float32(multiplier / LR_MULTIPLIER)
+    layers = {name for name in tensors if name.startswith("mapping.fc")}
+    return {n: (array * factor if n in layers else array) for n, array in tensors.items()}
 
 
 def _mapping(take: _Taker, target: str) -> dict[str, np.ndarray]:

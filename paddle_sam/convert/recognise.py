@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.convert import encoders, tables
+from paddle_sam.convert import encoders, stargan2_tables, tables
+from paddle_sam.convert.nvidia_pickle import LEFT_OUT
 from paddle_sam.convert.rules import to_paddle
 from paddle_sam.core.weight_file import load_strict
 from paddle_sam.errors import CheckpointError
@@ -16,6 +18,8 @@ from paddle_sam.networks.face_heatmaps import LANDMARKS
 from paddle_sam.networks.load import build_empty
 from paddle_sam.networks.stylegan2_ops import noise_resolutions
 
+# What StarGAN v2's networks are called, in one file or as files of a folder.
+STARGAN2_PARTS = ("generator", "mapping_network", "style_encoder")
 # What torch's data-parallel wrapper puts before every name.
 PARALLEL_PREFIX = "module."
 # The crop of the published networks (pSp's alignment script samples FFHQ's square directly), and
@@ -70,7 +74,7 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
     try:
         if {"g_ema", "g", "d"} & content.keys():
             return _stylegan2(content, path)
-        if {"generator", "mapping_network", "style_encoder"} <= content.keys():
+        if set(STARGAN2_PARTS) <= content.keys():
             return _stargan2(content)
         if content.keys() == {"mean"} and np.shape(content["mean"]) == (LANDMARKS, 2):
             network = Network("mean_face", "mean_face", None, content, {})
@@ -80,7 +84,7 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
         for part, marks in (("g_ema", ("style.1.", "to_rgb1.")), ("d", ("convs.0.0.weight",))):
             if _has(state, *marks):
                 return _lone_stylegan2(part, state, prefix, key, extras, path)
-        for marks, kind, builder, table, arch in _SINGLE_NETWORKS:
+        for marks, kind, builder, table, arch in tables.SINGLE_NETWORKS:
             if _has(state, *marks):
                 network = Network(builder, table, key, state, arch(state), prefix=prefix)
                 return Checkpoint(kind(state), {kind(state): network}, {}, extras)
@@ -92,26 +96,66 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
             f"{path}: tensor {error.args[0]} is missing; the file is incomplete or its"
             " architecture is not a published one"
         ) from error
-    raise CheckpointError(f"{path}: {_stranger(state)}")
+    raise CheckpointError(f"{path}: {_stranger(content)}")
 
 
 def _has(state: Mapping, *marks: str) -> bool:
     return all(any(str(name).startswith(mark) for name in state) for mark in marks)
 
 
-def _stranger(state: Mapping) -> str:
-    if _has(state, "encoder.input_layer."):
-        return (
-            "an incomplete checkpoint: it has encoder.* but no decoder.* tensors; fetch the whole"
-            " SAM or pSp file"
-        )
-    keys = ", ".join(str(name) for name in list(state)[:4])
+def _stranger(content: Mapping) -> str:
+    """Say what an unknown file is, as far as it is known."""
+    nested = [(key, value) for key, value in content.items() if isinstance(value, Mapping)]
+    names = {str(name): None for name in content}
+    names |= {f"{key}.{name}": None for key, value in nested for name in value}
+    for mark, words in _STRANGERS:
+        if any(re.search(mark, name) for name in names):
+            return words
+    keys = ", ".join(list(names)[:4])
     return (
         f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp, e4e,"
         " ReStyle, StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment"
         " network and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS"
-        " lin layers and FID's Inception-v3"
+        " and FID's Inception-v3"
     )
+
+
+# What a name has in it, and what the file is then.
+_STRANGERS = [
+    (
+        r"^encoder\.input_layer\.",
+        "an incomplete checkpoint: it has encoder.* but no decoder.* tensors; fetch the whole SAM"
+        " or pSp file",
+    ),
+    (
+        r"(^|\.)hypernet\.",
+        "a checkpoint of HyperStyle, whose network predicts changes of a generator's weights and is"
+        " not supported; tune a generator for a photograph with scripts/project.py instead",
+    ),
+    (
+        r"(^|\.)progression\.0\.|g_synthesis\.|StyleMod|AdaIN",
+        "a network of StyleGAN, the first version, which is not supported; expected StyleGAN2",
+    ),
+    (
+        r"synthesis\.(L\d+_|input\.freqs)",
+        "a network of StyleGAN3, which is not supported; expected StyleGAN2",
+    ),
+    (
+        r"(^|\.)(S|GAN|SE)\.net\.0\.|^GAN\.",
+        "a network of lucidrains' stylegan2-pytorch, which has another architecture; expected"
+        " rosinality's or NVIDIA's StyleGAN2",
+    ),
+    (
+        r"(^|\.)(style_mlp|stylegan_decoder)\.",
+        "a network of BasicSR or GFPGAN, which is not supported; expected rosinality's or NVIDIA's"
+        " StyleGAN2",
+    ),
+    (
+        r"^((module\.)?(from_rgb|shared\.0|main\.0)\.)",
+        "one network of StarGAN v2 alone; put its files into a folder under the names"
+        f" {', '.join(STARGAN2_PARTS)} and convert the folder",
+    ),
+]
 
 
 def _sam_or_psp(
@@ -201,11 +245,11 @@ def _absent_noises(state: Mapping, arch: Mapping, notes: list[str]) -> dict[str,
 
 
 def _stylegan2(content: Mapping, path: Path) -> Checkpoint:
-    networks, notes = {}, []
+    networks, notes = {}, list(content.get(LEFT_OUT) or ())
     for part in ("g_ema", "g", "d"):
         if part in content:
             networks[part] = _stylegan2_part(part, *_bare(content[part]), part, notes)
-    extras = {k: v for k, v in content.items() if k not in (*networks, "latent_avg")}
+    extras = {k: v for k, v in content.items() if k not in (*networks, "latent_avg", LEFT_OUT)}
     return _with_average(Checkpoint("stylegan2", networks, {}, extras, notes), content, path)
 
 
@@ -241,18 +285,18 @@ def _with_average(checkpoint: Checkpoint, content: Mapping, path: Path) -> Check
 
 def _stargan2(content: Mapping) -> Checkpoint:
     readers = {
-        "generator": lambda state: tables.stargan2_generator_arch(state, img_size),
-        "mapping_network": tables.mapping_network_arch,
-        "style_encoder": tables.style_encoder_arch,
-        "discriminator": tables.stargan2_discriminator_arch,
-        "fan": tables.face_heatmaps_arch,
+        "generator": lambda state: stargan2_tables.generator_arch(state, img_size),
+        "mapping_network": stargan2_tables.mapping_network_arch,
+        "style_encoder": stargan2_tables.style_encoder_arch,
+        "discriminator": stargan2_tables.discriminator_arch,
+        "fan": stargan2_tables.face_heatmaps_arch,
     }
     parts = {key: _bare(content[key], f"{key}.") for key in readers if key in content}
-    img_size = tables.style_encoder_arch(parts["style_encoder"][0])["img_size"]
+    img_size = stargan2_tables.style_encoder_arch(parts["style_encoder"][0])["img_size"]
     networks = {}
     for key, (state, prefix) in parts.items():
         arch = readers[key](state)
-        added = tables.absent_filter(state, arch) if key == "generator" else {}
+        added = stargan2_tables.absent_filter(state, arch) if key == "generator" else {}
         table = "face_heatmaps" if key == "fan" else f"stargan2_{key}"
         networks[key] = Network(table, table, key, state, arch, added, prefix)
     extras = {key: value for key, value in content.items() if key not in readers}
@@ -279,65 +323,3 @@ class _Below(dict):
 
     def __missing__(self, name: str):
         raise KeyError(self.prefix + name)
-
-
-def _constant(kind: str) -> Callable[[Mapping], str]:
-    return lambda state: kind
-
-
-def _embedder_kind(state: Mapping) -> str:
-    return "ir_se50" if tables.face_embedder_arch(state)["squeeze_excite"] else "curricularface"
-
-
-# Keys that give it away, kind, builder, table, architecture.
-_SINGLE_NETWORKS = [
-    (
-        ("input_layer.", "body.", "output_layer."),
-        _embedder_kind,
-        "face_embedder",
-        "face_embedder",
-        tables.face_embedder_arch,
-    ),
-    (
-        ("conv1_1.", "fc8-101."),
-        _constant("dex_vgg"),
-        "age_regressor",
-        "age_regressor",
-        tables.age_regressor_arch,
-    ),
-    (
-        ("features.0.weight", "features.10."),
-        _constant("lpips_features"),
-        "lpips_features",
-        "lpips_features",
-        tables.lpips_features_arch,
-    ),
-    (
-        ("0.weight", "10.weight"),
-        _constant("lpips_features"),
-        "lpips_features",
-        "lpips_bare_features",
-        tables.lpips_features_arch,
-    ),
-    (
-        ("lin0.model.1.", "lin4.model.1."),
-        _constant("lpips_lin"),
-        "lpips_lin",
-        "lpips_lin",
-        tables.lpips_lin_arch,
-    ),
-    (
-        ("Conv2d_1a_3x3.conv.", "Mixed_7c."),
-        _constant("inception"),
-        "inception_v3",
-        "inception",
-        tables.no_arch,
-    ),
-    (
-        ("conv1.conv.", "m0.b1_4.", "l0."),
-        _constant("face_heatmaps"),
-        "face_heatmaps",
-        "face_heatmaps",
-        tables.face_heatmaps_arch,
-    ),
-]

@@ -16,6 +16,8 @@ import numpy as np
 
 from paddle_sam.errors import CheckpointError
 
+State = Mapping[str, np.ndarray]
+
 COPY = "copy"
 TRANSPOSE = "transpose"  # linear weights: torch [out, in], Paddle [in, out]
 UNBATCH = "unbatch"  # modulated convolutions: a leading axis of length 1 goes
@@ -142,3 +144,8 @@ def _check_action(rule: Rule, array: np.ndarray, name: str, where: str) -> None:
         raise CheckpointError(
             f"{where}: tensor {name}: expected shape [1, O, I, K, K], found {list(array.shape)}"
         )
+
+
+def count(state: State, pattern: str) -> int:
+    """How many names in `state` are of a regular expression."""
+    return sum(re.fullmatch(pattern, name) is not None for name in state)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 
-from paddle_sam.convert.rules import DISCARD, DROP, TRANSPOSE, UNBATCH, Rule, under
+from paddle_sam.convert.rules import (
+    DISCARD,
+    DROP,
+    TRANSPOSE,
+    UNBATCH,
+    Rule,
+    State,
+    count,
+    under,
+)
+from paddle_sam.convert.stargan2_tables import STARGAN2_TABLES, face_heatmaps_arch
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.face_networks import PUBLISHED_UNITS
-from paddle_sam.networks.stargan2 import HIGH_PASS
 from paddle_sam.networks.stylegan2_ops import fir_kernel
-
-State = Mapping[str, np.ndarray]
 
 RESIDUAL_BODY = [
     Rule("*.num_batches_tracked", action=DROP),
@@ -106,6 +112,38 @@ AGE_REGRESSOR = [
 LPIPS_FEATURES = [Rule("classifier.*", action=DISCARD), Rule("features.*")]
 LPIPS_BARE_FEATURES = [Rule("*", "features.*")]
 LPIPS_LIN = [Rule("lin*.model.1.weight")]
+# The same weights as PaddleGAN, SAM and stargan-v2 call them.
+LPIPS_LIN_NAMES = {
+    "lpips_lin_numbered": "*.model.1.weight",
+    "lpips_lin_bare": "*.1.weight",
+    "lpips_lin_models": "model.*.weight",
+    "lpips_lin_main": "lpips_weights.*.main.1.weight",
+}
+# Positions of the convolutions in each slice of the `lpips` package's networks.
+_SLICES = {
+    "alex": ((0,), (3,), (6,), (8,), (10,)),
+    "vgg": ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
+}
+
+
+def _whole_lpips(backbone: str) -> list[Rule]:
+    """Features and weights in one file, as the `lpips` package and PaddleGAN keep them.
+
+    The weights are in it twice.
+    """
+    slices = enumerate(_SLICES[backbone], start=1)
+    return [
+        *(Rule("scaling_layer.*", action=DROP), Rule("lins.*", action=DROP)),
+        Rule("lin*.model.1.weight"),
+        *[
+            Rule(f"net.slice{number}.{place}.*", f"features.{place}.*")
+            for number, places in slices
+            for place in places
+        ],
+    ]
+
+
+LPIPS_PADDLEGAN = [*_whole_lpips("vgg")[:3], Rule("net.vgg16.vgg_layers.*", "features.*")]
 
 # The classifier plays no part in FID, but the way back needs it.
 INCEPTION = [
@@ -130,54 +168,8 @@ RESNET_PSP = [
 ]
 
 
-# `scale` is what Paddle calls the weight of an instance norm.
-STARGAN2_GENERATOR = [
-    Rule("decode.*.fc.weight", action=TRANSPOSE),
-    Rule("encode.*.norm1.weight", "encode.*.norm1.scale"),
-    Rule("encode.*.norm2.weight", "encode.*.norm2.scale"),
-    Rule("to_rgb.0.weight", "to_rgb.0.scale"),
-    Rule("from_rgb.*"),
-    Rule("encode.*"),
-    Rule("decode.*"),
-    Rule("to_rgb.*"),
-    Rule("hpf.filter"),
-]
-
-STARGAN2_MAPPING_NETWORK = [
-    Rule("shared.*.weight", action=TRANSPOSE),
-    Rule("shared.*.bias"),
-    Rule("unshared.*.weight", action=TRANSPOSE),
-    Rule("unshared.*.bias"),
-]
-
-STARGAN2_STYLE_ENCODER = [
-    Rule("unshared.*.weight", action=TRANSPOSE),
-    Rule("unshared.*.bias"),
-    Rule("shared.*"),
-]
-
-STARGAN2_DISCRIMINATOR = [Rule("main.*")]
-
-_FIRST_STAGE = ("m0", "top_m_0", "conv_last0", "bn_end0", "l0")
-_LATER_STAGES = ("m?", "top_m_?", "conv_last?", "bn_end?", "l?", "al?", "bl?")
-
-# Of the published file's four stages only the first is used, there as here.
-FACE_HEATMAPS = [
-    *[
-        Rule(f"{part.replace('?', stage)}.*", action=DROP)
-        for part in _LATER_STAGES
-        for stage in "0123"
-        if part.replace("?", stage) not in _FIRST_STAGE
-    ],
-    Rule("*.num_batches_tracked", action=DROP),
-    Rule("*.running_mean", "*._mean"),
-    Rule("*.running_var", "*._variance"),
-    *[Rule(f"{part}.*") for part in ("conv1", "bn1", "conv2", "conv3", "conv4", *_FIRST_STAGE)],
-]
-
-MEAN_FACE = [Rule("mean")]
-
 TABLES = {
+    **STARGAN2_TABLES,
     "sam": SAM,
     "resnet_psp": RESNET_PSP,
     "generator": GENERATOR,
@@ -187,13 +179,11 @@ TABLES = {
     "lpips_features": LPIPS_FEATURES,
     "lpips_bare_features": LPIPS_BARE_FEATURES,
     "lpips_lin": LPIPS_LIN,
+    **{table: [Rule(names, "lin*.model.1.weight")] for table, names in LPIPS_LIN_NAMES.items()},
+    "lpips_alex": _whole_lpips("alex"),
+    "lpips_vgg": _whole_lpips("vgg"),
+    "lpips_paddlegan": LPIPS_PADDLEGAN,
     "inception": INCEPTION,
-    "stargan2_generator": STARGAN2_GENERATOR,
-    "stargan2_mapping_network": STARGAN2_MAPPING_NETWORK,
-    "stargan2_style_encoder": STARGAN2_STYLE_ENCODER,
-    "stargan2_discriminator": STARGAN2_DISCRIMINATOR,
-    "face_heatmaps": FACE_HEATMAPS,
-    "mean_face": MEAN_FACE,
 }
 
 
@@ -258,84 +248,19 @@ def lpips_features_arch(state: State) -> dict:
 
 
 def lpips_lin_arch(state: State) -> dict:
-    """Constructor arguments of the `LpipsWeights` that the published file fits."""
-    return {"backbone": "alex" if state["lin1.model.1.weight"].shape[1] == 192 else "vgg"}
+    """Constructor arguments of the `LpipsWeights` that a published file fits."""
+    channels = [int(np.shape(state[name])[1]) for name in sorted(state) if "lins" not in name]
+    return {"backbone": "alex" if 192 in channels else "vgg"}
+
+
+def whole_lpips_arch(state: State) -> dict:
+    """Constructor arguments of the `LPIPS` that a published file fits."""
+    return lpips_lin_arch({name: state[name] for name in state if name.startswith("lin")})
 
 
 def no_arch(state: State) -> dict:
     """Of a network that is published in one size only."""
     return {}
-
-
-def mapping_network_arch(state: State) -> dict:
-    """Constructor arguments of the `MappingNetwork` that a torch state dict fits."""
-    first = state["shared.0.weight"]
-    return {
-        "latent_dim": int(first.shape[1]),
-        "style_dim": int(state["unshared.0.6.weight"].shape[0]),
-        "num_domains": count(state, r"unshared\.\d+\.0\.weight"),
-        "width": int(first.shape[0]),
-    }
-
-
-def style_encoder_arch(state: State) -> dict:
-    """Constructor arguments of the `StyleEncoder` that a torch state dict fits."""
-    return _trunk_arch(state, "shared") | {
-        "style_dim": int(state["unshared.0.weight"].shape[0]),
-        "num_domains": count(state, r"unshared\.\d+\.weight"),
-    }
-
-
-def stargan2_discriminator_arch(state: State) -> dict:
-    """Constructor arguments of the `Discriminator` that a torch state dict fits."""
-    blocks = count(state, r"main\.\d+\.conv1\.weight")
-    heads = state[f"main.{blocks + 4}.weight"]
-    return _trunk_arch(state, "main") | {"num_domains": int(heads.shape[0])}
-
-
-def stargan2_generator_arch(state: State, img_size: int) -> dict:
-    """Constructor arguments of the `Generator` that a torch state dict fits.
-
-    The state alone does not tell `img_size`: without a high-pass skip (whose filter files may
-    leave out) twice the size has as many blocks.
-    """
-    halvings = count(state, r"encode\.\d+\.conv1\.weight") - 2
-    return {
-        "img_size": img_size,
-        "style_dim": int(state["decode.0.norm1.fc.weight"].shape[1]),
-        "max_conv_dim": int(state["decode.0.conv1.weight"].shape[0]),
-        "w_hpf": _high_pass_weight(state) if 8 << halvings == img_size else 0.0,
-        "base_dim": int(state["from_rgb.weight"].shape[0]),
-    }
-
-
-def absent_filter(state: State, arch: Mapping) -> dict[str, np.ndarray]:
-    """The high-pass filter, where a generator has one and its file leaves it out."""
-    if arch["w_hpf"] == 0 or "hpf.filter" in state:
-        return {}
-    return {"hpf.filter": np.array(HIGH_PASS, np.float32) / np.float32(arch["w_hpf"])}
-
-
-def face_heatmaps_arch(state: State) -> dict:
-    """Constructor arguments of the `FaceHeatmaps` that a torch state dict fits."""
-    return {"channels": int(state["conv_last0.weight"].shape[0])}
-
-
-def _trunk_arch(state: State, name: str) -> dict:
-    blocks = count(state, rf"{name}\.\d+\.conv1\.weight")
-    return {
-        "img_size": 4 << blocks,
-        "max_conv_dim": int(state[f"{name}.{blocks + 2}.weight"].shape[0]),
-        "base_dim": int(state[f"{name}.0.weight"].shape[0]),
-    }
-
-
-def _high_pass_weight(state: State) -> float:
-    """w_hpf of the stored filter; 1, as published, where there is none or it was altered."""
-    centre = float(state["hpf.filter"][1, 1]) if "hpf.filter" in state else 0.0
-    weight = HIGH_PASS[1][1] / centre if centre > 0 else 1.0
-    exact = np.array(HIGH_PASS, np.float32) / np.float32(weight)
-    return weight if np.array_equal(exact, state.get("hpf.filter", exact)) else 1.0
 
 
 def _unusual(state: State, image_channels: int) -> dict:
@@ -385,5 +310,87 @@ def has_squeeze_excite(state: State) -> bool:
     return "body.0.res_layer.5.fc1.weight" in state
 
 
-def count(state: State, pattern: str) -> int:
-    return sum(re.fullmatch(pattern, name) is not None for name in state)
+def _constant(kind: str) -> Callable[[State], str]:
+    return lambda state: kind
+
+
+def _embedder_kind(state: State) -> str:
+    return "ir_se50" if face_embedder_arch(state)["squeeze_excite"] else "curricularface"
+
+
+# Keys that give it away, kind, builder, table, architecture.
+SINGLE_NETWORKS = [
+    *[
+        (
+            (mark, "lin0.model.1.", "lin4.model.1."),
+            _constant("lpips"),
+            "lpips",
+            table,
+            whole_lpips_arch,
+        )
+        for table, mark in {
+            "lpips_paddlegan": "net.vgg16.vgg_layers.",
+            "lpips_vgg": "net.slice5.28.",
+            "lpips_alex": "net.slice5.10.",
+        }.items()
+    ],
+    (
+        ("input_layer.", "body.", "output_layer."),
+        _embedder_kind,
+        "face_embedder",
+        "face_embedder",
+        face_embedder_arch,
+    ),
+    (
+        ("conv1_1.", "fc8-101."),
+        _constant("dex_vgg"),
+        "age_regressor",
+        "age_regressor",
+        age_regressor_arch,
+    ),
+    (
+        ("features.0.weight", "features.10."),
+        _constant("lpips_features"),
+        "lpips_features",
+        "lpips_features",
+        lpips_features_arch,
+    ),
+    (
+        ("0.weight", "10.weight"),
+        _constant("lpips_features"),
+        "lpips_features",
+        "lpips_bare_features",
+        lpips_features_arch,
+    ),
+    (
+        ("lin0.model.1.", "lin4.model.1."),
+        _constant("lpips_lin"),
+        "lpips_lin",
+        "lpips_lin",
+        lpips_lin_arch,
+    ),
+    *[
+        (
+            tuple(names.replace("*", str(layer)) for layer in range(5)),
+            _constant("lpips_lin"),
+            "lpips_lin",
+            table,
+            lpips_lin_arch,
+        )
+        for table, names in LPIPS_LIN_NAMES.items()
+    ],
+    (
+        ("Conv2d_1a_3x3.conv.", "Mixed_7c."),
+        _constant("inception"),
+        "inception_v3",
+        "inception",
+        no_arch,
+    ),
+    (
+        ("conv1.conv.", "m0.b1_4.", "l0."),
+        _constant("face_heatmaps"),
+        "face_heatmaps",
+        "face_heatmaps",
+        face_heatmaps_arch,
+    ),
+]

@@ -49,6 +49,16 @@ def torch_names(content: tuple, path: Path) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
+def mapping_multipliers(content: tuple) -> dict[str, Any]:
+    """By which the weights of each network's mapping network are multiplied when it runs."""
+    found = {}
+    for key, network in zip(("G", "D", "G_ema"), content, strict=True):
+        options = network.get("static_kwargs")
+        stated = options.get("mapping_lrmul") if isinstance(options, Mapping) else None
+        found[key] = stated or (0.1 if key == "D" else 0.01)
+    return found
+
+
 class _Names:
     """The variables of one network; what nobody takes is an error."""
 
@@ -98,8 +108,9 @@ class _Names:
         for size in sizes[1:]:
             for ours, theirs in (("conv0", "Conv0"), ("conv1", "Conv1_down")):
                 result |= self._convolution(f"b{size}.{ours}", f"{size}x{size}/{theirs}")
-            skip = self._take(f"{size}x{size}/Skip/weight")
-            result[f"b{size}.skip.weight"] = skip.transpose(3, 2, 0, 1)
+            if any("/Skip/" in name for name in self.left):  # else it is left out later
+                skip = self._take(f"{size}x{size}/Skip/weight")
+                result[f"b{size}.skip.weight"] = skip.transpose(3, 2, 0, 1)
         result |= self._mapping("LabelEmbed", "Mapping")
         result |= self._convolution("b4.conv", "4x4/Conv")
         return result | self._linear("b4.fc", "4x4/Dense0") | self._linear("b4.out", "Output")

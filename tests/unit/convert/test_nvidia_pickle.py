@@ -1,10 +1,5 @@
 """NVIDIA's pickles: written here as their code writes them, read without running any of it."""
 
-import collections
-import pickle
-import sys
-import types
-
 import numpy as np
 import paddle
 import pytest
@@ -17,71 +12,10 @@ from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from tests.parity import nvidia_files
+from tests.parity.nvidia_files import PersistentModule
 
 RESOLUTIONS = [4, 8, 16, 32, 64]
-
-
-@pytest.fixture
-def nvidia_modules(monkeypatch):
-    """The modules that NVIDIA's pickles name, enough to write one; gone when it is read."""
-    persistence = types.ModuleType("torch_utils.persistence")
-    exec("def _reconstruct_persistent_obj(meta): raise AssertionError('run')", vars(persistence))
-    persistence._reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
-    util = types.ModuleType("dnnlib.util")
-    exec("class EasyDict(dict): pass", vars(util))
-    util.EasyDict.__module__ = "dnnlib.util"
-    modules = {
-        "torch_utils": types.ModuleType("torch_utils"),
-        "torch_utils.persistence": persistence,
-        "dnnlib": types.ModuleType("dnnlib"),
-        "dnnlib.util": util,
-    }
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return persistence, util
-
-
-class PersistentModule:
-    """Pickles as a network decorated with NVIDIA's `persistent_class` does."""
-
-    persistence = None
-    util = None
-
-    def __init__(self, tensors, class_name="Generator"):
-        self.class_name = class_name
-        self.tensors = tensors
-
-    def __reduce__(self):
-        here = {n: v for n, v in self.tensors.items() if "." not in n}
-        below = {}
-        for name, value in self.tensors.items():
-            if "." in name:
-                child, rest = name.split(".", 1)
-                below.setdefault(child, {})[rest] = value
-        buffers = ("resample_filter", "noise_const", "w_avg")
-        state = {
-            "training": False,
-            "_parameters": collections.OrderedDict(
-                (n, torch.nn.Parameter(v)) for n, v in here.items() if n not in buffers
-            ),
-            "_buffers": collections.OrderedDict((n, v) for n, v in here.items() if n in buffers),
-            "_non_persistent_buffers_set": set(),
-            "_backward_hooks": collections.OrderedDict(),
-            "_modules": collections.OrderedDict(
-                (n, PersistentModule(t, "Layer")) for n, t in below.items()
-            ),
-            "_init_args": (),
-            "_init_kwargs": self.util.EasyDict(z_dim=128, dtype=torch.float32),
-            "img_resolution": 64,
-        }
-        meta = {
-            "type": "class",
-            "version": 6,
-            "module_src": "raise AssertionError('the source in the file was executed')",
-            "class_name": self.class_name,
-            "state": state,
-        }
-        return self.persistence._reconstruct_persistent_obj, (meta,)
 
 
 def rosinality() -> dict:
@@ -145,17 +79,9 @@ def nvidia_discriminator(d: dict) -> dict:
 
 
 @pytest.fixture
-def write_pickle(nvidia_modules, tmp_path, monkeypatch):
-    persistence, util = nvidia_modules
-    monkeypatch.setattr(PersistentModule, "persistence", persistence)
-    monkeypatch.setattr(PersistentModule, "util", util)
-
+def write_pickle(tmp_path):
     def write(content, protocol=4):
-        path = tmp_path / "network.pkl"
-        path.write_bytes(pickle.dumps(content, protocol=protocol))
-        for name in ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util"):
-            monkeypatch.delitem(sys.modules, name)
-        return path
+        return nvidia_files.write(tmp_path / "network.pkl", content, protocol)
 
     return write
 

@@ -1,9 +1,5 @@
 """NVIDIA's TensorFlow pickles, made here as that code pickles them, and read without it."""
 
-import pickle
-import sys
-import types
-
 import numpy as np
 import pytest
 
@@ -11,38 +7,13 @@ from paddle_sam.convert.convert import convert_file
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
+from tests.parity import nvidia_files
+from tests.parity.nvidia_files import TensorFlowNetwork
 from tests.unit.convert.test_nvidia_pickle import (
     nvidia_discriminator,
     nvidia_generator,
     rosinality,
 )
-
-
-@pytest.fixture
-def network_class(monkeypatch):
-    class Network:
-        def __init__(self, variables, components=(), **options):
-            self.state = {
-                "version": 4,
-                "name": "G",
-                "static_kwargs": options,
-                "components": dict(components),
-                "build_module_src": "raise SystemExit('the file was executed')",
-                "build_func_name": "G_main",
-                "variables": list(variables.items()),
-            }
-
-        def __getstate__(self):
-            return self.state
-
-        def __setstate__(self, state):
-            raise AssertionError("made by NVIDIA's class")
-
-    Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
-    for name in ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    sys.modules["dnnlib.tflib.network"].Network = Network
-    return Network
 
 
 def tensorflow_generator(g, latent_avg):
@@ -104,7 +75,7 @@ def tensorflow_discriminator(d):
 
 
 @pytest.fixture
-def write(network_class, tmp_path, monkeypatch):
+def write(tmp_path):
     def write(change=lambda g, d: None, protocol=2):
         content = rosinality()
         mapping, synthesis, whole = tensorflow_generator(content["g_ema"], content["latent_avg"])
@@ -112,14 +83,12 @@ def write(network_class, tmp_path, monkeypatch):
         change(synthesis, variables)
 
         def generator():
-            parts = {"mapping": network_class(mapping), "synthesis": network_class(synthesis)}
-            return network_class(whole, parts, resample_kernel=[1, 3, 3, 1])
+            parts = {"mapping": TensorFlowNetwork(mapping)}
+            parts["synthesis"] = TensorFlowNetwork(synthesis)
+            return TensorFlowNetwork(whole, parts, resample_kernel=[1, 3, 3, 1])
 
-        networks = (generator(), network_class(variables), generator())
-        (tmp_path / "net.pkl").write_bytes(pickle.dumps(networks, protocol))
-        for name in ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network"):
-            monkeypatch.delitem(sys.modules, name)
-        return tmp_path / "net.pkl"
+        networks = (generator(), TensorFlowNetwork(variables), generator())
+        return nvidia_files.write(tmp_path / "net.pkl", networks, protocol)
 
     return write
 
