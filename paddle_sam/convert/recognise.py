@@ -123,7 +123,7 @@ def _stranger(content: Mapping) -> str:
 # What a name has in it, and what the file is then.
 _STRANGERS = [
     (
-        r"^encoder\.input_layer\.",
+        r"^((state_dict|module)\.)*encoder\.input_layer\.",
         "an incomplete checkpoint: it has encoder.* but no decoder.* tensors; fetch the whole SAM"
         " or pSp file",
     ),
@@ -151,7 +151,7 @@ _STRANGERS = [
         " StyleGAN2",
     ),
     (
-        r"^((module\.)?(from_rgb|shared\.0|main\.0)\.)",
+        r"^((state_dict|module)\.)*(from_rgb|shared\.0|main\.0)\.",
         "one network of StarGAN v2 alone; put its files into a folder under the names"
         f" {', '.join(STARGAN2_PARTS)} and convert the folder",
     ),

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.parity import recipe
+from tests.parity import recipe, reference_gans
 
 HERE = Path(__file__).resolve().parent
 CODES = slice(None, None, 8)  # of each code's 512 numbers, those that are kept
@@ -103,7 +103,6 @@ LAST = "BackboneEncoderUsingLastLayerInto"
 # Kind -> module and class of the published network, `encoder_type` and the other options.
 ENCODERS = {
     "e4e": ("models.psp:pSp", "Encoder4Editing", E4E),
-    "e4e_w": ("models.psp:pSp", "SingleStyleCodeEncoder", E4E),
     "psp_w": ("models.psp:pSp", LAST + "W", {**PSP, "learn_in_w": True}),
     "psp_w_plus": ("models.psp:pSp", LAST + "WPlus", PSP),
     "psp_drawing": ("models.psp:pSp", "GradualStyleEncoder", {**PSP, "label_nc": 1, "input_nc": 1}),
@@ -114,15 +113,13 @@ ENCODERS = {
     ),
     "restyle_psp": ("models.psp:pSp", "BackboneEncoder", {**RESTYLE, "output_size": 1024}),
     "restyle_psp_resnet": ("models.psp:pSp", "ResNetBackboneEncoder", RESTYLE),
-    "restyle_pyramid": ("models.psp:pSp", "GradualStyleEncoder", RESTYLE),
     "restyle_pyramid_resnet": ("models.psp:pSp", "ResNetGradualStyleEncoder", RESTYLE),
     "restyle_e4e": ("models.e4e:e4e", "ProgressiveBackboneEncoder", RESTYLE),
-    "restyle_e4e_resnet": ("models.e4e:e4e", "ResNetProgressiveBackboneEncoder", RESTYLE),
 }
 
 
-def encoder(kind: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Run an encoder of pSp's family on two images; return its manifest and the results."""
+def encoder(kind: str) -> tuple[dict, dict]:
+    """Run an encoder of pSp's family on two images; return the results and its manifest."""
     place, encoder_type, options = ENCODERS[kind]
     module, _, name = place.partition(":")
     build = getattr(importlib.import_module(module), name)
@@ -147,10 +144,11 @@ def encoder(kind: str) -> tuple[dict, dict[str, np.ndarray]]:
         images, codes = refined(network, opts, x)
     else:
         images, codes = network(x, randomize_noise=False, return_latents=True)
-    return {
+    results = {
         "codes": codes.numpy()[..., CODES],
         "images": F.adaptive_avg_pool2d(images, 32).numpy(),
     }
+    return results, manifest
 
 
 def refined(network, opts, x) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,6 +159,18 @@ def refined(network, opts, x) -> tuple[torch.Tensor, torch.Tensor]:
     images, codes = run(x, network, opts, average)
     last = [torch.from_numpy(np.stack([codes[n][-1] for n in range(len(x))]))]
     return torch.stack([images[n][-1] for n in range(len(x))]), last[0]
+
+
+def paddlegan(kind: str, checkout: Path) -> dict[str, np.ndarray]:
+    """Run PaddleGAN's code with the Paddle that is here."""
+    import paddle
+
+    from tests.parity.reference_paddlegan import PADDLEGAN as RUNS
+
+    with paddle.no_grad():
+        found, manifest = RUNS[kind](checkout)
+    write_manifest(kind, manifest)
+    return found
 
 
 def listed(state) -> list:
@@ -195,7 +205,13 @@ def commit(checkout: Path) -> str:
     return found.stdout.strip()
 
 
-KINDS = dict.fromkeys(ENCODERS, encoder)
+PADDLEGAN = ("stylegan2_256", "psp_1024", "starganv2", "lpips")
+KINDS = {
+    **dict.fromkeys(ENCODERS, encoder),
+    **dict.fromkeys(reference_gans.NVIDIA, reference_gans.nvidia),
+    **dict.fromkeys(reference_gans.TENSORFLOW, reference_gans.tensorflow),
+    **{f"paddlegan_{name}": None for name in PADDLEGAN},  # which runs Paddle, not PyTorch
+}
 
 
 def main() -> None:
@@ -204,12 +220,17 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--torchvision", type=Path)
     chosen = parser.parse_args()
-    replace_compiled_operations()
-    if chosen.torchvision:
-        offer_torchvision(chosen.torchvision)
-    sys.path.insert(0, str(chosen.checkout))
-    with torch.no_grad():
-        found = KINDS[chosen.kind](chosen.kind)
+    if chosen.kind.startswith("paddlegan"):
+        found = paddlegan(chosen.kind, chosen.checkout)
+    else:
+        replace_compiled_operations()
+        if chosen.torchvision:
+            offer_torchvision(chosen.torchvision)
+        sys.path.insert(0, str(chosen.checkout))
+        with torch.no_grad():
+            found, manifest = KINDS[chosen.kind](chosen.kind)
+        if manifest:
+            write_manifest(chosen.kind, manifest)
     for name, array in found.items():
         print(name, array.shape, "deviation", float(array.std()))
         between = np.abs(array[0] - array[1]).mean() if len(array) > 1 else 0

@@ -144,15 +144,18 @@ def value(name: str, shape: tuple[int, ...], seed: int = 0, lr_mul: float = 0.01
         name.replace("/", ".").split(".")[-2:] if "." in name or "/" in name else ("", name)
     )
     mapping = layer.startswith(("fc", "Dense", "Mapping")) and "mapping" in name.lower()
+    scale, offset = 1.0, 0.0
     if leaf in ("noise_strength", "w_avg", "dlatent_avg", "mod_bias"):
-        return np.float32(0.1) * x
-    if layer == "affine" and leaf == "bias":
-        return 1 + np.float32(0.1) * x
-    if leaf == "bias":
-        return np.float32(0.05 / lr_mul if mapping else 0.05) * x
-    if leaf == "mod_weight" or (layer == "affine" and leaf == "weight"):
-        return np.float32(0.3) * x
-    return x / np.float32(lr_mul) if mapping else x
+        scale = 0.1
+    elif layer == "affine" and leaf == "bias":
+        scale, offset = 0.1, 1.0
+    elif leaf == "bias":
+        scale = 0.05 / lr_mul if mapping else 0.05
+    elif leaf == "mod_weight" or (layer == "affine" and leaf == "weight"):
+        scale = 0.3
+    elif mapping:
+        scale = 1 / lr_mul
+    return np.asarray(np.float32(offset) + np.float32(scale) * x, np.float32)
 
 
 def tensorflow_shapes(size: int, classes: int = 0) -> tuple[dict, dict, dict, dict]:

@@ -83,6 +83,15 @@ def tensor(name, shape, dtype, seed=0):
     return 0.1 * x
 
 
+def paddle_tensor(name, shape, seed=0):
+    """numpy array for one tensor of a Paddle state_dict, by its name in torch."""
+    endings = {"._mean": ".running_mean", "._variance": ".running_var", "._weight": ".weight"}
+    for theirs, ours in (endings | {".scale": ".weight"}).items():
+        if name.endswith(theirs):
+            name = name.removesuffix(theirs) + ours
+    return tensor(name.replace("lins.", "lin"), shape, "float32", seed)
+
+
 def is_prelu(name):
     p = name.split(".")
     return name.endswith(("input_layer.2.weight", "encoder.relu.weight")) or (
