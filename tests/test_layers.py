@@ -1,6 +1,8 @@
 """Which part of the package may import which: each row the rows above it, as the table says."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,41 @@ def test_commands_are_thin():
         assert all(within(name, "paddle_sam.core") for name in ours), (
             f"{path.name} imports {ours} before it has read its options"
         )
+
+
+def reached(path: Path) -> set[str]:
+    """Modules that a script leads to, by its imports and by the functions that it names."""
+    found, waiting = set(), [path]
+    while waiting:
+        path = waiting.pop()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = [str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        named = {text.partition(":")[0] for text in texts if ":" in text}
+        new = (modules_imported(path) | named & set(MODULES)) - found
+        found |= new
+        waiting += [MODULES[name] for name in new]
+    return found
+
+
+# As many as there are; whoever needs another looks first whether one of these is the place for it.
+def test_few_modules_lead_from_the_training_of_stylegan2():
+    modules = reached(ROOT / "scripts" / "train_stylegan2.py")
+    assert len(modules) <= 36, sorted(modules)
+
+
+def test_few_modules_make_an_age_strip(tmp_path):
+    """What is loaded, by eager Paddle; exported models take two more once, to be made."""
+    code = f"""
+import runpy, sys
+sys.argv = ["strip", "--exp_dir", {str(tmp_path)!r}, "--engine", "eager", "--target_age", "20"]
+try:
+    runpy.run_path("scripts/inference_side_by_side.py", run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0, end.code
+print(*sys.modules)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    names = set(done.stdout.splitlines()[-1].split()) & set(MODULES)
+    modules = sorted(name for name in names if MODULES[name].stem != "__init__")
+    assert len(modules) <= 34, modules

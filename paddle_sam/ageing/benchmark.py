@@ -26,7 +26,7 @@ from paddle_sam.ageing.benchmark_summary import (
     tables_for,
 )
 from paddle_sam.ageing.eval_options import BenchmarkOptions
-from paddle_sam.ageing.measures import Measures, picture_of
+from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.photos import Photo, find_inputs, read_photos
 from paddle_sam.ageing.protocols import (
     NEEDS,
@@ -53,6 +53,7 @@ from paddle_sam.metrics.judges import (
     SAME_PERSON,
     Judges,
     as_judged,
+    picture_of,
 )
 from paddle_sam.metrics.pairs import face_key, perceptual_distance
 from paddle_sam.metrics.quality import face_area, niqe, psnr_outside, sharpness

@@ -20,7 +20,7 @@ import numpy as np
 from paddle_sam.ageing.engines import Calibration
 from paddle_sam.ageing.eval_options import AgeingEvaluationOptions, CalibrationOptions
 from paddle_sam.ageing.evaluation_summary import JUDGED, FaceRecord, summarise
-from paddle_sam.ageing.measures import Measures, picture_of
+from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions, parse_ages
 from paddle_sam.ageing.photos import Photo, face_mask
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
@@ -33,7 +33,7 @@ from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.paste import paste
-from paddle_sam.metrics.judges import AGE_JUDGE, Judges, open_judges
+from paddle_sam.metrics.judges import AGE_JUDGE, Judges, open_judges, picture_of
 from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction
 from paddle_sam.networks.image_features import load_lpips
 

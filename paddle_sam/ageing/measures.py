@@ -14,20 +14,12 @@ from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
-from paddle_sam.faces.alignment import AlignedFace, CropSettings, cut_out
-from paddle_sam.metrics.judges import (
-    AGE_JUDGE,
-    GENDER_JUDGE,
-    IDENTITY_JUDGE,
-    JUDGED_SIZE,
-    Judges,
-    Reading,
-    as_judged,
-)
+from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder, cosine, face_region
 from paddle_sam.networks.load import load
 
 if TYPE_CHECKING:
+    from paddle_sam.metrics.judges import Judges, Reading
     from paddle_sam.networks.image_features import LPIPS
 
 FFHQ = CropSettings()
@@ -109,8 +101,8 @@ class Measures:
         """Return arrays [N] by `MEASURES` of results uint8 [N, R, R, 3] for a crop [S, S, 3].
 
         `picture` is the crop as the judges see it, [T, T, 3]: at the photograph's own resolution
-        (see `picture_of`), which tells more about a person than the network's input does. What a
-        judge cannot see is NaN.
+        (see `picture_of` in `metrics.judges`), which tells more about a person than the network's
+        input does. What a judge cannot see is NaN.
         """
         found = {}
         if self.judges is not None:
@@ -128,8 +120,7 @@ class Measures:
         return found
 
     def _judged(self, picture: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-        before = self.judges(as_judged(picture))
-        after = [self.judges(as_judged(image)) for image in images]
+        before, *after = map(self.judges.of_face, (picture, *images))
 
         def compared(compare: Callable[[Reading], float]) -> np.ndarray:
             seen = [before is not None and one is not None for one in after]
@@ -141,16 +132,6 @@ class Measures:
             "distance": compared(lambda one: before.distance(one)),
             "same_gender": compared(lambda one: before.same_gender(one)),
         }
-
-
-def picture_of(face: AlignedFace, photo: np.ndarray | None) -> np.ndarray:
-    """Return a face, uint8 [T, T, 3], cut out of its photograph for the judges.
-
-    Without a photograph it is the crop.
-    """
-    if photo is None:
-        return face.image
-    return cut_out(photo, face.quad - 0.5, max(JUDGED_SIZE, len(face.image))).image
 
 
 def measure_ages(regressor: AgeRegressor, images: np.ndarray) -> np.ndarray:
@@ -195,9 +176,8 @@ def report_lpips() -> LPIPS | None:
 class Report:
     """Collect the measures of a run and write them as JSON."""
 
-    def __init__(self, checkpoint: str, judged: bool = False):
-        names = {"judged_age": AGE_JUDGE, "distance": IDENTITY_JUDGE, "same_gender": GENDER_JUDGE}
-        judges = {"judges": names} if judged else {}
+    def __init__(self, checkpoint: str, judges: Judges | None = None):
+        judges = {"judges": judges.NAMES} if judges else {}
         self._content = {"checkpoint": checkpoint, **judges, "faces": []}
 
     def add(

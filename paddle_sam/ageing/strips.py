@@ -154,17 +154,20 @@ class MeasureWriter:
 
     def __init__(self, options: InferenceOptions, run: AgeingRun):
         from paddle_sam.ageing import measures
-        from paddle_sam.metrics.judges import open_judges
 
         pipeline = run.ageing.pipeline
-        lpips = measures.report_lpips() if options.report else None
-        judges = open_judges() if options.report else None  # slower than the ageing itself
+        lpips = judges = None
+        if options.report:  # slower than the ageing itself
+            from paddle_sam.metrics.judges import open_judges, picture_of
+
+            lpips, judges = measures.report_lpips(), open_judges()
+            self._picture_of = picture_of
         self._path = results_folder(options) / "report.json" if options.report else None
         files = (options.checkpoint_path, options.age_regressor_path, options.identity_path)
         load = measures.Measures.from_files
         self._measures = load(pipeline.crop, *files, options.device, lpips, judges)
-        self._table, self._picture_of = measures.table, measures.picture_of
-        self._report = measures.Report(pipeline.source, judges is not None)
+        self._table = measures.table
+        self._report = measures.Report(pipeline.source, judges)
 
     def add(self, result: AgedPhoto) -> None:
         for face, (name, crop, images) in zip(result.faces, result.by_face(), strict=True):

@@ -19,6 +19,7 @@ from PIL import Image
 from paddle_sam.core.images import check_image
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
+from paddle_sam.faces.alignment import AlignedFace, cut_out
 from paddle_sam.faces.landmarks import FaceLandmarker
 
 AGE_JUDGE = "dlib age-v1 (CC0)"
@@ -60,12 +61,14 @@ class Reading:
 
 
 class Judges:
-    """Reads faces; loads the networks when it is made.
+    """Reads faces; loads the networks when it is made. `NAMES` says which reads what.
 
     Raises:
         CheckpointError: a weight file is missing or damaged; the message names the command.
         ConfigError: dlib or onnxruntime is not installed.
     """
+
+    NAMES = {"judged_age": AGE_JUDGE, "distance": IDENTITY_JUDGE, "same_gender": GENDER_JUDGE}
 
     def __init__(self):
         self._landmarker = FaceLandmarker()
@@ -102,6 +105,20 @@ class Judges:
             descriptor=np.array(descriptor),
             landmarks=face.landmarks,
         )
+
+    def of_face(self, picture: np.ndarray) -> Reading | None:
+        """Read the face that a uint8 picture [S, S, 3] is of; see `as_judged`."""
+        return self(as_judged(picture))
+
+
+def picture_of(face: AlignedFace, photo: np.ndarray | None) -> np.ndarray:
+    """Return a face, uint8 [T, T, 3], cut out of its photograph for the judges.
+
+    Without a photograph it is the crop.
+    """
+    if photo is None:
+        return face.image
+    return cut_out(photo, face.quad - 0.5, max(JUDGED_SIZE, len(face.image))).image
 
 
 def as_judged(image: np.ndarray) -> np.ndarray:

@@ -105,11 +105,8 @@ class LastLayerEncoder(nn.Layer):
         return codes.expand([-1, self.n_codes, -1])
 
 
-def build_encoder(arch: Mapping) -> GradualStyleEncoder | LastLayerEncoder:
-    """Build the encoder that a description is of."""
+def build_other(arch: Mapping) -> ResNetStyleEncoder | LastLayerEncoder:
+    """Build the encoder that a description is of, which names `one_code` or `resnet`."""
     if "one_code" in arch:
         return LastLayerEncoder(**arch)
-    arguments = dict(arch)
-    return (ResNetStyleEncoder if arguments.pop("resnet", False) else GradualStyleEncoder)(
-        **arguments
-    )
+    return ResNetStyleEncoder(**{name: arch[name] for name in arch if name != "resnet"})

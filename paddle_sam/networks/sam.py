@@ -7,16 +7,19 @@ Alaluf et al., "Only a Matter of Style: Age Transformation Using a Style-Based R
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.encoders import LastLayerEncoder, build_encoder
 from paddle_sam.networks.face_networks import GradualStyleEncoder
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_ops import mix_latents
+
+if TYPE_CHECKING:
+    from paddle_sam.networks.encoders import LastLayerEncoder
 
 STARTS = ("encoded_w_plus", "latent_avg", "zero")
 
@@ -179,12 +182,20 @@ def build_sam(
 ) -> SAM:
     """SAM (or pSp) from the constructor arguments of its parts."""
     return SAM(
-        build_encoder(encoder),
+        _build_encoder(encoder),
         Generator(**decoder),
-        None if pretrained_encoder is None else build_encoder(pretrained_encoder),
+        None if pretrained_encoder is None else _build_encoder(pretrained_encoder),
         start,
         iterations,
     )
+
+
+def _build_encoder(arch: Mapping) -> GradualStyleEncoder | LastLayerEncoder:
+    if "one_code" not in arch and not arch.get("resnet"):
+        return GradualStyleEncoder(**{name: arch[name] for name in arch if name != "resnet"})
+    from paddle_sam.networks.encoders import build_other
+
+    return build_other(arch)
 
 
 def pool(images: paddle.Tensor, size: int) -> paddle.Tensor:

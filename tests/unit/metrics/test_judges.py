@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import skimage.data
 
-from paddle_sam.ageing.measures import Measures, picture_of
+from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.errors import CheckpointError
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.metrics import judges as module
-from paddle_sam.metrics.judges import SAME_PERSON, Judges, as_judged, open_judges
+from paddle_sam.metrics.judges import SAME_PERSON, Judges, as_judged, open_judges, picture_of
 
 PORTRAIT = skimage.data.astronaut()  # of a woman of 42, public domain
 
