@@ -280,7 +280,7 @@ def _read_content(path: Path, label: str, usual: str) -> dict:
 
 def _diagnosis(path: Path, damaged: bool = True) -> str:
     """Say what a file that is not ours seems to be, from its first bytes."""
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         start = stream.read(512)
     if not start:
         return "the file is empty; fetch or convert it again"

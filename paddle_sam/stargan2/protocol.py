@@ -24,7 +24,7 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.core.device import resolve_device
-from paddle_sam.core.files import sha256
+from paddle_sam.core.files import read_text, sha256
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
 from paddle_sam.core.processes import batches
 from paddle_sam.core.store import claim_folder
@@ -236,10 +236,10 @@ def read_groups(path: str | os.PathLike, domains: Domains) -> list[list[str]]:
         ConfigError: the file cannot be read, or says nothing of an image.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as stream:
-            named = {row[0].strip(): row[1].strip() for row in csv.reader(stream) if len(row) > 1}
-    except (OSError, ValueError, csv.Error) as error:
-        raise ConfigError(f"--groups: {path}: cannot be read ({error})") from error
+        rows = list(csv.reader(read_text(path, "--groups").splitlines()))
+    except csv.Error as error:
+        raise ConfigError(f"--groups: {path} cannot be read as a table ({error})") from error
+    named = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
     found = []
     for name, sources in zip(domains.names, domains.files, strict=True):
         keys = [f"{name}/{PurePath(str(source)).name}" for source in sources]

@@ -20,7 +20,7 @@ from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import atomic_path, check_outside, sha256
 from paddle_sam.core.images import save_image, to_network
 from paddle_sam.core.sheets import contact_sheet
-from paddle_sam.core.store import PART_SIZE, Store
+from paddle_sam.core.store import PART_SIZE, Store, one_writer
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
@@ -63,6 +63,11 @@ def rank_images(config: RankOptions) -> Ranking:
     folder = Path(config.exp_dir)
     if config.data_path:
         check_outside("--exp_dir", folder, Path(config.data_path))
+    with one_writer(folder, "a ranking"):
+        return _rank_images(config, folder)
+
+
+def _rank_images(config: RankOptions, folder: Path) -> Ranking:
     weights = config.checkpoint_path or find_weight(EMBEDDED_GENERATOR)
     discriminator = read_discriminator(weights, config.discriminator, config.device)
     images = make_samples(config) if config.samples else open_image_set(config.data_path)

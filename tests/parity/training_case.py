@@ -27,7 +27,7 @@ NAME = "training_step"
 # from the published ones by 7e-6, as two correct float32 generators do, and that much changes the
 # published-size age network's gradient by 2% of its norm (random weights, thousands of units near
 # their kinks). So the step is also computed with inputs moved by NUDGE, which moves the rendered
-# images by as much, and gradients and their norms must agree with the published ones within three
+# images by 5e-6, and gradients and their norms must agree with the published ones within three
 # times what that changed.
 NUDGE = 1.5e-6
 ALLOWANCE = 3.0

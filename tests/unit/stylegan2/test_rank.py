@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from paddle_sam.core.images import read_image, to_network
-from paddle_sam.core.store import Store
+from paddle_sam.core.store import FolderInUseError, Store, one_writer
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
@@ -158,6 +158,15 @@ def test_a_ranking_that_was_stopped_resumes(weights, folder, tmp_path, monkeypat
     assert sum(scored) == 5 + 6
     assert table(tmp_path) == table(tmp_path / "straight")
     assert not (tmp_path / "out/scores").exists()
+
+
+def test_two_rankings_do_not_share_a_folder(weights, folder, tmp_path):
+    """The first to end would delete the scores of the other."""
+    with (
+        one_writer(tmp_path / "out", "a ranking"),
+        pytest.raises(FolderInUseError, match="writing a ranking"),
+    ):
+        rank_images(config(weights, tmp_path, data_path=str(folder)))
 
 
 def test_scores_belong_to_an_image_and_a_discriminator(weights, folder, tmp_path, monkeypatch):
