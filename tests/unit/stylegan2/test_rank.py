@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from paddle_sam.core.images import read_image, to_network
-from paddle_sam.core.store import FolderInUseError, Store, one_writer
+from paddle_sam.core.store import LOCK, FolderInUseError, Store, one_writer
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
@@ -128,7 +128,7 @@ def test_nothing_readable(weights, folder, tmp_path):
         path.write_bytes(b"no")
     with pytest.raises(ImageError, match="none of 10 images can be read"):
         rank_images(config(weights, tmp_path, data_path=str(folder)))
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
 
 
 def test_a_ranking_that_was_stopped_resumes(weights, folder, tmp_path, monkeypatch):
