@@ -9,7 +9,7 @@ EPILOG = """\
 What a file is, is told from what it states and from its keys: SAM, pSp, e4e, ReStyle, StyleGAN2
 (rosinality layout, or a pickle of NVIDIA's stylegan2-ada-pytorch or stylegan3 repository),
 StarGAN v2 (nets, nets_ema, wing.ckpt, celeba_lm_mean.npz), IR-SE50, CurricularFace, DEX VGG,
-AlexNet or VGG16 features, LPIPS lin layers and FID's Inception-v3.
+AlexNet or VGG16 features, LPIPS lin layers and the Inception-v3 of FID and of torchvision.
 
 Nothing in a file is executed. Every tensor is converted, or listed as dropped (counters of batch
 norm, filter taps that the description holds); if one has no place, the file is refused and

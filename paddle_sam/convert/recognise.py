@@ -116,7 +116,7 @@ def _stranger(content: Mapping) -> str:
         f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp, e4e,"
         " ReStyle, StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment"
         " network and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS"
-        " and FID's Inception-v3"
+        " and the Inception-v3 of FID and of torchvision"
     )
 
 

@@ -148,6 +148,7 @@ LPIPS_PADDLEGAN = [*_whole_lpips("vgg")[:3], Rule("net.vgg16.vgg_layers.*", "fea
 # The classifier plays no part in FID, but the way back needs it.
 INCEPTION = [
     Rule("fc.*", action=DROP),
+    Rule("AuxLogits.*", action=DROP),
     Rule("*.num_batches_tracked", action=DROP),
     Rule("*.bn.running_mean", "*.bn._mean"),
     Rule("*.bn.running_var", "*.bn._variance"),
@@ -258,9 +259,12 @@ def whole_lpips_arch(state: State) -> dict:
     return lpips_lin_arch({name: state[name] for name in state if name.startswith("lin")})
 
 
-def no_arch(state: State) -> dict:
-    """Of a network that is published in one size only."""
-    return {}
+def inception_arch(state: State) -> dict:
+    """Constructor arguments of the `InceptionV3` that a torch state dict fits.
+
+    torchvision's classifier has ImageNet's 1000 classes, the TensorFlow graph's 1008.
+    """
+    return {"torchvision": True} if len(state["fc.weight"]) == 1000 else {}
 
 
 def _unusual(state: State, image_channels: int) -> dict:
@@ -384,7 +388,7 @@ SINGLE_NETWORKS = [
         _constant("inception"),
         "inception_v3",
         "inception",
-        no_arch,
+        inception_arch,
     ),
     (
         ("conv1.conv.", "m0.b1_4.", "l0."),

@@ -1,7 +1,8 @@
 """Features of images, kept so that each image is looked at once, and FID and its kin of them.
 
 How images are brought to Inception's 299 pixels changes FID by several points (Parmar et al. 2022,
-"On Aliased Resizing", arXiv 2104.11222), so it is one of two named ways, the same for all images.
+"On Aliased Resizing", arXiv 2104.11222), so it is one of two named ways, the same for all images,
+and a third for torchvision's network, which StarGAN v2's published figures were computed with.
 AlexNet's features stand in where Inception's weights cannot be had; distances in them are
 comparable with each other only, not with published FID or KID.
 
@@ -36,26 +37,30 @@ from paddle_sam.core.images import check_image, resize, to_network
 from paddle_sam.core.processes import batches
 from paddle_sam.core.store import PART_SIZE, Store
 from paddle_sam.core.weights import locate
-from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.errors import CheckpointError, ConfigError, check_shape
 from paddle_sam.imagesets.archive import ImageSource, content_digest, read_source
-from paddle_sam.metrics.options import CLEAN, RESIZINGS
+from paddle_sam.metrics.options import CLEAN, LEGACY, RESIZINGS, TORCHVISION
 from paddle_sam.networks.image_features import FEATURES, INPUT_SIZE, LPIPS, InceptionV3, load_lpips
 from paddle_sam.networks.load import load
 
 _ALEX_SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
 _ALEX_SIZE = 224  # of the images that AlexNet was trained on
+_STARGAN2_SIZE = 256
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 NEIGHBOURS = 3  # the k of the paper
 _BLOCK = 1024
 
 
 class InceptionFeatures:
-    """Computes the features of FID's Inception-v3.
+    """Computes the features of an Inception-v3.
 
     Args:
         network: the network, with its weights.
         weights_id: tells these weights from others in caches.
         resizing: `clean` (bicubic, antialiased, not rounded, as in clean-FID) or `legacy`
-            (bilinear without antialiasing, as in pytorch-fid, to compare with older figures).
+            (bilinear without antialiasing, as in pytorch-fid, to compare with older figures); for
+            torchvision's network `torchvision`.
         batch_size: images per pass; changes speed and memory only.
     """
 
@@ -66,9 +71,10 @@ class InceptionFeatures:
         resizing: str = CLEAN,
         batch_size: int = 32,
     ):
-        if resizing not in RESIZINGS:
+        allowed = (TORCHVISION,) if network.torchvision else RESIZINGS
+        if resizing not in allowed:
             raise ConfigError(
-                f"--resizing: expected one of {', '.join(RESIZINGS)}, found {resizing!r}"
+                f"--resizing: expected one of {', '.join(allowed)}, found {resizing!r}"
             )
         if batch_size < 1:
             raise ConfigError(f"--batch_size: expected at least 1, found {batch_size}")
@@ -87,13 +93,21 @@ class InceptionFeatures:
         Raises:
             CheckpointError: the file is missing, damaged, or holds another network.
         """
-        network = load(path, device=device, expect=InceptionV3, option="--inception_path")
+        torchvision = options.get("resizing") == TORCHVISION
+        name = "--torchvision_path" if torchvision else "--inception_path"
+        network = load(path, device=device, expect=InceptionV3, option=name)
+        if network.torchvision != torchvision:
+            raise CheckpointError(
+                f"{name}: {path} holds the Inception-v3 of"
+                f" {'TensorFlow' if torchvision else 'torchvision'}, expected that of"
+                f" {'torchvision' if torchvision else 'TensorFlow; use --features torchvision'}"
+            )
         return cls(network, sha256(locate(path)), **options)
 
     @paddle.no_grad()
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 features [N, 2048] of uint8 RGB images [H, W, 3] of any sizes."""
-        to_input = clean_input if self.resizing == CLEAN else legacy_input
+        to_input = _INPUTS[self.resizing]
         found = [np.zeros((0, FEATURES), np.float32)]
         for batch in batches(images, self.batch_size):
             x = np.stack([to_input(image) for image in batch])
@@ -182,6 +196,23 @@ def legacy_input(image: np.ndarray) -> np.ndarray:
     x = paddle.to_tensor(image.transpose(2, 0, 1)[None].astype(np.float32) / 255)
     x = F.interpolate(x, [INPUT_SIZE, INPUT_SIZE], mode="bilinear", align_corners=False)
     return (2 * x[0] - 1).numpy()
+
+
+def torchvision_input(image: np.ndarray) -> np.ndarray:
+    """Return a uint8 RGB image [H, W, 3] as torchvision's network takes it, [3, 299, 299].
+
+    To 256 pixels and then to 299, bilinear and antialiased, rounded each time, as StarGAN v2's
+    code does; normalised by ImageNet's mean and deviation.
+    """
+    check_image("image", image)
+    picture = Image.fromarray(image)
+    for size in (_STARGAN2_SIZE, INPUT_SIZE):
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    x = np.asarray(picture, np.float32) / 255
+    return ((x - _IMAGENET_MEAN) / _IMAGENET_STD).transpose(2, 0, 1)
+
+
+_INPUTS = {CLEAN: clean_input, LEGACY: legacy_input, TORCHVISION: torchvision_input}
 
 
 class FeatureStore(Store):

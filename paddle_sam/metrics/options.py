@@ -8,9 +8,10 @@ from paddle_sam.errors import ConfigError
 from paddle_sam.options import Options, device_option, option
 
 INCEPTION = "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams"
+TORCHVISION_INCEPTION = "pretrained_models/inception_v3_google-0cc3c7bd.pdparams"
 LPIPS = "pretrained_models/lpips_alex.npz"
 CLEAN, LEGACY = RESIZINGS = ("clean", "legacy")
-INCEPTION_V3, ALEXNET = FEATURES = ("inception", "alexnet")
+INCEPTION_V3, TORCHVISION, ALEXNET = FEATURES = ("inception", "torchvision", "alexnet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +20,15 @@ class FeatureOptions(Options):
 
     features: str = option(
         INCEPTION_V3,
-        "what images are compared by: inception, as everywhere, or alexnet, whose weights are"
-        " easier to get and whose figures compare with each other only",
+        "what images are compared by: inception, as everywhere; torchvision, its Inception as in"
+        " StarGAN v2's published figures; or alexnet, whose weights are easier to get and whose"
+        " figures compare with each other only",
         choices=FEATURES,
     )
     inception_path: str = option(INCEPTION, "converted Inception-v3 of FID")
+    torchvision_path: str = option(
+        TORCHVISION_INCEPTION, "converted Inception-v3 of torchvision, for --features torchvision"
+    )
     lpips_path: str = option(LPIPS, "LPIPS weights, which hold AlexNet")
     resizing: str = option(
         CLEAN,
@@ -36,7 +41,7 @@ class FeatureOptions(Options):
     device: str = device_option()
 
     def check(self):
-        if self.features == ALEXNET and self.resizing == LEGACY:
+        if self.features != INCEPTION_V3 and self.resizing == LEGACY:
             raise ConfigError(f"--resizing {LEGACY}: is for --features {INCEPTION_V3} only")
 
 

@@ -19,7 +19,7 @@ from paddle_sam.metrics.features import (
     open_store,
     precision_recall,
 )
-from paddle_sam.metrics.options import ALEXNET, FeatureOptions, SetsOptions
+from paddle_sam.metrics.options import ALEXNET, TORCHVISION, FeatureOptions, SetsOptions
 
 
 def evaluate_sets(config: SetsOptions) -> dict:
@@ -56,11 +56,12 @@ def feature_store(config: FeatureOptions) -> FeatureStore:
     resolve_device(config.device)
     if config.features == ALEXNET:
         return open_alex_store(config.lpips_path, config.cache_dir, config.batch_size)
+    torchvision = config.features == TORCHVISION
     return open_store(
-        config.inception_path,
+        config.torchvision_path if torchvision else config.inception_path,
         config.cache_dir,
         config.device,
-        resizing=config.resizing,
+        resizing=TORCHVISION if torchvision else config.resizing,
         batch_size=config.batch_size,
     )
 
@@ -75,7 +76,8 @@ def require(config: FeatureOptions, *names: str) -> None:
 
 def report(config: FeatureOptions, results: Mapping) -> dict:
     """Return the results with how they were made; write them to `output` if given."""
-    report = {"features": config.features, "resizing": config.resizing, **results}
+    resizing = TORCHVISION if config.features == TORCHVISION else config.resizing
+    report = {"features": config.features, "resizing": resizing, **results}
     if config.output:
         write_json(config.output, report)
     return report

@@ -1,9 +1,9 @@
 """Networks by whose features images are compared: Inception-v3 for FID, and LPIPS.
 
 Inception-v3 is the TensorFlow graph of 2015-12-05 in its published PyTorch conversion
-(`pt_inception-2015-12-05-6726825d.pth`), whose names the layers have. It differs from
-torchvision's: the averages of its branches leave padding out, and the last block takes the maximum
-there.
+(`pt_inception-2015-12-05-6726825d.pth`), whose names the layers have. torchvision's network has
+the same layers and other weights; its averages count padding, and its last block takes an average
+where the graph takes the maximum.
 
 LPIPS is the learned perceptual distance (Zhang et al. 2018, arXiv 1801.03924):
 
@@ -81,6 +81,10 @@ def mean_pool(x):
     return F.avg_pool2d(x, 3, 1, 1, exclusive=True)
 
 
+def padded_mean_pool(x):
+    return F.avg_pool2d(x, 3, 1, 1, exclusive=False)
+
+
 def max_pool(x):
     return F.max_pool2d(x, 3, 1, 1)
 
@@ -90,9 +94,9 @@ def halve(x):
 
 
 class BlockA(nn.Layer):
-    """1x1, 5x5, two 3x3 and pooling, at 35x35 pixels; returns 224 + `pooled` channels."""
+    """1x1, 5x5, two 3x3 and `pool`, at 35x35 pixels; returns 224 + `pooled` channels."""
 
-    def __init__(self, channels, pooled):
+    def __init__(self, channels, pooled, pool):
         super().__init__()
         self.branch1x1 = same(channels, 64, 1)
         self.branch5x5_1 = same(channels, 48, 1)
@@ -101,11 +105,12 @@ class BlockA(nn.Layer):
         self.branch3x3dbl_2 = same(64, 96, 3)
         self.branch3x3dbl_3 = same(96, 96, 3)
         self.branch_pool = same(channels, pooled, 1)
+        self.pool = pool
 
     def forward(self, x):
         five = self.branch5x5_2(self.branch5x5_1(x))
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        pool = self.branch_pool(mean_pool(x))
+        pool = self.branch_pool(self.pool(x))
         return paddle.concat([self.branch1x1(x), five, double, pool], axis=1)
 
 
@@ -125,9 +130,9 @@ class BlockB(nn.Layer):
 
 
 class BlockC(nn.Layer):
-    """1x1, 7x7 and two 7x7 as rows and columns, and pooling, at 17x17 pixels; 768 channels."""
+    """1x1, 7x7 and two 7x7 as rows and columns, and `pool`, at 17x17 pixels; 768 channels."""
 
-    def __init__(self, width):
+    def __init__(self, width, pool):
         super().__init__()
         self.branch1x1 = same(768, 192, 1)
         self.branch7x7_1 = same(768, width, 1)
@@ -139,12 +144,13 @@ class BlockC(nn.Layer):
         self.branch7x7dbl_4 = same(width, width, (7, 1))
         self.branch7x7dbl_5 = same(width, 192, (1, 7))
         self.branch_pool = same(768, 192, 1)
+        self.pool = pool
 
     def forward(self, x):
         seven = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
-        pool = self.branch_pool(mean_pool(x))
+        pool = self.branch_pool(self.pool(x))
         return paddle.concat([self.branch1x1(x), seven, double, pool], axis=1)
 
 
@@ -195,31 +201,38 @@ class BlockE(nn.Layer):
 
 
 class InceptionV3(nn.Layer):
-    """Images to the 2048 features that FID compares; frozen, in eval mode."""
+    """Images to the 2048 features that FID compares; frozen, in eval mode.
 
-    def __init__(self):
+    Args:
+        torchvision: pool as torchvision's network does, whose input is normalised by ImageNet's
+            statistics; otherwise as the TensorFlow graph, whose input is in [-1, 1].
+    """
+
+    def __init__(self, torchvision: bool = False):
         super().__init__()
+        self.torchvision = torchvision
+        mean = padded_mean_pool if torchvision else mean_pool
         self.Conv2d_1a_3x3 = ConvNormReLU(3, 32, 3, 2)
         self.Conv2d_2a_3x3 = ConvNormReLU(32, 32, 3)
         self.Conv2d_2b_3x3 = same(32, 64, 3)
         self.Conv2d_3b_1x1 = ConvNormReLU(64, 80, 1)
         self.Conv2d_4a_3x3 = ConvNormReLU(80, 192, 3)
-        self.Mixed_5b = BlockA(192, 32)
-        self.Mixed_5c = BlockA(256, 64)
-        self.Mixed_5d = BlockA(288, 64)
+        self.Mixed_5b = BlockA(192, 32, mean)
+        self.Mixed_5c = BlockA(256, 64, mean)
+        self.Mixed_5d = BlockA(288, 64, mean)
         self.Mixed_6a = BlockB(288)
-        self.Mixed_6b = BlockC(128)
-        self.Mixed_6c = BlockC(160)
-        self.Mixed_6d = BlockC(160)
-        self.Mixed_6e = BlockC(192)
+        self.Mixed_6b = BlockC(128, mean)
+        self.Mixed_6c = BlockC(160, mean)
+        self.Mixed_6d = BlockC(160, mean)
+        self.Mixed_6e = BlockC(192, mean)
         self.Mixed_7a = BlockD()
-        self.Mixed_7b = BlockE(1280, mean_pool)
-        self.Mixed_7c = BlockE(2048, max_pool)
+        self.Mixed_7b = BlockE(1280, mean)
+        self.Mixed_7c = BlockE(2048, mean if torchvision else max_pool)
         freeze(self)
         self.eval()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """x [N, 3, 299, 299] RGB in [-1, 1] -> features [N, 2048]."""
+        """x [N, 3, 299, 299] RGB -> features [N, 2048]."""
         check_shape("x", x, (None, 3, INPUT_SIZE, INPUT_SIZE))
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = halve(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(halve(x))))

@@ -48,7 +48,7 @@ _NAMES = {
     "face_networks:FaceEmbedder": "a face recognition network",
     "face_networks:AgeRegressor": "an age regressor",
     "face_heatmaps:FaceHeatmaps": "StarGAN v2's face alignment network",
-    "image_features:InceptionV3": "FID's Inception-v3",
+    "image_features:InceptionV3": "Inception-v3",
     "face_heatmaps:MeanFace": "StarGAN v2's mean face",
 }
 _USUAL = {

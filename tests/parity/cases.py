@@ -18,8 +18,8 @@ import paddle.nn.functional as F
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file
-from paddle_sam.metrics.features import InceptionFeatures, clean_input
-from paddle_sam.metrics.options import RESIZINGS
+from paddle_sam.metrics.features import InceptionFeatures, clean_input, torchvision_input
+from paddle_sam.metrics.options import RESIZINGS, TORCHVISION
 from paddle_sam.networks.face_heatmaps import masks_from_heatmaps
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.networks.stylegan2_ops import mix_latents
@@ -193,6 +193,17 @@ def inception(folder: Path) -> Iterator[Comparison]:
         yield compare("inception", f"features, {resizing} resizing", features, want[resizing])
 
 
+def inception_torchvision(folder: Path) -> Iterator[Comparison]:
+    """Against torchvision 0.29.1's network and transforms, in StarGAN v2's order."""
+    name, want = "inception, torchvision", expected("inception_torchvision")
+    images = expected("inception")["images"]
+    network = convert_published("inception_v3_google", folder)
+    rows = np.stack([torchvision_input(image) for image in images]).transpose(0, 2, 3, 1)[:, ::37]
+    yield compare(name, "resizing and normalisation", rows, want["input_rows"], 1e-5, 1.0)
+    features = InceptionFeatures(network, "recipe", TORCHVISION)(images)
+    yield compare(name, "features", features, want["features"])
+
+
 def _stargan2_networks(folder: Path) -> dict[str, paddle.nn.Layer]:
     """The networks of a published training checkpoint, converted from a torch file."""
     import torch
@@ -219,4 +230,7 @@ def _blobs(centres: np.ndarray, sigma: float = 5.0) -> paddle.Tensor:
     return tensor(np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)))
 
 
-CASES = [face_embedders, dex_vgg, generator, discriminator, sam, stargan2, inception]
+CASES = [
+    *(face_embedders, dex_vgg, generator, discriminator, sam, stargan2),
+    *(inception, inception_torchvision),
+]

@@ -14,9 +14,15 @@ from paddle_sam.metrics.features import (
     InceptionFeatures,
     clean_input,
     legacy_input,
+    torchvision_input,
 )
-from paddle_sam.metrics.options import RESIZINGS
-from paddle_sam.networks.image_features import InceptionV3
+from paddle_sam.metrics.options import RESIZINGS, TORCHVISION
+from paddle_sam.networks.image_features import (
+    InceptionV3,
+    max_pool,
+    mean_pool,
+    padded_mean_pool,
+)
 from tests import PARITY
 
 MANIFEST = PARITY / "manifests" / "pt_inception-2015-12-05.json"
@@ -106,6 +112,45 @@ def test_weights_are_converted_there_and_back(tmp_path):
     assert all(torch.equal(back[name], value) for name, value in state.items())
     features = InceptionFeatures.from_file(tmp_path / "inception.pdparams", device="cpu")
     assert features.settings["weights"] == report.sha256
+
+
+def test_torchvisions_network_is_told_from_tensorflows(network, tmp_path):
+    """Its tensors, of which the second classifier has no part in features, convert and return."""
+    manifest = json.loads((PARITY / "manifests" / "inception_v3_google.json").read_text())
+    state = {
+        name: torch.full(shape, len(name) % 7 + 1, dtype=getattr(torch, dtype))
+        for name, shape, dtype in manifest["tensors"]
+    }
+    torch.save(state, tmp_path / "inception.pth")
+    path = tmp_path / "inception.pdparams"
+    convert_file(tmp_path / "inception.pth", path)
+    features = InceptionFeatures.from_file(path, device="cpu", resizing=TORCHVISION)
+    assert features.network.torchvision
+    with pytest.raises(CheckpointError, match="inception_path: .*torchvision"):
+        InceptionFeatures.from_file(path, device="cpu")
+    with pytest.raises(ConfigError, match="resizing: .*torchvision"):
+        InceptionFeatures(network, "random", TORCHVISION)
+    revert_file(path, tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+
+
+def test_torchvisions_averages_count_padding():
+    """On a plane of ones the corner's average has 5 zeros of padding among 9 values."""
+    ones = paddle.ones([1, 1, 3, 3])
+    corner = [float(pool(ones)[0, 0, 0, 0]) for pool in (mean_pool, padded_mean_pool)]
+    assert corner == pytest.approx([1, 4 / 9])
+    last = [InceptionV3(torchvision).Mixed_7c.pool for torchvision in (False, True)]
+    assert last == [max_pool, padded_mean_pool]
+
+
+def test_torchvisions_input_is_normalised_by_imagenet():
+    white = np.full((40, 60, 3), 255, np.uint8)
+    found = torchvision_input(white)
+    assert found.shape == (3, 299, 299)
+    expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    np.testing.assert_allclose(found[:, 7, 250], expected, rtol=1e-6)
 
 
 def test_another_network_is_refused(tmp_path):
