@@ -11,6 +11,8 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 
+# What a file's name may hold that a terminal takes for a command.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 # A command to run, which keeps its flags, or a flag.
 _FLAG = re.compile(r"(python \S+\.py[^;:,`)]*)|(?<![\w-])--(?=[A-Za-z])")
 _in_command = False
@@ -31,7 +33,7 @@ class PaddleSamError(Exception):
     """Base of every error that the user, not the programmer, can mend."""
 
     def __str__(self) -> str:
-        text = super().__str__()
+        text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().__str__())
         return text if _in_command else _FLAG.sub(lambda found: found[1] or "", text)
 
 

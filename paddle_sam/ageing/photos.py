@@ -22,7 +22,7 @@ from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import check_name
 from paddle_sam.core.images import WRITABLE_SUFFIXES, read_image, result_names
-from paddle_sam.core.listing import IMAGE_SUFFIXES, lies_in, list_images
+from paddle_sam.core.listing import IMAGE_SUFFIXES, lies_in, list_images, printable
 from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace, FaceCutter
 from paddle_sam.faces.paste import cut_plane
@@ -201,7 +201,7 @@ def counted(
         for result in results:
             if isinstance(result, Failure):
                 summary.failures[result.name] = result.reason
-                tqdm.write(f"skipped: {result.reason}", file=sys.stderr)
+                tqdm.write(f"skipped: {printable(result.reason)}", file=sys.stderr)
             else:
                 summary.faces += len(result.faces)
                 yield result
@@ -211,7 +211,7 @@ def counted(
     print(f"{done} of {inputs} photographs, faces: {summary.faces}, results: {folder}")
     if inputs > 1:
         for reason in summary.failures.values():
-            print(f"failed: {reason}", file=sys.stderr)
+            print(f"failed: {printable(reason)}", file=sys.stderr)
 
 
 def find_inputs(options: PhotoOptions) -> list[Input]:

@@ -28,7 +28,7 @@ from paddle_sam.core.images import (
     save_image,
     to_network,
 )
-from paddle_sam.core.listing import list_images
+from paddle_sam.core.listing import list_images, printable
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError, check_shape
 from paddle_sam.faces.alignment import cut_out
@@ -75,7 +75,7 @@ def align_for_stargan2(config: AlignOptions) -> int:
             save_image(Path(config.out_dir) / name.with_name(f"{name.name}.png"), crop)
         except ImageError as error:
             where = "" if str(path) in str(error) else f"{path}: "
-            tqdm.write(f"error: {where}{error}", file=sys.stderr)
+            tqdm.write(f"error: {printable(f'{where}{error}')}", file=sys.stderr)
         else:
             done += 1
     print(f"{done} of {len(inputs)} aligned: {config.out_dir}")

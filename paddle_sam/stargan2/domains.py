@@ -159,7 +159,7 @@ class DomainLoader:
         self.workers = workers
         self.max_bad = max_bad
         self.bad: set[ImageSource] = set()
-        self._report = report
+        self._report, self._squeezed = report, False
 
     def training(
         self, batch_size: int, seed: int, start: int, part: slice
@@ -203,9 +203,14 @@ class DomainLoader:
         files = self.domains.files[image.domain]
         while True:
             try:
-                return job.result()
+                picture, squeezed = job.result()
             except ImageError as error:
                 self._note_bad(files[image.index], str(error))
+            else:
+                if squeezed and not self._squeezed:
+                    self._squeezed = True
+                    self._report(SQUEEZED.format(squeezed))
+                return picture
             image = dataclasses.replace(image, index=(image.index + 1) % len(files))
             job = self._submit(pool, image)
 
@@ -262,18 +267,21 @@ def draw(domains: Domains, seed: int, position: int) -> Draw:
 
 def read_augmented(
     path: ImageSource, size: int, crop_probability: float, key: tuple[int, ...]
-) -> np.ndarray:
+) -> tuple[np.ndarray, str]:
     """Read an image, crop it at random or not, resize and perhaps mirror it: uint8 [S, S, 3].
 
-    A picture that is not square is squeezed.
+    The text says which picture was squeezed, where it is not square.
     """
     image = read_source(path)
+    whole_height, whole_width = image.shape[:2]
+    squeezed = f"{path}, {whole_width} x {whole_height} pixels"
     rng = np.random.default_rng(key)
     if rng.random() < crop_probability:
         top, left, height, width = crop_box(*image.shape[:2], rng)
         image = image[top : top + height, left : left + width]
     image = resize_bilinear(np.ascontiguousarray(image), size)
-    return image[:, ::-1] if rng.random() < 0.5 else image
+    image = image[:, ::-1] if rng.random() < 0.5 else image
+    return image, squeezed if whole_height != whole_width else ""
 
 
 def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -84,7 +84,8 @@ def test_dry_run_prints_the_options_and_ends(capsys):
         ({"target_age": "old"}, "target_age: expected uniform_random or ages"),
         ({"target_age": "0,101"}, "target_age: expected uniform_random or ages"),
         ({"label_nc": 19}, "label_nc: label maps are not part of SAM"),
-        ({"input_nc": 3}, "input_nc: sam takes 4, found 3"),
+        ({"input_nc": 3}, "input_nc: sam takes 4 channels.*found 3"),
+        ({"input_nc": 1}, "input_nc: .*found 1; leave it out: grey pictures are read as RGB"),
         (
             {"start_from_encoded_w_plus": True, "start_from_latent_avg": True},
             "these exclude each other",

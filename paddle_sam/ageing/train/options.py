@@ -62,7 +62,7 @@ class SAMOptions(RunOptions):
     )
 
     # Network
-    input_nc: int = option(4, "encoder input channels: 3, or 4 with the age plane", minimum=3)
+    input_nc: int = option(4, "encoder input channels: 3, or 4 with the age plane")
     label_nc: int = option(0, "published option without effect here: must be 0", minimum=0)
     output_size: int = option(1024, "size of the generator", minimum=8)
     start_from_encoded_w_plus: bool = option(False, "add the code of the frozen pSp encoder")
@@ -143,9 +143,12 @@ class SAMOptions(RunOptions):
             raise ConfigError(
                 "--start_from_encoded_w_plus, --start_from_latent_avg: these exclude each other"
             )
-        channels = {"sam": 4, "psp": 3}[self.task]
+        channels, what = {"sam": (4, "RGB and the target age"), "psp": (3, "RGB")}[self.task]
         if self.input_nc != channels:
-            raise ConfigError(f"--input_nc: {self.task} takes {channels}, found {self.input_nc}")
+            raise ConfigError(
+                f"--input_nc: {self.task} takes {channels} channels, {what}, found"
+                f" {self.input_nc}; leave it out: grey pictures are read as RGB"
+            )
         target_ages(self.target_age)
 
     @classmethod

@@ -177,6 +177,17 @@ def test_photographs_with_results_are_left_out_on_request(pipeline, tmp_path, ca
     assert first.stat().st_mtime_ns > written
 
 
+def test_names_cannot_command_the_terminal(pipeline, tmp_path, capsys):
+    Image.fromarray(PORTRAIT).save(tmp_path / "good.png")
+    (tmp_path / "a\x1b[31mred\nfailed: me.png").write_bytes(b"no image")
+    arguments = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out")]
+    assert inference([*arguments, "--target_age", "50"]) == 1
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("failed: ")]
+    assert r"a\x1b[31mred\nfailed: me.png" in line
+
+
 def test_squeezed_photographs_are_counted(pipeline, tmp_path, capsys):
     Image.fromarray(PORTRAIT[:300]).save(tmp_path / "wide.png")
     Image.fromarray(PORTRAIT).save(tmp_path / "square.png")

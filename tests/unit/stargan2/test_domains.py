@@ -109,13 +109,22 @@ def test_augmentation_is_cropping_and_mirroring_as_often_as_asked(tmp_path):
     ramp = np.arange(40, dtype=np.uint8)[None, :, None].repeat(40, 0).repeat(3, 2)
     save_image(tmp_path / "ramp.png", ramp)
     path = tmp_path / "ramp.png"
-    plain = [read_augmented(path, 40, 0.0, (0, i)) for i in range(200)]
+    plain = [read_augmented(path, 40, 0.0, (0, i))[0] for i in range(200)]
     mirrored = sum(np.array_equal(image, ramp[:, ::-1]) for image in plain)
     assert sum(np.array_equal(image, ramp) for image in plain) == 200 - mirrored
     assert 70 < mirrored < 130
-    half = [read_augmented(path, 40, 0.5, (1, i)) for i in range(200)]
+    half = [read_augmented(path, 40, 0.5, (1, i))[0] for i in range(200)]
     kept = sum(np.array_equal(np.sort(image[0, :, 0]), ramp[0, :, 0]) for image in half)
     assert 70 < kept < 130
+
+
+def test_pictures_that_are_not_square_are_squeezed_and_that_is_said_once(root):
+    said = []
+    loader = DomainLoader(Domains(root), 16, crop_probability=0.5, report=said.append)
+    for _ in itertools.islice(loader.training(16, 0, 0, EVERYTHING), 3):
+        pass
+    (message,) = said
+    assert "12 x 16 pixels" in message and "squeezed" in message
 
 
 def test_unreadable_images_are_replaced_and_reported_once(root):
@@ -128,7 +137,8 @@ def test_unreadable_images_are_replaced_and_reported_once(root):
         np.testing.assert_array_equal(levels(batch.source) // 20, batch.source_domain)
         seen |= set(levels(batch.source))
     assert {0, 20, 21, 40, 41, 42, 44, 45} == seen
-    assert len(said) == 1 and str(bad) in said[0]
+    unreadable = [message for message in said if "unreadable" in message]
+    assert len(unreadable) == 1 and str(bad) in unreadable[0]
     strict = DomainLoader(Domains(root), 16, report=said.append)
     with pytest.raises(ImageError, match="max_bad_images"):
         list(itertools.islice(strict.training(16, 0, 0, EVERYTHING), 10))
