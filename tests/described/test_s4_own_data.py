@@ -97,7 +97,7 @@ def test_settings_of_the_first_stylegan_are_taken(capsys):
     ("setting", "instead"),
     [
         ("minibatch_base", "--batch_size"),
-        ("minibatch_dict", "--stage_rates"),
+        ("minibatch_dict", "--stage_batches"),
         ("network_snapshot_ticks", "--snapshot_kimg"),
         ("num_gpus", "paddle.distributed.launch"),
         ("resume_kimg", "--resume latest"),

@@ -24,7 +24,7 @@ class StyleGAN2Options(RunOptions):
     changeable: ClassVar = (
         "mirror r1_gamma r1_interval path_weight path_interval path_shrink style_mixing augment "
         "augment_ops augment_p ada_target ada_interval ada_kimg batch_size g_lr d_lr ema_kimg "
-        "ema_rampup amp freeze_d stage_rates d_repeats minibatch_repeats"
+        "ema_rampup amp freeze_d stage_rates stage_batches d_repeats minibatch_repeats"
     )
 
     presets: ClassVar = (
@@ -44,7 +44,7 @@ class StyleGAN2Options(RunOptions):
     }
     replaced: ClassVar = {
         "minibatch_base": "use --batch_size N, over all devices",
-        "minibatch_dict": "use --stage_rates, and another --batch_size when resuming",
+        "minibatch_dict": "use --stage_batches SIZE:N,... with --stages",
         "network_snapshot_ticks": "use --snapshot_kimg N and --save_kimg N, in thousands of images",
         "num_gpus": "run python -m paddle.distributed.launch --nproc_per_node N"
         " scripts/train_stylegan2.py with the other options",
@@ -129,6 +129,9 @@ class StyleGAN2Options(RunOptions):
     stage_rates: str = option(
         "", "learning rates by image size as SIZE:RATE,...; other sizes take --g_lr and --d_lr"
     )
+    stage_batches: str = option(
+        "", "batch sizes by image size as SIZE:N,...; other sizes take --batch_size"
+    )
     d_repeats: int = option(
         1, "discriminator updates a step, each with images of its own", minimum=1
     )
@@ -169,11 +172,18 @@ class StyleGAN2Options(RunOptions):
         if self.freeze_d and (self.stages or not self.init_from):
             raise ConfigError("--freeze_d: expected with --init_from and without --stages")
         sizes = {size for size, _ in parse_stages(self.stages, self.resolution)}
+        sizes |= {self.resolution}
         for size, rate in parse_pairs(self.stage_rates, "--stage_rates", "SIZE:RATE"):
-            if size not in sizes | {self.resolution} or rate < 0:
+            if size not in sizes or rate < 0:
                 raise ConfigError(
                     f"--stage_rates: expected rates of sizes of --stages or --resolution, found"
                     f" {size}:{rate:g}"
+                )
+        for size, batch in parse_pairs(self.stage_batches, "--stage_batches", "SIZE:N"):
+            if size not in sizes or batch < 1 or batch % 1:
+                raise ConfigError(
+                    f"--stage_batches: expected whole numbers of images for sizes of --stages or"
+                    f" --resolution, found {size}:{batch:g}"
                 )
         parse_names(self.augment_ops, AUGMENTATIONS, "--augment_ops")
         if self.augment == "fixed" and not self.augment_p:
@@ -207,6 +217,25 @@ class StyleGAN2Options(RunOptions):
         """Return the learning rates of generator and discriminator for images of `size` pixels."""
         rates = dict(parse_pairs(self.stage_rates, "--stage_rates", "SIZE:RATE"))
         return rates.get(size, self.g_lr), rates.get(size, self.d_lr)
+
+    def stretches(self) -> list[StyleGAN2Options]:
+        """Return the options of each part of the run that has one batch size, in their order."""
+        batches = dict(parse_pairs(self.stage_batches, "--stage_batches", "SIZE:N"))
+        if not batches:
+            return [self]
+        allowed = ",".join(filter(None, [self.allow_changed, "batch_size"]))
+        ends, done = [], 0.0
+        for size, kimg in [
+            *parse_stages(self.stages, self.resolution),
+            (self.resolution, math.inf),
+        ]:
+            done = min(done + kimg, self.total_kimg)
+            ends.append((int(batches.get(size, self.batch_size)), done))
+        return [
+            dataclasses.replace(self, batch_size=batch, total_kimg=end, allow_changed=allowed)
+            for number, (batch, end) in enumerate(ends)
+            if number + 1 == len(ends) or ends[number + 1][0] != batch
+        ]
 
     def size_at(self, images: int) -> int:
         """Return the size of the images that the next step trains on, after `images` images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images
 from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures, fid, kid
 from paddle_sam.networks.image_features import load_lpips
 from paddle_sam.stylegan2.train.growth import Archs, read_start
-from paddle_sam.stylegan2.train.losses import read_labels
+from paddle_sam.stylegan2.train.losses import read_labels, split_batch
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
-from paddle_sam.training.distributed import World
+from paddle_sam.training.distributed import World, join_world
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, numbered, start_run
+from paddle_sam.training.state import RunCheckpoints
 
 _REALS_AT_ONCE = 32
 _CHECKED = 16
@@ -34,8 +36,31 @@ Extract = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def train_stylegan2(options: StyleGAN2Options) -> Path:
-    """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
+    """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`.
+
+    Where batches differ by stage, each stretch of one batch size is a run up to its end, which
+    the next one resumes: its data order and schedules are as if it had been stopped there.
+    """
     options = numbered(options)
+    stretches = options.stretches()
+    if len(stretches) == 1:
+        return _train_stretch(stretches[0])
+    world = join_world(options.device, options.allow_tf32)
+    for stretch in stretches:  # before the first, not hours later
+        split_batch(stretch, options.mbstd_group, world)
+    step = None if options.resume == "latest" else int(options.resume)
+    resumed = RunCheckpoints(Path(options.exp_dir) / "checkpoints").read(step)
+    done = _images_done(resumed) if resumed else 0
+    left = [s for s in stretches if done + s.images_per_step / 2 < 1000 * s.total_kimg]
+    first, *later = left or stretches[-1:]
+    folder = _train_stretch(first)
+    for stretch in later:
+        _train_stretch(dataclasses.replace(stretch, resume="latest"))
+    return folder
+
+
+def _train_stretch(options: StyleGAN2Options) -> Path:
+    """Train with one batch size up to `options.total_kimg`."""
     sets = data_sets(options.train_data)
     data = _images(sets, options)
     labels = read_labels(sets) if options.cond else None
@@ -87,9 +112,14 @@ def train_stylegan2(options: StyleGAN2Options) -> Path:
 
 def _image_offset(options: StyleGAN2Options, resumed: WeightFile) -> int:
     """Return the images trained on beyond steps times batch size, where that was another before."""
+    return _images_done(resumed, options) - resumed.training["step"] * options.images_per_step
+
+
+def _images_done(resumed: WeightFile, options: StyleGAN2Options | None = None) -> int:
+    """Return the images that a checkpoint was trained on; `options` say what old ones do not."""
     was = resumed.options or {}
-    before = was.get("batch_size", options.batch_size) * was.get("d_repeats", 1)
-    done = resumed.training["step"] * (before - options.images_per_step)
+    batch = was.get("batch_size", options.batch_size if options else 0)
+    done = resumed.training["step"] * batch * was.get("d_repeats", 1)
     return done + resumed.training.get("image_offset", 0)
 
 

@@ -116,6 +116,35 @@ def test_rates_and_batch_size_change_on_purpose(data, tmp_path):
     assert records(tmp_path)[-1]["kimg"] == pytest.approx(0.014)
 
 
+def test_stages_have_batch_sizes_of_their_own(data, tmp_path):
+    """Two images a step at 8 px and four at 16, in one command, and with breaks in both stages."""
+    stages = {"stage_batches": "8:2", "stage_rates": "8:0.004", "log_kimg": 0.002}
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert main(command(data, straight, **stages)[1:]) == 0
+    found = records(straight)
+    assert [record["kimg"] for record in found] == pytest.approx(
+        [0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.02, 0.024]
+    )
+    assert [record["size"] for record in found] == [8] * 4 + [16] * 4
+    assert [r["learning_rate"] for r in records(straight, "run")] == [0.004] * 4 + [1e-3] * 4
+    (note,) = records(straight, "changed")
+    assert (note["step"], note["batch_size"]) == (4, "2 -> 4")
+    for kimg in (0.004, 0.016, 0.024):
+        assert main(command(data, broken, total_kimg=kimg, **stages)[1:]) == 0
+    assert records(broken) == found
+    assert_equal(checkpoint(broken, 8), checkpoint(straight, 8))
+    again = {"resume": 4, **stages}  # back to the border of the stages
+    assert main(command(data, broken, **again)[1:]) == 0
+    assert_equal(checkpoint(broken, 8), checkpoint(straight, 8))
+
+
+def test_batches_of_later_stages_are_checked_at_once(data, tmp_path, capsys):
+    changes = {"stage_batches": "16:3", "accumulate": 2}
+    assert main(command(data, tmp_path / "run", **changes)[1:]) == 2
+    assert "batch_size: 3 images cannot be computed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_a_run_with_a_checkpoint(data, straight, tmp_path, number):
     process = subprocess.Popen(
