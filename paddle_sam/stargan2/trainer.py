@@ -24,8 +24,8 @@ from paddle_sam.stargan2.domains import DomainBatch
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.system import StarGAN2, translation_matrix
 from paddle_sam.training.distributed import (
+    GradientMeans,
     World,
-    average_gradients,
     check_finite,
     read_values,
     send_from_first,
@@ -134,6 +134,8 @@ class StarGAN2Trainer:
         self.live = StarGAN2(*(self.networks[name] for name in AVERAGED), fan)
         self.averaged = StarGAN2(*self.averages.values(), fan)
         self.optimizers = {name: self._optimizer(name) for name in TRAINED}
+        together = (("discriminator",), *_UPDATED.values())
+        self.means = {names: self._means(names) for names in together}
         self.state = RunState(lambda: WeightFile("stargan2", options=dataclasses.asdict(options)))
         archs = network_archs(options)
         for name, average in self.averages.items():
@@ -223,11 +225,13 @@ class StarGAN2Trainer:
         self, names: Sequence[str], prefix: str, loss: Callable[[], Found]
     ) -> dict[str, paddle.Tensor]:
         """Step the optimizers of `names` down the gradient of a loss; returns values to log."""
+        means = self.means[tuple(names)]
         with held(*(network for name, network in self.networks.items() if name not in names)):
             terms, total = loss()
-            total.backward()
+            with means.sending():
+                total.backward()
+        means.finish()
         for name in names:
-            average_gradients(self.networks[name].parameters(), self.world)
             self.optimizers[name].step()
             self.optimizers[name].clear_grad(set_to_zero=False)
         return {f"{prefix}_{name}": term for name, term in {**terms, "total": total}.items()}
@@ -246,6 +250,9 @@ class StarGAN2Trainer:
             references=tuple(map(to_device, (batch.reference, batch.other_reference))),
             masks=self.live.masks(images),
         )
+
+    def _means(self, names: Sequence[str]) -> GradientMeans:
+        return GradientMeans((p for n in names for p in self.networks[n].parameters()), self.world)
 
     def _optimizer(self, name: str):
         options = self.options

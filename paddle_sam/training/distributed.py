@@ -8,9 +8,14 @@ over all, brought from the device in one copy a step.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import time
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -67,33 +72,124 @@ def meet(world: World) -> None:
     """Wait until all processes are here, however long the others take.
 
     To be called where one may be late, as after validation: on CPUs Paddle's collectives give up
-    after 30 s.
+    after 30 s. Those of GPUs wait, so nothing is done there.
+
+    Raises:
+        TrainingError: another process has ended.
     """
-    if world.size == 1:
+    if world.size == 1 or paddle.device.get_device().startswith("gpu"):
         return
-    if paddle.device.get_device().startswith("gpu"):
-        dist.barrier()
-        return
+    lines = _lines(world)
+    if world.rank == 0:
+        for line in lines:
+            _hear(line)
+    for line in lines:
+        line.sendall(_HERE)
+    if world.rank:
+        _hear(lines[0])
+
+
+_HERE = b"."
+_TOKEN_BYTES = 16
+
+
+@functools.cache
+def _lines(world: World) -> list[socket.socket]:
+    """Connections of the first process to every other one, and of each of these to the first."""
     store = paddle.base.core.create_or_get_global_tcp_store()
-    place = store.add("meet", 1)
-    complete = -(-place // world.size) * world.size
-    pause = 1e-3
-    while store.add("meet", 0) < complete:
-        time.sleep(pause)
-        pause = min(2 * pause, 0.1)
+    if world.rank:
+        address, _, token = bytes(store.get("meeting")).decode().partition(" ")
+        host, _, port = address.rpartition(":")
+        line = socket.create_connection((host, int(port)))
+        line.sendall(bytes.fromhex(token))
+        return [line]
+    host = os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0] or "127.0.0.1"
+    token, lines = secrets.token_bytes(_TOKEN_BYTES), []
+    with socket.create_server((host, 0)) as server:
+        store.set("meeting", f"{host}:{server.getsockname()[1]} {token.hex()}")
+        while len(lines) < world.size - 1:
+            line = server.accept()[0]
+            if line.recv(_TOKEN_BYTES, socket.MSG_WAITALL) == token:  # nobody else knows it
+                lines.append(line)
+            else:
+                line.close()
+    return lines
 
 
-def average_gradients(parameters: Iterable[paddle.Tensor], world: World) -> None:
-    """Replace each gradient by its mean over all processes."""
-    if world.size == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    for bucket in _buckets(gradients):
-        flat = paddle.concat([gradient.flatten() for gradient in bucket])
-        dist.all_reduce(flat)
-        pieces = (flat / world.size).split([gradient.size for gradient in bucket])
-        for gradient, piece in zip(bucket, pieces, strict=True):
-            gradient.copy_(piece.reshape(gradient.shape), True)
+def _hear(line: socket.socket) -> None:
+    with contextlib.suppress(ConnectionError):
+        if line.recv(1) == _HERE:
+            return
+    raise TrainingError("another process of this run has ended; its messages say why")
+
+
+class GradientMeans:
+    """Replaces gradients by their means over all processes, sent while backward computes others.
+
+    They travel in buckets, the last layers' first, as backward finishes them. A bucket is sent when
+    its last gradient has come and the one before it was sent: all processes send in one order.
+
+    Args:
+        parameters: in the order of the forward pass, if that is known.
+        world: the processes of the run. With one nothing is done.
+    """
+
+    def __init__(self, parameters: Iterable[paddle.Tensor], world: World):
+        self._world, self._open = world, False
+        trained = [p for p in parameters if not p.stop_gradient] if world.size > 1 else []
+        self._buckets = list(_buckets(trained[::-1]))
+        self._sent: list[tuple[list[paddle.Tensor], paddle.Tensor, Any]] = []
+        self._missing: list[set[int]] = []
+        self._start()
+        for number, bucket in enumerate(self._buckets):
+            for place, parameter in enumerate(bucket):
+                come = functools.partial(self._come, number, place)
+                parameter._register_backward_hook(come)
+
+    def _start(self) -> None:
+        self._sent, self._missing = [], [set(range(len(bucket))) for bucket in self._buckets]
+
+    @contextlib.contextmanager
+    def sending(self, last: bool = True) -> Iterator[None]:
+        """Return the context of a `backward`: the `last` one that adds to these gradients sends."""
+        self._open = last
+        try:
+            yield
+        finally:
+            self._open = False
+
+    def _come(self, number: int, place: int) -> None:
+        if not self._open:
+            return
+        if number < len(self._sent):
+            raise RuntimeError("a gradient was added to after it had been sent")
+        self._missing[number].discard(place)
+        while len(self._sent) < len(self._buckets) and not self._missing[len(self._sent)]:
+            self._send()
+
+    @paddle.no_grad()
+    def _send(self) -> None:
+        bucket = self._buckets[len(self._sent)]
+        gradients = [p.grad for p in bucket if p.grad is not None]
+        if not gradients:
+            self._sent.append(([], None, None))
+            return
+        flat = paddle.concat([gradient.flatten() for gradient in gradients])
+        self._sent.append((gradients, flat, dist.all_reduce(flat, sync_op=False)))
+
+    @paddle.no_grad()
+    def finish(self) -> None:
+        """Send what is left, wait for all, and replace the gradients."""
+        while len(self._sent) < len(self._buckets):
+            self._send()
+        for gradients, flat, task in self._sent:
+            if not gradients:
+                continue
+            task.wait()
+            pieces = (flat / self._world.size).split([gradient.size for gradient in gradients])
+            for gradient, piece in zip(gradients, pieces, strict=True):
+                gradient.copy_(piece.reshape(gradient.shape), True)
+        self._start()
 
 
 def agree(flag: int, world: World) -> int:
@@ -163,11 +259,11 @@ class _MeanOverProcesses(paddle.autograd.PyLayer):
         return total / ctx.size
 
 
-def _buckets(gradients: Sequence[paddle.Tensor]) -> Iterable[list[paddle.Tensor]]:
+def _buckets(parameters: Sequence[paddle.Tensor]) -> Iterable[list[paddle.Tensor]]:
     bucket, size = [], 0
-    for gradient in gradients:
-        bucket.append(gradient)
-        size += gradient.size
+    for parameter in parameters:
+        bucket.append(parameter)
+        size += parameter.size
         if size >= _BUCKET:
             yield bucket
             bucket, size = [], 0

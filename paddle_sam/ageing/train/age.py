@@ -29,8 +29,8 @@ from paddle_sam.imagesets.loader import Batch, BatchLoader, ImagePairs, identify
 from paddle_sam.networks.face_networks import AgeRegressor, expected_age
 from paddle_sam.networks.image_features import IMAGE_MEAN, IMAGE_STD, load_lpips
 from paddle_sam.training.distributed import (
+    GradientMeans,
     World,
-    average_gradients,
     check_finite,
     read_values,
     send_from_first,
@@ -96,6 +96,7 @@ class AgeTrainer:
         self.optimizer = paddle.optimizer.Adam(options.learning_rate, parameters=parameters)
         self._last: tuple[paddle.Tensor, ...] | None = None
         send_from_first(self.network.state_dict().values(), self.world)
+        self.means = GradientMeans(parameters, self.world)
         self.state = RunState(lambda: WeightFile("dex_vgg", options=dataclasses.asdict(options)))
         self.state.network("dex_vgg", self.network, "age_regressor", arch)
         self.state.optimizer("optimizer", self.optimizer, self.network)
@@ -118,11 +119,12 @@ class AgeTrainer:
         found = expected_age(logits)
         error = (found - years).abs().mean()
         loss = classes + self.options.mae_lambda * error
-        loss.backward()
+        with self.means.sending():
+            loss.backward()
         logged = {"loss": loss, "loss_classes": classes, "mae_years": error}
         logged = read_values(logged, self.world)
         check_finite(logged, step, "Resume with a smaller --learning_rate in a new --exp_dir.")
-        average_gradients(self.network.parameters(), self.world)
+        self.means.finish()
         self.optimizer.step()
         self.optimizer.clear_grad()
         self._last = (images, years, found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -24,8 +25,8 @@ from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.training.distributed import (
+    GradientMeans,
     World,
-    average_gradients,
     check_finite,
     meet,
     read_values,
@@ -74,12 +75,14 @@ class Pass:
         target_age: [N], fractions of a century; None for pSp.
         reference: what is known of the batch's inputs.
         age_changes: whether the target age is not the input's.
+        last: whether no other pass of these images follows.
     """
 
     images: paddle.Tensor
     target_age: paddle.Tensor | None
     reference: Reference
     age_changes: bool
+    last: bool
 
 
 class SAMTrainer:
@@ -105,6 +108,10 @@ class SAMTrainer:
         self.last_batch: Batch | None = None
         self.last_outcomes: list[Outcome] = []
         synchronise_batch_norm(self.network, self.world)
+        trained = self._trainable()  # the decoder first: its gradients come before the last pass
+        of_decoder = {id(parameter) for parameter in self.network.decoder.parameters()}
+        trained.sort(key=lambda parameter: id(parameter) not in of_decoder)
+        self.means = GradientMeans(trained, self.world)
         send_from_first(self.network.state_dict().values(), self.world)
         alignment, given = assembled.alignment, dataclasses.asdict(options)
         self.state = RunState(lambda: WeightFile(options.task, alignment=alignment, options=given))
@@ -137,15 +144,17 @@ class SAMTrainer:
         self._training_mode()
         mine = self.world.share(self.options.batch_size)
         logged: dict[str, paddle.Tensor] = {}
-        for part, own in _split(batch, ages, mine, self.options.accumulate):
+        parts = list(_split(batch, ages, mine, self.options.accumulate))
+        for index, (part, own) in enumerate(parts, start=1):
             share = len(part) / len(batch)
-            for name, value in self._run_passes(part, own, self._backward, share).items():
+            backward = functools.partial(self._backward, last_part=index == len(parts))
+            for name, value in self._run_passes(part, own, backward, share).items():
                 logged[name] = logged.get(name, 0.0) + share * value
         return read_values(logged, self.world)
 
     def update(self) -> None:
         """Step the optimizer with the accumulated gradients of all processes."""
-        average_gradients(self._trainable(), self.world)
+        self.means.finish()
         self.amp.step(self.optimizer)
         self.optimizer.clear_grad(set_to_zero=False)
 
@@ -165,17 +174,18 @@ class SAMTrainer:
         age = None
         if self.options.task == "sam":
             age = reference.age if ages is None else paddle.to_tensor(ages)
-        real = run(Pass(images, age, reference, ages is not None), share)
+        cycles = self.options.task == "sam" and self.options.cycle_lambda > 0
+        real = run(Pass(images, age, reference, ages is not None, last=not cycles), share)
         logged, loss, outcomes = real.means("real"), real.loss(), [real]
-        if self.options.task == "sam" and self.options.cycle_lambda:
+        if cycles:
             factor = share * self.options.cycle_lambda
-            cycle = run(Pass(real.images, reference.age, reference, False), factor)
+            cycle = run(Pass(real.images, reference.age, reference, False, last=True), factor)
             logged, loss = logged | cycle.means("cycle"), loss + cycle.loss()
             outcomes.append(cycle)
         self.last_batch, self.last_outcomes = batch, outcomes
         return logged | {"loss": loss}
 
-    def _backward(self, one: Pass, factor: float) -> Outcome:
+    def _backward(self, one: Pass, factor: float, last_part: bool) -> Outcome:
         """Encode, render and judge; add the gradients of the mean loss times `factor`.
 
         The encoder runs on the whole batch, on which its batch norm depends. Each part that is
@@ -191,7 +201,8 @@ class SAMTrainer:
             self.amp.scale(mean).backward()
             outcome.add(output, judgement)
         meet(self.world)  # rendering may take longer elsewhere
-        codes.backward(leaf.grad)
+        with self.means.sending(last_part and one.last):
+            codes.backward(leaf.grad)
         return outcome
 
     def _forward(self, one: Pass, factor: float) -> Outcome:

@@ -35,7 +35,7 @@ from paddle_sam.stylegan2.train.growth import (
 )
 from paddle_sam.stylegan2.train.losses import Labels, Phase, Step, StepDraws, phases, split_batch
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
-from paddle_sam.training.distributed import World, average_gradients, check_finite, read_values
+from paddle_sam.training.distributed import GradientMeans, World, check_finite, read_values
 from paddle_sam.training.optimizers import MixedPrecision, lazy_adam, update_average
 from paddle_sam.training.state import RunState
 
@@ -114,6 +114,7 @@ class StyleGAN2Trainer:
         arch = at_size(self.archs.discriminator, size)
         self.state.network("d", self.discriminator, DISCRIMINATOR, arch)
         self.optimizers: dict[str, paddle.optimizer.Adam] = {}
+        self.means = {n: GradientMeans(self._network(n).parameters(), self.world) for n in "gd"}
         # Updates of the main loss between two of the regularisation.
         intervals = {phase.network: phase.every for phase in self.phases if phase.lazy}
         if "d" in intervals:
@@ -183,18 +184,20 @@ class StyleGAN2Trainer:
 
     def _update(self, phase: Phase, step: Step) -> dict[str, paddle.Tensor]:
         """Step the optimizer of a phase down the gradient of its loss; returns values to log."""
-        network, other = self._network(phase.network), "gd".replace(phase.network, "")
+        other = "gd".replace(phase.network, "")
         optimizer, amp = self.optimizers[phase.network], self.amp[phase.network]
+        means = self.means[phase.network]
         logged: dict[str, paddle.Tensor] = {}
         with held(self._network(other)):
             for part in self.parts:
                 with contextlib.nullcontext() if phase.lazy else amp.arithmetic():
                     loss, values = phase.loss(step, part)
                 loss = loss.astype("float32") * part.share
-                (loss if phase.lazy else amp.scale(loss)).backward()
+                with means.sending(last=part is self.parts[-1]):
+                    (loss if phase.lazy else amp.scale(loss)).backward()
                 for key, value in values.items():
                     logged[key] = logged.get(key, 0.0) + part.share * value.detach()
-        average_gradients(network.parameters(), self.world)
+        means.finish()
         optimizer.step() if phase.lazy else amp.step(optimizer)
         optimizer.clear_grad(set_to_zero=False)
         return logged

@@ -1,14 +1,20 @@
-"""Who a process of a run is, without the other processes (those are in test_train_command.py)."""
+"""Who a process of a run is, and what two of them (together.py) say to each other."""
 
-import threading
-import time
+import json
+import os
+import socket
+import subprocess
+import sys
 
+import numpy as np
 import paddle
 import pytest
 
 from paddle_sam.core.device import resolve_device
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, TrainingError
+from paddle_sam.training import distributed
 from paddle_sam.training.distributed import World, join_world, meet
+from tests import ROOT
 
 
 def test_each_process_has_its_share_of_a_batch():
@@ -37,31 +43,61 @@ def test_with_several_processes_each_takes_the_gpu_assigned_to_it(monkeypatch, n
     assert taken == ["gpu:0", "gpu:3"]
 
 
-def test_nobody_leaves_a_meeting_before_the_last_has_come(monkeypatch):
-    class Store:  # what the processes share, here shared by threads
-        count, lock = 0, threading.Lock()
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What together.py found in one process, and in each of two."""
+    folder = tmp_path_factory.mktemp("together")
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    launch += ["--log_dir", str(folder / "logs")]
+    found = []
+    for processes, words in ((1, []), (2, launch)):
+        done = subprocess.run(
+            [sys.executable, *words, str(ROOT / "tests/unit/training/together.py"), str(folder)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found += [json.loads((folder / f"{r}.json").read_text()) for r in range(processes)]
+    return found
 
-        def add(self, key, value):
-            with self.lock:
-                self.count += value
-                return self.count
 
-    store, world, log = Store(), World(0, 3), []
-    core = paddle.base.core
-    monkeypatch.setattr(core, "create_or_get_global_tcp_store", lambda: store)
+@pytest.mark.parametrize("parts", ["parts_1", "parts_2"])
+def test_gradients_of_two_processes_are_those_of_one_on_the_whole_batch(together, parts):
+    alone, *others = (found[parts] for found in together)
+    for other in others:
+        assert other["gradients"].keys() == alone["gradients"].keys()
+        for name, gradient in other["gradients"].items():
+            np.testing.assert_allclose(gradient, alone["gradients"][name], rtol=1e-4, atol=1e-6)
 
-    def process(rank):
-        for meeting in range(4):
-            time.sleep(0.03 * (rank == meeting % 3))
-            log.append((meeting, "comes"))
-            meet(world)
-            log.append((meeting, "leaves"))
 
-    processes = [threading.Thread(target=process, args=[rank]) for rank in range(3)]
-    for each in processes:
-        each.start()
-    for each in processes:
-        each.join()
-    for meeting in range(4):
-        words = [word for number, word in log if number == meeting]
-        assert words == ["comes"] * 3 + ["leaves"] * 3
+@pytest.mark.parametrize("parts", ["parts_1", "parts_2"])
+def test_gradients_are_sent_while_backward_still_computes_others(together, parts):
+    """All buckets but those that wait for parameters without gradients."""
+    for found in together[1:]:
+        buckets = found[parts]["buckets"]
+        assert buckets >= 3
+        assert found[parts]["sent"] == [found[parts]["sent"][0]] * 2
+        assert found[parts]["sent"][0] >= buckets - 1
+
+
+def test_nobody_leaves_a_meeting_before_the_last_has_come(together):
+    _, first, second = (np.array(found["times"]) for found in together)
+    assert (np.diff(first) > 0.45).all() and (np.diff(second) > 0.45).all()
+    assert np.abs(first - second).max() < 0.2
+
+
+def test_a_process_that_has_ended_is_noticed_by_those_who_wait():
+    here, there = socket.socketpair()
+    there.sendall(distributed._HERE)
+    distributed._hear(here)
+    there.close()
+    with pytest.raises(TrainingError, match="another process of this run has ended"):
+        distributed._hear(here)
+
+
+def test_on_gpus_nobody_polls_or_waits(monkeypatch):
+    """Collectives of GPUs have no limit of time."""
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(distributed, "_lines", None)
+    meet(World(0, 2))

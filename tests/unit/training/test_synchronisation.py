@@ -3,6 +3,7 @@
 import paddle
 import pytest
 
+from paddle_sam.training.optimizers import Ranger
 from tests.unit.stargan2 import test_trainer as stargan2
 from tests.unit.stylegan2.train import tiny as stylegan2
 from tests.unit.training import tiny as sam
@@ -39,7 +40,8 @@ def test_the_count_counts(copies):
 
 
 def test_a_sam_step_waits_at_most_twice(files, copies):
-    trainer = sam.trainer(files, optim_name="adam")
+    trainer = sam.trainer(files)
+    assert type(trainer.optimizer) is Ranger
     trainer.train_step(sam.batch(), 0)
     copies.clear()
     trainer.train_step(sam.batch(), 1)

@@ -210,7 +210,10 @@ def test_mixed_precision_needs_a_gpu(files):
         tiny.trainer(files, amp=True)
 
 
-@pytest.mark.skipif(not paddle.device.is_compiled_with_cuda(), reason="needs a GPU")
+@pytest.mark.skipif(
+    not paddle.device.is_compiled_with_cuda() or not paddle.device.cuda.device_count(),
+    reason="needs a GPU",
+)
 def test_mixed_precision_trains(files):
     trainer, full = (tiny.trainer(files, device="gpu", amp=amp) for amp in (True, False))
     logged, plain = trainer.train_step(tiny.batch(), 0), full.train_step(tiny.batch(), 0)
