@@ -112,12 +112,16 @@ def device_option() -> str:
     return option("auto", "auto, cpu, gpu or gpu:N", resumable=True)
 
 
+ENGINES = ("auto", "eager", "onednn", "onednn-bf16", "gpu-fp16")
+
+
 def engine_option(does: str = "runs the network") -> str:
     """The field `engine` of every command that can run exported models, which do this."""
     return option(
         "auto",
-        f"what {does}: exported models (onednn, onednn-bf16), layer by layer (eager)",
-        choices=("auto", "eager", "onednn", "onednn-bf16"),
+        f"what {does}: exported models in float32 (onednn, on a GPU too) or 16 bits (onednn-bf16 on"
+        " CPUs, gpu-fp16 on GPUs), layer by layer (eager)",
+        choices=ENGINES,
     )
 
 
@@ -146,6 +150,12 @@ class RunOptions(Options):
     allow_tf32: bool = option(
         False,
         "on a GPU, compute float32 with ten bits of mantissa, which is faster on recent ones",
+        resumable=True,
+    )
+    autotune: bool = option(
+        False,
+        "on a GPU, measure which of cuDNN's convolutions are fastest; the bits of a run then do not"
+        " repeat",
         resumable=True,
     )
     allow_changed: str = option(

@@ -90,19 +90,20 @@ def find_device(name: str = "auto") -> str:
     return name
 
 
-def resolve_device(name: str = "auto", allow_tf32: bool = False) -> str:
+def resolve_device(name: str = "auto", allow_tf32: bool = False, autotune: bool = False) -> str:
     """Have this process run networks on a device (see `find_device`) and return its name.
 
     For commands: it sets Paddle's current device, and removes Paddle's answer to SIGTERM, a page
     about its insides. A GPU computes float32 as float32, unless `allow_tf32`: cuDNN otherwise takes
-    ten bits of mantissa for it.
+    ten bits of mantissa for it. It uses the convolutions that repeat their bits, unless `autotune`:
+    then those that it finds to be fastest.
     """
     import paddle
 
     name = find_device(name)
     paddle.device.set_device(name)
     paddle.disable_signal_handler()
-    _tune(name, allow_tf32)
+    _tune(name, allow_tf32, autotune)
     return name
 
 
@@ -123,7 +124,7 @@ def on_device(name: str = "auto") -> Iterator[str]:
         paddle.device.set_device(before)
 
 
-def _tune(name: str, allow_tf32: bool = False) -> None:
+def _tune(name: str, allow_tf32: bool = False, autotune: bool = False) -> None:
     if name == "cpu":
         keep_freed_memory()
         use_all_cpus()
@@ -134,9 +135,11 @@ def _tune(name: str, allow_tf32: bool = False) -> None:
     for switch in ("set_cudnn_switch", "set_cublas_switch"):
         if hasattr(core, switch):  # not in every Paddle, and not in its CPU build
             getattr(core, switch)(allow_tf32)
-    if "FLAGS_cudnn_deterministic" not in os.environ:
-        with contextlib.suppress(ValueError):  # as for the switches
-            paddle.set_flags({"FLAGS_cudnn_deterministic": True})
+    flags = {"FLAGS_cudnn_deterministic": not autotune, "FLAGS_cudnn_exhaustive_search": autotune}
+    for flag, value in flags.items():
+        if flag not in os.environ:
+            with contextlib.suppress(ValueError):  # as for the switches
+                paddle.set_flags({flag: value})
 
 
 # Where Paddle's launcher says how many processes there are, and which GPU is this one's.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ class EngineGenerator:
     Args:
         folder: the models and their description, as `export_generator` or `export_sam` write them.
         device: `cpu` or `gpu:N`.
-        precision: `float32` or `bfloat16`; see `Predictor`.
+        precision: see `Predictor`.
 
     Raises:
         EngineError: this machine or Paddle cannot run them, or a file is damaged.
@@ -110,6 +112,9 @@ class EngineGenerator:
         return self._run("mapping", z)
 
     def _run(self, part: str, x: paddle.Tensor) -> paddle.Tensor:
+        if self._device != "cpu":
+            with self._one_at_a_time:
+                return self._predictor(part).on_tensor(x.astype("float32"))
         values = x.numpy()
         step = 1 if self.large else max(len(values), 1)
         chunks = [values[start : start + step] for start in range(0, len(values), step)]
@@ -186,7 +191,7 @@ class Predictor:
     Args:
         path: the model's path without suffix.
         device: `cpu` (through oneDNN), or `gpu:N`.
-        precision: of the arithmetic: `float32`, or on a CPU `bfloat16`.
+        precision: of the arithmetic: `float32`, on a CPU `bfloat16`, on a GPU `float16`.
 
     Raises:
         EngineError: the files cannot be used, or this machine or Paddle cannot run them.
@@ -202,7 +207,9 @@ class Predictor:
         # makes loading fail; the executor frees what is not needed any more without it.
         config.enable_memory_optim(False)
         if device.startswith("gpu"):
-            config.enable_use_gpu(256, int(device.partition(":")[2] or 0))
+            kinds = inference.PrecisionType
+            kind = kinds.Half if precision == "float16" else kinds.Float32
+            config.enable_use_gpu(256, int(device.partition(":")[2] or 0), kind)
         else:
             config.disable_gpu()
             config.set_cpu_math_library_num_threads(cpu_threads())
@@ -221,14 +228,24 @@ class Predictor:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Run on float32 [N, ...]."""
         x = np.ascontiguousarray(x, dtype=np.float32)
-        with self._one_at_a_time:
+        with self._running():
             self._input.reshape(x.shape)
             self._input.copy_from_cpu(x)
+            self._predictor.run()
+            return self._output.copy_to_cpu()
+
+    def on_tensor(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Run on float32 [N, ...] where it is, without a copy to the host."""
+        with self._running():
+            return self._predictor.run([x])[0].astype("float32")
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        with self._one_at_a_time:
             try:
-                self._predictor.run()
+                yield
             except Exception as error:
                 raise EngineError(f"{self._path}: failed to run: {_first_line(error)}") from error
-            return self._output.copy_to_cpu()
 
 
 def _first_line(error: Exception) -> str:

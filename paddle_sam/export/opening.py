@@ -25,9 +25,11 @@ from paddle_sam.export.engine import LARGE, EngineGenerator
 from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.options import ENGINES
 
 GENERATOR_ENTRY = ".generator"
-ENGINES = ("auto", "eager", "onednn", "onednn-bf16")
+# Engines of 16 bits: what they compute in, and where.
+_HALF = {"onednn-bf16": ("bfloat16", "cpu"), "gpu-fp16": ("float16", "gpu")}
 
 Engine = TypeVar("Engine", bound=EngineGenerator)
 Export = Callable[[Path, Path, str], None]
@@ -51,7 +53,7 @@ def open_exported(
     Args:
         path: the weight file.
         device: `auto`, `cpu`, `gpu` or `gpu:N`.
-        engine: one of `ENGINES`; see `ageing.engines.ageing_network`.
+        engine: one of `options.ENGINES`; see `ageing.engines.ageing_network`.
         network: what runs the models.
         export: called with the weight file, a folder to write its models to, and the precision
             that they will be run in, `float32` or `bfloat16`.
@@ -71,8 +73,11 @@ def open_exported(
         return None
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
-    if engine == "onednn-bf16" and device != "cpu":
-        raise ConfigError(f"--engine onednn-bf16: is for CPUs, found --device {device}")
+    precision, kind_of_device = _HALF.get(engine, ("float32", device))
+    if not device.startswith(kind_of_device):
+        raise ConfigError(
+            f"--engine {engine}: is for {kind_of_device.upper()}s, found --device {device}"
+        )
 
     def opened(precision: str) -> tuple[Engine, Path]:
         suffix = "" if precision == "float32" else f".{precision}"
@@ -81,8 +86,8 @@ def open_exported(
 
     try:
         check_engine(device)
-        if engine == "onednn-bf16":
-            loaded, entry = opened_bfloat16(opened)
+        if engine in _HALF:
+            loaded, entry = opened_half(opened, precision)
         elif engine == "auto" and device == "cpu":
             loaded, entry = opened_fastest(opened)
         else:
@@ -186,13 +191,13 @@ class Trial:
         return not self.problem and self.bfloat16_s <= WORTHWHILE * self.float32_s
 
 
-def opened_bfloat16(opened: Open) -> Opened:
-    """Open a network in bfloat16.
+def opened_half(opened: Open, precision: str) -> Opened:
+    """Open a network in 16 bits.
 
     Raises:
         EngineError: it does not run, or a trial found it wrong.
     """
-    quick, entry = opened("bfloat16")
+    quick, entry = opened(precision)
     trial = _remembered(entry) or _tried(opened("float32")[0], quick, entry)
     if trial.problem:
         raise EngineError(trial.problem)

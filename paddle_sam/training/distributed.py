@@ -51,18 +51,18 @@ class World:
         return slice(self.rank * each, (self.rank + 1) * each)
 
 
-def join_world(device: str = "auto", allow_tf32: bool = False) -> World:
+def join_world(device: str = "auto", allow_tf32: bool = False, autotune: bool = False) -> World:
     """Take this process's device and find out about the others (`paddle.distributed.launch`).
 
     Args:
         device: `auto`, `cpu`, `gpu` or `gpu:N`; with several processes on GPUs each takes the one
             that it was assigned.
-        allow_tf32: see `resolve_device`.
+        allow_tf32, autotune: see `resolve_device`.
 
     Raises:
         ConfigError: there is no such device.
     """
-    resolve_device(device, allow_tf32)
+    resolve_device(device, allow_tf32, autotune)
     if dist.get_world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
     return World(dist.get_rank(), dist.get_world_size())

@@ -81,7 +81,8 @@ def start_run(
             folder, or a loss is not finite.
         KeyboardInterrupt: a signal stopped the run, after a checkpoint.
     """
-    folder, world = Path(options.exp_dir), join_world(options.device, options.allow_tf32)
+    folder = Path(options.exp_dir)
+    world = join_world(options.device, options.allow_tf32, options.autotune)
     new = not folder.exists()
     try:
         with one_writer(folder, "a training run") if world.rank == 0 else contextlib.nullcontext():

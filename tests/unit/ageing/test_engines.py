@@ -131,3 +131,18 @@ def test_files_that_cannot_age_are_refused(engine):
 def test_unknown_engines_are_refused(checkpoint):
     with pytest.raises(ConfigError, match="engine: expected one of auto, eager, onednn"):
         networks.ageing_network(checkpoint, "cpu", "fast")
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "message"),
+    [
+        ("onednn-bf16", "gpu:0", "onednn-bf16: is for CPUs, found --device gpu:0"),
+        ("gpu-fp16", "cpu", "gpu-fp16: is for GPUs, found --device cpu"),
+    ],
+)
+def test_sixteen_bits_are_refused_on_the_wrong_device(
+    checkpoint, monkeypatch, engine, device, message
+):
+    monkeypatch.setattr("paddle_sam.export.opening.resolve_device", lambda name: name)
+    with pytest.raises(ConfigError, match=message):
+        networks.ageing_network(checkpoint, device, engine)

@@ -146,3 +146,37 @@ def test_damaged_models_are_named(folder, tmp_path):
         Predictor(tmp_path / "decoder")
     with pytest.raises(EngineError, match="holds no exported network"):
         EngineSAM(tmp_path)
+
+
+@pytest.fixture
+def on_gpu(folder, monkeypatch):
+    """An engine that takes a GPU's way, with models that run on the CPU."""
+    monkeypatch.setattr(engine_module, "Predictor", lambda path, *_: Predictor(path))
+    return EngineSAM(folder, "gpu:0", "float16")
+
+
+def test_on_a_gpu_batches_run_whole_and_never_leave_it(on_gpu, network, host_copies):
+    x = add_age_plane(images(5), paddle.linspace(0, 100, 5))
+    on_gpu.large = False
+    inverted = on_gpu.invert(images(5))
+    faces, _ = on_gpu.decode(on_gpu.encode(x, inverted))
+    assert host_copies == []
+    with paddle.no_grad():
+        close(inverted, network.invert(images(5)))
+        close(faces, network.decode(network.encode(x), randomize_noise=False)[0])
+    assert set(on_gpu._predictors) == {
+        "pretrained_encoder",
+        "encoder",
+        "decoder",
+    }  # none was let go
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("float32", "Float32"), ("float16", "Half")])
+def test_the_precision_reaches_the_gpu(folder, monkeypatch, precision, kind):
+    from paddle import inference
+
+    asked = []
+    record = lambda self, memory, index, kind: asked.append((index, kind))  # noqa: E731
+    monkeypatch.setattr(inference.Config, "enable_use_gpu", record)
+    Predictor(folder / "decoder", "gpu:3", precision)
+    assert asked == [(3, getattr(inference.PrecisionType, kind))]

@@ -5,7 +5,7 @@ import pytest
 
 from paddle_sam.errors import EngineError
 from paddle_sam.export import opening as module
-from paddle_sam.export.opening import opened_bfloat16, opened_fastest
+from paddle_sam.export.opening import opened_fastest, opened_half
 
 
 class Network:
@@ -106,13 +106,13 @@ def test_bfloat16_asked_for_is_refused_where_it_is_wrong(bfloat16_cpu, error, me
     opener = Opener(bfloat16_cpu, Network(error, 0.5))
     for _ in range(2):
         with pytest.raises(EngineError, match=message):
-            opened_bfloat16(opener)
+            opened_half(opener, "bfloat16")
     assert opener.networks["bfloat16"].trials == 1
 
 
 def test_bfloat16_asked_for_need_not_be_faster(bfloat16_cpu):
     opener = Opener(bfloat16_cpu, Network(RIGHT, 3.0))
-    assert opened_bfloat16(opener)[0] is opener.networks["bfloat16"]
+    assert opened_half(opener, "bfloat16")[0] is opener.networks["bfloat16"]
 
 
 @pytest.mark.parametrize(

@@ -195,18 +195,20 @@ def test_a_cpu_is_refused():
         MixedPrecision(True)
 
 
-@pytest.mark.parametrize("allowed", [False, True])
-def test_tf32_is_off_unless_allowed(monkeypatch, allowed):
+@pytest.mark.parametrize(("allowed", "autotune"), [(False, False), (True, False), (False, True)])
+def test_tf32_and_autotuning_are_off_unless_allowed(monkeypatch, allowed, autotune):
     from paddle.base import core
 
     said, flags = {}, {}
     for name in ("set_cudnn_switch", "set_cublas_switch"):
         monkeypatch.setattr(core, name, lambda on, name=name: said.update({name: on}), False)
     monkeypatch.setattr(paddle, "set_flags", flags.update)
-    monkeypatch.delenv("FLAGS_cudnn_deterministic", raising=False)
-    _tune("gpu:0", allowed)
+    for flag in ("FLAGS_cudnn_deterministic", "FLAGS_cudnn_exhaustive_search"):
+        monkeypatch.delenv(flag, raising=False)
+    _tune("gpu:0", allowed, autotune)
     assert said == {"set_cudnn_switch": allowed, "set_cublas_switch": allowed}
-    assert flags == {"FLAGS_cudnn_deterministic": True}
+    search, repeats = "FLAGS_cudnn_exhaustive_search", "FLAGS_cudnn_deterministic"
+    assert flags == {repeats: not autotune, search: autotune}
 
 
 def test_batches_stay_within_what_cudnn_takes(monkeypatch):
