@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARITY, PARITY_TF32 = 1e-3, 5e-2
 SECOND_DERIVATIVES = 1e-3
 STEP, STEP_AMP = 2e-3, 5e-2  # of a loss
+GREY_HALF = 8  # grey levels, of 16-bit inference
 CURVES = 0.15  # of the mean loss over the last quarter
 
 
@@ -167,12 +168,13 @@ def inference(report: Report, device: str, small: bool) -> None:
     eager = AgePipeline.from_checkpoint(device=device, engine="eager")
     crops = ((subjects.uniform((2, *[eager.network.input_size] * 2, 3)) + 1) * 127).astype("uint8")
     want = eager.age(crops, ages).astype(int)
-    for engine in ("eager", "onednn"):
+    halves = ("gpu-fp16",) if device != "cpu" else ()
+    for engine in ("eager", "onednn", *halves):
         pipeline = AgePipeline.from_checkpoint(device=device, engine=engine)
         largest = int(np.abs(pipeline.age(crops, ages) - want).max())
         times = timing.measure(lambda p=pipeline: p.age(crops[:1], strip, batch_size=11), 3)
         row = {"engine": engine, "grey_levels": largest, "strip_s": times["median_s"]}
-        report.add("inference", **row, passed=largest <= 1)
+        report.add("inference", **row, passed=largest <= (GREY_HALF if engine in halves else 1))
 
 
 def times(report: Report, device: str, small: bool) -> None:
@@ -186,11 +188,17 @@ def times(report: Report, device: str, small: bool) -> None:
                 number = next(counter)
                 trainer.train_step(subjects.batch(name, trainer, size), number)
 
-            _forget_peak(device)
+            subjects.forget_peak()
             found = timing.measure(step, 2 if small else 4)
             row = {"what": f"{name} step", "batch": size, "amp": amp, "seconds": found["median_s"]}
-            report.add("times", **row, memory_gb=_peak(device))
-            del trainer
+            report.add("times", **row, memory_gb=subjects.peak())
+            stages = subjects.Stages(trainer, *subjects.STAGES[name])
+            for number in range(2 if small else 4):  # also what is due every second step
+                trainer.train_step(subjects.batch(name, trainer, size), 2 * number)
+            for stage, seconds, peak in stages.found():
+                row |= {"what": f"{name} step: {stage}", "seconds": seconds, "memory_gb": peak}
+                report.add("stages", **row)
+            del trainer, stages
     network, _ = _sam(small)
     face = subjects.uniform((1, 3, *[network.input_size] * 2))
     _strip(report, device, "Paddle", network, face)
@@ -319,10 +327,16 @@ def _strip(report: Report, device: str, library: str, network, face: np.ndarray)
 
     pipeline = AgePipeline(network, CropSettings(size=network.input_size))
     crops = ((face.transpose(0, 2, 3, 1) + 1) * 127).astype(np.uint8)
-    _forget_peak(device)
-    found = timing.measure(lambda: pipeline.age(crops, np.linspace(0, 100, 11)), 2)
+    subjects.forget_peak()
+    strip = np.linspace(0, 100, 11)
+    found = timing.measure(lambda: pipeline.age(crops, strip), 2)
     row = {"what": f"strip, {library}", "batch": 4, "seconds": found["median_s"]}
-    report.add("times", **row, memory_gb=_peak(device))
+    report.add("times", **row, memory_gb=subjects.peak())
+    stages = subjects.Stages(network, "invert", "encode", "decode")
+    pipeline.age(crops, strip)
+    for stage, seconds, peak in stages.found():
+        row = {"what": f"strip: {stage}", "batch": 4, "seconds": seconds, "memory_gb": peak}
+        report.add("stages", **row)
 
 
 def _torch_strip(report: Report, where: str, network, face: np.ndarray) -> None:
@@ -343,18 +357,6 @@ def _torch_strip(report: Report, where: str, network, face: np.ndarray) -> None:
     found = timing.measure(one_age, 2)
     row = {"what": "strip, PyTorch", "batch": 1, "seconds": 11 * found["median_s"]}
     report.add("times", **row)
-
-
-def _forget_peak(device: str) -> None:
-    if device != "cpu":
-        paddle.device.cuda.reset_max_memory_allocated()
-
-
-def _peak(device: str) -> float:
-    """Gigabytes: of the GPU since `_forget_peak`, or of this process in all."""
-    if device == "cpu":
-        return timing.peak_memory_gb()
-    return round(paddle.device.cuda.max_memory_allocated() / 1e9, 2)
 
 
 def _device_name(device: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
 import paddle
 
+from benchmarks import timing
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.face_networks import FaceEmbedder, GradualStyleEncoder
 from paddle_sam.networks.image_features import LPIPS
@@ -87,6 +89,58 @@ def batch(name: str, subject, size: int, step: int = 0):
     side = subject.network.input_size if name == "sam" else subject.options.resolution
     images = uniform((size, 3, side, side), step)
     return Batch(images, None, tuple(Path(str(index)) for index in range(size)))
+
+
+def forget_peak() -> None:
+    """Let `peak` begin anew; Paddle before 3 cannot."""
+    reset = getattr(paddle.device.cuda, "reset_max_memory_allocated", None)
+    if reset is not None and paddle.get_device() != "cpu":
+        reset()
+
+
+def peak() -> float:
+    """Return the most memory used, GB: of the GPU since `forget_peak`, or of this process."""
+    if paddle.get_device() == "cpu":
+        return timing.peak_memory_gb()
+    return round(paddle.device.cuda.max_memory_allocated() / 1e9, 2)
+
+
+# Methods of each trainer that are timed; StyleGAN2's is called once a phase.
+STAGES = {
+    "sam": ("_encode", "_backward", "update"),
+    "stylegan2": ("_update",),
+}
+
+
+class Stages:
+    """Times calls of methods of an object; a call waits for the device before and after."""
+
+    def __init__(self, subject, *methods: str):
+        self._found: dict[str, list[tuple[float, float]]] = {}
+        for name in methods:
+            setattr(subject, name, self._timed(name, getattr(subject, name)))
+
+    def _timed(self, name: str, method):
+        def call(*arguments, **named):
+            phase = getattr(arguments[0], "name", "") if name == "_update" else ""
+            forget_peak()
+            paddle.device.synchronize()
+            start = time.perf_counter()
+            result = method(*arguments, **named)
+            paddle.device.synchronize()
+            row = time.perf_counter() - start, peak()
+            self._found.setdefault(phase or name.lstrip("_"), []).append(row)
+            return result
+
+        return call
+
+    def found(self) -> list[tuple[str, float, float]]:
+        """Return for each stage its name, the median seconds of a call, and its peak memory."""
+        medians = {
+            stage: (float(np.median([seconds for seconds, _ in rows])), max(m for _, m in rows))
+            for stage, rows in self._found.items()
+        }
+        return [(stage, *numbers) for stage, numbers in medians.items()]
 
 
 def _sam(small: bool, changes: dict):

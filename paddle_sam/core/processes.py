@@ -151,37 +151,29 @@ def _start_worker(start: Callable | None, *arguments: Any) -> None:
         start(*arguments)
 
 
-def ahead(items: Iterable, submit: Callable[[Any], Any], workers: int) -> Iterator:
+def ahead(items: Iterable, submit: Callable[[Any], Any]) -> Iterator:
     """Yield `submit(item)` of every item, with some batches submitted in advance."""
     waiting: deque = deque()
     for item in items:
         waiting.append(submit(item))
-        if len(waiting) > (_BATCHES_AHEAD if workers else 0):
+        if len(waiting) > _BATCHES_AHEAD:
             yield waiting.popleft()
     yield from waiting
 
 
-class _SameProcess(Executor):
-    """Runs a task when it is submitted, here."""
-
-    def submit(self, task, /, *arguments, **named):
-        future = Future()
-        try:
-            future.set_result(task(*arguments, **named))
-        except Exception as error:  # as in a pool: it is raised where the result is asked for
-            future.set_exception(error)
-        return future
-
-
 @contextlib.contextmanager
 def reading_pool(workers: int) -> Iterator[Executor]:
-    """Yield processes that read images; with 0 workers tasks run here, when submitted.
+    """Yield processes that read images; with 0 workers a thread of this one does.
 
     Raises:
         ImageError: a process was killed, which it is where memory runs out.
     """
     if workers == 0:
-        yield _SameProcess()
+        pool = ThreadPoolExecutor(1, "reader")
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
         return
     try:
         with process_pool(workers, _put_off_signals) as pool:

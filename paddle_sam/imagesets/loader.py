@@ -212,7 +212,7 @@ class BatchLoader:
     Args:
         data: the images.
         size: height and width to resize to.
-        workers: reading processes; 0 reads in this one.
+        workers: reading processes; 0: a thread of this one.
         max_bad: unreadable images to tolerate.
         cache: keep decoded images in memory.
         mirror: mirror half of the training images, at random.
@@ -268,7 +268,7 @@ class BatchLoader:
                 tag, indices = item
                 return tag, indices, [self._submit(executor, index) for index in indices]
 
-            for tag, indices, futures in ahead(wanted, submit, self.workers):
+            for tag, indices, futures in ahead(wanted, submit):
                 yield tag, self._collect(executor, indices, futures)
 
     def _submit(self, executor: Executor, index: int) -> Future | None:
@@ -324,7 +324,7 @@ def read_batches(
         images: read and resized in this order, each once.
         size: side to resize to.
         batch_size: images in each batch, the unreadable ones counted.
-        workers: processes that read; 0 reads in this one.
+        workers: processes that read; 0: a thread of this one.
     """
     with reading_pool(workers) as pool:
 
@@ -332,7 +332,7 @@ def read_batches(
             indices = range(start, min(start + batch_size, len(images)))
             return {i: pool.submit(read_sample, (images[i],), size) for i in indices}
 
-        for jobs in ahead(range(0, len(images), batch_size), submit, workers):
+        for jobs in ahead(range(0, len(images), batch_size), submit):
             read, failed = {}, {}
             for index, job in jobs.items():
                 try:

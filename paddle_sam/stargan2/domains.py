@@ -139,7 +139,7 @@ class DomainLoader:
         domains: the images.
         size: S.
         crop_probability: that an image is cropped at random before it is resized.
-        workers: reading processes; 0 reads in this one.
+        workers: reading processes; 0: a thread of this one.
         max_bad: unreadable images to tolerate.
         report: called with a message for each unreadable image.
     """
@@ -178,7 +178,7 @@ class DomainLoader:
                 draws = [draw(self.domains, seed, int(place)) for place in places]
                 return draws, [[self._submit(pool, i) for i in one.images] for one in draws]
 
-            for jobs in ahead(step_positions(batch_size, start, part), submit, self.workers):
+            for jobs in ahead(step_positions(batch_size, start, part), submit):
                 yield self._collect(pool, *jobs)
 
     def _submit(self, pool, image: Drawn):

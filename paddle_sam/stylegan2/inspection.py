@@ -259,7 +259,7 @@ def distances(
 
     Args:
         mirror: take the smaller of the distances of a query and of its mirror image.
-        workers: processes that read; 0 reads in this one.
+        workers: processes that read; 0: a thread of this one.
 
     Raises:
         ImageError: no image can be read.

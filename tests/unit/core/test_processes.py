@@ -3,13 +3,14 @@
 import errno
 import os
 import signal
+import threading
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
 
 from paddle_sam.core import processes
-from paddle_sam.core.processes import in_processes, process_pool
-from paddle_sam.errors import ConfigError, Note
+from paddle_sam.core.processes import ahead, in_processes, process_pool, reading_pool
+from paddle_sam.errors import ConfigError, ImageError, Note
 
 STARTED = []
 
@@ -45,3 +46,30 @@ def test_without_semaphores_a_thread_does_the_work(monkeypatch, error):
         pool.submit(os.getpid).result()
     with pytest.warns(Note), process_pool(2, handle_signals) as pool:
         assert pool.submit(os.getpid).result() == os.getpid()
+
+
+def test_without_workers_a_thread_reads_ahead():
+    done, read = threading.Semaphore(0), []
+
+    def sample(index):
+        read.append(threading.current_thread())
+        done.release()
+        return index
+
+    with reading_pool(0) as pool:
+        jobs = ahead(range(100), lambda index: pool.submit(sample, index))
+        assert next(jobs).result() == 0
+        for _ in range(4):  # three more than were asked for
+            assert done.acquire(timeout=10)
+    assert len(read) == 4
+    assert threading.main_thread() not in read
+
+
+def test_what_cannot_be_read_is_raised_where_it_is_asked_for():
+    def sample(index):
+        raise ImageError(f"{index}: damaged")
+
+    with reading_pool(0) as pool:
+        jobs = list(ahead(range(2), lambda index: pool.submit(sample, index)))
+        with pytest.raises(ImageError, match="1: damaged"):
+            jobs[1].result()

@@ -105,19 +105,39 @@ def test_groups_have_their_own_rate_and_decay():
     np.testing.assert_allclose(plain.numpy(), [1, 0.9], rtol=1e-6)
 
 
-def plain_steps(values, gradients, rate, beta1=0.95, beta2=0.999, eps=1e-5, alpha=0.5, k=6):
-    """The formulas of the module, for a vector, in float64."""
-    p, slow = values.astype(np.float64), values.astype(np.float64)
+def plain_steps(
+    values, gradients, rate, dtype=np.float64, beta1=0.95, beta2=0.999, eps=1e-5, alpha=0.5, k=6
+):
+    """The formulas of the module, for a vector, operation by operation in `dtype`."""
+    p, slow = values.astype(dtype), values.astype(dtype)
     m, v = np.zeros_like(p), np.zeros_like(p)
-    for step, g in enumerate(gradients, start=1):
-        v = beta2 * v + (1 - beta2) * g * g
-        m = beta1 * m + (1 - beta1) * g
+    for step, g in enumerate(gradients.astype(dtype), start=1):
+        v = dtype(beta2) * v + dtype(1 - beta2) * g * g
+        m = dtype(beta1) * m + dtype(1 - beta1) * g
         size, adaptive = rectified_step(step, beta1, beta2)
-        p = p - rate * size * (m / (np.sqrt(v) + eps) if adaptive else m)
+        p = p - dtype(rate * size) * (m / (np.sqrt(v) + dtype(eps)) if adaptive else m)
         if step % k == 0:
-            slow = slow + alpha * (p - slow)
+            slow = slow + dtype(alpha) * (p - slow)
             p = slow.copy()
     return p
+
+
+def test_the_fused_kernel_rounds_no_more_than_one_operation_after_the_other():
+    """Errors are those of the weights as a whole: single ones may be as near to 0 as they like."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=20_000).astype("float32")
+    gradients = 0.01 * rng.normal(size=(60, 20_000)).astype("float32")
+    parameter = _parameter(values)
+    optimizer = Ranger(1e-4, [parameter])
+    for gradient in gradients:
+        _set_gradient(parameter, gradient)
+        optimizer.step()
+    found = parameter.numpy().astype(np.float64)
+    plain, exact = (plain_steps(values, gradients, 1e-4, d) for d in (np.float32, np.float64))
+    fused_error, plain_error = (np.sqrt(np.square(x - exact).mean()) for x in (found, plain))
+    assert fused_error < 1.1 * plain_error < 2e-7
+    assert np.sqrt(np.square(found - plain).mean()) < 1e-7
+    assert np.abs(found - plain).max() < 1e-6
 
 
 def test_many_steps_follow_the_formulas():
