@@ -1,5 +1,7 @@
 """S4, StyleGAN on one's own data: preparing, ranking, training, sampling, figures, videos."""
 
+import json
+
 import pytest
 
 from tests.described import understood
@@ -113,3 +115,78 @@ def test_other_settings_name_what_replaced_them(setting, instead, capsys):
     assert error.startswith(f"error: --{setting}: ")
     assert instead in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Two archives of ten pictures each, prepared by the command."""
+    import numpy as np
+
+    from paddle_sam.core.images import save_image
+    from scripts import prepare_dataset
+
+    folder, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
+    for name in ("faces", "cartoons"):
+        for index in range(10):
+            coarse = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            save_image(folder / name / f"{index}.png", coarse)
+        words = ["--data_path", str(folder / name), "--output", str(folder / f"{name}.zip")]
+        assert prepare_dataset.main([*words, "--size", "16", "--num_threads", "1"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(sets, tmp_path_factory):
+    """Two sets with weights, growth with its own rates and batches, repeats, a numbered folder."""
+    from scripts import train_stylegan2
+
+    words = f"--train_data {sets}/faces.zip,{sets}/cartoons.zip:3 --resolution 16 --device cpu"
+    words += " --stages 8:0.008 --stage_rates 8:0.004 --stage_batches 8:2 --batch_size 4"
+    words += " --minibatch_repeats 2 --D_repeats 2 --G_smoothing_kimg 1 --no-mirror_augment"
+    words += " --latent_dim 6 --channel_base 96 --channel_max 6 --mbstd_group 2 --num_workers 0"
+    words += " --log_kimg 0.004 --snapshot_kimg 0.008 --save_kimg 0.008 --total_kimg 0.024"
+    root = tmp_path_factory.mktemp("results")
+    command = [*words.split(), "--exp_dir", str(root), "--desc", "sgan faces 2gpu"]
+    assert train_stylegan2.main(command) == 0
+    return root / "00000-sgan-faces-2gpu"
+
+
+@pytest.mark.slow
+def test_a_run_with_the_described_settings_does_what_they_say(run):
+    records = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    losses = [record for record in records if record["split"] == "train"]
+    # Two images twice a step at 8 px, four twice a step at 16 px.
+    assert [record["kimg"] for record in losses] == pytest.approx([0.004, 0.008, 0.016, 0.024])
+    assert [record["size"] for record in losses] == [8, 8, 16, 16]
+    rates = [record["learning_rate"] for record in records if record["split"] == "run"]
+    assert rates == [0.004, 0.004, 0.0025, 0.0025]
+    assert (run / "samples" / "reals.png").exists()
+    inputs = json.loads((run / "inputs.json").read_text())
+    assert inputs["train_data"]["images"] == 20
+
+
+@pytest.mark.slow
+def test_what_a_run_leaves_is_sampled_shown_filmed_and_ranked(run, sets, tmp_path):
+    from scripts import figures, inspect_generator, rank_images, sample, video
+
+    (snapshot,) = (run / "snapshots").glob("network_000000.024.pdparams")
+    chosen = ["--checkpoint_path", str(snapshot), "--exp_dir", str(tmp_path), "--device", "cpu"]
+    for psi in (1.2, 0.7, 0.5, 0, -0.7):
+        folder = [*chosen[:3], str(tmp_path / f"psi{psi}"), *chosen[4:], "--seeds", "0-1"]
+        words = ["--names", "example", "--noise", "random", f"--truncation={psi}"]
+        assert sample.main([*folder, *words]) == 0
+        assert (tmp_path / f"psi{psi}" / "samples" / "example-1.png").exists()
+    shown = ["--figures", "truncation,mixing", "--truncation_seeds", "91,388-390"]
+    assert figures.main([*chosen, *shown]) == 0
+    for preset in ("random_grid_404", "fine_503"):
+        short = ["--preset", preset, "--duration", "4", "--fps", "2", "--style_ranges", "2-"]
+        assert video.main([*chosen, *short]) == 0
+        assert (tmp_path / "videos" / f"{preset}.mp4").exists()
+    assert video.main(["--grids", str(run / "samples"), "--exp_dir", str(tmp_path)]) == 0
+    assert (tmp_path / "videos" / "training.mp4").exists()
+    assert inspect_generator.main([*chosen, "--layers"]) == 0
+    judge = next((run / "checkpoints").glob("iteration_*.pdparams"))
+    words = ["--data_path", f"{sets}/faces.zip", "--checkpoint_path", str(judge)]
+    words += ["--drop_percent", "20", "--exp_dir", str(tmp_path / "ranked"), "--device", "cpu"]
+    assert rank_images.main(words) == 0
+    assert len((tmp_path / "ranked" / "ranking.csv").read_text().splitlines()) == 11
