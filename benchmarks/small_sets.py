@@ -2,6 +2,7 @@
 
 Pictures of Noto Color Emoji (Debian's fonts-noto-color-emoji; SIL Open Font License 1.1), drawn on
 a pale ground of random colour: heads of people in six tones of skin, animals, and smileys.
+people.csv has the tone of each head, for `scripts/stargan2.py --mode eval --groups`.
 
     python -m benchmarks.small_sets --output data/small_sets
 """
@@ -32,6 +33,13 @@ def people() -> list[str]:
         for job in ("🎓", "🍳", "🎤", "🎨", "🚀", "🚒", "🌾")
     ]
     return [who + skin for who in plain for skin in SKINS] + adults + jobs
+
+
+def tone(text: str) -> str:
+    """Return the tone of skin of one of `people`: yellow, or 1 (light) to 5 (dark)."""
+    return next(
+        (str(number) for number, skin in enumerate(SKINS) if skin and skin in text), "yellow"
+    )
 
 
 def animals() -> list[str]:
@@ -65,10 +73,15 @@ def main(argv=None) -> None:
     font = ImageFont.truetype(args.font, FONT_SIZE)
     for kind in (people, animals, smileys):
         random = np.random.default_rng(0)
-        pictures = [draw(text, font, random) for text in kind()]
-        drawn = [picture for picture in pictures if picture is not None]
-        for number, picture in enumerate(drawn):
+        pictures = [(text, draw(text, font, random)) for text in kind()]
+        drawn = [(text, picture) for text, picture in pictures if picture is not None]
+        for number, (_, picture) in enumerate(drawn):
             save_image(Path(args.output) / kind.__name__ / f"{number:03}.png", picture)
+        if kind is people:
+            rows = [
+                f"people/{number:03}.png,{tone(text)}" for number, (text, _) in enumerate(drawn)
+            ]
+            (Path(args.output) / "people.csv").write_text("\n".join(rows) + "\n")
         print(f"{args.output}/{kind.__name__}: {len(drawn)} pictures")
 
 
