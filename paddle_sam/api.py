@@ -16,7 +16,7 @@ import paddle
 from paddle_sam.ageing.animate import compose, frame_ages, render_between
 from paddle_sam.ageing.edits import mix as mix_codes
 from paddle_sam.ageing.options import parse_latent_mask
-from paddle_sam.ageing.pipeline import AgePipeline, Ages, list_ages
+from paddle_sam.ageing.pipeline import AgePipeline, Ages, aims, list_ages
 from paddle_sam.ageing.project import open_inverter
 from paddle_sam.ageing.projection import Best, ProjectionSettings
 from paddle_sam.ageing.projection import project as optimise
@@ -141,11 +141,12 @@ def animate(
     face = pipeline.faces(pixels)[0]
     crop = paddle.to_tensor(to_network(face.image))
     inverted = pipeline.invert(crop)
-    codes = [pipeline.aged_codes(crop, inverted, paddle.to_tensor([float(age)])) for age in keys]
-    shown = frame_ages(keys[0], keys[-1], round(fps * seconds), back)
-    images = render_between(pipeline, paddle.concat(codes), keys, shown, batch_size=4)
     size = size or max(pipeline.output_size, LARGE_TILE)
     (dial,) = pipeline.dials([pixels], [face], inverted, keep, size)
+    asked = paddle.to_tensor(aims([dial], keys)[0].astype(np.float32))
+    codes = [pipeline.aged_codes(crop, inverted, age) for age in asked.split(len(keys))]
+    shown = frame_ages(keys[0], keys[-1], round(fps * seconds), back)
+    images = render_between(pipeline, paddle.concat(codes), keys, shown, batch_size=4)
     if dial is not None:
         pairs = zip(images, shown, strict=True)
         images = [dial.shown(dial.change(image, age)) for image, age in pairs]

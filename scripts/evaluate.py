@@ -4,13 +4,14 @@
     python scripts/evaluate.py stylegan2 --checkpoint_path FILE --real FOLDER
     python scripts/evaluate.py stargan2 --checkpoint_path FILE --train_img_dir DIR --val_img_dir DIR
     python scripts/evaluate.py ageing --data_path PHOTOS
-    python scripts/evaluate.py benchmark --data_path PHOTOS [--protocol strip]
+    python scripts/evaluate.py benchmark|dial --data_path PHOTOS [--protocol strip]
     python scripts/evaluate.py reconstruction|calibration --data_path PHOTOS
 
 `sets`, `stylegan2`: FID, KID, precision and recall of images, or of what a generator makes.
 `stargan2`: the protocol of its paper. `ageing`: ages, identity, reconstruction of SAM. `benchmark`:
-the same by open judges, beside published figures. `reconstruction`: of SAM or pSp. `calibration`:
-which ages a model reaches. Exit status: 0 all done, 1 some photographs failed, 2 none was done.
+the same by open judges, beside published figures. `dial`: that for several settings of `--keep`, as
+a table. `reconstruction`: of SAM or pSp. `calibration`: which ages a model reaches. Exit status: 0
+all done, 1 some photographs failed, 2 none was done.
 """
 
 import json
@@ -26,6 +27,7 @@ KINDS = {
     "stargan2": ("stargan2.options:read_command_line", "stargan2.protocol:evaluate_stargan2"),
     "ageing": ("ageing.eval_options:AgeingEvaluationOptions", "ageing.evaluate:evaluate_ageing"),
     "benchmark": ("ageing.eval_options:BenchmarkOptions", "ageing.benchmark:run_benchmark"),
+    "dial": ("ageing.eval_options:DialOptions", "ageing.benchmark:compare_dials"),
     "calibration": ("ageing.eval_options:CalibrationOptions", "ageing.evaluate:calibrate"),
     "reconstruction": (
         "ageing.eval_options:ReconstructionOptions",

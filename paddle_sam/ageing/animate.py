@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from paddle_sam.ageing.options import AnimationOptions, parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
-from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.ageing.pipeline import AgePipeline, aims
 from paddle_sam.ageing.run import Ageing, AgeingRun
 from paddle_sam.core.images import resize, to_network, to_uint8
 from paddle_sam.core.sheets import LARGE_TILE, caption_line
@@ -30,7 +30,8 @@ def animate(options: AnimationOptions) -> Summary:
         inverted = ageing.invert(photo)
         dials = ageing.dials(photo, inverted, size)
         for index, (crop, dial) in enumerate(zip(photo.crops, dials, strict=True)):
-            codes = key_codes(ageing, crop, inverted[index], keys)
+            asked = aims([dial], keys)[0]
+            codes = key_codes(ageing, crop, inverted[index], asked)
             images = render_between(ageing.pipeline, codes, keys, ages, ageing.batch_size)
             beside = crop if options.couple_outputs else None
             shown = (

@@ -21,11 +21,12 @@ from paddle_sam.ageing.benchmark_summary import (
     REAL_READINGS,
     REAL_SOURCE,
     Result,
+    dial_table,
     impostor_threshold,
     summarise,
     tables_for,
 )
-from paddle_sam.ageing.eval_options import BenchmarkOptions
+from paddle_sam.ageing.eval_options import DIALS, BenchmarkOptions, DialOptions
 from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.photos import Photo, find_inputs, read_photos
 from paddle_sam.ageing.protocols import (
@@ -38,7 +39,7 @@ from paddle_sam.ageing.protocols import (
 )
 from paddle_sam.ageing.report_page import render
 from paddle_sam.ageing.run import AgeingRun
-from paddle_sam.core.files import read_arrays, sha256, write_arrays, write_json
+from paddle_sam.core.files import atomic_path, read_arrays, sha256, write_arrays, write_json
 from paddle_sam.core.images import resize, save_image, to_network
 from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import find_weight, locate
@@ -112,6 +113,28 @@ def run_benchmark(options: BenchmarkOptions) -> dict:
     )
     print(f"benchmark: {folder / 'benchmark.html'}")
     return report
+
+
+def compare_dials(options: DialOptions) -> dict:
+    """Run a protocol with each setting of `DIALS`; write their table, `dial.md`, to `exp_dir`.
+
+    Returns:
+        of each setting what `run_benchmark` returns.
+
+    Raises:
+        PaddleSamError: see `run_benchmark`.
+    """
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    folder, reports = Path(options.exp_dir), {}
+    for number, (name, keep, raw_age) in enumerate(DIALS, 1):
+        print(f"{number} of {len(DIALS)}: {name}")
+        own = {"keep": keep, "raw_age": raw_age, "exp_dir": str(folder / str(number))}
+        reports[name] = run_benchmark(BenchmarkOptions(**(given | own)))
+    table = dial_table(reports)
+    with atomic_path(folder / "dial.md") as temporary:
+        temporary.write_text(table, encoding="utf-8")
+    print(table)
+    return {**reports, "failed": [name for one in reports.values() for name in one["failed"]]}
 
 
 # Options that no result depends on, or only by the content of a file.

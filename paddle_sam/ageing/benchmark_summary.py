@@ -27,6 +27,7 @@ REAL_READINGS = {
 REAL_SOURCE = "1,000 UTKFace faces"
 GAPS = ((0, 15), (15, 25), (25, 101))  # years between a target and the person's own age
 RESAMPLES = 1000
+_REFERENCES = ("true later photograph", "photograph as it is")
 _KEY_NUMBERS = ("age_mae", "age_bias", "distance", "same_person", "strict", "gender_kept")
 TABLES = [
     {
@@ -318,3 +319,54 @@ def _mean(values) -> float | None:
 def tables_for(protocol: str) -> list[dict]:
     """Return the tables whose authors measured about what this protocol measures."""
     return [table for table in TABLES if protocol in table["protocols"]]
+
+
+def dial_table(reports: Mapping[str, dict]) -> str:
+    """Return a table in Markdown: a row for each setting's report.
+
+    With true later photographs, those and the photographs as they are come first.
+    """
+    first = next(iter(reports.values()))
+    if first["reference"]:
+        rows = {name: first["reference"][name] for name in _REFERENCES}
+        rows |= {name: one["reference"]["result"] for name, one in reports.items()}
+        title = f"{first['reference']['pairs']} pairs"
+        heads = (title, "age error (bias)", "distance to the later photograph", "below 0.6")
+        body = [
+            (name, _error(row), _two(row["distance"]), _percent(row["same_person"]))
+            for name, row in rows.items()
+        ]
+    else:
+        title = f"{first['people']} people, {first['results']} results"
+        gaps = [f"at {low} to {high - 1} years" for low, high in GAPS]
+        heads = (title, "distance", "below 0.6", "below the strict limit", *gaps)
+        heads += ("age error (bias)", "gender kept")
+        body = [(name, *_cells(report)) for name, report in reports.items()]
+    lines = [heads, ["---"] * len(heads), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(report: dict) -> list[str]:
+    low, high = report["ranges_95"].get("same_person", (None, None))
+    spread = "" if low is None else f" ({100 * low:.0f} to {100 * high:.0f})"
+    by_gap = {gap["from"]: _percent(gap["same_person"]) for gap in report["by_gap"]}
+    return [
+        _two(report["distance"]),
+        _percent(report["same_person"]) + spread,
+        _percent(report["strict"]),
+        *(by_gap.get(start, "-") for start, _ in GAPS),
+        _error(report),
+        _percent(report["gender_kept"]),
+    ]
+
+
+def _error(row: dict) -> str:
+    return "-" if row["age_mae"] is None else f"{row['age_mae']:.1f} ({row['age_bias']:+.1f})"
+
+
+def _two(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%"

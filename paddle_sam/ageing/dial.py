@@ -4,14 +4,15 @@ A generator cannot reproduce a face exactly: what its inversion of the photograp
 every aged picture. The dial adds a share a of it back. With photo, inversion and aged picture at
 the generator's resolution,
 
-    change = aged + a (photo - inversion) - photo,
+    lost = photo - inversion = coarse + middle + fine
+    change = aged + a^2 coarse + a^(1/2) middle + a^(1/5) fine - photo
 
-and result = photo + mask * enlarged(change), at the photograph's own resolution. Of the coarse
-shading the share a^2 comes back, of finer structure a^(1/2): what makes a face this person's lies
-in the finer structure, what makes it old or young in both. The frequencies that the generator
-cannot render stay those of the photograph, as does what lies outside of the face: hair, the arms of
-glasses, hands, background. a = 0 is not the end of this formula but the generator's picture as it
-is, which is the published behaviour.
+and result = photo + mask * enlarged(change), at the photograph's own resolution. What makes a face
+this person's lies in the finer structure, what makes it old or young in all of it. Of the change in
+colour only a part is taken, and that of the skin: eyes and lips keep their colours. The frequencies
+that the generator cannot render stay those of the photograph, as does what lies outside of the
+face: hair, the arms of glasses, hands, background. a = 0 is not the end of this formula but the
+generator's picture as it is, which is the published behaviour.
 """
 
 from __future__ import annotations
@@ -28,13 +29,20 @@ from paddle_sam.faces.alignment import AlignedFace, CropSettings, cut_out
 from paddle_sam.faces.paste import resampled
 
 LONGEST = 1024  # side of results, in pixels
-COLOUR = 0.5  # share of what ageing changes in colour, not in brightness, which blotches most
-# Shares kept by default, by the years between the face's own age and the target; between them they
-# are interpolated. docs/ageing.md has the measurements that they were chosen by.
-GAPS, SHARES = (0.0, 20.0, 45.0), (0.8, 0.66, 0.64)
-UNKNOWN_GAP = 20.0  # where the face's own age is not known
+# Shares kept by default, by the years that a face is aged; between them they are interpolated.
+# docs/ageing.md has the measurements that they were chosen by.
+YEARS, SHARES = (-10.0, 0.0, 20.0, 30.0), (0.38, 0.6, 0.6, 0.7)
+# What the photograph holds back of these years, as a share of them; it is asked for in addition.
+# Above 20 years the models show another person the more they are asked for, so there it ends.
+HELD_BACK_YEARS, HELD_BACK = (20.0, 30.0), (0.25, 0.0)
 
-_COARSE = 16  # side of the picture that holds the coarse shading
+# Sides of the pictures that hold the coarse, and the coarse and middle structure; and the powers of
+# the share by which coarse, middle and fine structure come back.
+_BANDS, _POWERS = (8, 24), (2.0, 0.5, 0.2)
+# Parts taken of a change in colour, not in brightness: smooth (held by a picture of 8 x 8), and
+# the rest, which shows as blotches.
+SMOOTH_COLOUR, COLOUR_SIDE, COLOUR = 0.8, 8, 0.3
+FEATURES = 0.7  # part taken of a change in the brightness of eyes and lips
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _MASK_SIDE = 128
 _SOFTNESS = 0.045  # deviation of the mask's border, as a share of the crop's side
@@ -43,13 +51,13 @@ _FOREHEAD = 0.37  # how far the brows are raised, as a share of the way from chi
 _ELLIPSE_CENTRE, _ELLIPSE_AXES, _MOUTH = 0.42, (1.16, 1.49), 1.08
 
 
-def default_share(gap: float) -> float:
-    """Return the share that is kept where a face is aged by `gap` years, at least 0.
+def default_share(years: float) -> float:
+    """Return the share that is kept where a face is made `years` older, or younger if below 0.
 
-    >>> round(default_share(0), 2), round(default_share(60), 2)
-    (0.8, 0.64)
+    >>> round(default_share(-20), 2), round(default_share(60), 2)
+    (0.38, 0.7)
     """
-    return float(np.interp(gap, GAPS, SHARES))
+    return float(np.interp(years, YEARS, SHARES))
 
 
 class FaceDial:
@@ -63,6 +71,7 @@ class FaceDial:
         own_age: apparent age of the face in years, if known.
         keep: share of what the inversion lacks; None chooses it by the change of age.
         side: of the results; None for the face's own in the photograph, from S to `LONGEST`.
+        overshoot: whether to ask for more than the target, see `aim`.
     """
 
     def __init__(
@@ -74,8 +83,10 @@ class FaceDial:
         own_age: float | None = None,
         keep: float | None = None,
         side: int | None = None,
+        overshoot: bool = True,
     ):
         self._photo, self._face, self._own_age, self._keep = photo, face, own_age, keep
+        self._overshoot = overshoot
         size = len(inversion)
         found = min(max(round(float(np.hypot(*(face.quad[3] - face.quad[0])))), size), LONGEST)
         self.side = side or found
@@ -84,16 +95,29 @@ class FaceDial:
         if self._small is None:
             self._small = resize(face.image, size).astype(np.float32)
         lost = self._small - inversion
-        self._coarse = resampled(resampled(lost, min(_COARSE, size)), size)
-        self._fine = lost - self._coarse
+        pictures = [_smooth(lost, side) for side in _BANDS]
+        self._bands = [
+            high - low for low, high in zip([0, *pictures], [*pictures, lost], strict=True)
+        ]
+        self._features = resampled(feature_mask(face), size).clip(0, 1)
         self.mask = face_mask(face, crop)
 
     def share(self, age: float) -> float:
         """Return the share kept at a target age."""
         if self._keep is not None:
             return self._keep
-        known = self._own_age is not None
-        return default_share(abs(age - self._own_age) if known else UNKNOWN_GAP)
+        return default_share(0 if self._own_age is None else age - self._own_age)
+
+    def aim(self, age: float) -> float:
+        """Return the age, 0 to 100, that the model's picture has to look for results of `age`.
+
+        What is kept of the photograph looks its own age: that is made up for, where it is known.
+        """
+        if self._own_age is None or not self._overshoot:
+            return age
+        years = age - self._own_age
+        more = years * float(np.interp(years, HELD_BACK_YEARS, HELD_BACK))
+        return min(max(age + more, 0.0), 100.0)
 
     def change(self, aged: np.ndarray, age: float, keep: float | None = None) -> np.ndarray:
         """Return what to add to the face, float32 [S, S, 3] in grey levels.
@@ -102,9 +126,13 @@ class FaceDial:
         the dial was made with.
         """
         share = self.share(age) if keep is None else keep
-        change = aged + share**2 * self._coarse + share**0.5 * self._fine - self._small
+        kept = sum(share**power * band for power, band in zip(_POWERS, self._bands, strict=True))
+        change = aged + kept - self._small
         grey = (change @ _LUMA)[..., None]
-        return grey + COLOUR * (change - grey)
+        colour = change - grey
+        smooth = _smooth(colour, COLOUR_SIDE)
+        colour = SMOOTH_COLOUR * smooth + COLOUR * (colour - smooth)
+        return grey * (1 - (1 - FEATURES) * self._features) + colour * (1 - self._features)
 
     def shown(self, change: np.ndarray) -> np.ndarray:
         """Return the crop with a change of the face, uint8 [side, side, 3]."""
@@ -134,26 +162,53 @@ def face_mask(face: AlignedFace, crop: CropSettings) -> np.ndarray:
     the mouth: teeth and lips that do not match show through each other. Where the landmarks are
     not known it is the ellipse that a usual face fills.
     """
-    picture = Image.new("L", (_MASK_SIDE, _MASK_SIDE))
-    draw, mouth = ImageDraw.Draw(picture), None
-    if face.landmarks is None:
+    softness = _SOFTNESS * _MASK_SIDE
+    points = _landmarks(face)
+    if points is None:
         eyes = 1 / (4 * crop.scale)  # their distance; the crop's half side is twice that
         middle = 0.5 - crop.offset * _MOUTH * eyes + _ELLIPSE_CENTRE * eyes
         across, down = (axis * eyes for axis in _ELLIPSE_AXES)
-        box = np.array([0.5 - across, middle - down, 0.5 + across, middle + down])
-        draw.ellipse((box * _MASK_SIDE).tolist(), fill=255)
-    else:
-        top_left, bottom_left, _, top_right = face.quad
-        axes = np.stack([top_right - top_left, bottom_left - top_left], axis=1)
-        points = (face.landmarks + 0.5 - top_left) @ np.linalg.inv(axes).T
-        forehead = (points[36:48].mean(axis=0) - points[8]) * _FOREHEAD
-        outline = np.concatenate([points[:17], points[17:27] + forehead])
-        hull = outline[ConvexHull(outline).vertices] * _MASK_SIDE
-        draw.polygon([tuple(point) for point in hull], fill=255)
-        mouth = points[60:68] * _MASK_SIDE
-    mask = gaussian_filter(np.asarray(picture, np.float32) / 255, _SOFTNESS * _MASK_SIDE)
-    if mouth is not None:
-        draw.rectangle((0, 0, _MASK_SIDE, _MASK_SIDE), fill=0)
-        draw.polygon([tuple(point) for point in mouth], fill=255)
-        mask *= 1 - gaussian_filter(np.asarray(picture, np.float32) / 255, 1.0)
-    return mask
+        turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
+        outline = np.hstack([0.5 + across * np.cos(turn), middle + down * np.sin(turn)])
+        return _drawn([outline], softness)
+    forehead = (points[36:48].mean(axis=0) - points[8]) * _FOREHEAD
+    outline = np.concatenate([points[:17], points[17:27] + forehead])
+    hull = outline[ConvexHull(outline).vertices]
+    return _drawn([hull], softness) * (1 - _drawn([points[60:68]], softness=1))
+
+
+def feature_mask(face: AlignedFace) -> np.ndarray:
+    """Return where a crop shows eyes and lips: float32 [128, 128, 1] in [0, 1], soft.
+
+    Where the landmarks are not known it is 0.
+    """
+    points = _landmarks(face)
+    areas = [] if points is None else [points[36:42], points[42:48], points[48:60]]
+    return _drawn(areas, softness=2, border=3)[..., None]
+
+
+def _landmarks(face: AlignedFace) -> np.ndarray | None:
+    """The landmarks [68, 2] in the crop, 0 to 1 across and down."""
+    if face.landmarks is None:
+        return None
+    top_left, bottom_left, _, top_right = face.quad
+    axes = np.stack([top_right - top_left, bottom_left - top_left], axis=1)
+    return (face.landmarks + 0.5 - top_left) @ np.linalg.inv(axes).T
+
+
+def _drawn(areas: list[np.ndarray], softness: float, border: int = 0) -> np.ndarray:
+    """Polygons [*, 2] in the crop, drawn with a soft border: float32 [128, 128]."""
+    picture = Image.new("L", (_MASK_SIDE, _MASK_SIDE))
+    draw = ImageDraw.Draw(picture)
+    for area in areas:
+        outline = [tuple(point) for point in area * _MASK_SIDE]
+        draw.polygon(outline, fill=255)
+        if border:
+            draw.line([*outline, outline[0]], fill=255, width=border)
+    return gaussian_filter(np.asarray(picture, np.float32) / 255, softness)
+
+
+def _smooth(picture: np.ndarray, side: int) -> np.ndarray:
+    """What a picture of side x side pixels holds of float32 [S, S, 3]."""
+    size = len(picture)
+    return picture if size <= side else resampled(resampled(picture, side), size)

@@ -89,3 +89,28 @@ class BenchmarkOptions(AgeingOptions):
         "", "the model's own age regressor, shown beside the judge (default: the embedded one's)"
     )
     lpips_path: str = option(LPIPS, "LPIPS weights")
+
+
+# Rows of the table of dials: what each is called, `--keep` and `--raw_age`.
+DIALS = (
+    *((f"--keep {keep} --raw_age", keep, True) for keep in ("0", "0.25", "0.5", "0.75")),
+    ("--keep 0, calibrated", "0", False),
+    ("the default", "auto", False),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DialOptions(BenchmarkOptions):
+    """What the dial costs and brings: a benchmark for each of several settings, and their table.
+
+    The settings are --keep 0, 0.25, 0.5 and 0.75 with --raw_age, --keep 0, and the default. For the
+    protocols see `evaluate.py benchmark`.
+    """
+
+    exp_dir: str = option("log/dial", "folder for the results; resumes what it finds there")
+
+    def check(self):
+        super().check()
+        if self.keep != "auto" or self.raw_age:
+            given = f"--keep {self.keep}" if self.keep != "auto" else "--raw_age"
+            raise ConfigError(f"{given}: this table varies it; see evaluate.py benchmark")

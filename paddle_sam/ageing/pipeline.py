@@ -191,10 +191,11 @@ class AgePipeline:
             raise ConfigError("photos: expected at least one photograph, found none")
         crops = np.stack([one.image for one in faces])
         inverted = self.invert(paddle.to_tensor(to_network(crops)), batch_size)
-        images = self.age(crops, ages, resize_outputs and keep == 0, batch_size, inverted)
         of = [pictures[number] for number in photo_of_face]
         side = self.network.input_size if resize_outputs else None
         dials = self.dials(of, faces, inverted, keep, side, batch_size)
+        asked = aims(dials, ages)
+        images = self.age(crops, asked, resize_outputs and keep == 0, batch_size, inverted)
         results = [blend(one, ages, *rest) for one, *rest in zip(images, faces, dials, strict=True)]
         images, patches = map(list, zip(*results, strict=True))
         return Aged(images, ages, faces, photo_of_face, pictures, patches)
@@ -228,11 +229,12 @@ class AgePipeline:
         if keep == 0 or not inverts:
             return [None] * len(faces)
         ages = [None] * len(faces)
-        if keep is None and self.read_ages is not None:
+        if self.read_ages is not None:
             ages = self.read_ages(np.stack([face.image for face in faces])).tolist()
+        overshoot = self.calibration is not None
         inversions = self.pictures(inverted, batch_size)
         return [
-            FaceDial(photo, face, self.crop, inversion, age, keep, side)
+            FaceDial(photo, face, self.crop, inversion, age, keep, side, overshoot)
             for photo, face, inversion, age in zip(photos, faces, inversions, ages, strict=True)
         ]
 
@@ -360,6 +362,11 @@ class EmbeddedAges:
             self._regressor = self._regressor or load(find_weight("age_mini"), device=self._device)
         with paddle.no_grad():
             return self._regressor.age(paddle.to_tensor(to_network(crops))).numpy()
+
+
+def aims(dials: Sequence[FaceDial | None], ages: Sequence[float]) -> np.ndarray:
+    """Return which ages to render each dial's face at, [F, A], for results that look `ages`."""
+    return np.array([[dial.aim(age) if dial else age for age in ages] for dial in dials])
 
 
 def blend(

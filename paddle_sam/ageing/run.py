@@ -27,7 +27,7 @@ from paddle_sam.ageing.photos import (
     results_folder,
     without_done,
 )
-from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit, blend
+from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit, aims, blend
 from paddle_sam.core.device import fitting_batch
 from paddle_sam.core.images import to_network
 from paddle_sam.errors import ConfigError
@@ -241,19 +241,16 @@ class Ageing:
         """
         inverted = [self.invert(photo) for photo in group]
         pooled = resize_outputs and self.keep == 0
-        rendered = self.render_group(group, ages, pooled, paddle.concat(inverted))
         side = self.pipeline.network.input_size if resize_outputs else None
+        dials = [self.dials(*pair, side) for pair in zip(group, inverted, strict=True)]
+        asked = np.concatenate([aims(of_photo, ages) for of_photo in dials])
+        rendered = self.render_group(group, asked, pooled, paddle.concat(inverted))
         return [
             [
                 blend(images, ages, face, dial)
                 for images, face, dial in zip(faces, photo.faces, dials, strict=True)
             ]
-            for photo, faces, dials in zip(
-                group,
-                rendered,
-                (self.dials(*pair, side) for pair in zip(group, inverted, strict=True)),
-                strict=True,
-            )
+            for photo, faces, dials in zip(group, rendered, dials, strict=True)
         ]
 
     def render_group(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from paddle_sam.ageing.run import AgedPhoto, AgeingRun
 from paddle_sam.core.images import save_image
 from paddle_sam.core.processes import InBackground
 from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
-from paddle_sam.faces.paste import paste, save_pasted
+from paddle_sam.faces.paste import has_deep_colours, paste, save_pasted
 
 SHEET_TILE = 96
 SHEET_ROWS = 40
@@ -140,6 +141,9 @@ class PasteWriter:
 
     def add(self, result: AgedPhoto) -> None:
         photo = result.photo
+        if photo.path and has_deep_colours(photo.path):
+            note = f"note: {photo.path}: more than 8 bits a channel; pasted photographs have 8"
+            tqdm.write(note, file=sys.stderr)
         for age, patches in zip(result.ages, zip(*result.patches, strict=True), strict=True):
             pasted = paste(photo.pixels, patches, self._options.feather)
             path = self._root / f"{age:g}" / photo.face_names(".png")[0]

@@ -335,7 +335,7 @@ class Demo:
 
     def _rendering(self, session: Session, face: int, subject: Subject, look: Look) -> np.ndarray:
         """The model's picture, uint8 [R, R, 3], before anything of the photograph is kept."""
-        key = "rendering", face, dataclasses.replace(look, keep=None)
+        key = "rendering", face, dataclasses.replace(look, keep=0 if look.keep == 0 else None)
         image = session.pictures.get(key)
         if image is None:
             codes = self._codes(session, subject, look)
@@ -353,12 +353,13 @@ class Demo:
         return mix(latent_mask, donor, look.mix)(codes, subject.inverted)
 
     def _aged(self, session: Session, subject: Subject, look: Look) -> paddle.Tensor:
-        codes = subject.aged.get(look.age)
+        asked = subject.dial.aim(look.age) if subject.dial and look.keep != 0 else look.age
+        codes = subject.aged.get(asked)
         if codes is None:
             pipeline = self._model(session.model).pipeline
-            age = paddle.full([1], look.age, "float32")
+            age = paddle.full([1], asked, "float32")
             codes = pipeline.aged_codes(subject.image, subject.inverted, age)
-            subject.aged.add(look.age, codes, 1)
+            subject.aged.add(asked, codes, 1)
         return strengthen(look.strength)(codes, subject.inverted)
 
     def _model(self, name: str) -> Model:

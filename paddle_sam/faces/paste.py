@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,6 +236,12 @@ def save_pasted(path: Path, original: Path | None, before: np.ndarray, after: np
     extra = {"icc_profile": profile} if profile else {}
     with atomic_path(path) as temporary:
         result.save(temporary, "PNG", exif=picture.getexif(), **extra)
+
+
+def has_deep_colours(path: Path) -> bool:
+    """Whether a file has more than 8 bits a channel, of which `save_pasted` keeps 8."""
+    with Image.open(path) as image:
+        return any(re.search(";(16|32)", str(tile[3])) for tile in image.tile)
 
 
 def _same_picture(original: Path, before: np.ndarray) -> Image.Image | None:

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 from paddle_sam.ageing import benchmark as module
 from paddle_sam.ageing import protocols
 from paddle_sam.ageing.benchmark import Benchmark, run_benchmark
-from paddle_sam.ageing.benchmark_summary import Result, impostor_threshold, summarise
-from paddle_sam.ageing.eval_options import BenchmarkOptions
+from paddle_sam.ageing.benchmark_summary import Result, dial_table, impostor_threshold, summarise
+from paddle_sam.ageing.eval_options import BenchmarkOptions, DialOptions
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.protocols import FaceLabel, Subject, plan, read_labels
 from paddle_sam.core.images import save_image
@@ -172,6 +172,25 @@ def test_true_later_photographs_are_compared_with(folder, tmp_path, capsys):
     assert "protocol was reference, is strip" in capsys.readouterr().err
 
 
+def test_dials_are_compared_in_one_table(folder, tmp_path):
+    arguments = ["dial", "--data_path", str(folder / "photos"), "--exp_dir", str(tmp_path)]
+    arguments += ["--lpips_path", str(folder / "lpips.npz"), "--device", "cpu", "--engine", "eager"]
+    assert evaluate([*arguments, "--protocol", "reference"]) == 0
+    lines = (tmp_path / "dial.md").read_text(encoding="utf-8").splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert head == ["1 pairs", "age error (bias)", "distance to the later photograph", "below 0.6"]
+    assert [row[0] for row in rows] == [
+        *("true later photograph", "photograph as it is", "--keep 0 --raw_age"),
+        *("--keep 0.25 --raw_age", "--keep 0.5 --raw_age", "--keep 0.75 --raw_age"),
+        *("--keep 0, calibrated", "the default"),
+    ]
+    assert rows[0][2:] == ["0.00", "100%"] and rows[1][3] == "100%"
+    published, quarter, half, most = (float(row[2]) for row in rows[2:6])
+    assert published > quarter > half > most > float(rows[1][2])
+    with pytest.raises(ConfigError, match="keep 0.5"):
+        DialOptions(keep="0.5")
+
+
 def test_there_and_back_is_compared_with_the_photograph(folder, tmp_path):
     (one,) = (folder / "photos" / "eileen").glob("30_1.png")
     found = run_benchmark(options(folder, tmp_path, data_path=str(one), protocol="cycle"))
@@ -303,6 +322,15 @@ def test_a_summary_is_what_the_results_say():
     low, high = found["ranges_95"]["age_mae"]
     assert (low, high) == (2, 7)  # of one person or the other alone
     assert found["quality"]["background_psnr"] is None
+
+
+def test_a_table_of_dials_by_hand():
+    report = summarise(RESULTS, 0, 0.55, {0.0: 10.0, 100.0: 90.0})
+    head, _, row, _ = dial_table({"x": report}).split("\n")
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[0] == "x" and cells[1] == "0.51" and cells[2] == "50% (50 to 50)"
+    assert cells[3:] == ["25%", "100%", "-", "0%", "5.3 (-2.7)", "75%"]
+    assert "| at 15 to 24 years |" in head
 
 
 def test_results_that_are_missing_count_as_failures():

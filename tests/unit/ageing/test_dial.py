@@ -6,7 +6,15 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from paddle_sam.ageing.dial import COLOUR, FaceDial, default_share, face_mask
+from paddle_sam.ageing.dial import (
+    COLOUR,
+    FEATURES,
+    SMOOTH_COLOUR,
+    FaceDial,
+    default_share,
+    face_mask,
+    feature_mask,
+)
 from paddle_sam.ageing.engines import Calibration
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize
@@ -45,7 +53,7 @@ def test_a_share_of_the_shading_that_the_inversion_lost_comes_back(keep, want):
     np.testing.assert_allclose(shown[4, 4], want, atol=1)
 
 
-@pytest.mark.parametrize(("keep", "want"), [(0.25, 10), (0.49, 14), (1.0, 20)])
+@pytest.mark.parametrize(("keep", "want"), [(0.25, 15.16), (0.5, 17.41), (1.0, 20)])
 def test_more_of_fine_structure_comes_back(keep, want):
     """A photograph of squares 20 levels above and below its mean, which the inversion lacks."""
     squares = np.indices((64, 64)).sum(axis=0) % 2
@@ -72,21 +80,68 @@ def test_outside_of_the_face_the_photograph_stays(pipeline):
     assert np.abs(aged.astype(int) - kept).mean() > 1
 
 
-def test_colour_changes_less_than_brightness():
-    red = np.zeros((8, 8, 3), np.float32) + np.array([130 + 40, 130, 130], np.float32)
-    found = dial(photo=130, keep=1.0).change(red, 40)[4, 4]
+def test_smooth_colour_changes_less_than_brightness_and_blotches_least():
+    red = np.array([40, 0, 0], np.float32)
+    even = dial(photo=130, keep=1.0).change(130 + np.zeros((8, 8, 3), np.float32) + red, 40)
     brightness = 0.299 * 40
-    want = brightness + COLOUR * (np.array([40, 0, 0]) - brightness)
-    np.testing.assert_allclose(found, want, rtol=1e-4)
+    colour = red - brightness
+    np.testing.assert_allclose(even[4, 4], brightness + SMOOTH_COLOUR * colour, rtol=1e-4)
+
+    squares = (np.indices((64, 64)).sum(axis=0) % 2 * 2 - 1)[..., None]
+    plain = FaceDial(grey(130, 64), AlignedFace(grey(130, 64), SQUARE * 8), CROP, grey(130, 64))
+    blotched = plain.change(130 + squares * colour, 40)[32, 32] * squares[32, 32]
+    np.testing.assert_allclose(blotched, COLOUR * colour, atol=0.1)
 
 
-def test_more_is_kept_the_nearer_the_age():
-    shares = [default_share(gap) for gap in (0, 10, 20, 40, 80)]
-    assert sorted(shares, reverse=True) == shares and 0 < shares[-1] <= shares[0] < 1
-    near, far = (dial(own_age=40).share(age) for age in (42, 80))
-    assert near > far
-    assert dial(own_age=40).share(20) == dial(own_age=40).share(60)
-    assert dial().share(0) == dial().share(100)  # of unknown age
+def test_eyes_and_lips_keep_their_colours(pipeline):
+    (face,) = pipeline.faces(PORTRAIT)
+    features = feature_mask(face)[..., 0]
+    axes = np.stack([face.quad[3] - face.quad[0], face.quad[1] - face.quad[0]], axis=1)
+    points = ((face.landmarks + 0.5 - face.quad[0]) @ np.linalg.inv(axes).T * 128).astype(int)
+    eye, lip, cheek = points[36:42].mean(axis=0), points[51:58:6].mean(axis=0), points[[2, 31]]
+    for x, y in (eye.astype(int), lip.astype(int)):
+        assert features[y, x] > 0.9
+    x, y = cheek.mean(axis=0).astype(int)
+    assert features[y, x] < 0.05
+
+    one = FaceDial(PORTRAIT, face, pipeline.crop, face.image, keep=1.0)
+    blue = np.array([0, 0, 20], np.float32)
+    change = one.change(face.image + blue, 40)
+    x, y = (eye / 2).astype(int)
+    np.testing.assert_allclose(change[y, x], FEATURES * 0.114 * 20, atol=0.8)
+    assert (
+        change[cheek.mean(axis=0).astype(int)[1] // 2, cheek.mean(axis=0).astype(int)[0] // 2, 2]
+        > 10
+    )
+    assert not feature_mask(AlignedFace(face.image, face.quad)).any()
+
+
+def test_less_is_kept_of_younger_faces_and_more_of_much_older_ones():
+    shares = [default_share(years) for years in (-60, -10, -5, 0, 20, 30, 60)]
+    assert shares == sorted(shares) and 0 < shares[0] < shares[3] < shares[-1] < 1
+    assert (shares[0], shares[-1]) == (shares[1], shares[-2])  # flat from there on
+    one = dial(own_age=40)
+    assert (one.share(20), one.share(80)) == (default_share(-20), default_share(40))
+    assert dial().share(0) == dial().share(100) == default_share(0)  # of unknown age
+
+
+def test_what_the_photograph_holds_back_is_asked_for_in_addition(pipeline, monkeypatch):
+    assert dial(own_age=40).aim(60) == 65 and dial(own_age=40).aim(20) == 15
+    assert dial(own_age=60).aim(10) == 0 and dial(own_age=40).aim(70) == 70
+    assert dial().aim(20) == 20 and dial(own_age=40, overshoot=False).aim(60) == 60
+    (face,) = pipeline.faces(PORTRAIT)
+    own = pipeline.read_ages(face.image[None])[0]
+    one = dial(own_age=own)
+    seen = []
+    age = AgePipeline.age
+    monkeypatch.setattr(AgePipeline, "age", lambda self, *a: seen.append(a[1]) or age(self, *a))
+    pipeline(PORTRAIT, [20, 60])
+    np.testing.assert_allclose(seen[0], [[20 + (20 - own) / 4, one.aim(60)]])
+    pipeline(PORTRAIT, [20, 60], keep=0)
+    np.testing.assert_array_equal(seen[1], [[20, 60]])
+    monkeypatch.setattr(pipeline, "calibration", None)
+    pipeline(PORTRAIT, [20, 60])
+    np.testing.assert_array_equal(seen[2], [[20, 60]])
 
 
 def test_nothing_is_kept_as_published(pipeline):

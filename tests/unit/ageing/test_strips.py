@@ -18,6 +18,7 @@ from paddle_sam.networks.image_features import load_lpips
 from scripts.inference import main as inference
 from scripts.inference_side_by_side import main as side_by_side
 from tests.unit.ageing.tiny import save_recognition
+from tests.unit.faces.test_originals import png_16
 
 PORTRAIT = skimage.data.astronaut()
 
@@ -27,12 +28,14 @@ def identity(tmp_path_factory):
     return save_recognition(tmp_path_factory.mktemp("identity"))
 
 
-def test_both_faces_of_a_photograph_are_pasted_and_the_rest_is_kept(pipeline, tmp_path):
+def test_both_faces_of_a_photograph_are_pasted_and_the_rest_is_kept(pipeline, tmp_path, capsys):
+    """Of 16 bits a channel, of which 8 are kept; that is said."""
     group = np.concatenate([PORTRAIT[:320, 60:380], PORTRAIT[:320, 380:59:-1]], axis=1)
-    Image.fromarray(group).save(tmp_path / "group.png")
+    (tmp_path / "group.png").write_bytes(png_16(group.astype(np.uint16) * 257))
     arguments = ["--data_path", str(tmp_path / "group.png"), "--exp_dir", str(tmp_path / "out")]
     arguments += ["--face", "all", "--target_age", "80", "--paste_back"]
     assert inference(arguments) == 0
+    assert "group.png: more than 8 bits" in capsys.readouterr().err
     pasted = np.asarray(Image.open(tmp_path / "out" / "inference_pasted" / "80" / "group.png"))
     faces = pipeline.faces(group, "all")
     assert len(faces) == 2 and pasted.shape == group.shape

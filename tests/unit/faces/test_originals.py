@@ -1,9 +1,12 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from paddle_sam.core.images import read_image
-from paddle_sam.faces.paste import save_pasted
+from paddle_sam.faces.paste import has_deep_colours, save_pasted
 
 RNG = np.random.default_rng(0)
 CAMERA, ORIENTATION = 0x0110, 0x0112
@@ -72,3 +75,26 @@ def test_other_modes_become_rgb(tmp_path, photo, mode):
 def test_pixels_without_a_file_are_written_as_they_are(tmp_path, photo):
     save_pasted(tmp_path / "b.png", None, photo, changed(photo))
     np.testing.assert_array_equal(read_image(tmp_path / "b.png"), changed(photo))
+
+
+def png_16(values):
+    """A PNG file of uint16 values [H, W, 3], which Pillow cannot write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_16_bits_become_8_with_their_colours(tmp_path, photo):
+    deep = photo.astype(np.uint16) * 257
+    (tmp_path / "a.png").write_bytes(png_16(deep))
+    before = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(before, photo)
+    save_pasted(tmp_path / "b.png", tmp_path / "a.png", before, changed(before))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), changed(photo))
+    assert has_deep_colours(tmp_path / "a.png") and not has_deep_colours(tmp_path / "b.png")
