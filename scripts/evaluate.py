@@ -9,9 +9,8 @@
 
 `sets`, `stylegan2`: FID, KID, precision and recall of images, or of what a generator makes.
 `stargan2`: the protocol of its paper. `ageing`: ages, identity, reconstruction of SAM. `benchmark`:
-the same by open judges, beside published figures. `dial`: that for several settings of `--keep`, as
-a table. `reconstruction`: of SAM or pSp. `calibration`: which ages a model reaches. Exit status: 0
-all done, 1 some photographs failed, 2 none was done.
+the same by open judges; `dial`: that for several settings of `--keep`. `reconstruction`: of SAM or
+pSp. `calibration`: which ages a model reaches. Exit status: 0 all done, 1 some failed, 2 none done.
 """
 
 import json

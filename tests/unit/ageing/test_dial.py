@@ -1,5 +1,8 @@
 """The dial: what results keep of the photograph."""
 
+import io
+import json
+
 import numpy as np
 import paddle
 import pytest
@@ -16,15 +19,21 @@ from paddle_sam.ageing.dial import (
     feature_mask,
 )
 from paddle_sam.ageing.engines import Calibration
+from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.demo.app import make_app
+from paddle_sam.demo.sessions import Sessions
+from paddle_sam.demo.state import Demo, Model
 from paddle_sam.errors import ConfigError
 from paddle_sam.faces.alignment import AlignedFace, CropSettings
 from paddle_sam.faces.paste import Patch, paste
+from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.sam import build_sam
 from scripts.animate import main as animate
 from scripts.edit import main as edit
+from scripts.evaluate import main as evaluate
 from scripts.inference import main as inference
 from scripts.inference_side_by_side import main as side_by_side
 from scripts.project import main as project
@@ -253,6 +262,27 @@ def test_every_command_takes_it(larger, tmp_path, keep):
     )
     side = Image.open(tmp_path / "inference_results" / "20" / "astronaut.png").size
     assert side == (128, 128)  # at least the model's own
+
+
+def test_the_demo_and_the_evaluation_take_it(larger, tmp_path):
+    pipeline = AgePipeline.from_checkpoint(larger, engine="eager")
+    demo = Demo({"larger": lambda: Model(pipeline, Measures(pipeline.crop))}, Sessions())
+    client = make_app(demo, max_upload_mb=1.0).test_client()
+    session = f"/session/{client.post('/example').json['session']}"
+    for query, side in (("?keep=0", 128), ("", 128)):  # the face in the portrait is smaller
+        picture = client.get(f"{session}/0/age/37.png{query}")
+        assert Image.open(io.BytesIO(picture.data)).size == (side, side)
+    demo.close()
+
+    lpips = {name: np.abs(value.numpy()) for name, value in LPIPS("alex").state_dict().items()}
+    np.savez(tmp_path / "lpips.npz", **lpips)
+    Image.fromarray(PORTRAIT).save(tmp_path / "a.png")
+    arguments = ["--checkpoint_path", str(larger), "--data_path", str(tmp_path / "a.png")]
+    arguments += ["--engine", "eager", "--lpips_path", str(tmp_path / "lpips.npz")]
+    arguments += ["--exp_dir", str(tmp_path / "out"), "--target_age", "20,60"]
+    assert evaluate(["ageing", *arguments]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert len(report["faces"]) == 1
 
 
 def test_the_model_is_asked_for_what_looks_the_age(larger):
