@@ -23,6 +23,7 @@ from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import find_weight
 from paddle_sam.demo.app import make_app
 from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model
@@ -280,6 +281,7 @@ def test_the_demo_and_the_evaluation_take_it(larger, tmp_path):
     arguments = ["--checkpoint_path", str(larger), "--data_path", str(tmp_path / "a.png")]
     arguments += ["--engine", "eager", "--lpips_path", str(tmp_path / "lpips.npz")]
     arguments += ["--exp_dir", str(tmp_path / "out"), "--target_age", "20,60"]
+    arguments += ["--age_regressor_path", str(find_weight("age_mini"))]
     assert evaluate(["ageing", *arguments]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert len(report["faces"]) == 1
