@@ -12,8 +12,10 @@ _PLACES = {
     "ageing.edits": ("Directions",),
     "ageing.pipeline": ("AgePipeline", "Aged"),
     "api": (
+        "Inverted",
         "Projected",
         "animate",
+        "invert",
         "mix",
         "project",
         "train",

@@ -15,6 +15,7 @@ import paddle
 
 from paddle_sam.ageing.animate import compose, frame_ages, render_between
 from paddle_sam.ageing.edits import mix as mix_codes
+from paddle_sam.ageing.invert import PictureEncoder, invert_images
 from paddle_sam.ageing.options import parse_latent_mask
 from paddle_sam.ageing.pipeline import AgePipeline, Ages, aims, list_ages
 from paddle_sam.ageing.project import open_inverter
@@ -26,8 +27,55 @@ from paddle_sam.core.video import there_and_back, write_all
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.image_features import LPIPS, load_lpips
+from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
+
+
+class Inverted(NamedTuple):
+    """The result of `invert`.
+
+    images: uint8 [N, R, R, 3], what the codes render. codes: float32 [N, L, D].
+    """
+
+    images: np.ndarray
+    codes: np.ndarray
+
+
+def invert(
+    images: ImageLike | Sequence[ImageLike],
+    encoder: SAM | str | os.PathLike | None = None,
+    *,
+    steps: int = 0,
+    align: bool = True,
+    resize_factors: int = 1,
+    batch_size: int = 4,
+) -> Inverted:
+    """Turn pictures into codes, and those into images, by an encoder.
+
+    >>> images, codes = paddle_sam.invert("photo.jpg", "e4e.pdparams")     # doctest: +SKIP
+
+    Args:
+        images: one or several pictures of the kind that the encoder takes: photographs, whose most
+            confident face is taken; sketches; or label maps, as files or arrays uint8 [H, W].
+        encoder: pSp, e4e or ReStyle, or SAM, whose frozen encoder is meant, or a weight file of
+            one; None takes the embedded model.
+        steps: of a ReStyle encoder; 0 for as many as it was trained for.
+        align: find the face of a photograph; False where they are aligned crops already.
+        resize_factors: shrink photographs by this factor first.
+        batch_size: pictures encoded and rendered together.
+
+    Raises:
+        ImageError, FaceNotFoundError: a picture cannot be used.
+        CheckpointError: the weight file cannot be used, or holds no such encoder.
+        ConfigError: an argument cannot work.
+    """
+    if isinstance(encoder, SAM):
+        opened = PictureEncoder(encoder, CropSettings(encoder.input_size), steps, resize_factors)
+    else:
+        opened = PictureEncoder.open(encoder, steps, resize_factors)
+    pictures = [one for _, one in _each(images)]
+    return Inverted(*invert_images(pictures, opened, align, batch_size))
 
 
 class Projected(NamedTuple):

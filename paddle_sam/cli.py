@@ -45,6 +45,7 @@ COMMANDS = {
     "ages": Command("scripts/inference", "a folder of results for each age", *_PHOTOS),
     "animate": Command("scripts/animate", "a video of a face growing old", *_PHOTOS),
     "demo": Command("scripts/demo", "a web page to try ageing on", "", ("landmarks",)),
+    "invert": Command("scripts/invert", "codes and images of an encoder", *_PHOTOS),
     "project": Command("scripts/project", "find the code of a face", *_PHOTOS),
     "mix": Command("scripts/style_mixing", "aged faces in random styles", *_PHOTOS),
     "reference": Command(

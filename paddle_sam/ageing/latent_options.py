@@ -12,13 +12,43 @@ from paddle_sam.options import option, parse_numbers, tile_size_option
 
 
 @dataclasses.dataclass(frozen=True)
-class ProjectOptions(PhotoOptions):
+class FilesOptions(PhotoOptions):
+    """Photographs that may be named without an option."""
+
+    files: tuple = option((), "pictures or folders; words without an option are taken as these")
+
+    words = "files"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (*self.files, *super().sources)
+
+
+@dataclasses.dataclass(frozen=True)
+class InvertOptions(FilesOptions):
+    """Options of `scripts/invert.py`."""
+
+    data_path: str = option("", "picture, or folder of them (default: a portrait to try it on)")
+    checkpoint_path: str = option(
+        "", "pSp, e4e, ReStyle or SAM weight file (default: the small embedded model)"
+    )
+    steps: int = option(
+        0, "steps of a ReStyle encoder; 0 for as many as it was trained for", minimum=0, maximum=100
+    )
+    resize_factors: int = option(
+        1, "shrink photographs by this factor first, to see what super-resolution makes", minimum=1
+    )
+
+    aliases = {"images_dir": "data_path", "n_iters_per_batch": "steps", "ckpt": "checkpoint_path"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectOptions(FilesOptions):
     """Options of `scripts/project.py`."""
 
     checkpoint_path: str = option(
         "", "SAM, pSp or StyleGAN2 weight file (default: the small embedded model)"
     )
-    files: tuple = option((), "photographs or folders; words without an option are taken as these")
     output: str = option(
         "", "folder for the files themselves, where EXP_DIR/projection is not wanted"
     )
@@ -60,11 +90,6 @@ class ProjectOptions(PhotoOptions):
         ("model_type", "size", "style_dim", "n_mlp", "channel_multiplier"),
         "not needed, --checkpoint_path's file says which network it holds; leave it out",
     )
-    words = "files"
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (*self.files, *super().sources)
 
     def check(self):
         super().check()

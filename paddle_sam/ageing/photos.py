@@ -30,7 +30,7 @@ from paddle_sam.faces.paste import cut_plane
 PORTRAIT = "astronaut"
 _SMALL_FACES = "faces are smaller than 40 pixels, too small to be recognised again when aged"
 RESULTS = (
-    r"(inference_\w+|animations|style_mixing|reference_guided|projection|directions)/"
+    r"(inference_\w+|animations|style_mixing|reference_guided|projection|inversion|directions)/"
     r"|(.*/)?[^/]*-project\.png$"
     r"|contact_sheet_\d+\.jpg$"
 )

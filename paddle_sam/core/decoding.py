@@ -49,7 +49,11 @@ _FOREIGN = (
 
 
 def decode_image(
-    data: bytes, name: str, pixels: int = limits.PIXELS, page: int | None = None
+    data: bytes,
+    name: str,
+    pixels: int = limits.PIXELS,
+    page: int | None = None,
+    labels: bool = False,
 ) -> np.ndarray:
     """Read the bytes of an image file, as `read_image` does.
 
@@ -57,6 +61,7 @@ def decode_image(
         name: for messages.
         pixels: the most that are decoded.
         page: which page of a TIFF, from 0; None takes the first, and notes that there are more.
+        labels: read a label map, uint8 [H, W]: the numbers of a palette or grey image as they are.
 
     Raises:
         ImageError: it cannot be read as an image.
@@ -71,6 +76,8 @@ def decode_image(
             if page is None:
                 _note_pages(image, name)
             image.load()
+            if labels:
+                return _labels(image)
             return np.array(flatten(upright(image), image.format))
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
@@ -195,6 +202,21 @@ def _describe_foreign(data: bytes) -> str:
         if re.match(pattern, data[:1024], re.DOTALL):
             return f"found {name}, expected an image. {advice}"
     return f"found no image in it (it begins {data[:12]!r}). {_CONVERT}"
+
+
+def _labels(image: Image.Image) -> np.ndarray:
+    if image.format in ("JPEG", "WEBP"):
+        raise ImageError(
+            f"found {image.format}, which blurs labels into others; expected a PNG label map"
+        )
+    numbers = np.asarray(image)
+    if numbers.ndim == 3:
+        if len(image.getbands()) > 2 and np.ptp(numbers[..., :3], axis=2).any():
+            raise ImageError("found colours, expected labels: a palette or grey image, such as PNG")
+        numbers = numbers[..., 0]
+    if numbers.dtype.kind == "f" or numbers.max() > 255:
+        raise ImageError(f"expected labels from 0 to 255, found values up to {numbers.max():g}")
+    return numbers.astype(np.uint8)
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -35,9 +35,21 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ImageError: there is no such file, or it cannot be read as an image.
     """
-    path = Path(path)
+    return _decode_file(Path(path))
+
+
+def read_labels(path: str | os.PathLike) -> np.ndarray:
+    """Read a label map, uint8 [H, W]: the palette numbers or grey levels of an image as they are.
+
+    Raises:
+        ImageError: there is no such file, or it cannot be read as a label map.
+    """
+    return _decode_file(Path(path), labels=True)
+
+
+def _decode_file(path: Path, **how) -> np.ndarray:
     try:
-        return decode_image(read_bytes(path, limits.IMAGE_BYTES), str(path))
+        return decode_image(read_bytes(path, limits.IMAGE_BYTES), str(path), **how)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file. Check the spelling.") from error
     except OSError as error:

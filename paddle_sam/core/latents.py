@@ -36,10 +36,10 @@ class Latent:
     projected: bool = False
 
 
-def picture_beside(path: str | os.PathLike) -> Path:
-    """Where projection leaves the picture that belongs to a file of a code."""
+def picture_beside(path: str | os.PathLike, made_by: str = "project") -> Path:
+    """Where projection, or inversion, leaves the picture that belongs to a file of a code."""
     path = Path(path)
-    return path.with_name(f"{path.stem}-project.png")
+    return path.with_name(f"{path.stem}-{made_by}.png")
 
 
 def save_latent(
@@ -97,6 +97,6 @@ def _read_bare(path: Path) -> Latent:
         code = code[1]  # a tensor with its name
     if not isinstance(code, np.ndarray) or code.dtype.kind != "f":
         raise CheckpointError(f"{path}: holds no tensor latent_code; expected a projected face")
-    picture = picture_beside(path)
-    crop = read_image(picture) if picture.is_file() else None
+    pictures = [picture_beside(path, made_by) for made_by in ("project", "inversion")]
+    crop = next((read_image(one) for one in pictures if one.is_file()), None)
     return Latent(np.asarray(code, np.float32), crop, projected=True)

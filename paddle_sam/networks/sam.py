@@ -6,7 +6,7 @@ Alaluf et al., "Only a Matter of Style: Age Transformation Using a Style-Based R
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import paddle
@@ -112,13 +112,24 @@ class SAM(nn.Layer):
             x: [N, C, S, S].
             inverted: `invert(x[:, :3])` where it is known already.
         """
+        *_, codes = self.encode_in_steps(x, inverted)
+        return codes
+
+    def encode_in_steps(
+        self, x: paddle.Tensor, inverted: paddle.Tensor | None = None, steps: int = 0
+    ) -> Iterator[paddle.Tensor]:
+        """Yield what `encode` returns after each step of ReStyle's encoder; of others it alone.
+
+        `steps` takes the place of `iterations`, if given.
+        """
         codes = self.invert(x[:, :3]) if inverted is None else inverted
         if self.encoder.in_channels != 6:
-            return self.encoder(x) + codes
-        for _ in range(self.iterations):
+            yield self.encoder(x) + codes
+            return
+        for _ in range(steps or self.iterations):
             images, _ = self.decode(codes, randomize_noise=False)
             codes = codes + self.encoder(paddle.concat([x, images], axis=1))
-        return codes
+            yield codes
 
     def decode(
         self,

@@ -17,6 +17,7 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
         "(3, 104, 104, 3) [10.0, 40.0, 70.0] [0]",
         "(1, 2, 64, 64, 3)",
         "SAM 64 10",
+        "(1, 64, 64, 3) (1, 10, 128)",
         "3 (1, 10, 128)",
         "(4, 10, 128) (4, 64, 64, 3)",
         "batch_size: expected at least 1, found -3",
