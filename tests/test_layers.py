@@ -23,7 +23,7 @@ LAYERS = {
     "export": ["core", "networks"],
     "convert": ["core", "networks"],
     "metrics": ["core", "networks", "faces", "imagesets"],
-    "ageing": ["core", "networks", "faces", "metrics", "export", "convert.torch_file"],
+    "ageing": ["core", "networks", "faces", "metrics", "export"],
     "imagesets.prepare": ["core", "faces"],
     "stylegan2": ["core", "networks", "imagesets", "metrics", "export"],
     "stargan2": ["core", "networks", "faces", "imagesets", "metrics", "training"],

@@ -23,6 +23,7 @@ from paddle_sam.ageing.options import AgeingOptions
 from paddle_sam.ageing.pipeline import Edit
 from paddle_sam.core import limits
 from paddle_sam.core.files import read_arrays, write_arrays
+from paddle_sam.core.torch_arrays import read_torch_arrays
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_ops import EqualLinear, mix_latents
@@ -85,7 +86,7 @@ class Directions:
             if direction.shape not in shapes:
                 raise ConfigError(
                     f"--directions: {name} has the shape {list(direction.shape)}, this model takes"
-                    f" {list(shapes[0])} or {list(shapes[1])}"
+                    f" {list(shapes[0])} or {list(shapes[1])}{_what_it_is(direction)}"
                 )
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -115,6 +116,16 @@ class Directions:
     def offset(self, edits: Mapping[str, float]) -> np.ndarray:
         """The sum of directions by name, each times its amount: float32 [L, D]."""
         return sum(np.float32(amount) * self[name] for name, amount in edits.items())
+
+
+def _what_it_is(array: np.ndarray) -> str:
+    """More about an array that is no direction in W, where its shape tells."""
+    if array.ndim == 2 and len(array) > 1000:
+        return (
+            "; a table of style channels, as StyleCLIP's fs3.npy, becomes a direction only with"
+            " CLIP and a text"
+        )
+    return ""
 
 
 def open_directions(options: AgeingOptions, generator: Generator) -> Directions:
@@ -184,9 +195,7 @@ def read_directions(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if path.suffix in (".pt", ".pth"):
-        from paddle_sam.convert.torch_file import read_torch_value  # needs PyTorch
-
-        content = read_torch_value(path)
+        content = read_torch_arrays(path)
         arrays = content if isinstance(content, dict) else {path.stem: content}
     else:
         arrays = read_arrays(path, "expected a file of arrays, each a named direction")

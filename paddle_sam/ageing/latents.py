@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from paddle_sam.ageing.photos import Input, Photo
 from paddle_sam.core.images import resize
-from paddle_sam.core.latents import BARE, read_latent
+from paddle_sam.core.latents import BARE, SUFFIXES, list_codes, read_latent
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.alignment import AlignedFace
 
@@ -26,20 +26,39 @@ def latent_inputs(latent: str, data_path: str) -> list[Input]:
     """
     root = Path(latent)
     if root.is_dir():
-        bare = (path for path in root.rglob(f"*{BARE}") if not path.with_suffix(".npz").is_file())
-        files = sorted([*root.rglob("*.npz"), *bare])
+        found = [path for path in root.rglob("*") if path.suffix in SUFFIXES]
+        bare = [p for p in found if p.suffix == BARE and p.with_suffix(".npz").is_file()]
+        files = sorted(set(found) - set(bare))
         if not files:
-            raise CheckpointError(f"--latent: {root}: found no .npz or .pd file in this folder")
-        return [Input(file.relative_to(root).with_suffix(""), file) for file in files]
+            raise CheckpointError(
+                f"--latent: {root}: found none of {', '.join(SUFFIXES)} in this folder"
+            )
+        return [code for file in files for code in _codes_of(file, file.relative_to(root))]
     if not root.is_file():
         raise CheckpointError(
             f"--latent: {root}: there is no such file; scripts/project.py writes such files"
         )
-    if data_path and Path(data_path).is_dir():
+    codes = _codes_of(root, Path(root.name))
+    if data_path and Path(data_path).is_dir() and len(codes) == 1:
         raise ConfigError(
             f"--latent: {root} is one face, --data_path a folder; give the folder of their latents"
         )
-    return [Input(Path(root.stem), root)]
+    return codes
+
+
+def _codes_of(file: Path, name: Path) -> list[Input]:
+    """Each code of a file as an input; of several the file's name and their own is the name."""
+    return [
+        CodeInput(name.with_name(f"{name.stem}_{code}" if code else name.stem), file, code=code)
+        for code in list_codes(file)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CodeInput(Input):
+    """A code of a file, `source`, which may hold several."""
+
+    code: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +66,22 @@ class LatentReader:
     """Reads the latents of `--latent` for a model.
 
     root: a file or a folder of them. codes, dim: the shape of the model's codes, [L, D]. size:
-    side of its crops.
+    side of its crops. render: codes [L, D] to a picture uint8 [R, R, 3], for latents without one.
     """
 
     root: Path
     codes: int
     dim: int
     size: int
+    render: Callable[[np.ndarray], np.ndarray]
 
-    def alone(self, inputs: list[Input]) -> Iterator[Photo]:
+    def alone(self, inputs: list[CodeInput]) -> Iterator[Photo]:
         """Each latent as a photograph that shows nothing but its face."""
         for one in inputs:
-            latent = read_latent(one.source, self.codes, self.dim)
+            latent = read_latent(one.source, self.codes, self.dim, False, one.code)
             if latent.projected:
-                latent = dataclasses.replace(latent, crop=resize(latent.crop, self.size))
+                crop = self.render(latent.w_plus) if latent.crop is None else latent.crop
+                latent = dataclasses.replace(latent, crop=resize(crop, self.size))
             if latent.crop.shape != (self.size, self.size, 3):
                 raise ConfigError(
                     f"--latent: the crop in {one.source} has {latent.crop.shape[0]} pixels, this"
@@ -86,11 +107,22 @@ class LatentReader:
             )
         if missing := [file for file in files if not file.is_file()]:
             raise ImageError(f"{photo.path}: its latent {missing[0]} is missing; project it first")
-        latents = [read_latent(file, self.codes, self.dim, shown=False) for file in files]
+        latents = [
+            read_latent(file, self.codes, self.dim, False, self._name_in(file, photo))
+            for file in files
+        ]
         for file, latent, face in zip(files, latents, photo.faces, strict=True):
             if not latent.projected and not alike(latent.crop, face.image):
                 raise ImageError(f"{photo.path}: the latent {file} was projected from another face")
         return dataclasses.replace(photo, codes=np.stack([latent.w_plus for latent in latents]))
+
+    def _name_in(self, file: Path, photo: Photo) -> str:
+        """Which code of a file is a photograph's: of several the one with its name."""
+        found = list_codes(file)
+        stem = photo.path.stem if photo.path else photo.input.name.name
+        if len(found) > 1 and stem not in found:
+            raise ImageError(f"{photo.path}: {file} holds no code called {stem}")
+        return stem if stem in found else next(iter(found))
 
     def _files(self, photo: Photo) -> list[Path]:
         """Where projection left the latents; its run may have named the photograph in full."""

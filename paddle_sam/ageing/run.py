@@ -119,7 +119,13 @@ class AgeingRun:
         from paddle_sam.ageing.latents import LatentReader
 
         root = Path(options.latent)
-        reader = LatentReader(root, pipeline.n_codes, pipeline.style_dim, pipeline.crop.size)
+        reader = LatentReader(
+            root,
+            pipeline.n_codes,
+            pipeline.style_dim,
+            pipeline.crop.size,
+            lambda code: pipeline.pictures(paddle.to_tensor(code[None]))[0],
+        )
         if self._alone:
             return reader.alone(self._inputs)
         return read_photos(options, self._inputs, pipeline.cut_faces, reader.with_codes)

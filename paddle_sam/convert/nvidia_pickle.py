@@ -29,6 +29,7 @@ from paddle_sam.convert.tensorflow_pickle import (
 )
 from paddle_sam.core.array_pickle import ARRAY_GLOBALS, CountedStream, SafeUnpickler, check_size
 from paddle_sam.core.files import open_file
+from paddle_sam.core.torch_arrays import STORAGE_TYPES, Refused, latin1, rebuild_tensor
 from paddle_sam.core.weight_file import FORMAT, TORCH_LEGACY
 from paddle_sam.errors import CheckpointError
 
@@ -37,21 +38,6 @@ LEFT_OUT = "left out"
 # By which the weights of mapping networks are multiplied when they run.
 LR_MULTIPLIER = 0.01
 PERSISTENCE = ("torch_utils.persistence", "_reconstruct_persistent_obj")
-_STORAGE_TYPES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "<i1",
-    "ByteStorage": "<u1",
-    "BoolStorage": "?",
-}
-
-
-class _Refused(Exception):
-    """The pickle names something that is not data."""
 
 
 class _EasyDict(dict):
@@ -68,44 +54,19 @@ class _Opaque:
         self.args = args
 
 
-def _rebuild_tensor(storage, offset, size, stride, *_):
-    if not isinstance(storage, np.ndarray):
-        raise _Refused("a tensor without a storage")
-    storage = np.ravel(storage)  # a pickle may give rows, or one number repeated without memory
-    item = storage.itemsize
-    return np.lib.stride_tricks.as_strided(
-        _checked_window(storage, offset, size, stride), size, [s * item for s in stride]
-    )
-
-
-def _checked_window(storage, offset, size, stride):
-    """The part of `storage` from `offset`, once the strides are known to stay inside it."""
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if min([offset, *stride, *size], default=0) < 0 or (0 not in size and last >= storage.size):
-        raise _Refused("a tensor that reaches outside its storage")
-    return storage[offset:]
-
-
 class _BlobUnpickler(SafeUnpickler):
     """One legacy torch.save blob that holds a single storage."""
 
     def find_class(self, module, name):
-        if module in ("torch", "torch.storage") and name in _STORAGE_TYPES:
+        if module in ("torch", "torch.storage") and name in STORAGE_TYPES:
             return name
-        raise _Refused(f"{module}.{name}")
+        raise Refused(f"{module}.{name}")
 
     def persistent_load(self, pid):
         kind, storage_type, key, _, count, *_ = pid
         if kind != "storage":
-            raise _Refused(f"persistent id {kind!r}")
+            raise Refused(f"persistent id {kind!r}")
         return storage_type, key, count
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How pickles of protocol 2 spell bytes."""
-    if encoding != "latin1":
-        raise _Refused(f"_codecs.encode to {encoding}")
-    return text.encode("latin1")
 
 
 def _load_from_bytes(blob: bytes) -> np.ndarray:
@@ -116,9 +77,9 @@ def _load_from_bytes(blob: bytes) -> np.ndarray:
     storage_type, key, count = _BlobUnpickler(stream).load()
     keys = _BlobUnpickler(stream).load()
     if keys != [key]:
-        raise _Refused("a storage blob with several storages")
+        raise Refused("a storage blob with several storages")
     (stored,) = struct.unpack("<q", stream.read(8))
-    dtype = np.dtype(_STORAGE_TYPES[storage_type])
+    dtype = np.dtype(STORAGE_TYPES[storage_type])
     data = stream.read(stored * dtype.itemsize)
     if stored != count or len(data) != stored * dtype.itemsize:
         raise EOFError("a storage is cut short")
@@ -127,10 +88,10 @@ def _load_from_bytes(blob: bytes) -> np.ndarray:
 
 _ADMITTED = {
     PERSISTENCE: lambda meta: _network_object(meta),
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("torch.storage", "_load_from_bytes"): _load_from_bytes,
-    ("_codecs", "encode"): _latin1,
+    ("_codecs", "encode"): latin1,
     ("torch", "device"): _Opaque,
     ("torch", "Size"): tuple,
     ("dnnlib.util", "EasyDict"): _EasyDict,
@@ -150,7 +111,7 @@ class _NetworkUnpickler(SafeUnpickler):
             return _ADMITTED[module, name]
         if module == "torch" and name in ("float16", "float32", "float64", "int64", "bool"):
             return name
-        raise _Refused(f"{module}.{name}")
+        raise Refused(f"{module}.{name}")
 
 
 def _network_object(meta: Mapping) -> dict:
@@ -184,7 +145,7 @@ def read_pickle(path: str | os.PathLike) -> dict:
         with open_file(path) as stream:
             content = _NetworkUnpickler(CountedStream(stream)).load()
         check_size(content, Path(path).stat().st_size)
-    except _Refused as error:
+    except Refused as error:
         raise CheckpointError(
             f"{path}: refused: it refers to {error}, which is neither a tensor nor a plain"
             " container; loading it would execute code"

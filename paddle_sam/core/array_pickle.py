@@ -12,6 +12,7 @@ structure with more paths than atoms in the world, which whoever walks it never 
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import struct
@@ -147,6 +148,71 @@ class ArrayUnpickler(SafeUnpickler):
         if (module, name) not in ARRAY_GLOBALS:
             raise CheckpointError(f"it refers to {module}.{name}, which is not data")
         return ARRAY_GLOBALS[module, name]
+
+
+class _Reconstructed:
+    """Stands for an array of numbers or of objects, which its state tells: `value`."""
+
+    def __setstate__(self, state):
+        _, shape, kind, _, data = state
+        if kind is _OBJECTS:
+            if not isinstance(data, list) or len(data) != int(np.prod(shape)):
+                raise CheckpointError("it holds an array of objects in another form than NumPy's")
+            self.value = data if shape else data[0]
+        else:
+            self.value = _reconstruct()
+            self.value.__setstate__(state)
+
+
+class _Objects:
+    """Stands for NumPy's type of Python objects."""
+
+    def __setstate__(self, state):
+        pass
+
+
+_OBJECTS = _Objects()
+
+
+class ObjectsUnpickler(ArrayUnpickler):
+    """Reads arrays of Python objects too, as NumPy pickles them: lists of plain values."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) == ("numpy", "dtype"):
+            return lambda kind, *_: _OBJECTS if kind in ("O", "O8") else _Type(kind)
+        if name == "_reconstruct":
+            return lambda *_: _Reconstructed()
+        return super().find_class(module, name)
+
+
+def read_objects(stream: BinaryIO) -> Any:
+    """What an `.npy` file of Python objects holds: dicts and lists of plain values and arrays.
+
+    Raises:
+        CheckpointError: it names something that is not data. Damage raises nearly anything.
+    """
+    version = np.lib.format.read_magic(stream)
+    first = version == (1, 0)
+    read_header = (
+        np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    )
+    read_header(stream)
+    walked = itertools.count()
+
+    def unwrapped(value: Any, depth: int = 0) -> Any:
+        if depth > limits.PICKLE_DEPTH or next(walked) > limits.PICKLE_ENTRIES:
+            raise CheckpointError("it is nested too deeply, or has too many entries")
+        if isinstance(value, _Reconstructed):
+            return unwrapped(value.value, depth + 1)
+        if isinstance(value, dict):
+            return {key: unwrapped(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [unwrapped(item, depth + 1) for item in value]
+        return value
+
+    content = unwrapped(ObjectsUnpickler(CountedStream(stream)).load())
+    check_size(content, os.fstat(stream.fileno()).st_size)
+    return content
 
 
 def check_size(content: Any, file_bytes: int) -> None:

@@ -1,25 +1,34 @@
 """Files of W+ codes, as projection writes them: an `.npz` of the code and the face it stands for.
 
 Beside it lies a `.pd`, `{"latent_code": [L, D]}` as `paddle.save` writes it, which other programs
-read. It holds no picture: where one is needed, `STEM-project.png` beside it is taken.
+read. It holds no picture: where one is needed, `STEM-project.png` beside it is taken. Codes that
+other programs have written are read too, see `list_codes`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
 
-from paddle_sam.core.files import atomic_path, read_arrays, write_arrays
+from paddle_sam.core import limits
+from paddle_sam.core.array_pickle import read_objects
+from paddle_sam.core.files import atomic_path, open_file, read_arrays, write_arrays
 from paddle_sam.core.images import check_image, read_image
+from paddle_sam.core.torch_arrays import read_torch_arrays
 from paddle_sam.core.weight_file import read_pickle
 from paddle_sam.errors import CheckpointError, check_shape
 
 BARE = ".pd"
+SUFFIXES = (".npz", ".npy", ".pt", ".pth", BARE)
+# What programs call the code in a file: this one, Paddle's projector, NVIDIA's, rosinality's.
+_KEYS = ("w_plus", "latent_code", "w", "latent", "latents", "codes")
 _WRITER = "scripts/project.py writes such files"
 
 
@@ -52,51 +61,125 @@ def save_latent(
         paddle.save({"latent_code": paddle.to_tensor(latent.w_plus)}, str(temporary))
 
 
-def read_latent(path: str | os.PathLike, codes: int, dim: int, shown: bool = True) -> Latent:
-    """Read what `save_latent` wrote, for a model that takes `codes` codes of `dim` numbers.
+def read_latent(
+    path: str | os.PathLike, codes: int, dim: int, shown: bool = True, name: str = ""
+) -> Latent:
+    """Read a code for a model that takes `codes` codes of `dim` numbers.
 
     Args:
-        path: the `.npz` or `.pd`.
-        codes, dim: the shape of the code.
+        path: a file that `list_codes` reads.
+        codes, dim: the shape of the code. One of `dim` numbers, in W, is used `codes` times.
         shown: whether a crop is needed.
+        name: which code of a file with several.
 
     Raises:
         CheckpointError: the file is missing, damaged, or belongs to another model.
     """
-    bare = Path(path).suffix == BARE
-    latent = _read_bare(Path(path)) if bare else _read_archive(path)
-    if latent.w_plus.shape != (codes, dim):
+    path = Path(path)
+    found = list_codes(path)
+    if name not in found:
         raise CheckpointError(
-            f"{path}: holds a code of shape {list(latent.w_plus.shape)}, this model takes"
+            f"{path}: holds the codes {limits.quoted(list(found))}, expected "
+            + (f"one called {name!r}" if name else "one code alone")
+        )
+    code = found[name]
+    if code.shape == (dim,):
+        code = np.broadcast_to(code, (codes, dim))
+    if code.shape != (codes, dim):
+        raise CheckpointError(
+            f"{path}: holds a code of shape {list(code.shape)}, this model takes"
             f" {[codes, dim]}; project with the same --checkpoint_path"
         )
-    if not np.isfinite(latent.w_plus).all():
+    if not np.isfinite(code).all():
         raise CheckpointError(f"{path}: the code holds values that are not numbers")
-    if latent.crop is not None:
-        check_shape(f"{path}: crop", latent.crop, (None, None, 3))
-        check_image(f"{path}: crop", latent.crop)
+    crop, projected = _crop_of(path)
+    if crop is not None:
+        check_shape(f"{path}: crop", crop, (None, None, 3))
+        check_image(f"{path}: crop", crop)
     elif shown:
         raise CheckpointError(
             f"{path}: holds a code but not the face's picture; expected it in"
             f" {picture_beside(path)}, or give the photograph by --data_path"
         )
-    return latent
+    return Latent(np.array(code, np.float32), crop, projected)
 
 
-def _read_archive(path: str | os.PathLike) -> Latent:
-    arrays = read_arrays(path, _WRITER)
-    if missing := [name for name in ("w_plus", "crop") if name not in arrays]:
-        raise CheckpointError(f"{path}: lacks the array {missing[0]!r}; expected a projected face")
-    return Latent(arrays["w_plus"].astype(np.float32), arrays["crop"])
+def list_codes(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Return the codes of a file, [D] or [L, D], by name; of a file with one, "" is its name.
+
+    Besides the files of this package: `.npy`, `.npz`, `.pt` and `.pth` of an array [L, D],
+    [N, L, D] (called 0, 1, ...), [1, D] or [D], alone or in a dict by the name of the picture; what
+    pSp's family, rosinality's and NVIDIA's projectors and PTI write. Of several steps (ReStyle) the
+    last is taken.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    content = _content(path)
+    if isinstance(content, Mapping):
+        known = [key for key in _KEYS if key in content]
+        if known:
+            content = content[known[0]]
+        elif len(content) == 1 and path.suffix in (".npz", ".npy"):
+            (content,) = content.values()
+    if not isinstance(content, Mapping):
+        return _numbered(content, str(path))
+    codes = {}
+    for name, value in content.items():
+        where = f"{path}: {limits.quoted(name)}"
+        if isinstance(value, Mapping):
+            value = next((value[key] for key in _KEYS if key in value), None)
+        if isinstance(value, list) and value:
+            value = value[-1]  # what ReStyle's last step came to
+        numbered = _numbered(value, where)
+        codes |= {
+            f"{Path(str(name)).stem}{f'_{key}' * bool(key)}": one for key, one in numbered.items()
+        }
+    if not codes:
+        raise CheckpointError(f"{path}: holds no code")
+    return codes
 
 
-def _read_bare(path: Path) -> Latent:
-    content = read_pickle(path, str(path), _WRITER)
-    code = content.get("latent_code") if isinstance(content, dict) else None
-    if isinstance(code, tuple) and len(code) == 2:
-        code = code[1]  # a tensor with its name
-    if not isinstance(code, np.ndarray) or code.dtype.kind != "f":
-        raise CheckpointError(f"{path}: holds no tensor latent_code; expected a projected face")
+def _content(path: Path) -> Any:
+    if path.suffix in (".pt", ".pth"):
+        return read_torch_arrays(path)
+    if path.suffix == BARE:
+        return read_pickle(path, str(path), _WRITER)
+    if path.suffix == ".npy" and path.is_file():
+        with contextlib.suppress(CheckpointError):
+            return read_arrays(path, _WRITER)
+        try:
+            with open_file(path) as stream:
+                return read_objects(stream)
+        except Exception as error:  # damage raises nearly every exception there is
+            raise CheckpointError(
+                f"{path}: damaged, or not a NumPy file of codes ({error}); {_WRITER}"
+            ) from error
+    return read_arrays(path, _WRITER)
+
+
+def _numbered(value: Any, where: str) -> dict[str, np.ndarray]:
+    """The codes of one array by their number; of a single one "" is its name."""
+    if isinstance(value, tuple) and len(value) == 2:
+        value = value[1]  # a tensor of Paddle's with its name
+    numbers = isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size
+    if not numbers or value.ndim not in (1, 2, 3):
+        found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else value
+        raise CheckpointError(
+            f"{where}: expected a code, numbers [L, D] or several [N, L, D], found"
+            f" {limits.quoted(found)}"
+        )
+    if value.ndim < 3:
+        return {"": value[0] if value.shape[0] == 1 else value}
+    return {"": value[0]} if len(value) == 1 else {str(k): one for k, one in enumerate(value)}
+
+
+def _crop_of(path: Path) -> tuple[np.ndarray | None, bool]:
+    """The face that a file's code stands for, and whether it is what the generator makes of it."""
+    if path.suffix == ".npz":
+        crop = read_arrays(path, _WRITER).get("crop")
+        if crop is not None:
+            return crop, False
     pictures = [picture_beside(path, made_by) for made_by in ("project", "inversion")]
-    crop = next((read_image(one) for one in pictures if one.is_file()), None)
-    return Latent(np.asarray(code, np.float32), crop, projected=True)
+    return next((read_image(one) for one in pictures if one.is_file()), None), True

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
 from paddle_sam.core.images import read_image
-from paddle_sam.core.latents import read_latent
+from paddle_sam.core.latents import list_codes, read_latent
 from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import caption_line, matrix
 from paddle_sam.core.video import ease, write_all
@@ -125,12 +125,17 @@ def mixing_frames(
 def morph_frames(config: VideosOptions, generator: StyleGenerator) -> Iterator[np.ndarray]:
     """From each projected face to the next, and from the last back to the first."""
     paths = [Path(part.strip()) for part in config.latents.split(",") if part.strip()]
-    if len(paths) < 2:
-        raise ConfigError(
-            f"--latents: expected at least two files such as a.npz,b.npz, found {config.latents!r}"
-        )
     shape = (generator.n_codes, generator.dim)
-    stops = [read_latent(path, *shape, shown=False).w_plus for path in paths]
+    stops = [
+        read_latent(path, *shape, shown=False, name=name).w_plus
+        for path in paths
+        for name in list_codes(path)
+    ]
+    if len(stops) < 2:
+        raise ConfigError(
+            f"--latents: expected two codes or more, in files such as a.npz,b.npz, found"
+            f" {config.latents!r}"
+        )
     tile = generator.tile_size(config.tile_size)
     images = generator.render_all(round_trip(stops, config.frames), config.frames)
     yield from (matrix([[image]], tile) for image in images)

@@ -22,7 +22,7 @@ from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.stylegan2 import Generator
 from scripts.edit import main as edit
 from scripts.inference import main as inference
-from tests.unit.ageing.tiny import tiny_pipeline
+from tests.unit.ageing.tiny import tiny_generator, tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +237,9 @@ def test_a_renamed_torch_file_is_not_taken_for_arrays(tmp_path):
     torch.save(torch.zeros(16), tmp_path / "mean.npz")
     with pytest.raises(CheckpointError, match="mean.npz: "):
         read_directions(tmp_path / "mean.npz")
+
+
+def test_a_table_of_style_channels_is_refused_with_its_reason(tmp_path):
+    np.save(tmp_path / "fs3.npy", np.zeros((6048, 512), np.float32))
+    with pytest.raises(ConfigError, match=r"fs3 .*\[6048, 512\].*CLIP"):
+        Directions(tiny_generator(), given=read_directions(tmp_path / "fs3.npy"))

@@ -213,3 +213,34 @@ def test_names_of_other_programs_are_understood(capsys):
         invert(["--images_dir", "faces", "--n_iters_per_batch", "3", "--dry_run"])
     options = json.loads(capsys.readouterr().out)
     assert (options["data_path"], options["steps"]) == ("faces", 3)
+
+
+def test_codes_of_others_are_aged_without_a_picture(checkpoint, tmp_path):
+    """Each of an array [N, L, D] shows the face that the generator makes of it."""
+    codes = np.random.default_rng(0).normal(size=(2, 8, 16)).astype(np.float32)
+    np.save(tmp_path / "two.npy", codes)
+    argv = ["--checkpoint_path", str(checkpoint), "--exp_dir", str(tmp_path / "out")]
+    argv += ["--target_age", "50", "--engine", "eager", "--keep", "0", "--strength", "0"]
+    assert inference([*argv, "--latent", str(tmp_path / "two.npy")]) == 0
+    network = paddle_sam.load(checkpoint)
+    for number in (0, 1):
+        with paddle.no_grad():
+            one = paddle.to_tensor(codes[number : number + 1])
+            image, _ = network.decode(one, resize=False, randomize_noise=False)
+        found = read_image(tmp_path / "out" / "inference_results" / "50" / f"two_{number}.png")
+        np.testing.assert_allclose(to_network(found), image.clip(-1, 1).numpy(), atol=1.01 / 127.5)
+
+
+def test_codes_are_found_by_the_names_of_photographs(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("anna", "bea", "carl"):
+        Image.fromarray(picture()).save(folder / f"{name}.png")
+    code = np.zeros((8, 16), np.float32)
+    np.save(tmp_path / "latents.npy", {"anna.jpg": [code, code], "bea.jpg": [code]})
+    argv = ["--checkpoint_path", str(checkpoint), "--exp_dir", str(tmp_path / "out"), "--no_align"]
+    argv += ["--data_path", str(folder), "--latent", str(tmp_path / "latents.npy")]
+    assert inference([*argv, "--target_age", "50", "--engine", "eager"]) == 1
+    assert "no code called carl" in capsys.readouterr().err
+    found = {file.name for file in (tmp_path / "out" / "inference_results" / "50").iterdir()}
+    assert found == {"anna.png", "bea.png"}

@@ -299,7 +299,7 @@ def test_refining_brings_the_face_closer(crops, pipeline, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"w_plus": np.zeros((10, 128), np.float32)}, "lacks the array 'crop'"),
+        ({"w_plus": np.zeros((10, 128), np.float32)}, "not the face's picture"),
         (
             {"w_plus": np.zeros((18, 512)), "crop": 0},
             r"shape \[18, 512\], this model takes \[10, 128",
@@ -327,7 +327,7 @@ def test_files_that_are_no_latents_are_explained(tmp_path, capsys):
     with pytest.raises(CheckpointError, match="latent_code"):
         read_latent(tmp_path / "bare.pd", 10, 128)
     (tmp_path / "empty").mkdir()
-    for path, words in (("nowhere.npz", "no such file; scripts/proj"), ("empty", "no .npz or .pd")):
+    for path, words in (("nowhere.npz", "no such file; scripts/proj"), ("empty", "none of .npz")):
         assert inference(["--latent", str(tmp_path / path)]) == 2
         assert words in capsys.readouterr().err
     small = Latent(np.zeros((10, 128), np.float32), np.zeros((9, 9, 3), np.uint8))
