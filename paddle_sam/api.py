@@ -26,8 +26,8 @@ from paddle_sam.core.sheets import LARGE_TILE
 from paddle_sam.core.video import there_and_back, write_all
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.faces.alignment import CropSettings
+from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 
