@@ -48,8 +48,7 @@ from paddle_sam.core.latents import Latent, picture_beside, save_latent
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
-from paddle_sam.faces.alignment import CropSettings
-from paddle_sam.faces.cutter import FaceCutter
+from paddle_sam.faces.alignment import CropSettings, FaceCutter
 from paddle_sam.networks.sam import SAM
 
 
