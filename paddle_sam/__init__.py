@@ -14,6 +14,7 @@ _PLACES = {
     "api": (
         "Inverted",
         "Projected",
+        "Tuned",
         "animate",
         "invert",
         "mix",
@@ -22,6 +23,7 @@ _PLACES = {
         "train_age",
         "train_stargan2",
         "train_stylegan2",
+        "tune",
     ),
     "core.weight_file": ("WeightFile",),
     "errors": (

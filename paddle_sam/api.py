@@ -21,6 +21,8 @@ from paddle_sam.ageing.pipeline import AgePipeline, Ages, aims, list_ages
 from paddle_sam.ageing.project import open_inverter
 from paddle_sam.ageing.projection import Best, ProjectionSettings
 from paddle_sam.ageing.projection import project as optimise
+from paddle_sam.ageing.tuning import TuningSettings
+from paddle_sam.ageing.tuning import tune as tune_generator
 from paddle_sam.core.images import ImageLike, as_image, crop_square, resize, to_network, to_uint8
 from paddle_sam.core.sheets import LARGE_TILE
 from paddle_sam.core.video import there_and_back, write_all
@@ -82,7 +84,8 @@ class Projected(NamedTuple):
     """The result of `project`.
 
     frames: for each image the pictures uint8 [R, R, 3] of every step, the first being the start.
-    codes: float32 [N, L, D], those of the lowest loss. images: uint8 [N, R, R, 3], their pictures.
+    codes: float32 [N, L, D], of the lowest loss or the last step. images: uint8 [N, R, R, 3], their
+    pictures.
     """
 
     frames: list[list[np.ndarray]]
@@ -102,6 +105,7 @@ def project(
     step: int = 100,
     mse_weight: float = 1.0,
     no_encoder: bool = False,
+    returned: str = "best",
     lpips: LPIPS | None = None,
 ) -> Projected:
     """Find W+ codes for which a generator reproduces images.
@@ -125,6 +129,7 @@ def project(
         step: number of steps; 0 returns where it starts.
         mse_weight: factor of the squared error.
         no_encoder: start from the mean code.
+        returned: which codes: `best`, of the lowest loss of each image, or `last`.
         lpips: the perceptual distance; None loads VGG16's (`download_weights.py lpips_vgg`).
 
     Raises:
@@ -132,26 +137,96 @@ def project(
         CheckpointError: a weight file cannot be used, or is missing.
         TrainingError: the loss is no longer a number.
     """
-    pictures = [crop_square(as_image(image, f"images[{n}]")) for n, image in _each(images)]
-    if masks is not None and len(masks) != len(pictures):
-        raise ConfigError(f"masks: expected one for each of {len(pictures)} images")
+    if returned not in ("best", "last"):
+        raise ConfigError(f"returned: expected best or last, found {returned!r}")
     inverter = open_inverter(generator, psp)
-    size = inverter.crop.size
-    targets = paddle.to_tensor(to_network([resize(one, size) for one in pictures]))
-    shown = None
-    if masks is not None:
-        grey = [resize(crop_square(as_image(one, "masks")), size)[..., :1] for one in masks]
-        shown = paddle.to_tensor(np.stack(grey).transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    targets, shown = _targets(images, masks, inverter.crop.size)
     start = inverter.start(targets, encoder=not no_encoder)
-    weight = mse_weight / len(pictures)  # the mean over the batch, of means over each image
+    weight = mse_weight / len(targets)  # the mean over the batch, of means over each image
     settings = ProjectionSettings(step, start_lr, final_lr, weight, latent_level)
     lpips = lpips or load_lpips(find_weight("lpips_vgg"))
-    frames, best = [[] for _ in pictures], Best()
+    frames, best = [[] for _ in targets], Best(always_last=returned == "last")
     for state in optimise(inverter.generator, lpips, targets, start, settings, shown):
         best.see(state)
         for film, picture in zip(frames, to_uint8(state.images.numpy()), strict=True):
             film.append(picture)
     return Projected(frames, best.codes.numpy(), to_uint8(best.images.numpy()))
+
+
+class Tuned(NamedTuple):
+    """The result of `tune`.
+
+    generator: a StyleGAN2 that renders the face from its code. image: that picture, uint8
+    [R, R, 3]. before, after: LPIPS plus the weighted squared error.
+    """
+
+    generator: Generator
+    image: np.ndarray
+    before: float
+    after: float
+
+
+def tune(
+    image: ImageLike,
+    codes: np.ndarray,
+    generator: Generator | SAM | str | os.PathLike | None = None,
+    *,
+    mask: ImageLike | None = None,
+    step: int = 350,
+    learning_rate: float = 3e-4,
+    mse_weight: float = 1.0,
+    locality: float = 0.1,
+    lpips: LPIPS | None = None,
+) -> Tuned:
+    """Tune a copy of a generator for one face, so that its code renders it (pivotal tuning).
+
+    >>> tuned = paddle_sam.tune(crop, codes[0])                            # doctest: +SKIP
+    >>> pipeline = paddle_sam.AgePipeline.from_checkpoint(                 # doctest: +SKIP
+    ...     generator=tuned.generator
+    ... )
+
+    Args:
+        image: the crop of a face.
+        codes: [L, D], what the face was projected or inverted to.
+        generator: a StyleGAN2 network, or the weight file of one, or of SAM or pSp; None takes the
+            embedded model's.
+        mask: what of the image counts, white; None for everything.
+        step: number of steps.
+        learning_rate: of Adam.
+        mse_weight: factor of the squared error beside LPIPS.
+        locality: factor of what keeps the generator as it was near the code; 0 leaves that out.
+        lpips: the perceptual distance; None loads AlexNet's (`download_weights.py lpips_alex`).
+
+    Raises:
+        ConfigError: an argument cannot work.
+        CheckpointError: a weight file cannot be used, or is missing.
+        TrainingError: the loss is no longer a number.
+    """
+    inverter = open_inverter(generator)
+    target, shown = _targets([image], None if mask is None else [mask], inverter.crop.size)
+    settings = TuningSettings(step, learning_rate, mse_weight, locality)
+    lpips = lpips or load_lpips(find_weight("lpips_alex"))
+    pivot = paddle.to_tensor(np.asarray(codes, np.float32)[None])
+    losses = []
+    for state in tune_generator(inverter.generator, lpips, target, pivot, settings, shown):
+        losses.append(state.lpips + mse_weight * state.mse)
+    picture = to_uint8(state.image.numpy())[0]
+    return Tuned(state.generator, picture, losses[0], losses[-1])
+
+
+def _targets(
+    images: ImageLike | Sequence[ImageLike], masks: Sequence[ImageLike] | None, size: int
+) -> tuple[paddle.Tensor, paddle.Tensor | None]:
+    """Images [N, 3, S, S] in [-1, 1], and masks [N, 1, S, S] in [0, 1] if any."""
+    pictures = [crop_square(as_image(image, f"images[{n}]")) for n, image in _each(images)]
+    if masks is not None and len(masks) != len(pictures):
+        raise ConfigError(f"masks: expected one for each of {len(pictures)} images")
+    targets = paddle.to_tensor(to_network([resize(one, size) for one in pictures]))
+    if masks is None:
+        return targets, None
+    grey = [resize(crop_square(as_image(one, "masks")), size)[..., :1] for one in masks]
+    shown = np.stack(grey).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    return targets, paddle.to_tensor(shown)
 
 
 def animate(

@@ -70,6 +70,7 @@ def test_public_names():
         "EngineError",
         "FaceNotFoundError",
         "ImageError",
+        "Inverted",
         "Judges",
         "OutputError",
         "PaddleSamError",
@@ -77,8 +78,10 @@ def test_public_names():
         "StarGAN2",
         "StyleGenerator",
         "TrainingError",
+        "Tuned",
         "WeightFile",
         "animate",
+        "invert",
         "load",
         "losses",
         "mix",
@@ -88,6 +91,7 @@ def test_public_names():
         "train_age",
         "train_stargan2",
         "train_stylegan2",
+        "tune",
     ]
     for name in paddle_sam.__all__:
         assert getattr(paddle_sam, name).__doc__

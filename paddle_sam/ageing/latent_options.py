@@ -74,6 +74,19 @@ class ProjectOptions(FilesOptions):
         "which step's code is written: of the lowest loss, or last",
         choices=("best", "last"),
     )
+    tune: int = option(
+        0,
+        "then tune the generator itself for each face by N steps (published: 350); other commands"
+        " take it as --generator",
+        minimum=0,
+    )
+    tune_lr: float = option(3e-4, "learning rate of the tuning", above=0)
+    locality: float = option(
+        0.1, "factor of what keeps a tuned generator as it was near the face's code", minimum=0
+    )
+    report: bool = option(
+        False, "measure LPIPS, squared error and identity before and after, and write report.json"
+    )
     save_mp4: bool = option(True, "write the pictures of all steps as a video")
     couple_outputs: bool = option(False, "show the target beside them, and the step below")
     fps: int = option(30, "frames per second of the video", minimum=1)
@@ -97,6 +110,11 @@ class ProjectOptions(FilesOptions):
             raise ConfigError(
                 f"--output, --exp_dir: found {quoted(self.output)} and {quoted(self.exp_dir)};"
                 " expected one of them"
+            )
+        if self.tune and self.noise_regularize:
+            raise ConfigError(
+                "--tune, --noise_regularize: a generator is tuned with the noise that it has; leave"
+                " one of them out"
             )
 
 

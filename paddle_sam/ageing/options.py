@@ -80,6 +80,9 @@ class AgeingOptions(PhotoOptions):
     latent: str = option(
         "", "projected face, or folder of them, instead of inverting (files of scripts/project.py)"
     )
+    generator: str = option(
+        "", "StyleGAN2 weight file to render with, tuned for the face by scripts/project.py --tune"
+    )
     edit: str = option("", "directions to move along and how far: smile=2,sefa0=-1")
     directions: str = option("", ".npz file of named directions (sefa0, sefa1, ... need none)")
     edit_level: str = option("", "codes that directions change, such as 0-3 (default: all)")
@@ -93,7 +96,7 @@ class AgeingOptions(PhotoOptions):
         False, "ask the model for the target age itself, not for the age that looks like it"
     )
 
-    FILES = (*PhotoOptions.FILES, "directions")
+    FILES = (*PhotoOptions.FILES, "directions", "generator")
 
     def check(self):
         parse_keep(self.keep)
@@ -106,9 +109,10 @@ class AgeingOptions(PhotoOptions):
     def needs_layers(self) -> bool:
         """Whether an option needs the network itself, not its exported form.
 
-        Refining follows gradients, and directions are found in the weights.
+        Refining follows gradients, directions are found in the weights, and a tuned generator has
+        other weights.
         """
-        return bool(self.refine or self.edit or self.directions)
+        return bool(self.refine or self.edit or self.directions or self.generator)
 
     @property
     def needs_inversion(self) -> str:

@@ -31,7 +31,7 @@ PORTRAIT = "astronaut"
 _SMALL_FACES = "faces are smaller than 40 pixels, too small to be recognised again when aged"
 RESULTS = (
     r"(inference_\w+|animations|style_mixing|reference_guided|projection|inversion|directions)/"
-    r"|(.*/)?[^/]*-project\.png$"
+    r"|(.*/)?[^/]*-(project|tuned)\.png$"
     r"|contact_sheet_\d+\.jpg$"
 )
 
@@ -144,7 +144,8 @@ def read_photos(
             photo = prepare(Photo(one, pixels, faces))
             for name in photo.face_names(".webp"):  # as long as any suffix of a result
                 check_name(name)
-            if options.no_align and np.ptp(pixels.shape[:2]) > 1:
+            wide = np.ptp(pixels.shape[:2]) > 1
+            if options.no_align and wide and not cut_faces.centre:
                 squeezed.append(source)
             elif small := sum(face.is_small for face in faces):
                 tqdm.write(f"note: {source}: {small} {_SMALL_FACES}", file=sys.stderr)

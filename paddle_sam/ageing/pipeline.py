@@ -17,12 +17,13 @@ from paddle_sam.ageing.options import parse_ages
 from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
 from paddle_sam.core.sheets import SMALLEST_TILE, strip
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ConfigError, ImageError, check_shape
+from paddle_sam.errors import CheckpointError, ConfigError, ImageError, check_shape
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.faces.alignment import AlignedFace, CropSettings, FaceCutter, cut_out
 from paddle_sam.faces.paste import Patch, paste
 from paddle_sam.networks.load import load
 from paddle_sam.networks.sam import SAM, add_age_plane
+from paddle_sam.networks.stylegan2 import Generator
 
 EMBEDDED_NOTE = (
     "No --checkpoint_path: using the small embedded model (64 px, trained on UTKFace, research"
@@ -121,11 +122,14 @@ class AgePipeline:
         device: str = "auto",
         engine: str = "auto",
         raw_age: bool = False,
+        *,
+        generator: Generator | str | os.PathLike | None = None,
     ) -> AgePipeline:
         """Build from a converted or trained `.pdparams` file; None takes the embedded default.
 
         For `device` and `engine` see `paddle_sam.ageing.engines.ageing_network`. With `raw_age`
-        the file's calibration is not used.
+        the file's calibration is not used. `generator` is a StyleGAN2 to render with, or its
+        weight file, such as one tuned for a face; it is run layer by layer.
 
         Raises:
             CheckpointError: the file is missing, damaged, foreign, or not a SAM network.
@@ -133,7 +137,10 @@ class AgePipeline:
         """
         embedded = find_weight(EMBEDDED_DEFAULT)
         path = Path(path) if path else embedded
+        engine = engine if generator is None else "eager"
         network, crop, calibration = ageing_network(path, device, engine)
+        if generator is not None:
+            network.decoder = fitting_generator(generator, network, device)
         read_ages = EmbeddedAges(device) if path == embedded else None
         return cls(network, crop, str(path), None if raw_age else calibration, read_ages)
 
@@ -348,6 +355,27 @@ class AgePipeline:
         """Images uint8 [N, R, R, 3] of codes [N, L, D]."""
         parts = (codes[start : start + batch_size] for start in range(0, len(codes), batch_size))
         return np.concatenate([to_uint8(self.decode(part).numpy()) for part in parts])
+
+
+def fitting_generator(given: Generator | str | os.PathLike, network: SAM, device: str) -> Generator:
+    """A generator, or that of a weight file, to take the place of a network's own.
+
+    Raises:
+        CheckpointError: the file cannot be used, or the generator takes other codes.
+    """
+    generator = given
+    if not isinstance(given, Generator):
+        generator = load(given, device=device, expect=Generator, option="--generator")
+    found, expected = (
+        (one.n_codes, one.style_dim, one.size) for one in (generator, network.decoder)
+    )
+    if found != expected:
+        raise CheckpointError(
+            f"--generator: renders {found[2]} px from {found[0]} codes of {found[1]}, this model"
+            f" {expected[2]} px from {expected[0]} codes of {expected[1]}; expected one that was"
+            " tuned from this model"
+        )
+    return generator
 
 
 class EmbeddedAges:

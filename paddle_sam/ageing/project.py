@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +27,19 @@ from paddle_sam.ageing.photos import (
     without_done,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
-from paddle_sam.ageing.projection import Best, ProjectionSettings, project
+from paddle_sam.ageing.projection import Best, Comparison, ProjectionSettings, project
+from paddle_sam.ageing.tuning import TuningSettings, tune
 from paddle_sam.core.device import fitting_batch, resolve_device
+from paddle_sam.core.files import write_json
 from paddle_sam.core.images import resize, save_image, to_network, to_uint8
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings, FaceCutter
+from paddle_sam.metrics.judges import as_judged, open_judges
 from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
@@ -55,6 +59,7 @@ class Inverter:
     encode: Callable[[paddle.Tensor], paddle.Tensor] | None
     mean: paddle.Tensor
     crop: CropSettings
+    arch: dict | None = None
 
     def start(self, images: paddle.Tensor, encoder: bool = True) -> paddle.Tensor:
         """Codes [N, L, D] to start from for images [N, 3, S, S]: the encoder's, or the mean."""
@@ -111,6 +116,7 @@ def project_photos(options: ProjectOptions) -> Summary:
         noise_weight=options.noise_regularize,
     )
     together = options.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)
+    report = Report(lpips, inverter.generator.size) if options.report else None
     cutter = FaceCutter(inverter.crop, centre=True)
 
     def projected() -> Iterator[Photo | Failure]:
@@ -124,15 +130,58 @@ def project_photos(options: ProjectOptions) -> Summary:
                     photo = Failure(str(photo.input.name), str(error))
             waiting.append(photo)
             if len(targets) >= together:
-                project_all(options, inverter, lpips, settings, targets, together)
+                project_all(options, inverter, lpips, settings, targets, together, report)
                 yield from waiting
                 waiting, targets = [], []
-        project_all(options, inverter, lpips, settings, targets, together)
+        project_all(options, inverter, lpips, settings, targets, together, report)
         yield from waiting
 
     for _ in counted(projected(), summary, len(inputs), folder):
         pass
+    if report is not None:
+        report.write(results / "report.json")
     return summary
+
+
+class Report:
+    """How close each face's pictures come to it: LPIPS, squared error, and identity.
+
+    Identity is the distance of an open judge's descriptors (`paddle_sam.metrics.judges`): below 0.6
+    is the same person; None where it sees no face.
+    """
+
+    def __init__(self, lpips: LPIPS, size: int):
+        self._lpips, self._size = lpips, size
+        self._judges = open_judges()
+        self._faces: dict[str, dict[str, dict[str, float | None]]] = {}
+
+    def add(
+        self, stage: str, target: Target, rendered: paddle.Tensor, image: paddle.Tensor
+    ) -> None:
+        """Measure what is `rendered` [1, 3, G, G] of a face [1, 3, S, S], without any mask."""
+        compare = Comparison(self._lpips, image, None, min(image.shape[2], self._size))
+        with paddle.no_grad():
+            distance, error = (value.item() for value in compare(rendered))
+        row = {"lpips": distance, "mse": error, "identity": None}
+        if self._judges is not None:
+            seen = [
+                self._judges(as_judged(one)) for one in (target.crop, to_uint8(rendered.numpy())[0])
+            ]
+            row["identity"] = seen[0].distance(seen[1]) if all(seen) else None
+        self._faces.setdefault(target.path.stem, {})[stage] = row
+
+    def write(self, path: Path) -> None:
+        """Write the rows and their means, and print those."""
+        means = {}
+        for stage in {stage: None for face in self._faces.values() for stage in face}:
+            rows = [face[stage] for face in self._faces.values()]
+            values = {
+                name: [row[name] for row in rows if row[name] is not None] for name in rows[0]
+            }
+            means[stage] = {name: float(np.mean(v)) if v else None for name, v in values.items()}
+            shown = ", ".join(f"{k} {v:.3f}" for k, v in means[stage].items() if v is not None)
+            print(f"{stage}: {shown}")
+        write_json(path, {"mean": means, "faces": self._faces})
 
 
 def open_inverter(
@@ -157,13 +206,17 @@ def open_inverter(
     codes, expected = encodes.generator.n_codes, renders.generator.n_codes
     if encodes.encode is None or codes != expected:
         raise ConfigError(f"psp: expected an encoder of {expected} codes, found one of {codes}")
-    return replace(encodes, generator=renders.generator, mean=renders.mean)
+    return dataclasses.replace(
+        encodes, generator=renders.generator, mean=renders.mean, arch=renders.arch
+    )
 
 
 def _inverter(given: Generator | SAM | str | os.PathLike) -> Inverter:
-    network, crop = given, None
+    network, crop, arch = given, None, None
     if not isinstance(given, Generator | SAM):
         file = WeightFile.read(given)
+        arch = file.entry().arch
+        arch = arch.get("decoder", arch)
         network = build(file, expect=(SAM, Generator))
         crop = stated_crop(file, size=getattr(network, "input_size", min(network.output_size, 256)))
     if isinstance(network, Generator):
@@ -171,11 +224,11 @@ def _inverter(given: Generator | SAM | str | os.PathLike) -> Inverter:
         if mean is None:
             mean = network.mean_latent()
         mean = mean.reshape([-1, network.style_dim])
-        return Inverter(network, None, mean, crop or CropSettings(min(network.size, 256)))
+        return Inverter(network, None, mean, crop or CropSettings(min(network.size, 256)), arch)
     encode = network.encode if network.encodes_photographs else None  # pSp itself, or
     encode = network.invert if network.start == "encoded_w_plus" else encode  # SAM's frozen one
     crop = crop or CropSettings(network.input_size)
-    return Inverter(network.decoder, encode, network.latent_avg, crop)
+    return Inverter(network.decoder, encode, network.latent_avg, crop, arch)
 
 
 def targets_of(photo: Photo, folder: Path) -> list[Target]:
@@ -193,6 +246,7 @@ def project_all(
     settings: ProjectionSettings,
     targets: list[Target],
     together: int,
+    report: Report | None = None,
 ) -> None:
     """Project faces, at most `together` at once, and write what comes out."""
     for start in range(0, len(targets), together):
@@ -213,6 +267,45 @@ def project_all(
                 if videos and times:
                     add_frames(videos, batch, to_uint8(step.images.numpy()), caption, times)
         write_results(batch, best)
+        for index, target in enumerate(batch):
+            at = slice(index, index + 1)
+            shown = {"start": best.start.images[at], "code": best.images[at]}
+            if options.tune:
+                shown["generator"] = tune_for(
+                    options, inverter, lpips, target, best.codes[at], images[at], masks[at]
+                )
+            for stage, rendered in shown.items() if report else ():
+                report.add(stage, target, rendered, images[at])
+
+
+def tune_for(
+    options: ProjectOptions,
+    inverter: Inverter,
+    lpips: LPIPS,
+    target: Target,
+    codes: paddle.Tensor,
+    image: paddle.Tensor,
+    mask: paddle.Tensor,
+) -> paddle.Tensor:
+    """Tune the generator for a face, and write it as `STEM-generator.pdparams` with a picture.
+
+    codes: the pivot [1, L, D]. image: [1, 3, S, S]. mask: [1, 1, S, S]. Returns the picture,
+    [1, 3, G, G].
+    """
+    settings = TuningSettings(options.tune, options.tune_lr, options.mse_weight, options.locality)
+    first = None
+    steps = tune(inverter.generator, lpips, image, codes, settings, mask)
+    for step in tqdm(steps, total=options.tune + 1, unit="step", leave=False):
+        first = first or step.lpips + options.mse_weight * step.mse
+    entry = NetworkEntry.of("stylegan2_generator", inverter.arch, step.generator)
+    average = inverter.mean.numpy().mean(axis=0)
+    crop = dataclasses.asdict(inverter.crop)
+    path = target.path.with_name(f"{target.path.stem}-generator.pdparams")
+    WeightFile("stylegan2", {"g_ema": entry}, latent_avg=average, alignment=crop).write(path)
+    save_image(picture_beside(target.path, "tuned"), to_uint8(step.image.numpy())[0])
+    last = step.lpips + options.mse_weight * step.mse
+    tqdm.write(f"{path}: LPIPS + MSE {first:.4f} -> {last:.4f}, {first / last:.1f} times closer")
+    return step.image
 
 
 def repeats(index: int, steps: int, frames: int) -> int:

@@ -91,7 +91,7 @@ def project(
         TrainingError: a loss is no longer a number.
     """
     check_shape("start", start, (len(targets), generator.n_codes, generator.style_dim))
-    compare = _Comparison(lpips, targets, masks, min(targets.shape[2], generator.size))
+    compare = Comparison(lpips, targets, masks, min(targets.shape[2], generator.size))
     chosen = _chosen_levels(settings, generator.n_codes)
     if settings.in_w:
         start = start + chosen * (start.mean(axis=1, keepdim=True) - start)
@@ -123,7 +123,7 @@ def project(
             normalise(maps)
 
 
-class _Comparison:
+class Comparison:
     """LPIPS and masked squared error of images with targets, at `side` pixels; see `project`."""
 
     def __init__(

@@ -141,12 +141,15 @@ def open_ageing(options: AgeingOptions) -> Ageing:
         print(EMBEDDED_NOTE)
     if options.needs_layers and options.engine not in ("auto", "eager"):
         raise ConfigError(
-            f"--engine {options.engine}: exported models can neither refine faces nor move them"
-            " along directions; use --engine eager"
+            f"--engine {options.engine}: exported models can neither refine faces, move them"
+            " along directions nor take another generator; use --engine eager"
         )
     engine = "eager" if options.needs_layers else options.engine
     path = options.checkpoint_path or None
-    pipeline = AgePipeline.from_checkpoint(path, options.device, engine, options.raw_age)
+    generator = options.generator or None
+    pipeline = AgePipeline.from_checkpoint(
+        path, options.device, engine, options.raw_age, generator=generator
+    )
     keep = parse_keep(options.keep)
     if options.needs_inversion and pipeline.network.start != "encoded_w_plus":
         raise ConfigError(

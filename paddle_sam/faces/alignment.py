@@ -271,7 +271,7 @@ class FaceCutter:
 
     def __init__(self, crop: CropSettings, centre: bool = False):
         self.crop = crop
-        self._centre = centre
+        self.centre = centre
         self._said = False
         self._landmarker: FaceLandmarker | None = None
         self._lock = threading.Lock()
@@ -297,7 +297,7 @@ class FaceCutter:
             return align_faces(image, find, self.crop, choice=face, source=source)
         height, width = image.shape[:2]
         corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
-        if self._centre and width != height:
+        if self.centre and width != height:
             self._say_once(f"{source}: is not square; of such images the centre is taken")
             side = min(height, width)
             corner = [(width - side) // 2, (height - side) // 2]

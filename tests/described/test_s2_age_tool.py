@@ -86,3 +86,32 @@ def test_the_squared_error_of_a_batch_is_its_mean():
     np.testing.assert_allclose(two[0], alone, atol=1e-4)
     other = paddle_sam.project([image, image], mse_weight=1.0, **given).codes
     assert np.abs(other[0] - alone).max() > 0.01
+
+
+def test_the_code_of_the_last_step_on_demand():
+    """Of the described tool it is the only one; here the default is the step of the lowest loss."""
+    import numpy as np
+
+    import paddle_sam
+
+    class Rising:
+        """Stands for LPIPS; whatever is changed is worse than the start."""
+
+        def extract(self, images):
+            return [images]
+
+        def distance(self, left, right):
+            start = self.__dict__.setdefault("start", left[0].detach())
+            return (left[0] - start).square().sum(axis=[1, 2, 3]) + left[0].sum(axis=[1, 2, 3])
+
+    image = np.full((64, 64, 3), 90, np.uint8)
+    given = {"step": 3, "no_encoder": True, "mse_weight": 0.0, "start_lr": 5.0, "final_lr": 5.0}
+    found = {
+        returned: paddle_sam.project([image], lpips=Rising(), returned=returned, **given)
+        for returned in ("best", "last")
+    }
+    last, best = found["last"], found["best"]
+    np.testing.assert_array_equal(last.images[0], last.frames[0][-1])
+    assert not np.array_equal(best.codes, last.codes)
+    with pytest.raises(ValueError, match="returned: expected best or last"):
+        paddle_sam.project([image], lpips=Rising(), returned="first")

@@ -19,6 +19,7 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
         "SAM 64 10",
         "(1, 64, 64, 3) (1, 10, 128)",
         "3 (1, 10, 128)",
+        "(64, 64, 3) True",
         "(4, 10, 128) (4, 64, 64, 3)",
         "batch_size: expected at least 1, found -3",
     ):

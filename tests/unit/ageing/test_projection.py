@@ -422,3 +422,18 @@ def test_the_centre_of_what_is_not_square_is_projected(crops, tmp_path, capsys):
     assert project_command([*words, "--output", str(tmp_path), "--no-save_mp4"]) == 0
     np.testing.assert_array_equal(read_latent(tmp_path / "wide.npz", 10, 128).crop, face)
     assert "wide.png: is not square" in capsys.readouterr().err
+
+
+def test_of_what_is_not_square_the_centre_is_taken_and_that_is_said_once(tmp_path, capsys):
+    for name in "ab":
+        pixels = np.random.default_rng(0).integers(0, 256, (64, 100, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    argv = [str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--no_crop", "--step", "0"]
+    argv += ["--output", str(tmp_path / "out"), "--no-save_mp4", "--lpips", "alex"]
+    assert project_command(argv) == 0
+    errors = capsys.readouterr().err
+    assert errors.count("not square") == 1
+    assert "squeezed" not in errors
+    centre = Image.fromarray(pixels[:, 18:82])
+    with np.load(tmp_path / "out" / "a.npz") as found:
+        np.testing.assert_array_equal(found["crop"], np.asarray(centre))
