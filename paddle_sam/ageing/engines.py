@@ -6,6 +6,7 @@ With it comes which age to ask the network for, so that its faces look the age t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from paddle_sam.errors import CheckpointError
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.export.opening import open_exported
 from paddle_sam.faces.alignment import CropSettings
-from paddle_sam.networks.load import build
+from paddle_sam.networks.load import build, load
 from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.stylegan2 import Generator
 
 EMBEDDED_DEFAULT = "sam_mini"
 CROP, CALIBRATION = "crop.json", "calibration.json"
@@ -106,6 +108,27 @@ def check_can_age(network: object, source: str) -> None:
             f"{source}: holds a {type(network).__name__} that cannot age a face; expected a"
             " SAM checkpoint, whose encoder takes an image and an age"
         )
+
+
+def fitting_generator(given: Generator | str | os.PathLike, network: SAM, device: str) -> Generator:
+    """A generator, or that of a weight file, to take the place of a network's own.
+
+    Raises:
+        CheckpointError: the file cannot be used, or the generator takes other codes.
+    """
+    generator = given
+    if not isinstance(given, Generator):
+        generator = load(given, device=device, expect=Generator, option="--generator")
+    found, expected = (
+        (one.n_codes, one.style_dim, one.size) for one in (generator, network.decoder)
+    )
+    if found != expected:
+        raise CheckpointError(
+            f"--generator: renders {found[2]} px from {found[0]} codes of {found[1]}, this model"
+            f" {expected[2]} px from {expected[0]} codes of {expected[1]}; expected one that was"
+            " tuned from this model"
+        )
+    return generator
 
 
 def _export_sam(path: Path, folder: Path, precision: str) -> None:

@@ -12,12 +12,18 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.dial import LONGEST, FaceDial
-from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, Calibration, ageing_network, check_can_age
+from paddle_sam.ageing.engines import (
+    EMBEDDED_DEFAULT,
+    Calibration,
+    ageing_network,
+    check_can_age,
+    fitting_generator,
+)
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
 from paddle_sam.core.sheets import SMALLEST_TILE, strip
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import CheckpointError, ConfigError, ImageError, check_shape
+from paddle_sam.errors import ConfigError, ImageError, check_shape
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.faces.alignment import AlignedFace, CropSettings, FaceCutter, cut_out
 from paddle_sam.faces.paste import Patch, paste
@@ -355,27 +361,6 @@ class AgePipeline:
         """Images uint8 [N, R, R, 3] of codes [N, L, D]."""
         parts = (codes[start : start + batch_size] for start in range(0, len(codes), batch_size))
         return np.concatenate([to_uint8(self.decode(part).numpy()) for part in parts])
-
-
-def fitting_generator(given: Generator | str | os.PathLike, network: SAM, device: str) -> Generator:
-    """A generator, or that of a weight file, to take the place of a network's own.
-
-    Raises:
-        CheckpointError: the file cannot be used, or the generator takes other codes.
-    """
-    generator = given
-    if not isinstance(given, Generator):
-        generator = load(given, device=device, expect=Generator, option="--generator")
-    found, expected = (
-        (one.n_codes, one.style_dim, one.size) for one in (generator, network.decoder)
-    )
-    if found != expected:
-        raise CheckpointError(
-            f"--generator: renders {found[2]} px from {found[0]} codes of {found[1]}, this model"
-            f" {expected[2]} px from {expected[0]} codes of {expected[1]}; expected one that was"
-            " tuned from this model"
-        )
-    return generator
 
 
 class EmbeddedAges:
