@@ -128,13 +128,15 @@ def _what_it_is(array: np.ndarray) -> str:
     return ""
 
 
-def open_directions(options: AgeingOptions, generator: Generator) -> Directions:
+def open_directions(
+    options: AgeingOptions, generator: Generator, learned: Mapping[str, np.ndarray] | None = None
+) -> Directions:
     """The directions that `--edit`, `--explore` and `--directions` may name, for a generator."""
     levels = None
     if options.edit_level:
         levels = parse_codes(options.edit_level, generator.n_codes, "--edit_level")
-    given = read_directions(options.directions) if options.directions else None
-    return Directions(generator, levels, given)
+    given = read_directions(options.directions) if options.directions else {}
+    return Directions(generator, levels, {**given, **(learned or {})})
 
 
 def factorise(generator: Generator, levels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

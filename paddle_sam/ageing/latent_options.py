@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
 from paddle_sam.core.limits import quoted
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import option, parse_numbers, tile_size_option
+
+JUDGED = ("age", "judge_age", "judge_gender")
+FEWEST_SEEDS = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,13 +126,33 @@ class ProjectOptions(FilesOptions):
 class EditOptions(AgeingOptions):
     """Options of `scripts/edit.py`."""
 
-    explore: str = option("sefa0-4", "directions to show, by name; sefa0-4 is a range")
+    explore: str = option(
+        "", "directions to show, by name; sefa0-4 is a range (default: that, or what is learned)"
+    )
     amounts: str = option("-3,-1.5,0,1.5,3", "how far to move along each, in units of W")
     target_age: str = option("", "also age the face, to these ages (default: as it is)")
     save_directions: str = option("", "write the directions shown to this .npz file")
+    learn: str = option(
+        "",
+        "learn a direction from random faces first: age (the model's own regressor), judge_age,"
+        " judge_gender (1: male), or a table of seed and label",
+    )
+    learn_seeds: int = option(1000, "random faces that a judge labels", minimum=FEWEST_SEEDS)
+    learn_truncation: float = option(0.7, "psi of these faces", above=0)
+    age_regressor_path: str = option(
+        "", "age regressor weights, for --learn age (default: the embedded one)"
+    )
     tile_size: int = tile_size_option()
 
+    FILES = (*AgeingOptions.FILES, "age_regressor_path")
     needs_layers = True
+
+    def check(self):
+        super().check()
+        if self.learn and self.learn not in JUDGED and not Path(self.learn).is_file():
+            raise ConfigError(
+                f"--learn: expected {', '.join(JUDGED)} or a table, found {quoted(self.learn)}"
+            )
 
     @property
     def needs_inversion(self) -> str:
@@ -142,7 +166,8 @@ class EditOptions(AgeingOptions):
         ['smile', 'sefa2', 'sefa3', 'sefa4']
         """
         names = []
-        for part in filter(None, (part.strip() for part in self.explore.split(","))):
+        explore = self.explore or "sefa0-4"
+        for part in filter(None, (part.strip() for part in explore.split(","))):
             if found := re.fullmatch(r"sefa(\d{1,6})-(\d{1,6})", part):
                 numbers = range(int(found[1]), int(found[2]) + 1)
                 names += [f"sefa{k}" for k in numbers[:10_000]]  # more than any model has

@@ -14,6 +14,7 @@ import paddle
 
 from paddle_sam.ageing.edits import mix, open_directions, save_directions
 from paddle_sam.ageing.latent_options import EditOptions
+from paddle_sam.ageing.learning import learn
 from paddle_sam.ageing.options import (
     MixingOptions,
     ReferenceOptions,
@@ -176,12 +177,14 @@ def row_of(options: MixingOptions, pipeline: AgePipeline, mixed: Mixed) -> np.nd
 def edit_sheets(options: EditOptions) -> Summary:
     """`exp_dir/directions/NAME`, or `directions/AGE/NAME` with ages: a row for each direction."""
     ages = parse_ages(options.target_age) if options.target_age else [None]
-    names, amounts = options.names, options.steps
+    amounts = options.steps
     root = results_folder(options) / "directions"
     last = "" if ages[-1] is None else f"{ages[-1]:g}"
     run = AgeingRun(options, lambda one: root / last / one.result())
     ageing = run.ageing
-    known = open_directions(options, ageing.pipeline.network.decoder)
+    learned = _learned(options, ageing.pipeline, root) if options.learn else {}
+    known = open_directions(options, ageing.pipeline.network.decoder, learned)
+    names = list(learned) if learned and not options.explore else options.names
     directions = {name: known[name] for name in names}
     if options.save_directions:
         save_directions(options.save_directions, directions)
@@ -198,6 +201,16 @@ def edit_sheets(options: EditOptions) -> Summary:
                 ]
                 save_sheet(root / (name if age is None else Path(f"{age:g}") / name), stack(rows))
     return run.summary
+
+
+def _learned(options: EditOptions, pipeline: AgePipeline, root: Path) -> dict[str, np.ndarray]:
+    """The direction that `--learn` asks for, by its name; it is written to a file, and rated."""
+    name, found = learn(options, pipeline)
+    path = root / f"{name}.npz"
+    save_directions(path, {name: found.direction})
+    print(f"{name}: {found}")
+    print(f"direction: {path}, for --directions {path} --edit {name}=1")
+    return {name: found.direction}
 
 
 def _codes(

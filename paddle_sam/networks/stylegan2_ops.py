@@ -354,6 +354,16 @@ def average_code(
     return (total / samples).astype(np.float32)
 
 
+def seed_latents(seeds: Sequence[int], dim: int) -> np.ndarray:
+    """z float32 [N, D], each from a random generator of its own.
+
+    >>> both, alone = seed_latents([3, 8], 512), seed_latents([8], 512)
+    >>> bool((both[1] == alone[0]).all())
+    True
+    """
+    return np.stack([np.random.RandomState(seed).randn(dim) for seed in seeds]).astype(np.float32)
+
+
 def mix_latents(
     codes: paddle.Tensor,
     latent_mask: Sequence[int],

@@ -28,7 +28,12 @@ from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.export.engine import EngineGenerator
 from paddle_sam.export.opening import rendering_network
 from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_ops import MEAN_SAMPLES, average_code, mix_latents
+from paddle_sam.networks.stylegan2_ops import (
+    MEAN_SAMPLES,
+    average_code,
+    mix_latents,
+    seed_latents,
+)
 from paddle_sam.stylegan2.options import GeneratorOptions
 from paddle_sam.stylegan2.parsing import parse_label
 
@@ -229,16 +234,6 @@ def as_rgb(images: np.ndarray) -> np.ndarray:
     if channels != 3:
         raise ConfigError(f"images: expected 1, 3 or 4 channels to show, found {channels}")
     return images
-
-
-def seed_latents(seeds: Sequence[int], dim: int) -> np.ndarray:
-    """z float32 [N, D], each from a random generator of its own.
-
-    >>> both, alone = seed_latents([3, 8], 512), seed_latents([8], 512)
-    >>> bool((both[1] == alone[0]).all())
-    True
-    """
-    return np.stack([np.random.RandomState(seed).randn(dim) for seed in seeds]).astype(np.float32)
 
 
 def seed_noise(seeds: Sequence[int], resolutions: Sequence[int]) -> list[np.ndarray]:

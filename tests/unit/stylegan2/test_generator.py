@@ -6,11 +6,11 @@ import pytest
 
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.networks.stylegan2_ops import seed_latents
 from paddle_sam.stylegan2.generator import (
     StyleGenerator,
     mix,
     open_generator,
-    seed_latents,
     seed_noise,
     truncate,
 )
