@@ -18,7 +18,7 @@ import paddle.nn.functional as F
 
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder, cosine, face_region
-from paddle_sam.networks.image_features import LPIPS
+from paddle_sam.networks.image_features import LPIPS, SelfSupervisedFeatures
 from paddle_sam.networks.load import freeze
 
 MAX_AGE = 100.0
@@ -40,6 +40,7 @@ class LossWeights:
     lpips_crop: float = 0.6
     w_norm: float = 0.005
     aging: float = 5.0
+    moco: float = 0.0
 
 
 def l2(output: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
@@ -80,6 +81,8 @@ class Reference:
     input_embedding: paddle.Tensor | None  # identity of the input, [N, E]
     activations: list[paddle.Tensor] | None  # LPIPS activations of the target
     face_activations: list[paddle.Tensor] | None  # the same of its face region
+    features: paddle.Tensor | None = None  # self-supervised features of the target, [N, F]
+    input_features: paddle.Tensor | None = None  # the same of the input
 
     def part(self, start: int, stop: int) -> Reference:
         """The reference of images start..stop-1."""
@@ -111,6 +114,7 @@ class SAMLoss:
         age_regressor: needed where the ageing factor is above 0.
         latent_avg: [L, D], what the norm of codes is relative to; None for the origin.
         weigh_identity: use `identity_weights`.
+        features: self-supervised features; needed where their factor is above 0.
 
     The networks are put in eval mode and their parameters take no gradient.
     """
@@ -123,9 +127,11 @@ class SAMLoss:
         age_regressor: AgeRegressor | None = None,
         latent_avg: paddle.Tensor | None = None,
         weigh_identity: bool = False,
+        features: SelfSupervisedFeatures | None = None,
     ):
         for factor, network, option in (
             (weights.id, embedder, "id_lambda"),
+            (weights.moco, features, "moco_lambda"),
             (weights.aging, age_regressor, "aging_lambda"),
             (max(weights.lpips, weights.lpips_crop), lpips, "lpips_lambda"),
         ):
@@ -139,7 +145,8 @@ class SAMLoss:
         self.age_regressor = age_regressor
         self.latent_avg = latent_avg
         self.weigh_identity = weigh_identity
-        for network in (lpips, embedder, age_regressor):
+        self.features = features
+        for network in (lpips, embedder, age_regressor, features):
             if network is not None:
                 network.eval()
                 freeze(network)
@@ -155,6 +162,7 @@ class SAMLoss:
         target = images if same else target
         weights = self.weights
         embedding = self.embed(target) if weights.id > 0 else None
+        features = self.features(target) if weights.moco > 0 else None
         return Reference(
             target=target,
             age=None if self.age_regressor is None else self.age(images),
@@ -164,6 +172,8 @@ class SAMLoss:
             face_activations=(
                 self.lpips.extract(face_region(target)) if weights.lpips_crop > 0 else None
             ),
+            features=features,
+            input_features=features if same or features is None else self.features(images),
         )
 
     def embed(self, images: paddle.Tensor) -> paddle.Tensor:
@@ -196,6 +206,8 @@ class SAMLoss:
         judged = _Sum()
         if weights.id > 0:
             self._judge_identity(judged, output, reference, target_age)
+        if weights.moco > 0:
+            self._judge_features(judged, output, reference)
         if weights.l2 > 0:
             factor = weights.l2_aging if age_changes else weights.l2
             judged.add("l2", factor, l2(output, reference.target))
@@ -226,11 +238,13 @@ class SAMLoss:
         if self.weigh_identity:
             loss = loss * identity_weights(target_age, reference.age)
         judged.add("id", self.weights.id, loss)
-        views = cosine(reference.embedding, reference.input_embedding)
-        judged.note("diff_target", similarity)
-        judged.note("diff_input", cosine(embedding, reference.input_embedding))
-        judged.note("diff_views", views)
-        judged.terms["id_improve"] = (similarity - views).detach()
+        judged.compare(embedding, reference.embedding, reference.input_embedding)
+
+    def _judge_features(self, judged: _Sum, output, reference: Reference) -> None:
+        """1 - cosine of self-supervised features, in the place of identity."""
+        features = self.features(output)
+        judged.add("moco", self.weights.moco, 1 - cosine(features, reference.features))
+        judged.compare(features, reference.features, reference.input_features)
 
     def _judge_age(self, judged: _Sum, output, reference: Reference, target_age) -> None:
         age = self.age(output)
@@ -255,3 +269,12 @@ class _Sum:
 
     def note(self, name: str, values: paddle.Tensor) -> None:
         self.captions[name] = values.detach()
+
+    def compare(self, output, target, source) -> None:
+        """Log how alike the embeddings [N, E] of output, target and input are."""
+        views = cosine(target, source)
+        similarity = cosine(output, target)
+        self.note("diff_target", similarity)
+        self.note("diff_input", cosine(output, source))
+        self.note("diff_views", views)
+        self.terms["id_improve"] = (similarity - views).detach()

@@ -81,6 +81,10 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
             return Checkpoint("mean_face", {"mean_face": network})
         if _has(state, "encoder.", "decoder.style."):
             return _sam_or_psp(state, prefix, key, extras, path)
+        if _has(state, "encoder_q.layer4."):  # MoCo: beside it a second encoder and a queue
+            return _self_supervised(_Below(state, "encoder_q."), f"{prefix}encoder_q.", key)
+        if _has(state, "bn1.", "layer1.0.conv3.", "layer4.2."):
+            return _self_supervised(state, prefix, key)
         for part, marks in (("g_ema", ("style.1.", "to_rgb1.")), ("d", ("convs.0.0.weight",))):
             if _has(state, *marks):
                 return _lone_stylegan2(part, state, prefix, key, extras, path)
@@ -97,6 +101,11 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
             " architecture is not a published one"
         ) from error
     raise CheckpointError(f"{path}: {_stranger(content)}")
+
+
+def _self_supervised(state: Mapping, prefix: str, key: str | None) -> Checkpoint:
+    network = Network("self_supervised", "resnet50", key, state, {}, prefix=prefix)
+    return Checkpoint("self_supervised", {"self_supervised": network})
 
 
 def _has(state: Mapping, *marks: str) -> bool:
@@ -116,7 +125,7 @@ def _stranger(content: Mapping) -> str:
         f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp, e4e,"
         " ReStyle, StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment"
         " network and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS"
-        " and the Inception-v3 of FID and of torchvision"
+        ", the Inception-v3 of FID and of torchvision, and ResNet-50 of MoCo or DINO"
     )
 
 

@@ -169,6 +169,15 @@ RESNET_PSP = [
 ]
 
 
+# The projection that self-supervised training puts behind the features goes.
+RESNET50 = [
+    Rule("fc.*", action=DISCARD),
+    Rule("*.num_batches_tracked", action=DROP),
+    Rule("*.running_mean", "body.*._mean"),
+    Rule("*.running_var", "body.*._variance"),
+    *[Rule(f"{part}*", f"body.{part}*") for part in ("conv1.", "bn1.", "layer")],
+]
+
 TABLES = {
     **STARGAN2_TABLES,
     "sam": SAM,
@@ -185,6 +194,7 @@ TABLES = {
     "lpips_vgg": _whole_lpips("vgg"),
     "lpips_paddlegan": LPIPS_PADDLEGAN,
     "inception": INCEPTION,
+    "resnet50": RESNET50,
 }
 
 

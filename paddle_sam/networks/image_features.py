@@ -1,4 +1,4 @@
-"""Networks by whose features images are compared: Inception-v3 for FID, and LPIPS.
+"""Networks by whose features images are compared: Inception-v3 for FID, LPIPS, ResNet-50.
 
 Inception-v3 is the TensorFlow graph of 2015-12-05 in its published PyTorch conversion
 (`pt_inception-2015-12-05-6726825d.pth`), whose names the layers have. torchvision's network has
@@ -315,6 +315,25 @@ class LPIPS(LpipsFeatures):
     def forward(self, x: paddle.Tensor, y: paddle.Tensor) -> paddle.Tensor:
         """Distance [N] between images x and y, both [N, 3, H, W], RGB in [-1, 1]."""
         return self.distance(self.extract(x), self.extract(y))
+
+
+class SelfSupervisedFeatures(nn.Layer):
+    """ResNet-50 without its last layer, such as MoCo v2 or DINO trains: what an image shows.
+
+    Where there is no network of identities, pSp and e4e compare these features (Tov et al. 2021,
+    section 5.3), of images resized to 224 px by the nearest pixel, as published.
+    """
+
+    def __init__(self):
+        super().__init__()
+        from paddle.vision.models.resnet import BottleneckBlock, ResNet
+
+        self.body = ResNet(BottleneckBlock, 50, num_classes=0)
+
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        """images [N, 3, H, W] in [-1, 1] -> features [N, 2048] of length 1."""
+        images = F.interpolate(images, [224, 224], mode="nearest")
+        return F.normalize(self.body(images).flatten(1))
 
 
 def unit_norm(x: paddle.Tensor, eps: float = 1e-10) -> paddle.Tensor:

@@ -39,6 +39,7 @@ BUILDERS = {
     "face_heatmaps": "face_heatmaps:FaceHeatmaps",
     "inception_v3": "image_features:InceptionV3",
     "mean_face": "face_heatmaps:MeanFace",
+    "self_supervised": "image_features:SelfSupervisedFeatures",
 }
 # What messages call the networks that commands ask for, and which published weights they are.
 _NAMES = {
@@ -50,6 +51,7 @@ _NAMES = {
     "face_heatmaps:FaceHeatmaps": "StarGAN v2's face alignment network",
     "image_features:InceptionV3": "Inception-v3",
     "face_heatmaps:MeanFace": "StarGAN v2's mean face",
+    "image_features:SelfSupervisedFeatures": "self-supervised features",
 }
 _USUAL = {
     "face_networks:FaceEmbedder": "ir_se50",

@@ -22,7 +22,7 @@ from paddle_sam.core.device import seed_of
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.sheets import captioned_grid
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weight_file import WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.archive import ImageSource, list_sources
 from paddle_sam.imagesets.loader import Batch, BatchLoader, ImagePairs, identify_images
@@ -48,10 +48,11 @@ def train_age(options: AgeOptions) -> Path:
     ages, *images = _split(options)
 
     def build(world: World, resumed: WeightFile | None) -> Job:
+        trainer = AgeTrainer(options, ages, world, resumed)
         training, testing = (
             BatchLoader(
                 ImagePairs(part),
-                options.input_size,
+                trainer.network.input_size,
                 options.workers,
                 options.max_bad_images,
                 options.cache_images,
@@ -59,7 +60,6 @@ def train_age(options: AgeOptions) -> Path:
             )
             for part in images
         )
-        trainer = AgeTrainer(options, ages, world, new=resumed is None)
         test_batches = functools.partial(testing.once, options.test_batch_size)
         return Job(trainer, Intervals.of(options), training, test_batches)
 
@@ -73,7 +73,7 @@ class AgeTrainer:
         options: of the run.
         ages: years by image.
         world: the processes of the run.
-        new: whether the network starts from `--vgg_path`, if that is given.
+        resumed: the checkpoint that the run resumes from, which says what to build.
     """
 
     def __init__(
@@ -81,16 +81,20 @@ class AgeTrainer:
         options: AgeOptions,
         ages: Mapping[ImageSource, float],
         world: World | None = None,
-        new: bool = True,
+        resumed: WeightFile | None = None,
     ):
         self.options = options
         self.ages = ages
         self.world = world or World()
         self.learning_rate = options.learning_rate
-        widths, fc = SIZES[options.network]
-        arch = {"input_size": options.input_size, "widths": list(widths), "fc": fc}
+        started = None
+        if options.checkpoint_path and resumed is None:
+            started = WeightFile.read(options.checkpoint_path, "--checkpoint_path", usual="dex")
+        arch = architecture(options, resumed or started)
         self.network = AgeRegressor(**arch)
-        if options.vgg_path and new:
+        if started is not None:
+            load_strict(self.network, started.entry().state, started.label, consume=True)
+        elif options.vgg_path and resumed is None:
             start_from_vgg(self.network, options.vgg_path)
         parameters = self.network.parameters()
         self.optimizer = paddle.optimizer.Adam(options.learning_rate, parameters=parameters)
@@ -154,6 +158,21 @@ class AgeTrainer:
 
     def _years(self, batch: Batch) -> paddle.Tensor:
         return paddle.to_tensor([self.ages[path] for path in batch.paths], "float32")
+
+
+def architecture(options: AgeOptions, file: WeightFile | None) -> dict:
+    """Return the arguments of an age regressor: those of a weight file, or of the options.
+
+    Raises:
+        CheckpointError: the file holds another network.
+    """
+    if file is None:
+        widths, fc = SIZES[options.network]
+        return {"input_size": options.input_size, "widths": list(widths), "fc": fc}
+    entry = file.entry()
+    if entry.network != "age_regressor":
+        raise CheckpointError(f"{file.label}: holds {file.kind}, expected an age regressor")
+    return entry.arch
 
 
 def _inputs(

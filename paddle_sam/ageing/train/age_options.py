@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+from paddle_sam.errors import ConfigError
 from paddle_sam.options import RunOptions, option
 
 # Widths of the five convolution stages and of the two linear layers, by size of network.
@@ -37,6 +38,12 @@ class AgeOptions(RunOptions):
     vgg_path: str = option(
         "", "VGG16 features to start from, such as pretrained_models/lpips_vgg.npz", resumable=True
     )
+    checkpoint_path: str = option(
+        "",
+        "fine-tune this age regressor, such as a converted DEX; its size takes the place of"
+        " --network and --input_size",
+        resumable=True,
+    )
     cache_images: bool = option(False, "keep decoded images in memory", resumable=True)
     workers: int = option(4, "processes that read images", minimum=0, resumable=True)
     batch_size: int = option(32, "images per step, over all devices", minimum=1)
@@ -48,3 +55,9 @@ class AgeOptions(RunOptions):
     board_interval: int = option(50, "steps between logged losses", minimum=1, resumable=True)
     val_interval: int = option(1000, "steps between validations", minimum=1, resumable=True)
     save_interval: int = option(1000, "steps between checkpoints", minimum=1, resumable=True)
+
+    def check(self):
+        if self.checkpoint_path and self.vgg_path:
+            raise ConfigError(
+                "--checkpoint_path, --vgg_path: both say what to start from; expected one of them"
+            )

@@ -20,7 +20,7 @@ from paddle_sam.networks.face_networks import (
     AgeRegressor,
     FaceEmbedder,
 )
-from paddle_sam.networks.image_features import load_lpips
+from paddle_sam.networks.image_features import SelfSupervisedFeatures, load_lpips
 from paddle_sam.networks.load import freeze, load
 from paddle_sam.networks.sam import SAM, build_sam
 from paddle_sam.networks.stylegan2_ops import code_count
@@ -83,13 +83,15 @@ def build_loss(options: SAMOptions, latent_avg: paddle.Tensor) -> SAMLoss:
         for field in dataclasses.fields(LossWeights)
     }
     weights = LossWeights(**factors)
-    lpips = embedder = age_regressor = None
+    lpips = embedder = age_regressor = features = None
     needed = judges(options)
     if "lpips_path" in needed:
         lin = weight_path(options, "lpips_lin_path") if "lpips_lin_path" in needed else None
         lpips = load_lpips(weight_path(options, "lpips_path"), lin)
     if "ir_se50_path" in needed:
         embedder = _load(options, "ir_se50_path", FaceEmbedder)
+    if "moco_path" in needed:
+        features = _load(options, "moco_path", SelfSupervisedFeatures)
     if "age_regressor_path" in needed:
         age_regressor = _load(options, "age_regressor_path", AgeRegressor)
     return SAMLoss(
@@ -99,6 +101,7 @@ def build_loss(options: SAMOptions, latent_avg: paddle.Tensor) -> SAMLoss:
         age_regressor,
         latent_avg=None if options.start == "zero" else latent_avg,
         weigh_identity=options.use_weighted_id_loss and options.task == "sam",
+        features=features,
     )
 
 
@@ -109,6 +112,7 @@ def judges(options: SAMOptions) -> list[str]:
         "lpips_path": lpips,
         "lpips_lin_path": lpips and options.lpips_lin_path,
         "ir_se50_path": options.id_lambda > 0,
+        "moco_path": options.moco_lambda > 0,
         "age_regressor_path": options.task == "sam",
     }
     return [name for name, need in needed.items() if need]

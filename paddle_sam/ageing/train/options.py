@@ -20,9 +20,9 @@ class SAMOptions(RunOptions):
 
     changeable: ClassVar = (
         "target_age max_test_images batch_size test_batch_size accumulate learning_rate amp "
-        "id_lambda use_weighted_id_loss l2_lambda l2_lambda_aging l2_lambda_crop lpips_lambda "
-        "lpips_lambda_aging lpips_lambda_crop w_norm_lambda aging_lambda cycle_lambda "
-        "freeze_pretrained_bn"
+        "id_lambda moco_lambda use_weighted_id_loss l2_lambda l2_lambda_aging l2_lambda_crop "
+        "lpips_lambda lpips_lambda_aging lpips_lambda_crop w_norm_lambda aging_lambda "
+        "cycle_lambda freeze_pretrained_bn"
     )
 
     presets: ClassVar = ("mini", "paper")
@@ -46,6 +46,11 @@ class SAMOptions(RunOptions):
     ir_se50_path: str = option(
         "pretrained_models/model_ir_se50.pdparams",
         "identity network, and start of the encoder",
+        resumable=True,
+    )
+    moco_path: str = option(
+        "pretrained_models/moco_v2_800ep_pretrain.pdparams",
+        "self-supervised features (MoCo v2 or DINO, ResNet-50), for --moco_lambda",
         resumable=True,
     )
     age_regressor_path: str = option(
@@ -112,6 +117,11 @@ class SAMOptions(RunOptions):
 
     # Loss factors (the published values)
     id_lambda: float = option(0.1, "identity loss", minimum=0)
+    moco_lambda: float = option(
+        0.0,
+        "self-supervised features, in the place of identity where there are no faces",
+        minimum=0,
+    )
     use_weighted_id_loss: bool = option(False, "identity counts less the more the age changes")
     l2_lambda: float = option(0.25, "pixels", minimum=0)
     l2_lambda_aging: float = option(0.25, "pixels, where the age changes", minimum=0)
@@ -135,6 +145,11 @@ class SAMOptions(RunOptions):
     def check(self):
         if self.label_nc:
             raise ConfigError("--label_nc: label maps are not part of SAM; leave it at 0")
+        if self.id_lambda and self.moco_lambda:
+            raise ConfigError(
+                f"--id_lambda, --moco_lambda: found {self.id_lambda:g} and {self.moco_lambda:g};"
+                " one of them has to be 0: identity for faces, features for anything else"
+            )
         if self.task == "psp" and self.start_from_encoded_w_plus:
             raise ConfigError(
                 "--start_from_encoded_w_plus: pSp starts from the mean latent or zero"

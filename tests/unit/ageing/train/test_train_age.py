@@ -173,3 +173,36 @@ def test_a_bad_image_in_one_process_ends_all_with_a_checkpoint(faces, tmp_path):
 def test_a_holdout_must_leave_images_to_train_on(faces, tmp_path):
     with pytest.raises(ConfigError, match="holdout: 1.0 leaves none"):
         train_age(_config(faces, tmp_path, holdout=1.0))
+
+
+def test_a_converted_dex_is_fine_tuned(faces, tmp_path, capsys):
+    """A PyTorch file in the published layout, converted; a smaller network than the options say."""
+    from paddle_sam.convert.convert import convert_file, revert_file
+    from paddle_sam.core.weight_file import NetworkEntry
+
+    paddle.seed(0)
+    arch = {"input_size": 32, "widths": [4, 4, 8, 8, 8], "fc": 16}
+    entry = NetworkEntry.of("age_regressor", arch, AgeRegressor(**arch))
+    WeightFile("dex_vgg", {"dex_vgg": entry}).write(tmp_path / "own.pdparams")
+    revert_file(tmp_path / "own.pdparams", tmp_path / "dex.pth")
+    convert_file(tmp_path / "dex.pth", tmp_path / "dex.pdparams")
+    options = {"checkpoint_path": str(tmp_path / "dex.pdparams"), "network": "published"}
+    options |= {"save_interval": 1, "learning_rate": 0.0, "input_size": 224}
+    train_age(_config(faces, tmp_path / "run", **options, max_steps=1))
+    first = WeightFile.read(tmp_path / "run" / "checkpoints" / "iteration_1.pdparams").entry()
+    assert first.arch == arch
+    for name, array in entry.state.items():
+        np.testing.assert_array_equal(first.state[name], array)
+    (tmp_path / "dex.pdparams").unlink()  # what a run that is resumed does not need again
+    train_age(_config(faces, tmp_path / "run", **options, max_steps=2))
+    assert (tmp_path / "run" / "checkpoints" / "iteration_2.pdparams").is_file()
+
+
+def test_what_cannot_be_fine_tuned_is_refused(faces, tmp_path):
+    from paddle_sam.core.weights import find_weight
+
+    path = str(find_weight("stylegan2_mini"))
+    with pytest.raises(CheckpointError, match="checkpoint_path: .*holds stylegan2"):
+        train_age(_config(faces, tmp_path / "run", checkpoint_path=path))
+    with pytest.raises(ConfigError, match="checkpoint_path, vgg_path"):
+        _config(faces, tmp_path / "run", checkpoint_path=path, vgg_path="x.npz")
