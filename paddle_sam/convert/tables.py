@@ -168,14 +168,10 @@ RESNET_PSP = [
     Rule("latent_avg"),
 ]
 
-
-# The projection that self-supervised training puts behind the features goes.
-RESNET50 = [
-    Rule("fc.*", action=DISCARD),
-    Rule("*.num_batches_tracked", action=DROP),
-    Rule("*.running_mean", "body.*._mean"),
-    Rule("*.running_var", "body.*._variance"),
-    *[Rule(f"{part}*", f"body.{part}*") for part in ("conv1.", "bn1.", "layer")],
+RESNET50 = [  # without the projection that self-supervised training puts behind it
+    *(Rule("fc.*", action=DISCARD), Rule("*.num_batches_tracked", action=DROP)),
+    *(Rule("*.running_mean", "body.*._mean"), Rule("*.running_var", "body.*._variance")),
+    *(Rule(f"{part}*", f"body.{part}*") for part in ("conv1.", "bn1.", "layer")),
 ]
 
 TABLES = {

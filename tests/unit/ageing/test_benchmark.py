@@ -34,7 +34,7 @@ def judges(pipeline):
     judges = Judges()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "Judges", lambda: judges)
-        patch.setattr(AgePipeline, "from_checkpoint", lambda *_: pipeline)
+        patch.setattr(AgePipeline, "from_checkpoint", lambda *_, **__: pipeline)
         patch.setattr(protocols, "STRIP", (80,))
         yield judges
 

@@ -175,7 +175,7 @@ def test_what_needs_an_inverted_face_is_refused_without(
 ):
     """Of a network that ages from the average face, not from the face as it was inverted."""
     network = tiny_pipeline(start="latent_avg", pretrained=False)
-    monkeypatch.setattr(run.AgePipeline, "from_checkpoint", lambda *_: network)
+    monkeypatch.setattr(run.AgePipeline, "from_checkpoint", lambda *_, **__: network)
     assert command(arguments) == 2
     assert f"--{option}: network does not invert faces" in capsys.readouterr().err
 

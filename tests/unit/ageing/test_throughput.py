@@ -48,7 +48,7 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
 def test_faces_of_several_photographs_share_batches(tmp_path, monkeypatch, given):
     """Every face gets what it gets alone, under its own name, whatever the batch."""
     pipeline = tiny_pipeline()
-    monkeypatch.setattr(run.AgePipeline, "from_checkpoint", lambda *_: pipeline)
+    monkeypatch.setattr(run.AgePipeline, "from_checkpoint", lambda *_, **__: pipeline)
     monkeypatch.setattr(run, "fitting_batch", lambda *_: 5)
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (5, 32, 32, 3), np.uint8)
