@@ -16,13 +16,12 @@ from paddle_sam.networks.sam import build_sam
 from tests import ROOT
 from tests.unit.convert.test_encoder_types import DECODER, SMALL
 from tests.unit.convert.test_nvidia_pickle import (  # noqa: F401
-    nvidia_modules,
     rosinality,
     snapshot,
     write_pickle,
 )
 from tests.unit.convert.test_stargan2_files import tiny_file
-from tests.unit.convert.test_tensorflow_pickle import network_class, write  # noqa: F401
+from tests.unit.convert.test_tensorflow_pickle import write  # noqa: F401
 
 RESULTS = [
     "results/inference_side_by_side/face.png",
@@ -56,7 +55,7 @@ def encoder_file(path, in_channels=3, opts=None, form="pt", frozen=False):
 
 
 @pytest.fixture
-def files(tmp_path, request):
+def files(tmp_path, write_pickle, write):  # noqa: F811
     paddle.seed(0)
     encoder_file(tmp_path / "sam.pt", 4, {"start_from_encoded_w_plus": True}, frozen=True)
     encoder_file(tmp_path / "e4e.safetensors", form="safetensors")
@@ -66,11 +65,8 @@ def files(tmp_path, request):
     sketch = {"encoder_type": "GradualStyleEncoder", "start_from_latent_avg": True}
     encoder_file(tmp_path / "sketch.pt", 1, {**sketch, "dataset_type": "celebs_sketch_to_face"})
     torch.save(rosinality(), tmp_path / "generator.pt")
-    # One after the other: each puts modules of NVIDIA's names up, and takes them down.
-    write_torch = request.getfixturevalue("write_pickle")
-    write_torch(snapshot()).rename(tmp_path / "ada.pkl")
-    write_tensorflow = request.getfixturevalue("write")
-    write_tensorflow().rename(tmp_path / "tensorflow.pkl")
+    write_pickle(snapshot()).rename(tmp_path / "ada.pkl")
+    write().rename(tmp_path / "tensorflow.pkl")
     generator = {k: paddle.to_tensor(v.numpy()) for k, v in paddlegan().items()}
     paddle.save(generator, str(tmp_path / "paddlegan.pdparams"))
     tiny_file(tmp_path / "nets_ema.ckpt", w_hpf=0)

@@ -7,16 +7,20 @@ from PIL import Image
 
 import paddle_sam
 from paddle_sam.ageing.invert import PictureEncoder, shrink
+from paddle_sam.convert.encoders import ENCODER_TYPES
 from paddle_sam.core.images import read_image, to_network
 from paddle_sam.core.latents import read_latent
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings
+from paddle_sam.networks.sam import build_sam
 from scripts.inference import main as inference
 from scripts.invert import main as invert
+from tests.unit.convert.test_encoder_types import DECODER, arguments
 from tests.unit.export.tiny import ARCH, ENCODER, SIZE, tiny_sam
 
 LABELS = 5
+RESTYLE = ("BackboneEncoder", "ProgressiveBackboneEncoder")
 
 
 def network(channels: int, **options):
@@ -244,3 +248,17 @@ def test_codes_are_found_by_the_names_of_photographs(checkpoint, tmp_path, capsy
     assert "no code called carl" in capsys.readouterr().err
     found = {file.name for file in (tmp_path / "out" / "inference_results" / "50").iterdir()}
     assert found == {"anna.png", "bea.png"}
+
+
+@pytest.mark.parametrize("kind", ENCODER_TYPES)
+def test_every_encoder_type_inverts(kind):
+    """Those of one code, or of the last layer, too."""
+    small = arguments(kind)
+    steps = {"in_channels": 6} if kind in RESTYLE else {}
+    network = build_sam(encoder=small | steps, decoder=DECODER, start="latent_avg", iterations=2)
+    network.eval()
+    images, codes = paddle_sam.invert(picture(), network, align=False)
+    assert (images.shape, codes.shape) == ((1, SIZE, SIZE, 3), (1, 8, 16))
+    with paddle.no_grad():
+        expected = network.encode(paddle.to_tensor(to_network(picture())))
+    np.testing.assert_allclose(codes, np.broadcast_to(expected.numpy(), codes.shape), atol=1e-5)
