@@ -136,7 +136,8 @@ class _Neighbours:
         self._radius, self._side = settings.radius, side
         self._random = np.random.RandomState(settings.seed)
         average = generator.latent_avg
-        self._average = generator.mean_latent() if average is None else average
+        average = generator.mean_latent() if average is None else average
+        self._average = average.reshape([-1, generator.style_dim]).mean(axis=0, keepdim=True)
         self._no_noise = [paddle.zeros_like(one) for one in generator.noises.as_list()]
 
     def draw(self) -> paddle.Tensor:

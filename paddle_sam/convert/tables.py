@@ -147,13 +147,10 @@ LPIPS_PADDLEGAN = [*_whole_lpips("vgg")[:3], Rule("net.vgg16.vgg_layers.*", "fea
 
 # The classifier plays no part in FID, but the way back needs it.
 INCEPTION = [
-    Rule("fc.*", action=DROP),
-    Rule("AuxLogits.*", action=DROP),
+    *(Rule(f"{part}.*", action=DROP) for part in ("fc", "AuxLogits")),
     Rule("*.num_batches_tracked", action=DROP),
-    Rule("*.bn.running_mean", "*.bn._mean"),
-    Rule("*.bn.running_var", "*.bn._variance"),
-    Rule("Conv2d_*"),
-    Rule("Mixed_*"),
+    *(Rule("*.bn.running_mean", "*.bn._mean"), Rule("*.bn.running_var", "*.bn._variance")),
+    *(Rule("Conv2d_*"), Rule("Mixed_*")),
 ]
 
 SAM = [

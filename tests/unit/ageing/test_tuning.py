@@ -71,8 +71,10 @@ def test_the_first_step_is_adams():
         assert clear.any()
 
 
-def test_random_codes_lie_at_the_radius_from_the_pivot():
+@pytest.mark.parametrize("levels", [(), (8, 1)])
+def test_random_codes_lie_at_the_radius_from_the_pivot(levels):
     generator = tiny_generator()
+    generator.latent_avg = generator.latent_avg.tile(levels) if levels else generator.latent_avg
     codes = pivot(generator)
     near = _Neighbours(generator, Pixels(), codes, TuningSettings(radius=5.0), SIZE)
     first, second = near.draw(), near.draw()
