@@ -7,11 +7,13 @@ numbers are the labels. Faces are cut out of photographs, other pictures are res
 Of NAME.EXT it writes to EXP_DIR/inversion the code as NAME.npz (and NAME.pd), the image as
 NAME-inversion.png, and both side by side as NAME-sheet.jpg, of ReStyle with every step. Other
 commands take the code as the face (--latent NAME.npz), scripts/project.py brings it closer.
+--latent_mask adds images of the same shape in the styles of random faces, NAME-styleSEED.png.
 
     python scripts/invert.py
     python scripts/invert.py photos --checkpoint_path e4e_ffhq_encode.pdparams
     python scripts/invert.py photos --checkpoint_path restyle_psp_ffhq_encode.pdparams --steps 3
-    python scripts/invert.py sketches --checkpoint_path psp_celebs_sketch_to_face.pdparams
+    python scripts/invert.py sketches --checkpoint_path psp_celebs_sketch_to_face.pdparams \\
+        --latent_mask 8-17
     python scripts/invert.py photos --checkpoint_path psp_celebs_super_resolution.pdparams \\
         --resize_factors 16
 """

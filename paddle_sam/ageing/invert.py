@@ -45,11 +45,13 @@ from paddle_sam.core.images import (
     to_uint8,
 )
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
-from paddle_sam.core.sheets import LARGE_TILE, strip
+from paddle_sam.core.sheets import LARGE_TILE, stack, strip
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings, FaceCutter
 from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.stylegan2_ops import mix_latents, seed_latents
+from paddle_sam.options import parse_codes
 
 
 class PictureEncoder:
@@ -160,6 +162,19 @@ class PictureEncoder:
             else:
                 yield from self.network.encode_in_steps(images, steps=self._steps)
 
+    def styled(self, code: paddle.Tensor, options: InvertOptions) -> paddle.Tensor:
+        """Variants [M, L, D] of a code [1, L, D] with codes of random faces, by `--latent_mask`.
+
+        Raises:
+            ConfigError: there is no such code.
+        """
+        levels = parse_codes(options.latent_mask, self.network.n_codes, "--latent_mask")
+        seeds = range(options.seed, options.seed + options.n_outputs_to_generate)
+        with paddle.no_grad():
+            z = paddle.to_tensor(seed_latents(seeds, self.network.style_dim))
+            faces = self.network.map_latents(z).unsqueeze(1).expand([-1, code.shape[1], -1])
+            return mix_latents(code.expand_as(faces), levels, faces, options.mix_alpha)
+
     def render(self, codes: paddle.Tensor) -> np.ndarray:
         """Images uint8 [N, R, R, 3] of codes [N, L, D], without random noise."""
         with paddle.no_grad():
@@ -215,10 +230,10 @@ def invert_pictures(options: InvertOptions) -> Summary:
         for one in _read(options, inputs, encoder):
             waiting.append(one)
             if sum(len(each.fitted) for each in _usable(waiting)) >= together:
-                _write(encoder, _usable(waiting), root, together)
+                _write(options, encoder, _usable(waiting), root, together)
                 yield from waiting
                 waiting = []
-        _write(encoder, _usable(waiting), root, together)
+        _write(options, encoder, _usable(waiting), root, together)
         yield from waiting
 
     for _ in counted(inverted(), summary, len(inputs), root):
@@ -253,7 +268,13 @@ def _read(
             yield Failure(str(one.name), str(error))
 
 
-def _write(encoder: PictureEncoder, inputs: list[Pictures], root: Path, together: int) -> None:
+def _write(
+    options: InvertOptions,
+    encoder: PictureEncoder,
+    inputs: list[Pictures],
+    root: Path,
+    together: int,
+) -> None:
     """Encode pictures, at most `together` at once, and write what comes out."""
     pairs = [pair for one in inputs for pair in zip(one.names, one.fitted, strict=True)]
     for start in range(0, len(pairs), together):
@@ -268,9 +289,15 @@ def _write(encoder: PictureEncoder, inputs: list[Pictures], root: Path, together
             stands_for = resize(image, encoder.size) if encoder.kind != "photo" else shown[index]
             save_latent(root / name, Latent(steps[-1][index].numpy(), stands_for))
             save_image(picture_beside(root / name, "inversion"), image)
-            tiles = [shown[index], *[each[index] for each in images]]
-            sheet = strip(tiles, tile, captions)
-            save_image((root / name).with_name(f"{name.stem}-sheet.jpg"), sheet)
+            rows = [strip([shown[index], *[each[index] for each in images]], tile, captions)]
+            if options.latent_mask:
+                styled = encoder.styled(steps[-1][index : index + 1], options)
+                variants = [encoder.render(one.unsqueeze(0))[0] for one in styled]
+                seeds = range(options.seed, options.seed + len(variants))
+                for seed, variant in zip(seeds, variants, strict=True):
+                    save_image(picture_beside(root / name, f"style{seed}"), variant)
+                rows.append(strip(variants, tile, [f"style {seed}" for seed in seeds]))
+            save_image((root / name).with_name(f"{name.stem}-sheet.jpg"), stack(rows))
 
 
 def invert_images(

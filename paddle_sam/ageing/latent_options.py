@@ -43,6 +43,14 @@ class InvertOptions(FilesOptions):
         1, "shrink photographs by this factor first, to see what super-resolution makes", minimum=1
     )
 
+    latent_mask: str = option(
+        "",
+        "codes to take from random faces, such as 8-17: several images of one sketch or label map",
+    )
+    n_outputs_to_generate: int = option(5, "random faces of --latent_mask", minimum=1)
+    mix_alpha: float = option(1.0, "their share in these codes", minimum=0)
+    seed: int = option(0, "seed of the first; the others have the next", minimum=0)
+
     aliases = {"images_dir": "data_path", "n_iters_per_batch": "steps", "ckpt": "checkpoint_path"}
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 import paddle_sam
 from paddle_sam.ageing.invert import PictureEncoder, shrink
+from paddle_sam.ageing.latent_options import InvertOptions
 from paddle_sam.convert.encoders import ENCODER_TYPES
 from paddle_sam.core.images import read_image, to_network
 from paddle_sam.core.latents import read_latent
@@ -262,3 +263,24 @@ def test_every_encoder_type_inverts(kind):
     with paddle.no_grad():
         expected = network.encode(paddle.to_tensor(to_network(picture())))
     np.testing.assert_allclose(codes, np.broadcast_to(expected.numpy(), codes.shape), atol=1e-5)
+
+
+def test_one_sketch_in_several_styles(weights, tmp_path, capsys):
+    """Codes that are not named stay; the others are those of the seeds, as far as alpha says."""
+    path = weights(1)
+    encoder = PictureEncoder.open(path)
+    code = paddle.to_tensor(np.random.default_rng(0).normal(size=(1, 8, 16)).astype(np.float32))
+    options = InvertOptions(latent_mask="4-7", n_outputs_to_generate=2, mix_alpha=0.25, seed=5)
+    found = encoder.styled(code, options).numpy()
+    z = np.random.RandomState(6).randn(1, 16).astype(np.float32)
+    with paddle.no_grad():
+        w = encoder.network.map_latents(paddle.to_tensor(z)).numpy()
+    np.testing.assert_array_equal(found[1, :4], code[0, :4].numpy())
+    np.testing.assert_allclose(found[1, 4:], 0.25 * w + 0.75 * code[0, 4:].numpy(), atol=1e-6)
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    argv = [str(tmp_path / "a.png"), "--checkpoint_path", str(path), "--exp_dir", str(tmp_path)]
+    assert invert([*argv, "--latent_mask", "4-7", "--n_outputs_to_generate", "2"]) == 0
+    names = {file.name for file in (tmp_path / "inversion").iterdir()}
+    assert {"a-style0.png", "a-style1.png", "a-sheet.jpg"} <= names
+    assert invert([*argv, "--latent_mask", "4-9"]) == 2
+    assert "--latent_mask: this model has the codes 0 to 7" in capsys.readouterr().err
