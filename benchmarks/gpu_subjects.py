@@ -105,6 +105,11 @@ def peak() -> float:
     return round(paddle.device.cuda.max_memory_allocated() / 1e9, 2)
 
 
+def _wait() -> None:
+    if paddle.get_device() != "cpu":  # which has nothing to wait for
+        paddle.device.synchronize()
+
+
 # Methods of each trainer that are timed; StyleGAN2's is called once a phase.
 STAGES = {
     "sam": ("_encode", "_backward", "update"),
@@ -122,14 +127,14 @@ class Stages:
 
     def _timed(self, name: str, method):
         def call(*arguments, **named):
-            phase = getattr(arguments[0], "name", "") if name == "_update" else ""
+            phase = arguments[0].loss.__name__ if name == "_update" else name.lstrip("_")
             forget_peak()
-            paddle.device.synchronize()
+            _wait()
             start = time.perf_counter()
             result = method(*arguments, **named)
-            paddle.device.synchronize()
+            _wait()
             row = time.perf_counter() - start, peak()
-            self._found.setdefault(phase or name.lstrip("_"), []).append(row)
+            self._found.setdefault(phase, []).append(row)
             return result
 
         return call

@@ -192,8 +192,7 @@ class Ranger(paddle.optimizer.Optimizer):
         if weight.name not in self._steps:
             self._steps[weight.name] = int(counter)  # restored, or 0
         self._steps[weight.name] += 1
-        step = paddle.to_tensor(self._steps[weight.name], "int64", paddle.CPUPlace())
-        counter.copy_(step, False)
+        counter.copy_(_on_host(self._steps[weight.name]), False)
         return self._steps[weight.name]
 
     def _weight_of(self, parameter):
@@ -222,6 +221,11 @@ def groups_by_layout(parameters: Iterable[paddle.Tensor]) -> list[dict]:
         {"params": [p for p in parameters if p.ndim == 2], "output_axis": -1},
     )
     return [group for group in groups if group["params"]]
+
+
+@functools.lru_cache(maxsize=4)  # all parameters of a step have the same, or nearly all
+def _on_host(step: int) -> paddle.Tensor:
+    return paddle.to_tensor(step, "int64", paddle.CPUPlace())
 
 
 @functools.lru_cache(maxsize=64)
