@@ -86,8 +86,8 @@ class Options(metaclass=_Checked):
 
     presets: their names. aliases: what other programs call an option on their command lines, such
     as `{"ckpt": "checkpoint_path"}`, or an option with a value, `{"no_encoder": "start=mean"}`.
-    replaced: options of theirs that do not exist here, with what to do instead. words: the tuple
-    option that words without an option belong to.
+    replaced: options of theirs that do not exist here, with what to do instead. words: the option
+    that words without an option belong to: all of them to a tuple, one to a text.
 
     Raises:
         ConfigError: a name is unknown (the nearest known one is suggested) or a value cannot work.

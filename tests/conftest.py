@@ -1,7 +1,24 @@
 import os
 import signal
 
+import paddle
 import pytest
+
+# Where networks and tensors of tests are; `gpu:0` on a machine whose Paddle has one.
+DEVICE = os.environ.get("PADDLE_SAM_TEST_DEVICE", "cpu")
+
+
+def pytest_sessionstart():
+    paddle.set_device(DEVICE)  # for fixtures that are made once
+
+
+@pytest.fixture(autouse=True)
+def device():
+    """Give each test the same device and switches, whatever those before it have set."""
+    paddle.set_device(DEVICE)
+    paddle.set_grad_enabled(True)
+    paddle.set_default_dtype("float32")
+    return DEVICE
 
 
 @pytest.fixture(scope="session", autouse=True)

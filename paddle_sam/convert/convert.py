@@ -15,11 +15,13 @@ from paddle import nn
 
 from paddle_sam.convert.encoders import input_of
 from paddle_sam.convert.nvidia_pickle import is_pickle, read_pickle
+from paddle_sam.convert.options import ConvertOptions
 from paddle_sam.convert.recognise import STARGAN2_PARTS, Checkpoint, Network, recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
 from paddle_sam.convert.safetensors_file import SUFFIX, read_safetensors, write_safetensors
 from paddle_sam.convert.tables import TABLES
 from paddle_sam.convert.torch_file import read_torch, write_torch
+from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import read_arrays, sha256, write_arrays
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit
 from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
@@ -178,6 +180,19 @@ def explain(path: str | os.PathLike) -> str:
     lines += [f"  not carried over: {name} (training state)" for name in dropped]
     done = ", ".join(f"{counts[column]} {column}" for column in COLUMNS)
     return "\n".join([*lines, f"  tensors: {done}"])
+
+
+def convert_weights(options: ConvertOptions) -> int:
+    """Convert files, or explain them; returns the exit status."""
+    if options.explain:
+        done = explain_files(options.files)
+    else:
+        to = options.output or None
+        reports = convert_files(
+            options.files, to, options.reverse, options.force, options.safetensors
+        )
+        done = len(reports)
+    return exit_status(done, len(options.files) - done)
 
 
 def convert_files(

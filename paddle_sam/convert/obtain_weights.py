@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from paddle_sam.convert.options import DownloadOptions
 from paddle_sam.core.array_pickle import ArrayUnpickler
+from paddle_sam.core.command import exit_status
 from paddle_sam.core.downloads import download, package_file, verify
 from paddle_sam.core.files import atomic_path, write_arrays
-from paddle_sam.core.weights import Weight, known_weight, manifest
+from paddle_sam.core.weights import Weight, known_weight, manifest, ungrouped, weights_dir
 from paddle_sam.errors import CheckpointError, PaddleSamError
 
 # Network in the pickle -> position of each convolution in torchvision's `features`.
@@ -21,6 +23,16 @@ _CONVOLUTIONS = {
     "VGG16_0": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
 }
 _TAPS = 5  # feature maps that LPIPS compares, each with one linear layer
+
+
+def download_weights(options: DownloadOptions) -> int:
+    """Obtain what is named and, if asked, list what is there; returns the exit status."""
+    folder = Path(options.output) if options.output else weights_dir()
+    names = ungrouped(options.names)
+    ready = obtain_all(names, folder)
+    if options.list:
+        print(table(folder))
+    return exit_status(len(ready), len(names) - len(ready)) if names else 0
 
 
 def obtain_all(names: Iterable[str], folder: Path) -> list[Path]:

@@ -131,8 +131,8 @@ def script(description: str, options: str, function: str, done: str = "{}") -> C
     """A command that reads options and calls a function with them.
 
     Both are named as in `paddle_sam.ageing.strips:side_by_side` and imported when they are needed,
-    so that `--help` is instant. The function's result is None, an object whose `status()` is the
-    exit status, or a path or several, which are printed.
+    so that `--help` is instant. The function's result is None, the exit status or an object whose
+    `status()` that is, or a path or several, which are printed.
 
     Args:
         description: for `--help`; the script's docstring.
@@ -147,6 +147,8 @@ def script(description: str, options: str, function: str, done: str = "{}") -> C
         result = pkgutil.resolve_name(function)(chosen)
         if hasattr(result, "status"):
             return result.status()
+        if isinstance(result, int):
+            return result
         for path in _listed(result):
             print(done.format(path))
         return 0
@@ -196,8 +198,14 @@ def parse(
     _add_shorthands(parser, options_type)
     known, words = parser.parse_known_args(argv)
     given = vars(known)
-    if words and options_type.words and not any(word.startswith("-") for word in words):
-        given[options_type.words] = [*given.get(options_type.words, ()), *words]
+    taker = options_type.words
+    if words and taker and not any(word.startswith("-") for word in words):
+        if type(fields[taker].default) is tuple:
+            given[taker] = [*given.get(taker, ()), *words]
+        elif len(words) > 1 or taker in given:
+            parser.error(f"--{taker}: expected one, found also {quoted(words[-1])}")
+        else:
+            given[taker] = words[0]
     elif words:
         parser.error(_unknown(words, fields, options_type.replaced))
     dry_run = given.pop("dry_run", False)

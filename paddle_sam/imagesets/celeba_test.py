@@ -7,21 +7,23 @@ not tell which is meant; the shape of the image does.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_sam.core import limits
 from paddle_sam.core.decoding import open_image
 from paddle_sam.core.files import atomic_path, read_bytes
-from paddle_sam.errors import ImageError
+from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.options import Options, option
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 CELEBA_SIZE = (178, 218)  # of img_align_celeba; CelebA-HQ is square
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class WantedImage:
     """An image of the comparison: the name it is published under, number and collection."""
 
@@ -42,6 +44,28 @@ PUBLISHED = (
     *(WantedImage(f"{number}.jpg", number, "CelebA-HQ") for number in (866, 1287, 2468)),
     *(WantedImage(f"{number:06}.jpg", number, "CelebA") for number in (431, 1092, 198650)),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class FillOptions(Options):
+    """Options of `scripts/fill_celeba_test.py`."""
+
+    data_path: str = option("", "folder to look in")
+    output_path: str = option("", "folder for the images (default: the repository's CelebA_test)")
+
+    def check(self):
+        if not self.data_path:
+            raise ConfigError("--data_path: name a folder of CelebA or CelebA-HQ")
+
+
+def fill(options: FillOptions) -> int:
+    """Do what `fill_celeba_test` does, say what is missing, and return the exit status."""
+    target = Path(options.output_path or REPOSITORY / "CelebA_test")
+    copied, missing = fill_celeba_test(Path(options.data_path), target)
+    print(f"copied to {target}: {', '.join(path.name for path in copied)}")
+    if missing:
+        print(f"not in {options.data_path}: {', '.join(map(str, missing))}")
+    return 1 if missing else 0
 
 
 def fill_celeba_test(source: Path, target: Path) -> tuple[list[Path], list[WantedImage]]:

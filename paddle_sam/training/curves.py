@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import re
@@ -13,6 +14,7 @@ import numpy as np
 
 from paddle_sam.core.files import atomic_path
 from paddle_sam.errors import ConfigError
+from paddle_sam.options import Options, option
 from paddle_sam.training.run_logger import read_records
 
 # What runs of each kind are watched by, in this order; other runs show their first values. Values
@@ -33,6 +35,38 @@ _SMOOTHED = 200  # records from which on a mean is drawn over them
 
 # By panel, then by the curve's label: points (step, value).
 _Curves = dict[str, dict[str, list[tuple[int, float]]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlotOptions(Options):
+    """Options of `scripts/plot_run.py`."""
+
+    run: str = option("", "run folder (--exp_dir of the training), also as a word")
+    output: str = option("", "picture (default: curves.png in the run)")
+
+    words = "run"
+
+    def check(self):
+        if not self.run:
+            raise ConfigError("--run: name the folder of a training")
+
+
+@dataclasses.dataclass(frozen=True)
+class VisualizeOptions(Options):
+    """Options of `scripts/visualize.py`."""
+
+    run: str = option("log", "run folder, or a folder of runs, also as a word")
+    host: str = option("127.0.0.1", "address to serve on")
+    port: int = option(8040, "port to serve on; 0 takes a free one", minimum=0, maximum=65535)
+
+    words = "run"
+
+
+def plot_run(options: PlotOptions) -> Path:
+    """Draw the curves of a run and return where; see `draw_curves`."""
+    output = Path(options.output or Path(options.run, "curves.png"))
+    draw_curves(Path(options.run), output)
+    return output
 
 
 def draw_curves(run: Path, output: Path) -> None:
@@ -115,13 +149,13 @@ def run_logs(folder: str | Path) -> list[Path]:
     return found
 
 
-def serve(folder: str | Path, host: str, port: int) -> None:
-    """Serve the runs at or below `folder` until interrupted.
+def serve(options: VisualizeOptions) -> None:
+    """Serve the runs at or below the folder `run` until interrupted.
 
     Raises:
         ConfigError: there is no run, the address cannot be used, or VisualDL is not installed.
     """
-    logs = run_logs(folder)
+    logs, host, port = run_logs(options.run), options.host, options.port
     try:
         from visualdl.server.app import create_app
         from visualdl.server.args import ParseArgs
