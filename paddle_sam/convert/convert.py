@@ -34,6 +34,12 @@ NOT_CARRIED = (
     *("g_optim", "d_optim", "optimizer", "optim"),
     *("discriminator_state_dict", "discriminator_optimizer_state_dict"),
 )
+# What training options state that decides what a network is, or what it is fed.
+DECISIVE = (
+    *("encoder_type", "start_from_latent_avg", "start_from_encoded_w_plus", "learn_in_w"),
+    *("n_iters_per_batch", "dataset_type", "input_nc", "label_nc", "resize_factors"),
+    *("output_size", "stylegan_size"),
+)
 COLUMNS = ("read", "transposed", "renamed", "dropped", "written")
 
 
@@ -175,7 +181,9 @@ def explain(path: str | os.PathLike) -> str:
             channels = entry.arch["encoder"]["in_channels"]
             lines.append(f"  reads: {input_of(file.options, channels)}")
     lines += [f"  {name}: {value}" for name, value in (file.alignment or {}).items()]
-    lines += [f"  states: {', '.join(sorted(file.options))}"] if file.options else []
+    lines += [f"  states {key}: {file.options[key]}" for key in DECISIVE if key in file.options]
+    if rest := sorted(file.options.keys() - set(DECISIVE)):
+        lines.append(f"  states as well: {', '.join(map(str, rest))}")
     lines += [f"  concluded: {note}" for note in checkpoint.notes]
     lines += [f"  not carried over: {name} (training state)" for name in dropped]
     done = ", ".join(f"{counts[column]} {column}" for column in COLUMNS)
@@ -299,7 +307,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 def _read_folder(path: Path) -> dict:
     """Read the networks of StarGAN v2 that a folder has as files of their own."""
     known = (*STARGAN2_PARTS, "discriminator", "fan")
-    files = {file.stem: file for file in sorted(path.iterdir()) if file.stem in known}
+    files = {f.stem: f for f in sorted(path.iterdir()) if f.stem in known and f.is_file()}
     if not set(STARGAN2_PARTS) <= files.keys():
         raise CheckpointError(
             f"{path}: is a folder; name the checkpoint files in it, or one that has"
@@ -314,6 +322,9 @@ def _explained(path: Path) -> Iterator[None]:
     """Say of a file whose entries are not what their names promise that it is another's."""
     try:
         yield
+    except (CheckpointError, ConfigError) as error:  # of the networks, which know no file
+        text = str(error)
+        raise CheckpointError(text if str(path) in text else f"{path}: {text}") from error
     except (
         *(ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError),
         RecursionError,

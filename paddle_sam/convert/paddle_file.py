@@ -37,8 +37,9 @@ def torch_layout(content: Mapping) -> dict[str, Any]:
         average = result.pop("latent_avg", None)
         if isinstance(average, np.ndarray):
             average = average[0] if average.ndim == 3 else average
-        facts = {"opts": result.pop("opts"), "latent_avg": average}
-        result = {"state_dict": result, **facts}
+        state = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
+        rest = {name: value for name, value in result.items() if name not in state}
+        result = {"state_dict": state, "latent_avg": average, **rest}
     return result
 
 

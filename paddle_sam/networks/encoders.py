@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddle_sam.errors import check_shape
+from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.face_networks import (
     PUBLISHED_UNITS,
     PUBLISHED_WIDTHS,
@@ -19,6 +19,7 @@ from paddle_sam.networks.face_networks import (
 from paddle_sam.networks.stylegan2_ops import EqualLinear
 
 RESNET34_UNITS = (3, 4, 6, 3)
+INPUTS = (32, 4096)
 
 
 class ResNetStyleEncoder(GradualStyleEncoder):
@@ -80,6 +81,10 @@ class LastLayerEncoder(nn.Layer):
         squeeze_excite: bool = True,
     ):
         super().__init__()
+        if not INPUTS[0] <= input_size <= INPUTS[1]:
+            raise ConfigError(
+                f"input_size: expected {INPUTS[0]} to {INPUTS[1]}, found {input_size}"
+            )
         self.one_code = one_code
         self.input_size, self.in_channels = input_size, in_channels
         self.n_codes, self.style_dim = n_styles, style_dim

@@ -18,9 +18,17 @@ from paddle_sam.convert.convert import convert_files, read_checkpoint
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, PaddleSamError
 from tests import ROOT
-from tests.hostile.weight_files import PLAIN, archives, flipped, network, pickles, shared
+from tests.hostile.weight_files import (
+    PLAIN,
+    archives,
+    flipped,
+    foreign,
+    network,
+    pickles,
+    shared,
+)
 
-PICKLES, ARCHIVES = dict(pickles()), dict(archives())
+PICKLES, ARCHIVES = dict(pickles()) | dict(foreign()), dict(archives())
 EVERYTHING = PICKLES | ARCHIVES
 # The gigabytes that a forged number asks for would end the test run.
 MOST_MEMORY = 3 << 30

@@ -100,6 +100,44 @@ def pickles() -> Iterator[tuple[str, bytes]]:
     yield "trailing bytes", whole + b"more"
 
 
+def foreign() -> Iterator[tuple[str, bytes]]:
+    """Yield names and bytes of files that pass for those of PaddleGAN and NVIDIA."""
+    one, matrix = np.ones(1, "f4"), np.ones((2, 2), "f4")
+    lins = {f"{index}.model.1.weight": np.ones((1, 4, 1, 1), "f4") for index in range(5)}
+    for name, content in {
+        "networks that are lists": {"gen_ema": [1], "disc": None},
+        "a generator of words": {"gen_ema": {"style.1.weight": "x", "to_rgb1.bias": one}},
+        "a generator of numbers": {"gen_ema": {"style.1.weight": matrix, "to_rgb1.bias": one}},
+        "a generator without axes": {"style.1.weight": np.float32(1), "to_rgb1.bias": one},
+        "options that are a number": {"opts": 5, "decoder.style.1.weight": matrix},
+        "options that are nested": {"opts": shared(64), "decoder.style.1.weight": matrix},
+        "an average of words": {"opts": {}, "decoder.style.1.w": matrix, "latent_avg": "x"},
+        "an optimizer alone": {"optim": {"w_moment1_0": one}},
+        "channel weights of no network": lins,
+        "channel weights without axes": dict.fromkeys(lins, one),
+        "channel weights that are words": dict.fromkeys(lins, "x"),
+        "features without axes": {"features.0.weight": one, "features.10.weight": one},
+        "a network of StarGAN v2 alone": {"from_rgb.weight": one},
+        "three empty networks": dict.fromkeys(
+            ("generator", "mapping_network", "style_encoder"), {}
+        ),
+        "another project's tensors": {"weight": matrix},
+    }.items():
+        yield f"Paddle's: {name}", pickle.dumps(content)
+    header = b"\x80\x02cdnnlib.tflib.network\nNetwork\n)\x81"  # a network, made without arguments
+    for name, state in {
+        "nothing": {},
+        "words": {"variables": "x", "components": "x", "static_kwargs": "x"},
+        "variables without names": {"variables": [1, 2]},
+        "variables that are words": {"variables": [("4x4/Conv/weight", "x")]},
+        "numbers for components": {"components": {"mapping": 1}, "variables": []},
+    }.items():
+        one_network = header + pickle.dumps(state, 2)[2:-1] + b"b"
+        yield f"TensorFlow's: {name}", one_network + (one_network[2:] * 2) + b"\x87."
+    itself = b"q\x01}X\x0a\0\0\0components}X\x01\0\0\0xh\x01ssb"
+    yield "TensorFlow's: a network inside itself", header + itself + b"h\x01h\x01\x87."
+
+
 def archive(compress: int, *members: tuple[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compress) as target:

@@ -4,8 +4,8 @@
 
 writes `manifests/KIND.json`, the names and shapes of the tensors that the published code saves, and
 `expected/KIND.npz`, what it computes with the recipe's values in their place, on a CPU, and the
-commit that it is of. Kinds, and the repositories they need, are in `KINDS`. ReStyle needs
-torchvision as well, of which only Python code is used: `--torchvision FOLDER`.
+commit that it is of. Kinds are in `KINDS`; `rosinality` and `sam` compare what is there already.
+ReStyle needs torchvision as well, of which only Python code is used: `--torchvision FOLDER`.
 
 The compiled operations of these repositories are replaced by formulas written here.
 """
@@ -161,6 +161,57 @@ def refined(network, opts, x) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([images[n][-1] for n in range(len(x))]), last[0]
 
 
+def rosinality(kind: str) -> tuple[dict, dict]:
+    """Compute the expected values of rosinality's networks once more, and compare."""
+    model = importlib.import_module("model")
+    want = np.load(HERE / "expected" / "stylegan2_generator_1024.npz")
+    g = model.Generator(1024, 512, 8).eval()
+    g.load_state_dict(recipe.torch_checkpoint("stylegan2-ffhq-config-f")["g_ema"])
+    w = g.style(torch.from_numpy(want["z"]))
+    given = [torch.from_numpy(want["w_plus"])]
+    image = g(given, input_is_latent=True, randomize_noise=False)[0]
+    d = model.Discriminator(256).eval()
+    d.load_state_dict(recipe.torch_checkpoint("stylegan2-discriminator-256")["d"])
+    scored = np.load(HERE / "expected" / "stylegan2_discriminator_256.npz")
+    same("w", w, want["w"])
+    same("image", F.adaptive_avg_pool2d(image, 256), want["image_pool256"])
+    same("crop", image[:, :, 500:564, 300:364], want["image_crop"])
+    same("scores", d(torch.from_numpy(scored["x"].astype(np.float32))), scored["score"])
+    return {}, {}
+
+
+def sam(kind: str) -> tuple[dict, dict]:
+    """Compute the expected values of SAM once more, and compare."""
+    build = importlib.import_module("models.psp").pSp
+    want = np.load(HERE / "expected" / "sam_1024.npz")
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/sam.pt"
+        torch.save(recipe.torch_checkpoint("sam_ffhq_aging"), file)
+        opts = argparse.Namespace(
+            **{"output_size": 1024, "input_nc": 4, "device": "cpu", "checkpoint_path": file},
+            **{"start_from_latent_avg": False, "start_from_encoded_w_plus": True},
+            pretrained_psp_path=None,
+        )
+        network = build(opts).eval()
+    face = torch.from_numpy(want["x"].astype(np.float32))
+    same("frozen encoder", network.pretrained_encoder(face), want["pretrained_codes"])
+    for index, age in enumerate(want["ages"]):
+        x = torch.cat([face, torch.full_like(face[:, :1], age / 100)], 1)
+        image, codes = network(x, resize=False, randomize_noise=False, return_latents=True)
+        same(f"w+ at age {age}", codes[0], want["latents"][index])
+        pooled = F.adaptive_avg_pool2d(image, 256)[0]
+        same(f"image at age {age}", pooled, want["images_pool256"][index])
+    return {}, {}
+
+
+def same(name: str, found: torch.Tensor, want: np.ndarray) -> None:
+    """Raise unless what was computed is what is kept, to 1e-5 of its deviation or float16."""
+    want32 = want.astype(np.float32)
+    error = np.abs(found.numpy() - want32).max() / want32.std()
+    print(f"{name}: {error:.1e}")
+    assert error < (2e-3 if want.dtype == np.float16 else 1e-5), name
+
+
 def paddlegan(kind: str, checkout: Path) -> dict[str, np.ndarray]:
     """Run PaddleGAN's code with the Paddle that is here."""
     import paddle
@@ -206,9 +257,12 @@ def commit(checkout: Path) -> str:
 
 
 PADDLEGAN = ("stylegan2_256", "psp_1024", "starganv2", "lpips")
+CHECKS = {"rosinality": rosinality, "sam": sam}  # of expected values that are there already
 KINDS = {
+    **CHECKS,
     **dict.fromkeys(ENCODERS, encoder),
     **dict.fromkeys(reference_gans.NVIDIA, reference_gans.nvidia),
+    "nvidia_tiny": reference_gans.nvidia_tiny,
     **dict.fromkeys(reference_gans.TENSORFLOW, reference_gans.tensorflow),
     **{f"paddlegan_{name}": None for name in PADDLEGAN},  # which runs Paddle, not PyTorch
 }
@@ -231,6 +285,9 @@ def main() -> None:
             found, manifest = KINDS[chosen.kind](chosen.kind)
         if manifest:
             write_manifest(chosen.kind, manifest)
+    if chosen.kind in CHECKS:
+        print(f"as the code of {commit(chosen.checkout)} computes it")
+        return
     for name, array in found.items():
         print(name, array.shape, "deviation", float(array.std()))
         between = np.abs(array[0] - array[1]).mean() if len(array) > 1 else 0

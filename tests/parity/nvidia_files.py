@@ -91,7 +91,7 @@ class PersistentModule:
                 (n, PersistentModule(t, "Layer")) for n, t in below.items()
             ),
             "_init_args": (),
-            "_init_kwargs": easy_dict(z_dim=128, dtype=torch.float32, **self.kwargs),
+            "_init_kwargs": easy_dict({"z_dim": 128, "dtype": torch.float32, **self.kwargs}),
             "img_resolution": 64,
         }
         meta = {

@@ -15,6 +15,7 @@ import paddle
 
 from tests import ROOT
 from tests.parity.cases import CASES, Comparison, expected
+from tests.parity.file_cases import FILE_CASES
 from tests.parity.training_case import training_step
 
 PAGE = ROOT / "docs" / "parity.md"
@@ -43,7 +44,7 @@ def alignment(folder: Path) -> list[Comparison]:
 
 
 def main(argv=None) -> None:
-    measures = {"alignment": alignment, **{case.__name__: case for case in CASES}}
+    measures = {"alignment": alignment, **{case.__name__: case for case in [*CASES, *FILE_CASES]}}
     measures["training_step"] = training_step  # the one with gradients
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"only these of {', '.join(measures)}")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import paddle_sam
+from paddle_sam.ageing.train.networks import _inverter_of
 from paddle_sam.convert.convert import convert_file, explain, revert_file
 from paddle_sam.convert.encoders import ENCODER_TYPES
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
@@ -89,6 +90,7 @@ def test_its_tensors_tell_what_a_file_does_not_state(published, tmp_path, kind):
     (line,) = [line for line in said.splitlines() if "encoder_type is not stated" in line]
     assert all(name in line for name in same)
     assert "reads: a photograph" in said
+    assert "  states start_from_latent_avg: True" in said.splitlines()
 
 
 @pytest.mark.parametrize("kind", ENCODER_TYPES)
@@ -142,4 +144,51 @@ def test_a_sam_with_another_encoder_is_refused(published, tmp_path):
     state |= {f"pretrained_{n}": t for n, t in state.items() if n.startswith("encoder.")}
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="a SAM whose encoder is of type BackboneEncoder"):
+        convert_file(path, tmp_path / "x.pdparams")
+
+
+LAST = "BackboneEncoderUsingLastLayerIntoW"
+
+
+@pytest.mark.parametrize("kind", [LAST, "BackboneEncoder", "ResNetGradualStyleEncoder"])
+def test_sam_is_not_trained_from_an_encoder_of_another_kind(published, tmp_path, kind):
+    path, _ = published(kind)
+    convert_file(path, tmp_path / "psp.pdparams")
+    with pytest.raises(CheckpointError, match="pretrained_psp_path: .*no feature pyramid"):
+        _inverter_of(WeightFile.read(tmp_path / "psp.pdparams"))
+
+
+@pytest.mark.parametrize("kind", ["GradualStyleEncoder", "ResNetBackboneEncoder", LAST])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"opts": {"encoder_type": ["GradualStyleEncoder"]}},
+        {"opts": {"encoder_type": {"a": 1}}},
+        {"opts": {"encoder_type": ""}},
+        {"opts": [1]},
+        {"arch": {"encoder": {"units": [10**9]}}},
+        {"arch": {"encoder": {"units": "1111"}}},
+        {"arch": {"encoder": {"units": [-1, 1, 1, 1]}}},
+        {"arch": {"encoder": 5}},
+        {"arch": 5},
+        {"latent_avg": torch.zeros(2, 3, 16)},
+        {"latent_avg": torch.zeros(8, 17)},
+    ],
+    ids=str,
+)
+def test_absurd_statements_are_refused_in_one_line(published, tmp_path, kind, change):
+    path, content = published(kind)
+    torch.save({**content, **change}, path)
+    with pytest.raises(CheckpointError, match="psp.pt: ") as caught:
+        convert_file(path, tmp_path / "x.pdparams")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x.pdparams").exists()
+
+
+@pytest.mark.parametrize("size", [-1, 1, 10**9, "large"])
+def test_absurd_sizes_of_a_last_layer_encoder_are_refused(published, tmp_path, size):
+    path, content = published(LAST)
+    content["arch"]["encoder"]["input_size"] = size
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="psp.pt: "):
         convert_file(path, tmp_path / "x.pdparams")

@@ -12,8 +12,10 @@ from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
-from tests.parity import nvidia_files
+from tests.parity import nvidia_files, recipe
+from tests.parity.cases import expected
 from tests.parity.nvidia_files import PersistentModule
+from tests.parity.reference_gans import TINY_FILE, labels, latents
 
 RESOLUTIONS = [4, 8, 16, 32, 64]
 
@@ -191,3 +193,48 @@ def test_conditional_networks_and_other_colours(write_pickle, tmp_path, image_ch
     codes = network.map_latents(paddle.randn([2, 8]), paddle.eye(3)[:2])
     images = network.render(codes[:, None].expand([2, network.n_codes, 8]))
     assert images.shape == [2, image_channels, 64, 64]
+
+
+def test_a_file_that_nvidias_code_wrote_computes_what_it_computed(tmp_path):
+    """Conditional and grey, with another multiplier of the mapping network than the usual."""
+    want = expected("nvidia_tiny")
+    convert_file(TINY_FILE, tmp_path / "out.pdparams")
+    g = paddle_sam.load(tmp_path / "out.pdparams", device="cpu")
+    d = paddle_sam.load(tmp_path / "out.pdparams", part="d", device="cpu")
+    wanted, z = paddle.to_tensor(labels(2)), paddle.to_tensor(latents(8))
+    with paddle.no_grad():
+        w = g.map_latents(z, wanted)
+        codes = w.unsqueeze(1).expand([-1, g.n_codes, -1])
+        images = g([codes], input_is_latent=True, randomize_noise=False)
+        scores = d(paddle.to_tensor(recipe.images(1, 16)), wanted)
+    for found, name in ((w, "w"), (images, "images"), (scores, "scores")):
+        np.testing.assert_allclose(found.numpy(), want[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    assert np.abs(want["images"][0] - want["images"][1]).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"synthesis_kwargs": {"activation": "relu"}}, "its activation is 'relu'"),
+        ({"synthesis_kwargs": {"use_noise": False}}, "its use_noise is False"),
+        ({"mapping_kwargs": {"lr_multiplier": "x"}}, "multiplier is 'x'"),
+        ({"mapping_kwargs": {"lr_multiplier": float("nan")}}, "multiplier is nan"),
+        ({"mapping_kwargs": {"lr_multiplier": -1}}, "multiplier is -1"),
+    ],
+)
+def test_arguments_that_mean_another_network_are_refused(write_pickle, tmp_path, kwargs, words):
+    source = rosinality()
+    tensors = nvidia_generator(source["g_ema"], source["latent_avg"])
+    path = write_pickle({"G_ema": PersistentModule(tensors, **kwargs)})
+    with pytest.raises(CheckpointError, match=f"network.pkl: G_ema: .*{words}"):
+        convert_file(path, tmp_path / "out.pdparams")
+
+
+def test_a_discriminator_that_is_not_residual_is_left_out(write_pickle, tmp_path):
+    """Such is CIFAR's, whose generator is what people want."""
+    content = snapshot()
+    tensors = content["D"].tensors
+    content["D"].tensors = {n: t for n, t in tensors.items() if ".skip." not in n}
+    report = convert_file(write_pickle(content), tmp_path / "out.pdparams")
+    assert any("D is left out: only residual" in note for note in report.notes)
+    assert list(WeightFile.read(tmp_path / "out.pdparams").networks) == ["g_ema", "g"]
