@@ -1,6 +1,7 @@
 """S0, the notes on training SAM: where data and weights are said, and one batch as they tell it."""
 
 import json
+import re
 
 import pytest
 
@@ -43,3 +44,13 @@ def test_an_environment_for_conda_names_what_pip_installs():
     text = (ROOT / "environment.yaml").read_text(encoding="utf-8")
     assert "-r requirements.txt" in text
     assert "python=3.11" in text
+
+
+def test_the_page_counts_its_rows():
+    """Of the rows of docs/described.md, how many work, differ, or do not."""
+    text = (ROOT / "docs" / "described.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!described|---).*\| (\w+)[^|]*\|$", text, re.M)
+    assert set(rows) == {"works", "differs", "not"}
+    works, differs, fails = (rows.count(word) for word in ("works", "differs", "not"))
+    stated = f"Of the {len(rows)} rows {works} work, {differs} differ and {fails} do not"
+    assert stated in " ".join(text.split())

@@ -92,3 +92,15 @@ def test_the_torch_side_is_the_same_network():
         there = in_torch(torch.from_numpy(to_network(face.image[None])), 60).numpy()
     here = pipeline.age(face.image[None], [60])[0]
     assert np.abs(here.astype(int) - to_uint8(there)).max() <= 1
+
+
+@pytest.mark.slow
+def test_the_test_command_runs_as_printed(tmp_path, monkeypatch):
+    """On the shipped faces; without `--checkpoint_path`, as the published weights are not here."""
+    from scripts import inference_side_by_side
+
+    monkeypatch.chdir(ROOT)
+    words = f"--exp_dir={tmp_path} --data_path=CelebA_test --test_batch_size=4 --test_workers=0"
+    words += " --target_age=0,10,20,30,40,50,60,70,80,90,100"
+    assert inference_side_by_side.main(words.split()) == 0
+    assert len(list((tmp_path / "inference_side_by_side").iterdir())) == 5
