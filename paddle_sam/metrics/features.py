@@ -1,10 +1,9 @@
 """Features of images, kept so that each image is looked at once, and FID and its kin of them.
 
 How images are brought to Inception's 299 pixels changes FID by several points (Parmar et al. 2022,
-"On Aliased Resizing", arXiv 2104.11222), so it is one of two named ways, the same for all images,
-and a third for torchvision's network, which StarGAN v2's published figures were computed with.
-AlexNet's features stand in where Inception's weights cannot be had; distances in them are
-comparable with each other only, not with published FID or KID.
+"On Aliased Resizing", arXiv 2104.11222), so it is one of two named ways, the same for all images;
+torchvision's network has StarGAN v2's. AlexNet's features stand in where Inception's weights cannot
+be had; distances in them are comparable with each other only, not with published FID or KID.
 
 On disk an entry belongs to the content of an image file and to the settings of the extractor, to
 nothing else: renamed, moved or shared images are found again, changed ones are not. An entry may
@@ -45,9 +44,7 @@ from paddle_sam.networks.load import load
 
 _ALEX_SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
 _ALEX_SIZE = 224  # of the images that AlexNet was trained on
-_STARGAN2_SIZE = 256
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 NEIGHBOURS = 3  # the k of the paper
 _BLOCK = 1024
 
@@ -73,9 +70,7 @@ class InceptionFeatures:
     ):
         allowed = (TORCHVISION,) if network.torchvision else RESIZINGS
         if resizing not in allowed:
-            raise ConfigError(
-                f"--resizing: expected one of {', '.join(allowed)}, found {resizing!r}"
-            )
+            raise ConfigError(f"--resizing: expected {' or '.join(allowed)}, found {resizing!r}")
         if batch_size < 1:
             raise ConfigError(f"--batch_size: expected at least 1, found {batch_size}")
         self.network = network
@@ -97,11 +92,9 @@ class InceptionFeatures:
         name = "--torchvision_path" if torchvision else "--inception_path"
         network = load(path, device=device, expect=InceptionV3, option=name)
         if network.torchvision != torchvision:
-            raise CheckpointError(
-                f"{name}: {path} holds the Inception-v3 of"
-                f" {'TensorFlow' if torchvision else 'torchvision'}, expected that of"
-                f" {'torchvision' if torchvision else 'TensorFlow; use --features torchvision'}"
-            )
+            found, wanted = ("torchvision", "TensorFlow")[:: 1 if network.torchvision else -1]
+            said = f"{name}: {path} is the Inception-v3 of {found}, expected that of {wanted}"
+            raise CheckpointError(f"{said}. Name that, or change --features.")
         return cls(network, sha256(locate(path)), **options)
 
     @paddle.no_grad()
@@ -199,17 +192,16 @@ def legacy_input(image: np.ndarray) -> np.ndarray:
 
 
 def torchvision_input(image: np.ndarray) -> np.ndarray:
-    """Return a uint8 RGB image [H, W, 3] as torchvision's network takes it, [3, 299, 299].
+    """Return a uint8 RGB image [H, W, 3] as torchvision's network input [3, 299, 299].
 
-    To 256 pixels and then to 299, bilinear and antialiased, rounded each time, as StarGAN v2's
-    code does; normalised by ImageNet's mean and deviation.
+    As in StarGAN v2: bilinear and antialiased to 256, then 299 pixels; ImageNet's mean, deviation.
     """
     check_image("image", image)
-    picture = Image.fromarray(image)
-    for size in (_STARGAN2_SIZE, INPUT_SIZE):
-        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-    x = np.asarray(picture, np.float32) / 255
-    return ((x - _IMAGENET_MEAN) / _IMAGENET_STD).transpose(2, 0, 1)
+    picture = Image.fromarray(image).resize((256, 256), Image.Resampling.BILINEAR)
+    picture = picture.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)
+    return ((np.asarray(picture, np.float32) / 255 - _IMAGENET[0]) / _IMAGENET[1]).transpose(
+        2, 0, 1
+    )
 
 
 _INPUTS = {CLEAN: clean_input, LEGACY: legacy_input, TORCHVISION: torchvision_input}

@@ -166,7 +166,7 @@ def test_missing_weights_name_the_commands_that_get_them(tmp_path):
 
 
 def test_options_are_checked(network):
-    with pytest.raises(ConfigError, match="resizing: expected one of clean, legacy"):
+    with pytest.raises(ConfigError, match="resizing: expected clean or legacy"):
         InceptionFeatures(network, "random", "bicubic")
     with pytest.raises(ConfigError, match="batch_size: expected at least 1, found 0"):
         InceptionFeatures(network, "random", batch_size=0)
