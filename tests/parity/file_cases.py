@@ -78,7 +78,9 @@ def _gan(kind: str, source: Path, folder: Path) -> Iterator[Comparison]:
         d = paddle_sam.load(file, part="d", device="cpu")
         x = tensor(recipe.images(d.image_channels, d.size))
         scores = d(x) if wanted is None else d(x, wanted)
-        yield compare(kind, "scores of 2 images", scores, want["scores"])
+        # Two scores differ little; at 1024 27 convolutions add up in them.
+        tolerance = FULL if d.size == 1024 else SINGLE
+        yield compare(kind, "scores of 2 images", scores, want["scores"], tolerance)
     file.unlink()
 
 
