@@ -49,7 +49,8 @@ _KINDS = {
     # The index at the front lets a browser start before it has everything.
     ".mp4": _Kind("mp4", "libx264", YUV, {"crf": "17"}, {"movflags": "+faststart"}),
     ".gif": _Kind("gif", "gif", "pal8", {}, {"loop": "0"}),
-    ".webp": _Kind("webp", "libwebp_anim", "bgra", {"quality": "90"}, {"loop": "0"}),
+    # Below 94 libwebp leaves blocks as they were while they change slowly, as ageing faces do.
+    ".webp": _Kind("webp", "libwebp_anim", "bgra", {"quality": "95"}, {"loop": "0"}),
 }
 VIDEO_SUFFIXES = tuple(_KINDS)
 # Codecs an MP4 file may have: encoder, its options for a constant good quality, and the tag by
