@@ -8,9 +8,10 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_sam.ageing.dial import aims
 from paddle_sam.ageing.options import AnimationOptions, parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
-from paddle_sam.ageing.pipeline import AgePipeline, aims
+from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.run import Ageing, AgeingRun
 from paddle_sam.core.images import resize, to_network, to_uint8
 from paddle_sam.core.sheets import LARGE_TILE, caption_line

@@ -18,6 +18,7 @@ generator's picture as it is, which is the published behaviour.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -26,7 +27,7 @@ from scipy.spatial import ConvexHull
 
 from paddle_sam.core.images import resize
 from paddle_sam.faces.alignment import AlignedFace, CropSettings, cut_out
-from paddle_sam.faces.paste import resampled
+from paddle_sam.faces.paste import Patch, resampled
 
 LONGEST = 1024  # side of results, in pixels
 # Shares kept by default, by the years that a face is aged; between them they are interpolated.
@@ -88,8 +89,7 @@ class FaceDial:
         self._photo, self._face, self._own_age, self._keep = photo, face, own_age, keep
         self._overshoot = overshoot
         size = len(inversion)
-        found = min(max(round(float(np.hypot(*(face.quad[3] - face.quad[0])))), size), LONGEST)
-        self.side = side or found
+        self.side = side or _side(face, size)
         # A generator that renders more than the encoder sees is compared with the photograph.
         self._small = self._at(size).astype(np.float32) if size > crop.size else None
         if self._small is None:
@@ -212,3 +212,34 @@ def _smooth(picture: np.ndarray, side: int) -> np.ndarray:
     """What a picture of side x side pixels holds of float32 [S, S, 3]."""
     size = len(picture)
     return picture if size <= side else resampled(resampled(picture, side), size)
+
+
+def aims(dials: Sequence[FaceDial | None], ages: Sequence[float]) -> np.ndarray:
+    """Return which ages to render each dial's face at, [F, A], for results that look `ages`."""
+    return np.array([[dial.aim(age) if dial else age for age in ages] for dial in dials])
+
+
+def blend(
+    images: np.ndarray, ages: Sequence[float], face: AlignedFace, dial: FaceDial | None
+) -> tuple[np.ndarray, list[Patch]]:
+    """Turn one face's renderings [A, S, S, 3] into results uint8 [A, R, R, 3], and their patches.
+
+    Without a dial the renderings are the results.
+    """
+    if dial is None:
+        return images, [Patch(face.quad, image) for image in images]
+    changes = [dial.change(image, age) for image, age in zip(images, ages, strict=True)]
+    shown = np.stack([dial.shown(change) for change in changes])
+    return shown, [Patch(face.quad, change, dial.mask) for change in changes]
+
+
+def input_tile(photo: np.ndarray, face: AlignedFace, patch: Patch) -> np.ndarray:
+    """Return what results are shown beside: with the dial the face as the photograph has it."""
+    if patch.mask is None:
+        return face.image
+    return cut_out(photo, face.quad - 0.5, _side(face, len(face.image))).image
+
+
+def _side(face: AlignedFace, least: int) -> int:
+    """Side of a face in its photograph, in pixels, from `least` to `LONGEST`."""
+    return min(max(round(float(np.hypot(*(face.quad[3] - face.quad[0])))), least), LONGEST)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.dial import LONGEST, FaceDial
+from paddle_sam.ageing.dial import FaceDial, aims, blend, input_tile
 from paddle_sam.ageing.engines import (
     EMBEDDED_DEFAULT,
     Calibration,
@@ -19,15 +19,16 @@ from paddle_sam.ageing.engines import (
     check_can_age,
     fitting_generator,
 )
+from paddle_sam.ageing.measures import embedded_age_regressor, measure_ages
 from paddle_sam.ageing.options import parse_ages
 from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
+from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import SMALLEST_TILE, strip
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError, check_shape
 from paddle_sam.export.engine import EngineSAM
-from paddle_sam.faces.alignment import AlignedFace, CropSettings, FaceCutter, cut_out
+from paddle_sam.faces.alignment import AlignedFace, CropSettings, FaceCutter
 from paddle_sam.faces.paste import Patch, paste
-from paddle_sam.networks.load import load
 from paddle_sam.networks.sam import SAM, add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
 
@@ -310,8 +311,8 @@ class AgePipeline:
             inverted = self.invert(images, batch_size)
         pairs = list(np.ndindex(ages.shape))  # face and age
         rendered = []
-        for start in range(0, len(pairs), batch_size):
-            faces, targets = map(list, zip(*pairs[start : start + batch_size], strict=True))
+        for part in batches(pairs, batch_size):
+            faces, targets = map(list, zip(*part, strict=True))
             index = paddle.to_tensor(faces)
             targets = paddle.to_tensor(ages[faces, targets])
             results = self.render(images[index], inverted[index], targets, resize_outputs, edit)
@@ -321,12 +322,7 @@ class AgePipeline:
     def invert(self, images: paddle.Tensor, batch_size: int = 4) -> paddle.Tensor:
         """Codes [F, L, D] of the frozen encoder for images [F, 3, S, S]: once per face."""
         with paddle.no_grad():
-            return paddle.concat(
-                [
-                    self.network.invert(images[start : start + batch_size])
-                    for start in range(0, len(images), batch_size)
-                ]
-            )
+            return paddle.concat([*map(self.network.invert, batches(images, batch_size))])
 
     def render(
         self,
@@ -359,8 +355,8 @@ class AgePipeline:
 
     def pictures(self, codes: paddle.Tensor, batch_size: int = 4) -> np.ndarray:
         """Images uint8 [N, R, R, 3] of codes [N, L, D]."""
-        parts = (codes[start : start + batch_size] for start in range(0, len(codes), batch_size))
-        return np.concatenate([to_uint8(self.decode(part).numpy()) for part in parts])
+        parts = map(self.decode, batches(codes, batch_size))
+        return np.concatenate([to_uint8(images.numpy()) for images in parts])
 
 
 class EmbeddedAges:
@@ -372,38 +368,8 @@ class EmbeddedAges:
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Ages [F] of crops uint8 [F, S, S, 3] that are cut as for the embedded model."""
         with self._lock:
-            self._regressor = self._regressor or load(find_weight("age_mini"), device=self._device)
-        with paddle.no_grad():
-            return self._regressor.age(paddle.to_tensor(to_network(crops))).numpy()
-
-
-def aims(dials: Sequence[FaceDial | None], ages: Sequence[float]) -> np.ndarray:
-    """Return which ages to render each dial's face at, [F, A], for results that look `ages`."""
-    return np.array([[dial.aim(age) if dial else age for age in ages] for dial in dials])
-
-
-def blend(
-    images: np.ndarray, ages: Sequence[float], face: AlignedFace, dial: FaceDial | None
-) -> tuple[np.ndarray, list[Patch]]:
-    """Turn one face's renderings [A, S, S, 3] into results uint8 [A, R, R, 3], and their patches.
-
-    Without a dial the renderings are the results.
-    """
-    if dial is None:
-        return images, [Patch(face.quad, image) for image in images]
-    changes = [dial.change(image, age) for image, age in zip(images, ages, strict=True)]
-    shown = np.stack([dial.shown(change) for change in changes])
-    return shown, [Patch(face.quad, change, dial.mask) for change in changes]
-
-
-def input_tile(photo: np.ndarray, face: AlignedFace, patch: Patch) -> np.ndarray:
-    """Return what results are shown beside: with the dial the face as the photograph has it."""
-    if patch.mask is None:
-        return face.image
-    side = min(
-        max(round(float(np.hypot(*(face.quad[3] - face.quad[0])))), len(face.image)), LONGEST
-    )
-    return cut_out(photo, face.quad - 0.5, side).image
+            self._regressor = self._regressor or embedded_age_regressor(self._device)
+        return measure_ages(self._regressor, crops)
 
 
 def list_ages(ages: Ages) -> list[float]:

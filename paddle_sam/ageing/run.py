@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.dial import FaceDial
+from paddle_sam.ageing.dial import FaceDial, aims, blend
 from paddle_sam.ageing.engines import Calibration
 from paddle_sam.ageing.options import AgeingOptions, parse_keep
 from paddle_sam.ageing.photos import (
@@ -27,9 +27,10 @@ from paddle_sam.ageing.photos import (
     results_folder,
     without_done,
 )
-from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit, aims, blend
+from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit
 from paddle_sam.core.device import fitting_batch
 from paddle_sam.core.images import to_network
+from paddle_sam.core.processes import batches
 from paddle_sam.errors import ConfigError
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.faces.alignment import AlignedFace
@@ -223,8 +224,8 @@ class Ageing:
             return codes
         masks = [face_mask(photo.pixels, face, photo.path)[None] for face in photo.faces]
         masks = paddle.to_tensor(np.stack(masks))
-        parts = (slice(k, k + self.batch_size) for k in range(0, len(images), self.batch_size))
-        return paddle.concat([self.refine(images[at], codes[at], masks[at]) for at in parts])
+        parts = (batches(whole, self.batch_size) for whole in (images, codes, masks))
+        return paddle.concat([self.refine(*part) for part in zip(*parts, strict=True)])
 
     def codes(self, images: paddle.Tensor, inverted: paddle.Tensor, age: float) -> paddle.Tensor:
         """Edited codes [N, L, D] of images [N, 3, S, S], inverted to [N, L, D], at one age."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from paddle_sam.ageing.dial import input_tile
 from paddle_sam.ageing.options import (
     FolderPerAgeOptions,
     InferenceOptions,
@@ -16,7 +17,6 @@ from paddle_sam.ageing.options import (
     parse_ages,
 )
 from paddle_sam.ageing.photos import Input, Summary, results_folder
-from paddle_sam.ageing.pipeline import input_tile
 from paddle_sam.ageing.run import AgedPhoto, AgeingRun
 from paddle_sam.core.images import save_image
 from paddle_sam.core.processes import InBackground

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.core.files import check_outside
+from paddle_sam.core.processes import batches
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
@@ -140,6 +141,4 @@ def _validation(domains: Domains, options: StarGAN2Options) -> ValidationSet:
 
 
 def _batches(validation: ValidationSet, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(validation.images), size):
-        part = slice(start, start + size)
-        yield validation.images[part], validation.domains[part]
+    return zip(batches(validation.images, size), batches(validation.domains, size), strict=True)

@@ -21,6 +21,7 @@ from paddle_sam.ageing.train.age_options import SIZES, AgeOptions
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import to_uint8
+from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import captioned_grid
 from paddle_sam.core.weight_file import WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, ConfigError
@@ -154,7 +155,7 @@ class AgeTrainer:
             (to_uint8(image), f"age {age:.0f}\nfound {guess:.1f}")
             for image, age, guess in list(zip(images, *ages, strict=True))[: rows * columns]
         ]
-        return captioned_grid([tiles[i : i + columns] for i in range(0, len(tiles), columns)])
+        return captioned_grid(list(batches(tiles, columns)))
 
     def _years(self, batch: Batch) -> paddle.Tensor:
         return paddle.to_tensor([self.ages[path] for path in batch.paths], "float32")
