@@ -39,6 +39,22 @@ class Archs:
     discriminator: Mapping[str, Any]
 
     @classmethod
+    def of(cls, known: Entries, options: StyleGAN2Options, classes: int = 0) -> Archs:
+        """Return those of the networks to start from, if there are `known` ones, or new ones.
+
+        Raises:
+            ConfigError: they are for another number of classes than the data has.
+        """
+        if not known:
+            return cls.of_options(options, classes)
+        archs = cls.of_entries(known, options)
+        if (found := archs.generator.get("classes", 0)) != classes:
+            raise ConfigError(
+                f"--cond: the data has {classes} classes, the networks to start from {found}"
+            )
+        return archs
+
+    @classmethod
     def of_options(cls, options: StyleGAN2Options, classes: int = 0) -> Archs:
         """Return what the options say, for images of `classes` classes (0: not conditional)."""
         sizes = [1 << power for power in range(2, options.resolution.bit_length())]

@@ -75,14 +75,8 @@ def _train_stretch(options: StyleGAN2Options) -> Path:
             if new and world.rank == 0:
                 print(f"{options.init_from}: newly initialised: {new}")
         known = resumed.networks if resumed else start
-        classes = labels.classes if labels else 0
-        archs = Archs.of_entries(known, options) if known else Archs.of_options(options, classes)
-        if (found := archs.generator.get("classes", 0)) != classes:
-            raise ConfigError(
-                f"--cond: the data has {classes} classes, the networks to start from {found}"
-            )
         trainer = StyleGAN2Trainer(
-            archs,
+            Archs.of(known, options, labels.classes if labels else 0),
             options,
             augmentation(options, len(data)),
             start,
@@ -93,21 +87,19 @@ def _train_stretch(options: StyleGAN2Options) -> Path:
             labels,
         )
         steps = round((1000 * options.total_kimg - offset) / options.images_per_step)
-        intervals = Intervals(max(1, steps), *map(options.steps, every))
         return Job(
             trainer,
-            intervals,
+            Intervals(max(1, steps), *map(options.steps, every)),
             _loader(data, options, options.cache_images),
             snapshot=lambda step, panel: _save_snapshot(trainer, data, step, panel),
             batch_size=options.images_per_step,
         )
 
-    step = None if options.resume == "latest" else int(options.resume)
-    found = []
-    for root, images, weight in sets:
+    for root, _, _ in sets:
         check_outside("--exp_dir", Path(options.exp_dir), Path(root))
-        found.append(identify_images(root, images, weight))
-    return start_run(options, build, {"train_data": joined(found)}, step)
+    inputs = {"train_data": joined([identify_images(*one) for one in sets])}
+    step = None if options.resume == "latest" else int(options.resume)
+    return start_run(options, build, inputs, step)
 
 
 def _image_offset(options: StyleGAN2Options, resumed: WeightFile) -> int:
@@ -190,16 +182,22 @@ def spread(data: ImagePairs, count: int) -> ImagePairs:
 
 
 def _judge(options: StyleGAN2Options, data: ImagePairs) -> GeneratedQuality | None:
+    """What `--metric` names: FID, or over all images at once the kernel distance of AlexNet's."""
     chosen = spread(data, options.metric_images)
+    count = len(chosen)
 
     def reals() -> Iterator[np.ndarray]:
-        for batch in _loader(chosen, options).once(_REALS_AT_ONCE):
-            yield batch.source
+        return (batch.source for batch in _loader(chosen, options).once(_REALS_AT_ONCE))
+
+    def kernel(real: np.ndarray, made: np.ndarray) -> float:
+        return kid(real, made, subsets=1, subset_size=count)[0]
 
     if options.metric == "fid":
-        return GeneratedQuality.fid(options.inception_path, options.device, reals, len(chosen))
+        extract = InceptionFeatures.from_file(options.inception_path, options.device)
+        return GeneratedQuality("fid", extract, fid, reals, count)
     if options.metric == "kid_alex":
-        return GeneratedQuality.kid_alex(options.lpips_path, reals, len(chosen))
+        extract = AlexFeatures(load_lpips(options.lpips_path))
+        return GeneratedQuality("kid_alex", extract, kernel, reals, count)
     return None
 
 
@@ -250,20 +248,6 @@ class GeneratedQuality:
         self._reals = reals
         self._images = images
         self._real_features: np.ndarray | None = None
-
-    @classmethod
-    def fid(cls, inception_path: str, device: str, reals, images: int) -> GeneratedQuality:
-        """Frechet distance of Inception features."""
-        return cls("fid", InceptionFeatures.from_file(inception_path, device), fid, reals, images)
-
-    @classmethod
-    def kid_alex(cls, lpips_path: str, reals, images: int) -> GeneratedQuality:
-        """Kernel distance of AlexNet features, over all images at once."""
-
-        def distance(real: np.ndarray, made: np.ndarray) -> float:
-            return kid(real, made, subsets=1, subset_size=images)[0]
-
-        return cls("kid_alex", AlexFeatures(load_lpips(lpips_path)), distance, reals, images)
 
     def __call__(self, fakes: Callable[[int], Iterator[np.ndarray]]) -> dict[str, float]:
         """The measure of images from `fakes`, under its name and as `loss` (smaller is better).
