@@ -321,7 +321,8 @@ def load_strict(
     for name in list(state):
         value = state.pop(name) if consume else state[name]
         value = value.numpy() if isinstance(value, paddle.Tensor) else value
-        targets[name].set_value(value.astype(_numpy_type(targets[name]), copy=False))
+        kind = str(targets[name].dtype).rpartition(".")[2]
+        targets[name].set_value(value.astype(kind, copy=False))
 
 
 def check_fit(targets: Mapping, state: Mapping, prefix: str, missing: Collection[str] = ()) -> None:
@@ -342,7 +343,3 @@ def check_fit(targets: Mapping, state: Mapping, prefix: str, missing: Collection
     ]
     if found:
         raise CheckpointError(f"{prefix}: tensors {', '.join(found)}")
-
-
-def _numpy_type(tensor: paddle.Tensor) -> str:
-    return str(tensor.dtype).rpartition(".")[2]

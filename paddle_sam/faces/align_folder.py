@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from paddle_sam.core.files import append_text
 from paddle_sam.core.images import read_image, result_names, save_image
 from paddle_sam.core.listing import lies_in, list_images
 from paddle_sam.core.processes import in_processes
@@ -103,7 +104,8 @@ def align_folder(
         for task, problem in run:
             if problem is not None:
                 failed += 1
-                _append(report, {"file": str(task.source.relative_to(root)), "error": problem})
+                record = {"file": str(task.source.relative_to(root)), "error": problem}
+                append_text(report, json.dumps(record, ensure_ascii=False) + "\n")
                 bar.set_postfix(failed=failed)
             bar.update()
     aligned, skipped = len(open_tasks) - failed, len(tasks) - len(open_tasks)
@@ -172,11 +174,6 @@ def _align_one(task: _Task) -> str | None:
     except Exception as error:  # whatever else an image provokes concerns that image alone
         return f"{task.source}: {type(error).__name__}: {error}"
     return None
-
-
-def _append(report: Path, record: dict) -> None:
-    with report.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def _progress_bar(total: int):

@@ -183,7 +183,8 @@ class Generator(nn.Layer):
         for block in self.decode:
             x = block(x, s)
             if (size := x.shape[2]) in skips:
-                x = x + self.hpf(_resized(masks[MASK_OF_SIZE[size]], size) * skips[size])
+                mask = F.interpolate(masks[MASK_OF_SIZE[size]], size=[size, size], mode="bilinear")
+                x = x + self.hpf(mask * skips[size])
         return self.to_rgb(x)
 
 
@@ -333,7 +334,3 @@ def _log2(size: int) -> int:
     if size < 32 or 1 << exponent != size:
         raise ConfigError(f"img_size: expected a power of two of at least 32, found {size}")
     return exponent
-
-
-def _resized(mask: paddle.Tensor, size: int) -> paddle.Tensor:
-    return F.interpolate(mask, size=[size, size], mode="bilinear")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,11 @@ def train_stargan2(options: StarGAN2Options) -> Path:
                 options.max_bad_images,
                 report=tqdm.write,
             ),
-            lambda: _batches(validation, options.val_batch_size),
+            lambda: zip(
+                batches(validation.images, options.val_batch_size),
+                batches(validation.domains, options.val_batch_size),
+                strict=True,
+            ),
         )
 
     inputs = {}
@@ -138,7 +141,3 @@ def _validation(domains: Domains, options: StarGAN2Options) -> ValidationSet:
     images, labels = read_domains(domains, options.img_size, options.max_val_images)
     firsts = [np.flatnonzero(labels == label)[:_SHOWN_PER_DOMAIN] for label in range(len(domains))]
     return ValidationSet(images, labels, np.concatenate(firsts))
-
-
-def _batches(validation: ValidationSet, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return zip(batches(validation.images, size), batches(validation.domains, size), strict=True)

@@ -118,7 +118,7 @@ def _train(
             if "images" in identity:
                 print(f"--{name}: {identity['images']} images")
         prepare_folder(folder, to_json(options))
-        keep_inputs(folder, inputs)
+        write_json(folder / INPUTS, dict(inputs))
     run.train(
         lambda start: job.loader.training(batch, options.seed, start, world.share(batch)),
         job.test_batches,
@@ -213,11 +213,6 @@ def check_inputs(
                 f" --allow_changed {name} to continue with the other on purpose."
             )
     return changed
-
-
-def keep_inputs(folder: Path, inputs: Mapping[str, Identity]) -> None:
-    """Note in the run's folder what it is made from."""
-    write_json(folder / INPUTS, dict(inputs))
 
 
 def _words(identity: Identity) -> str:

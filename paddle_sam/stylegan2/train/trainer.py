@@ -160,7 +160,7 @@ class StyleGAN2Trainer:
             path_mean=self.path_mean,
             exact=self.amp["g"].exact,
             labels=self.labels,
-            real_labels=self._labels_of(batch),
+            real_labels=self.labels and paddle.to_tensor(self.labels.of(batch.paths)),
         )
         values: dict[str, paddle.Tensor] = {}
         lazy: set[str] = set()
@@ -201,9 +201,6 @@ class StyleGAN2Trainer:
         optimizer.step() if phase.lazy else amp.step(optimizer)
         optimizer.clear_grad(set_to_zero=False)
         return logged
-
-    def _labels_of(self, batch: Batch) -> paddle.Tensor | None:
-        return None if self.labels is None else paddle.to_tensor(self.labels.of(batch.paths))
 
     def _adapt(self, step: int, sign: float) -> None:
         """Steer the probability of augmentation by the sign statistic r_t."""
