@@ -119,6 +119,8 @@ def list_codes(path: str | os.PathLike) -> dict[str, np.ndarray]:
     content = _content(path)
     if isinstance(content, Mapping):
         known = [key for key in _KEYS if key in content]
+        if path.suffix == BARE and not known:
+            raise CheckpointError(f"{path}: holds no tensor latent_code; expected a projected face")
         if known:
             content = content[known[0]]
         elif len(content) == 1 and path.suffix in (".npz", ".npy"):

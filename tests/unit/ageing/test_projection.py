@@ -398,11 +398,10 @@ def test_the_last_step_is_returned_though_another_was_better(generator):
     assert (best.codes[0, 0, 0].item(), last.codes[0, 0, 0].item()) == (1.0, 3.0)
 
 
-def test_a_code_alone_is_a_latent_too(projected, crops, tmp_path, capsys):
+def test_a_code_alone_is_a_latent_too(projected, crops, tmp_path):
     shutil.copy(projected / "a.pd", tmp_path)
     bare = ["--latent", str(tmp_path / "a.pd"), "--exp_dir", str(tmp_path), "--target_age", "60"]
-    assert inference(bare) == 2
-    assert "a-project.png" in capsys.readouterr().err
+    assert inference(bare) == 0  # the face is what the generator makes of it
     assert inference([*bare, "--data_path", str(crops / "a.png"), "--no_align"]) == 0
     coded = np.asarray(Image.open(tmp_path / "inference_results" / "60" / "a.png"))
     full = ["--latent", str(projected / "a.npz"), "--exp_dir", str(tmp_path / "full")]
