@@ -17,8 +17,8 @@ from paddle_sam.ageing.animate import compose, frame_ages, render_between
 from paddle_sam.ageing.dial import aims
 from paddle_sam.ageing.edits import mix as mix_codes
 from paddle_sam.ageing.invert import PictureEncoder, invert_images
-from paddle_sam.ageing.options import parse_latent_mask
-from paddle_sam.ageing.pipeline import AgePipeline, Ages, list_ages
+from paddle_sam.ageing.options import Ages, list_ages, parse_latent_mask
+from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.project import open_inverter
 from paddle_sam.ageing.projection import Best, ProjectionSettings
 from paddle_sam.ageing.projection import project as optimise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +25,7 @@ from paddle_sam.options import (
 # Codes of the published example, which carry hair and skin colour, and how many its model has.
 PUBLISHED_LATENT_MASK = (8, 9)
 PUBLISHED_CODES = 18
+Ages = float | str | Iterable[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,3 +322,27 @@ def parse_latent_mask(text: str, codes: int) -> list[int]:
         return parse_codes(text, codes, "--latent_mask")
     published = codes == PUBLISHED_CODES
     return list(PUBLISHED_LATENT_MASK) if published else list(range(codes // 2, codes))
+
+
+def list_ages(ages: Ages) -> list[float]:
+    """Return ages, given as a number, several, or text (see `parse_ages`), as a list.
+
+    >>> list_ages(40), list_ages("20,50-70:10")
+    ([40.0], [20.0, 50.0, 60.0, 70.0])
+
+    Raises:
+        ConfigError: there is none, or one is not a number from 0 to 100.
+    """
+    if isinstance(ages, str):
+        return parse_ages(ages, "ages")
+    with contextlib.suppress(TypeError):  # a number
+        ages = list(ages)
+    try:
+        ages = [float(age) for age in (ages if isinstance(ages, list) else [ages])]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"ages: expected numbers of years, found {ages!r}") from error
+    if not ages:
+        raise ConfigError("ages: expected at least one age, found none")
+    if wrong := [age for age in ages if not 0 <= age <= 100]:
+        raise ConfigError(f"ages: expected 0 to 100 years, found {wrong[0]:g}")
+    return ages

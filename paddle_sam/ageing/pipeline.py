@@ -20,7 +20,7 @@ from paddle_sam.ageing.engines import (
     fitting_generator,
 )
 from paddle_sam.ageing.measures import embedded_age_regressor, measure_ages
-from paddle_sam.ageing.options import parse_ages
+from paddle_sam.ageing.options import Ages, list_ages
 from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
 from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import SMALLEST_TILE, strip
@@ -41,7 +41,6 @@ EMBEDDED_NOTE = (
 # Changes codes [N, L, D] of aged faces, given what they were inverted to, likewise [N, L, D];
 # see paddle_sam.ageing.edits.
 Edit = Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]
-Ages = float | str | Iterable[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,28 +369,6 @@ class EmbeddedAges:
         with self._lock:
             self._regressor = self._regressor or embedded_age_regressor(self._device)
         return measure_ages(self._regressor, crops)
-
-
-def list_ages(ages: Ages) -> list[float]:
-    """Return ages, given as a number, several, or text (see `parse_ages`), as a list.
-
-    >>> list_ages(40), list_ages("20,50-70:10")
-    ([40.0], [20.0, 50.0, 60.0, 70.0])
-
-    Raises:
-        ConfigError: there is none, or one is not a number from 0 to 100.
-    """
-    if isinstance(ages, str):
-        return parse_ages(ages, "ages")
-    try:
-        ages = [float(age) for age in (ages if np.iterable(ages) else [ages])]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"ages: expected numbers of years, found {ages!r}") from error
-    if not ages:
-        raise ConfigError("ages: expected at least one age, found none")
-    if wrong := [age for age in ages if not 0 <= age <= 100]:
-        raise ConfigError(f"ages: expected 0 to 100 years, found {wrong[0]:g}")
-    return ages
 
 
 def _named(photos: ImageLike | Iterable[ImageLike]) -> Iterator[tuple[str, ImageLike]]:

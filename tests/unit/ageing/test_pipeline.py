@@ -11,7 +11,8 @@ from PIL import Image
 
 import paddle_sam
 from paddle_sam.ageing.measures import embedded_age_regressor, measure_ages
-from paddle_sam.ageing.pipeline import AgePipeline, list_ages
+from paddle_sam.ageing.options import list_ages
+from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize, to_network, to_uint8
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, FaceNotFoundError, ImageError
