@@ -2,6 +2,7 @@
 
 import io
 import weakref
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -22,7 +23,10 @@ def decoded(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = [in_colour(frame) for frame in container.decode(stream)]
-        return stream, frames, float(container.duration / av.time_base)
+        # A closed container's stream need not answer.
+        names = ("codec_context", "frames", "width", "height", "average_rate")
+        facts = SimpleNamespace(**{name: getattr(stream, name) for name in names})
+        return facts, frames, float(container.duration / av.time_base)
 
 
 def in_colour(frame):
