@@ -64,7 +64,7 @@ def open_exported(
         ConfigError: the device does not exist, or the engine asked for by name cannot run.
 
     `auto` is float32, or bfloat16 where this machine computes it, and a trial found it right and
-    faster (see `export.opening`).
+    faster (see `Trial`).
     """
     if engine not in ENGINES:
         raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
@@ -166,9 +166,9 @@ def _build(path: Path, export: Export, folder: Path, precision: str) -> None:
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured: PSNR of bfloat16 against float32 (dB), and seconds of an image in each.
+    """What was measured: PSNR of 16 bits against float32 (dB), and seconds of an image in each.
 
-    `failed` is why bfloat16 did not run at all, else empty.
+    `failed` is why 16 bits did not run at all, else empty.
     """
 
     psnr: float = 0.0
@@ -178,11 +178,11 @@ class Trial:
 
     @property
     def problem(self) -> str:
-        """Why bfloat16 must not be used; empty where it may."""
+        """Why 16 bits must not be used; empty where they may."""
         if self.failed:
             return self.failed
         if not self.psnr >= LOWEST_PSNR:  # not a number, too
-            return f"bfloat16 is wrong on this machine: {self.psnr:.0f} dB against float32"
+            return f"16-bit arithmetic is wrong on this machine: {self.psnr:.0f} dB against float32"
         return ""
 
     @property
