@@ -6,16 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from paddle_sam.convert.rules import (
-    DISCARD,
-    DROP,
-    TRANSPOSE,
-    UNBATCH,
-    Rule,
-    State,
-    count,
-    under,
-)
+from paddle_sam.convert.rules import DISCARD, DROP, TRANSPOSE, UNBATCH, Rule, State, count, under
 from paddle_sam.convert.stargan2_tables import STARGAN2_TABLES, face_heatmaps_arch
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.face_networks import PUBLISHED_UNITS
