@@ -125,8 +125,8 @@ def test_identity_of_the_same_face_is_one_and_looks_at_the_face_region(identity)
 
 
 def test_without_networks_measures_are_null(tmp_path, pipeline, monkeypatch, capsys):
-    monkeypatch.setattr("paddle_sam.ageing.measures.find_weight", missing_lpips)
-    monkeypatch.setattr("paddle_sam.metrics.judges.find_weight", missing_lpips)
+    monkeypatch.setattr("paddle_sam.ageing.measures.find_weight", only_embedded)
+    monkeypatch.setattr("paddle_sam.metrics.judges.find_weight", only_embedded)
     Image.fromarray(pipeline.faces(PORTRAIT)[0].image).save(tmp_path / "a.png")
     arguments = ["--data_path", str(tmp_path / "a.png"), "--no_align", "--report"]
     arguments += ["--exp_dir", str(tmp_path / "out"), "--target_age", "50"]
@@ -138,7 +138,9 @@ def test_without_networks_measures_are_null(tmp_path, pipeline, monkeypatch, cap
     assert (face["input_age"], face["results"]) == (None, [want])
 
 
-def missing_lpips(name):
+def only_embedded(name):
+    if name == "age_mini":  # comes with the package; the dial reads the face's own age by it
+        return find_weight(name)
     raise CheckpointError(f"{name}: this file is missing")
 
 
