@@ -136,8 +136,8 @@ def test_unknown_engines_are_refused(checkpoint):
 @pytest.mark.parametrize(
     ("engine", "device", "message"),
     [
-        ("onednn-bf16", "gpu:0", "onednn-bf16: is for CPUs, found --device gpu:0"),
-        ("gpu-fp16", "cpu", "gpu-fp16: is for GPUs, found --device cpu"),
+        ("onednn-bf16", "gpu:0", "onednn-bf16: is for CPUs, found device gpu:0"),
+        ("gpu-fp16", "cpu", "gpu-fp16: is for GPUs, found device cpu"),
     ],
 )
 def test_sixteen_bits_are_refused_on_the_wrong_device(

@@ -142,6 +142,10 @@ def test_a_morph_of_projected_faces(generator, tmp_path):
     frames = list(morph_frames(config, generator))
     for frame, code in ((frames[0], codes[0]), (frames[6], codes[1])):
         assert np.abs(frame.astype(int) - generator.render(code[None])[0]).max() <= 1
+    with pytest.raises(ConfigError, match="latents: expected two codes or more"):
+        list(
+            morph_frames(VideosOptions(videos="morph", latents=str(tmp_path / "a.npz")), generator)
+        )
 
 
 def test_a_clip_of_a_runs_own_grids(tmp_path):
@@ -235,7 +239,7 @@ def test_the_command_writes_what_players_show(run, tmp_path, capsys):
         ("--videos training", "snapshots: name the folder"),
         ("--videos training --snapshots none", "expected at least two files"),
         ("--videos walk --latents a.npz,b.npz", "latents: is used by --videos morph"),
-        ("--videos morph --latents a.npz", "latents: expected at least two files"),
+        ("--videos morph --latents absent.npz", "absent.npz: there is no such file"),
         ("--videos walk,mix --name x", "name: is for a single video, found 2"),
         ("--videos mix --style_ranges 0,1", "style_ranges: expected one entry for each of the 3"),
         ("--videos face --style_ranges 8-", "style_ranges: expected numbers"),
