@@ -18,6 +18,7 @@ import http.client
 import io
 import json
 import multiprocessing
+import os
 import random
 import socket
 import struct
@@ -30,7 +31,7 @@ import skimage.data
 from PIL import Image
 
 from benchmarks import timing
-from paddle_sam.demo.options import DemoOptions
+from paddle_sam.demo.options import ENVIRONMENT, DemoOptions
 
 LIGHT = ("/", "/settings", "/static/demo.js", "/static/demo.css")
 
@@ -66,6 +67,7 @@ def main(argv=None) -> None:
 
 
 def serve(ready, ports) -> None:
+    os.environ.update(ENVIRONMENT)  # as scripts/demo.py sets it, before Paddle is loaded
     from paddle_sam.demo.serve import make_demo_server
 
     server = make_demo_server(DemoOptions(port=0, device="cpu"))

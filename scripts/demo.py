@@ -15,6 +15,7 @@ main = script(
     __doc__,
     "paddle_sam.demo.options:DemoOptions",
     "paddle_sam.demo.serve:serve",
+    environment="paddle_sam.demo.options:ENVIRONMENT",
 )
 
 if __name__ == "__main__":

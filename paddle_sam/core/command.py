@@ -127,7 +127,13 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def script(description: str, options: str, function: str, done: str = "{}") -> Callable[..., int]:
+def script(
+    description: str,
+    options: str,
+    function: str,
+    done: str = "{}",
+    environment: str = "",
+) -> Callable[..., int]:
     """A command that reads options and calls a function with them.
 
     Both are named as in `paddle_sam.ageing.strips:side_by_side` and imported when they are needed,
@@ -139,11 +145,15 @@ def script(description: str, options: str, function: str, done: str = "{}") -> C
         options: the class of options.
         function: what to call with them.
         done: how to print each path.
+        environment: a dictionary of variables for libraries that read them when they are loaded.
+            What is set already stays.
     """
 
     @command
     def main(argv=None) -> int:
         chosen = parse(pkgutil.resolve_name(options), argv, description)
+        for name, value in (pkgutil.resolve_name(environment) if environment else {}).items():
+            os.environ.setdefault(name, value)
         result = pkgutil.resolve_name(function)(chosen)
         if hasattr(result, "status"):
             return result.status()

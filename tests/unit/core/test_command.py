@@ -12,6 +12,7 @@ import pytest
 
 from paddle_sam.ageing.options import ExportOptions
 from paddle_sam.core.command import command, exit_status, script
+from paddle_sam.demo.options import ENVIRONMENT
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import Options
 from tests import ROOT
@@ -146,3 +147,15 @@ def test_what_a_scripts_function_returns_is_shown(result, status, shown, monkeyp
 @pytest.mark.parametrize(("done", "failed", "status"), [(3, 0, 0), (1, 2, 1), (0, 2, 2), (0, 0, 2)])
 def test_status_of_several_inputs(done, failed, status):
     assert exit_status(done, failed) == status
+
+
+def test_variables_are_set_before_anything_is_loaded_and_given_ones_stay(monkeypatch):
+    """The demo's threads sleep while they wait, unless somebody wants them otherwise."""
+    monkeypatch.setenv("KMP_BLOCKTIME", "7")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is removed again after the test
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    seen = {}
+    found = {"options": ExportOptions, "f": lambda _: seen.update(os.environ), "env": ENVIRONMENT}
+    monkeypatch.setattr(pkgutil, "resolve_name", found.get)
+    assert script("", "options", "f", environment="env")([]) == 0
+    assert (seen["OMP_WAIT_POLICY"], seen["KMP_BLOCKTIME"]) == ("PASSIVE", "7")
