@@ -1,7 +1,5 @@
 """Checkpoints of other Paddle projects, written by `paddle.save` as those do."""
 
-import lzma
-
 import numpy as np
 import paddle
 import pytest
@@ -9,25 +7,6 @@ import pytest
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError
-from tests import ROOT
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """Return a weight file of version 0.1, every tensor of which is made of other numbers."""
-
-    def read(kind):
-        packed = ROOT / "tests" / "fixtures" / "weights" / f"{kind}.pdparams.xz"
-        (tmp_path / "old.pdparams").write_bytes(lzma.decompress(packed.read_bytes()))
-        file = WeightFile.read(tmp_path / "old.pdparams")
-        rng = np.random.default_rng(0)
-        for entry in file.networks.values():
-            for name, array in entry.state.items():
-                if name != "latent_avg":
-                    entry.state[name] = rng.normal(size=array.shape).astype("float32")
-        return file
-
-    return read
 
 
 def as_theirs(state):
@@ -48,8 +27,8 @@ def assert_same(found, want):
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("kind", ["sam", "psp"])
-def test_sam_and_psp_of_paddle_sam(stored, tmp_path, kind, nested):
-    file = stored(kind)
+def test_sam_and_psp_of_paddle_sam(weights, tmp_path, kind, nested):
+    file = weights(kind)
     entry = file.entry()
     state = as_theirs(entry.state)
     if nested:
@@ -70,8 +49,8 @@ def test_sam_and_psp_of_paddle_sam(stored, tmp_path, kind, nested):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_generator_of_paddlegan(stored, tmp_path, wrapped):
-    entry = stored("stylegan2").entry("g_ema")
+def test_a_generator_of_paddlegan(weights, tmp_path, wrapped):
+    entry = weights("stylegan2").entry("g_ema")
     state = as_theirs(entry.state)
     paddle.save({"g_ema": state} if wrapped else state, str(tmp_path / "theirs.pdparams"))
     convert_file(tmp_path / "theirs.pdparams", tmp_path / "ours.pdparams")
@@ -80,8 +59,8 @@ def test_a_generator_of_paddlegan(stored, tmp_path, wrapped):
     assert_same(found.state, entry.state)
 
 
-def test_an_age_regressor(stored, tmp_path):
-    entry = stored("dex_vgg").entry()
+def test_an_age_regressor(weights, tmp_path):
+    entry = weights("dex_vgg").entry()
     state = {n.replace("fc8_101", "fc8-101"): paddle.to_tensor(a) for n, a in entry.state.items()}
     paddle.save({"state_dict": state}, str(tmp_path / "theirs.pdparams"))
     convert_file(tmp_path / "theirs.pdparams", tmp_path / "ours.pdparams")

@@ -1,7 +1,5 @@
 """Files of PaddleGAN: of its trainings, its pSp, its StarGAN v2 in parts, its LPIPS."""
 
-import lzma
-
 import numpy as np
 import paddle
 import pytest
@@ -14,29 +12,10 @@ from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.image_features import LpipsWeights, load_lpips
 from paddle_sam.networks.load import build_empty
-from tests import ROOT
 from tests.unit.convert.test_stargan2_files import TINY
 
 # How each network of StyleGAN2 is called by PaddleGAN, and what is called otherwise in it.
 PARTS = {"gen_ema": "g_ema", "gen": "g", "disc": "d"}
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """Return a weight file of version 0.1 with random numbers, filters and average excepted."""
-
-    def read(kind):
-        packed = ROOT / "tests" / "fixtures" / "weights" / f"{kind}.pdparams.xz"
-        (tmp_path / "old.pdparams").write_bytes(lzma.decompress(packed.read_bytes()))
-        file = WeightFile.read(tmp_path / "old.pdparams")
-        rng = np.random.default_rng(0)
-        for entry in file.networks.values():
-            for name, array in entry.state.items():
-                if not name.endswith(("kernel", "latent_avg")):
-                    entry.state[name] = rng.normal(size=array.shape).astype("float32")
-        return file
-
-    return read
 
 
 def published(file, path):
