@@ -188,7 +188,7 @@ class GradientMeans:
             task.wait()
             pieces = (flat / self._world.size).split([gradient.size for gradient in gradients])
             for gradient, piece in zip(gradients, pieces, strict=True):
-                gradient.copy_(piece.reshape(gradient.shape), True)
+                gradient.copy_(piece.reshape(gradient.shape), False)
         self._start()
 
 
@@ -236,8 +236,8 @@ class _WholeBatchNorm2D(nn.BatchNorm2D):
         variance = _MeanOverProcesses.apply(centred.square().mean([0, 2, 3]), self.world.size)
         with paddle.no_grad():
             keep = self._momentum
-            self._mean.copy_(keep * self._mean + (1 - keep) * mean, True)
-            self._variance.copy_(keep * self._variance + (1 - keep) * variance, True)
+            self._mean.copy_(keep * self._mean + (1 - keep) * mean, False)
+            self._variance.copy_(keep * self._variance + (1 - keep) * variance, False)
         scale = self.weight * paddle.rsqrt(variance + self._epsilon)
         return centred * scale.reshape(channel) + self.bias.reshape(channel)
 

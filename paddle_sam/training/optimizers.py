@@ -24,6 +24,7 @@ import inspect
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -38,6 +39,7 @@ _PADDLE_GROUP_OPTIONS = frozenset(("params", "learning_rate", "grad_clip"))
 
 # From Paddle 3 on its Adam takes a third moment, which is not used here.
 _HAS_AMSGRAD = "amsgrad" in inspect.signature(paddle.optimizer.Adam.__init__).parameters
+_CHUNK = 1 << 16  # weights that a GPU's block of threads updates
 _BETA2 = 0.99
 
 
@@ -95,8 +97,8 @@ class Ranger(paddle.optimizer.Optimizer):
         }
         _check_options(self._options)
         self._threshold = N_sma_threshhold
-        self._rate, self._rate_tensor = None, None
-        self._no_power = paddle.zeros([1])
+        # Parameters and gradients of a group, by the number of the update and its rate.
+        self._taken: dict[tuple[int, float], tuple[dict, list, list]] = {}
         self._prepared: set[str] = set()  # names of parameters that have moments
         self._steps: dict[str, int] = {}  # what the `step` tensors hold, by parameter
         # weight_decay=None: Paddle's own decay would add to the gradient (coupled L2).
@@ -134,56 +136,72 @@ class Ranger(paddle.optimizer.Optimizer):
             self._prepared.add(parameter.name)
 
     def _append_optimize_op(self, block, param_and_grad):
+        """Take note of a parameter and its gradient; `_finish_update` updates all of a group."""
         options = self._options
         if isinstance(param_and_grad, dict):
             options = {**options, **param_and_grad}
             param_and_grad = param_and_grad["params"]
         parameter, gradient = param_and_grad
-        weight = self._weight_of(parameter)
-        lr = self.get_lr() * parameter.optimize_attr.get("learning_rate", 1.0)
-        self._update(weight, gradient.astype("float32"), lr, options)
-        if weight is not parameter:
-            parameter.set_value(weight.astype(parameter.dtype))
-
-    def _update(self, weight, gradient, lr: float, options: dict) -> None:
-        step = self._next_step(weight)
-        mean = self._get_accumulator("exp_avg", weight)
-        square = self._get_accumulator("exp_avg_sq", weight)
-        beta1, beta2 = options["betas"]
-
+        if gradient.dtype != paddle.float32:
+            gradient = gradient.astype("float32")
         if options["use_gc"] and gradient.ndim > (3 if options["gc_conv_only"] else 1):
             gradient = centralized(gradient, options["output_axis"])
+        step = self._next_step(self._weight_of(parameter))
+        lr = self.get_lr() * parameter.optimize_attr.get("learning_rate", 1.0)
+        taken = self._taken.setdefault((step, lr), (options, [], []))
+        taken[1].append(parameter)
+        taken[2].append(gradient)
+
+    def _finish_update(self, block, parameters_and_grads):
+        for (step, lr), (options, parameters, gradients) in self._taken.items():
+            weights = [self._weight_of(parameter) for parameter in parameters]
+            self._update(weights, gradients, step, lr, options)
+            for parameter, weight in zip(parameters, weights, strict=True):
+                if weight is not parameter:
+                    parameter.copy_(weight.astype(parameter.dtype), False)
+        self._taken = {}
+
+    def _update(self, weights, gradients, step: int, lr: float, options: dict) -> None:
+        """Update parameters of one group that have been updated as often."""
+        means = [self._get_accumulator("exp_avg", weight) for weight in weights]
+        squares = [self._get_accumulator("exp_avg_sq", weight) for weight in weights]
+        beta1, beta2 = options["betas"]
+        # The moments are multiples of those in the equations; rate and eps make up for that.
+        ratio1, ratio2 = (_kernel_complement(beta) / (1 - beta) for beta in (beta1, beta2))
         if options["weight_decay"]:
-            weight.subtract_(weight * (options["weight_decay"] * lr))
+            for weight in weights:
+                weight.subtract_(weight * (options["weight_decay"] * lr))
         size, adaptive = rectified_step(step, beta1, beta2, self._threshold)
         if adaptive:
-            self._adam(weight, gradient, mean, square, size * lr, options)
+            rate = size * lr * math.sqrt(ratio2) / ratio1
+            eps = options["eps"] * math.sqrt(ratio2)
+            self._adam(weights, gradients, means, squares, rate, (beta1, beta2, eps))
         else:
-            square.scale_(beta2).add_(gradient.square().scale_(1 - beta2))
-            mean.scale_(beta1).add_(gradient * (1 - beta1))
-            weight.add_(mean * (-size * lr))
-
+            for weight, g, m, v in zip(weights, gradients, means, squares, strict=True):
+                v.scale_(beta2).add_(g.square().scale_(_kernel_complement(beta2)))
+                m.scale_(beta1).add_(g * _kernel_complement(beta1))
+                weight.add_(m * (-size * lr / ratio1))
         if step % options["k"] == 0:
-            slow = self._get_accumulator("slow_buffer", weight)
-            slow.add_((weight - slow).scale_(options["alpha"]))
-            weight.copy_(slow, True)
+            for weight in weights:
+                slow = self._get_accumulator("slow_buffer", weight)
+                slow.add_((weight - slow).scale_(options["alpha"]))
+                weight.copy_(slow, False)
 
-    def _adam(self, weight, gradient, mean, square, rate: float, options: dict) -> None:
-        """Update both moments and the weight in one kernel: p <- p - rate * m / (sqrt(v) + eps).
+    def _adam(self, weights, gradients, means, squares, rate: float, numbers: tuple) -> None:
+        """Update a list by one operator: moments, and p <- p - rate * m / (sqrt(v) + eps).
 
-        That is Paddle's Adam without its bias corrections: at 0, the running powers of beta
+        That is Paddle's fused Adam without its bias corrections: at 0, the running powers of beta
         correct nothing, and the last flag but one keeps them there.
         """
         from paddle import _C_ops
 
-        if self._rate != rate:
-            self._rate, self._rate_tensor = rate, paddle.full([1], rate, "float32")
-        powers = [self._no_power] * 2
-        moments = [mean, square, *[None] * _HAS_AMSGRAD]
-        numbers = [*options["betas"], options["eps"], False, 1000]
-        flags = [False, True, *[False] * _HAS_AMSGRAD]
-        _C_ops.adam_(
-            weight, gradient, self._rate_tensor, *moments, *powers, None, None, *numbers, *flags
+        one = weights[0].detach().flatten()[:1]
+        rate, powers = paddle.full_like(one, rate), [paddle.zeros_like(one)] * len(weights)
+        most = [None] * _HAS_AMSGRAD
+        flags = [False, False, True, *[False] * _HAS_AMSGRAD]
+        _C_ops.fused_adam_(
+            *(weights, gradients, rate, means, squares, *most, powers, powers, None, None),
+            *(*numbers, _CHUNK, 0.0, *flags),
         )
 
     def _next_step(self, weight) -> int:
@@ -221,6 +239,11 @@ def groups_by_layout(parameters: Iterable[paddle.Tensor]) -> list[dict]:
         {"params": [p for p in parameters if p.ndim == 2], "output_axis": -1},
     )
     return [group for group in groups if group["params"]]
+
+
+def _kernel_complement(beta: float) -> float:
+    """1 - beta as Paddle's Adam takes it, from beta in float32: of 0.999 it is 1.3e-5 off."""
+    return float(np.float32(1) - np.float32(beta))
 
 
 @functools.lru_cache(maxsize=4)  # all parameters of a step have the same, or nearly all

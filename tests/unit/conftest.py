@@ -46,19 +46,32 @@ def generator():
     return StyleGenerator(tiny_generator())
 
 
+_WAITING = ("numpy", "item", "tolist", "cpu", "copy_")
+_WAITING += ("__array__", "__bool__", "__float__", "__index__", "__int__")
+
+
 @pytest.fixture
 def host_copies(monkeypatch):
-    """Names of the tensor methods called that, on a GPU, copy to the host and so wait for it."""
+    """Names of the tensor methods called that wait for a GPU, without those that they call.
+
+    Every copy to the host does, and `copy_` where it is asked to.
+    """
     import paddle
 
-    called = []
-    names = ("numpy", "item", "tolist", "cpu", "__int__", "__float__", "__bool__", "__index__")
-    for name in names:
-        method = getattr(paddle.Tensor, name)
+    found, inside = [], []
 
-        def counted(tensor, *args, _name=name, _method=method, **options):
-            called.append(_name)
-            return _method(tensor, *args, **options)
+    def counted(name, method):
+        def call(tensor, *arguments, **named):
+            if not inside and (name != "copy_" or arguments[1:] != (False,)):
+                found.append(name)
+            inside.append(name)
+            try:
+                return method(tensor, *arguments, **named)
+            finally:
+                inside.pop()
 
-        monkeypatch.setattr(paddle.Tensor, name, counted)
-    return called
+        return call
+
+    for name in _WAITING:
+        monkeypatch.setattr(paddle.Tensor, name, counted(name, getattr(paddle.Tensor, name)))
+    return found
