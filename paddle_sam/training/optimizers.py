@@ -318,9 +318,37 @@ def averaged_copy(network: nn.Layer) -> nn.Layer:
 
 @paddle.no_grad()
 def update_average(average: nn.Layer, network: nn.Layer, decay: float) -> None:
-    """Move `average` towards `network`: a <- decay a + (1 - decay) w, parameter by parameter."""
-    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
+    """Move `average` towards `network`: a <- a + (1 - decay) (w - a), for all parameters w."""
+    means = list(average.parameters())
+    values = [value.detach() for value in network.parameters()]
+    if means[0].place.is_gpu_place():
+        if not hasattr(average, "work_space"):
+            average.work_space = [paddle.zeros_like(mean) for mean in means]
+        average_together(means, values, decay, average.work_space)
+        return
+    for mean, value in zip(means, values, strict=True):
+        mean.add_((value - mean).scale_(1 - decay))
+
+
+@paddle.no_grad()
+def average_together(
+    means: list[paddle.Tensor],
+    values: list[paddle.Tensor],
+    decay: float,
+    work_space: list[paddle.Tensor],
+) -> None:
+    """Do all of `update_average` in two operators, for GPUs: a CPU does it faster one by one.
+
+    They are Paddle's update with momentum: u <- a, then u <- u - w and a <- a - (1 - decay) u.
+    `work_space` is u: finite float32 tensors of the same shapes. The values w keep their bits.
+    """
+    from paddle import _C_ops
+
+    one = paddle.ones_like(means[0].flatten()[:1])
+    copied, moved = (values, means, 0.0, 0.0, 1.0), (means, values, 1 - decay, 1.0, -1.0)
+    for weights, gradients, rate, mu, scale in (copied, moved):
+        flags = None, mu, False, [], [], False, scale
+        _C_ops.merged_momentum_(weights, gradients, work_space, [rate * one], *flags)
 
 
 class MixedPrecision:
