@@ -66,7 +66,7 @@ def key_codes(
     ageing: Ageing, crop: np.ndarray, inverted: paddle.Tensor, ages: Sequence[float]
 ) -> paddle.Tensor:
     """Codes [A, L, D] of one face, uint8 [S, S, 3] with code [L, D], at each of `ages`."""
-    image = paddle.to_tensor(to_network(crop))
+    image = paddle.to_tensor(to_network(crop), place=inverted.place)
     start = inverted.unsqueeze(0)
     return paddle.concat([ageing.codes(image, start, age) for age in ages])
 

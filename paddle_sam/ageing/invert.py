@@ -171,7 +171,8 @@ class PictureEncoder:
         levels = parse_codes(options.latent_mask, self.network.n_codes, "--latent_mask")
         seeds = range(options.seed, options.seed + options.n_outputs_to_generate)
         with paddle.no_grad():
-            z = paddle.to_tensor(seed_latents(seeds, self.network.style_dim))
+            z = seed_latents(seeds, self.network.style_dim)
+            z = paddle.to_tensor(z, place=code.place)
             faces = self.network.map_latents(z).unsqueeze(1).expand([-1, code.shape[1], -1])
             return mix_latents(code.expand_as(faces), levels, faces, options.mix_alpha)
 

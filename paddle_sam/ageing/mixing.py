@@ -218,7 +218,8 @@ def _codes(
 ) -> paddle.Tensor:
     """Code [1, L, D] of a face at an age, or as it is, with the edits of the run."""
     if age is not None:
-        return ageing.codes(paddle.to_tensor(to_network(crop)), inverted, age)
+        image = paddle.to_tensor(to_network(crop), place=inverted.place)
+        return ageing.codes(image, inverted, age)
     return ageing.edit(inverted, inverted) if ageing.edit else inverted
 
 
@@ -231,7 +232,8 @@ def _row(
     label: str,
 ) -> np.ndarray:
     """The face moved by each of `amounts` along a direction [L, D], side by side."""
-    moved = codes + paddle.to_tensor(np.stack([amount * direction for amount in amounts]))
+    steps = np.stack([amount * direction for amount in amounts])
+    moved = codes + paddle.to_tensor(steps, place=codes.place)
     tiles = ageing.pipeline.pictures(moved, ageing.batch_size)
     tile = options.tile_size or max(ageing.pipeline.output_size, SMALLEST_TILE)
     return strip(tiles, tile, [f"{label} {amount:+g}" for amount in amounts])

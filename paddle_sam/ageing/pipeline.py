@@ -305,15 +305,16 @@ class AgePipeline:
         ages = np.broadcast_to(ages, (len(crops), ages.shape[-1]))
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, found {batch_size}")
-        images = paddle.to_tensor(to_network(crops))
+        place = None if inverted is None else inverted.place
+        images = paddle.to_tensor(to_network(crops), place=place)
         if inverted is None:
             inverted = self.invert(images, batch_size)
         pairs = list(np.ndindex(ages.shape))  # face and age
         rendered = []
         for part in batches(pairs, batch_size):
             faces, targets = map(list, zip(*part, strict=True))
-            index = paddle.to_tensor(faces)
-            targets = paddle.to_tensor(ages[faces, targets])
+            index = paddle.to_tensor(faces, place=images.place)
+            targets = paddle.to_tensor(ages[faces, targets], place=images.place)
             results = self.render(images[index], inverted[index], targets, resize_outputs, edit)
             rendered.extend(to_uint8(results.numpy()))
         return np.stack(rendered).reshape(*ages.shape, *rendered[0].shape)
@@ -343,7 +344,8 @@ class AgePipeline:
         The ages are those that faces should look; see `Calibration`.
         """
         if self.calibration is not None:
-            ages = paddle.to_tensor(self.calibration.asks(ages.numpy()))
+            asked = self.calibration.asks(ages.numpy())
+            ages = paddle.to_tensor(asked, place=ages.place)
         with paddle.no_grad():
             return self.network.encode(add_age_plane(images, ages), inverted)
 

@@ -130,7 +130,7 @@ class Comparison:
         self, lpips: LPIPS, targets: paddle.Tensor, masks: paddle.Tensor | None, side: int
     ):
         n, _, size, _ = targets.shape
-        masks = paddle.ones([n, 1, size, size]) if masks is None else masks
+        masks = paddle.ones_like(targets[:, :1]) if masks is None else masks
         check_shape("masks", masks, (n, 1, size, size))
         self._lpips, self._side = lpips, side
         self._masks = F.adaptive_avg_pool2d(masks, side)
@@ -160,7 +160,7 @@ def noise_regularity(noise: Sequence[paddle.Tensor]) -> paddle.Tensor:
     The squared correlation with neighbours, to the right and below, summed over a pyramid of each
     map that halves its side down to 8 (Karras et al. 2020, eq. 6).
     """
-    total = paddle.zeros([noise[0].shape[0]])
+    total = 0.0
     for one in noise:
         while True:
             for axis in (2, 3):

@@ -229,7 +229,7 @@ class Ageing:
 
     def codes(self, images: paddle.Tensor, inverted: paddle.Tensor, age: float) -> paddle.Tensor:
         """Edited codes [N, L, D] of images [N, 3, S, S], inverted to [N, L, D], at one age."""
-        ages = paddle.full([len(images)], age, "float32")
+        ages = paddle.full_like(images[:, 0, 0, 0], age)
         codes = self.pipeline.aged_codes(images, inverted, ages)
         return self.edit(codes, inverted) if self.edit else codes
 

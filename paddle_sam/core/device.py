@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import math
 import os
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from paddle_sam.errors import ConfigError, EngineError
 
@@ -239,6 +241,21 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 def _c_library() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+
+
+def constant_beside(x: Any, make: Callable, *arguments: int) -> Any:
+    """Return `make(*arguments)` as a tensor of the type and on the device of `x`; made once each.
+
+    For what every step needs and no step changes, so that it does not travel to a GPU each time.
+    """
+    return _constant(make, arguments, x.dtype, str(x.place)[len("Place(") : -1])
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(make: Callable, arguments: tuple, dtype: Any, place: str) -> Any:
+    import paddle
+
+    return paddle.to_tensor(make(*arguments), dtype, place)
 
 
 def seed_everything(seed: int) -> None:

@@ -121,7 +121,8 @@ class EngineGenerator:
         with self._one_at_a_time:
             predictor = self._predictor(part)
             results = [predictor(chunk) for chunk in chunks]
-        return paddle.to_tensor(np.concatenate(results) if len(results) > 1 else results[0])
+        whole = np.concatenate(results) if len(results) > 1 else results[0]
+        return paddle.to_tensor(whole, place=x.place)
 
     def _predictor(self, part: str) -> Predictor:
         if part not in self._predictors:

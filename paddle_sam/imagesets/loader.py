@@ -196,7 +196,8 @@ def to_device(images: np.ndarray, mirror: np.ndarray | None = None, size: int = 
     x = paddle.to_tensor(images)
     if images.dtype == np.uint8:
         # A division, as in `to_network`; Paddle's own by a number multiplies by its inverse.
-        x = paddle.divide(x.transpose([0, 3, 1, 2]).astype("float32"), paddle.to_tensor(127.5)) - 1
+        x = x.transpose([0, 3, 1, 2]).astype("float32")
+        x = paddle.divide(x, paddle.full_like(x[:1, :1, :1, :1], 127.5)) - 1
     if mirror is not None and mirror.any():
         x = paddle.where(paddle.to_tensor(mirror)[:, None, None, None], paddle.flip(x, [3]), x)
     if size and size != x.shape[2]:

@@ -24,17 +24,17 @@ _HOURGLASS_DEPTH = 4
 # power it is raised, and whether the second mask has it too. Landmarks not named are left out:
 # the ends of the chin line, of the eyebrows and of the lips.
 _MASK_PARTS = (
-    (range(8, 25), 0, 3, False),  # chin
-    ((*range(34, 46), *range(47, 51)), -7, 2, False),  # eyebrows
-    (range(51, 52), 0, 1, True),  # top of the nose
-    (range(52, 55), 4, 1, True),  # bridge of the nose
-    (range(55, 60), 8, 4, True),  # nostrils
-    (range(60, 76), -8, 3, True),  # eyes
-    (range(60, 76), -24, 1, True),  # below the eyes
-    (range(77, 82), -8, 4, False),  # upper lip
-    (range(83, 88), 8, 4, False),  # lower lip
-    (range(88, 96), -2, 3, False),  # between the lips
-    (range(96, 98), 0, 1, True),  # pupils
+    ([range(8, 25)], 0, 3, False),  # chin
+    ([range(34, 46), range(47, 51)], -7, 2, False),  # eyebrows
+    ([range(51, 52)], 0, 1, True),  # top of the nose
+    ([range(52, 55)], 4, 1, True),  # bridge of the nose
+    ([range(55, 60)], 8, 4, True),  # nostrils
+    ([range(60, 76)], -8, 3, True),  # eyes
+    ([range(60, 76)], -24, 1, True),  # below the eyes
+    ([range(77, 82)], -8, 4, False),  # upper lip
+    ([range(83, 88)], 8, 4, False),  # lower lip
+    ([range(88, 96)], -2, 3, False),  # between the lips
+    ([range(96, 98)], 0, 1, True),  # pupils
 )
 
 
@@ -202,7 +202,7 @@ def masks_from_heatmaps(heatmaps: paddle.Tensor) -> tuple[paddle.Tensor, paddle.
     x = (x - low) / (high - low + 1e-6)
     whole = centre = 0.0
     for landmarks, up, power, in_centre in _MASK_PARTS:
-        part = paddle.index_select(x, paddle.to_tensor(list(landmarks)), axis=1)
+        part = paddle.concat([x[:, these.start : these.stop] for these in landmarks], axis=1)
         heat = (paddle.roll(part, -up, axis=2) ** power).sum(axis=1, keepdim=True)
         whole = whole + heat
         centre = centre + heat if in_centre else centre

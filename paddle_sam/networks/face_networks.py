@@ -19,10 +19,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from paddle_sam.core.device import constant_beside
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.stylegan2_ops import EqualLinear
 
@@ -363,5 +365,5 @@ def expected_age(logits: paddle.Tensor) -> paddle.Tensor:
     >>> round(expected_age(paddle.zeros([1, 101])).item(), 3)
     50.0
     """
-    years = paddle.arange(AGE_CLASSES, dtype=logits.dtype)
+    years = constant_beside(logits, np.arange, AGE_CLASSES)
     return (F.softmax(logits, axis=1) * years).sum(axis=1)

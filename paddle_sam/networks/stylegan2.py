@@ -139,7 +139,7 @@ class NoiseInjection(nn.Layer):
 
     def forward(self, x, noise=None):
         if noise is None:
-            noise = paddle.randn([x.shape[0], 1, *x.shape[2:]], dtype=self.weight.dtype)
+            noise = paddle.randn([x.shape[0], 1, *x.shape[2:]], self.weight.dtype).to(x.place)
         return x + (self.weight * noise).astype(x.dtype)
 
 
@@ -294,7 +294,7 @@ class Generator(nn.Layer):
             if not self.classes:
                 return self.map_latents(z)
             labels = np.eye(self.classes, dtype=np.float32)[np.arange(len(z)) % self.classes]
-            return self.map_latents(z, paddle.to_tensor(labels))
+            return self.map_latents(z, paddle.to_tensor(labels, place=z.place))
 
         return paddle.to_tensor(average_code(mapped, self.style_dim, samples)[None])
 

@@ -389,5 +389,5 @@ def mix_latents(
     check_shape("inject_latent", inject_latent, (None, n_codes, codes.shape[2]))
     share = 1.0 if alpha is None else alpha
     shares = [share if index in latent_mask else 0.0 for index in range(n_codes)]
-    weight = paddle.to_tensor(shares, dtype=codes.dtype).reshape([1, n_codes, 1])
+    weight = paddle.to_tensor(shares, codes.dtype, codes.place).reshape([1, n_codes, 1])
     return weight * inject_latent + (1.0 - weight) * codes

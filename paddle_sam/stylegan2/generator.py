@@ -131,7 +131,8 @@ class StyleGenerator:
                 f"--label: {self.source} has the classes 0 to {self.classes - 1}; name one, or a"
                 " mix such as 0:0.5,1:0.5"
             )
-        return self.network.map_latents(z, paddle.to_tensor(self.label[None]).tile([len(z), 1]))
+        label = paddle.to_tensor(self.label[None], place=z.place)
+        return self.network.map_latents(z, label.tile([len(z), 1]))
 
     def of_class(self, label: np.ndarray) -> StyleGenerator:
         """The same generator for another label."""

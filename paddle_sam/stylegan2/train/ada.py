@@ -15,11 +15,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+
+from paddle_sam.core.device import constant_beside
 
 BLIT, GEOMETRY, COLOUR = "blit", "geometry", "colour"
 
@@ -211,16 +212,15 @@ def warped(images: paddle.Tensor, inverse: np.ndarray) -> paddle.Tensor:
     reach, room = 1 + _HALF / size, 1 + 2 * margin / size
     theta = np.concatenate([inverse[:, :2, :2] * reach, inverse[:, :2, 2:]], axis=2) / room
     side = 2 * (size + _HALF)
-    grid = F.affine_grid(
-        paddle.to_tensor(theta, images.dtype), [len(theta), 3, side, side], align_corners=False
-    )
+    theta = paddle.to_tensor(theta, images.dtype, images.place)
+    grid = F.affine_grid(theta, [len(theta), 3, side, side], align_corners=False)
     wide = F.grid_sample(wide, grid, padding_mode="reflection", align_corners=False)
     return _resample(wide, halving, size)
 
 
 def recoloured(images: paddle.Tensor, colour: np.ndarray) -> paddle.Tensor:
     """Images [N, 3, S, S] with each pixel's RGB multiplied by `colour` [N, 3, 4]."""
-    colour = paddle.to_tensor(colour, images.dtype)
+    colour = paddle.to_tensor(colour, images.dtype, images.place)
     n, channels, height, width = images.shape
     pixels = paddle.matmul(colour[:, :, :3], images.reshape([n, channels, height * width]))
     return (pixels + colour[:, :, 3:]).reshape(images.shape)
@@ -228,15 +228,9 @@ def recoloured(images: paddle.Tensor, colour: np.ndarray) -> paddle.Tensor:
 
 def _resample(images: paddle.Tensor, matrix_of: Callable, *arguments: int) -> paddle.Tensor:
     """Multiply rows and columns of [N, C, S, S] by a matrix [R, S]: [N, C, R, R]."""
-    matrix = _constant(matrix_of, arguments, images.dtype, str(images.place))
+    matrix = constant_beside(images, matrix_of, *arguments)
     images = paddle.matmul(images, matrix, transpose_y=True)
     return paddle.matmul(matrix, images)
-
-
-@functools.lru_cache(maxsize=64)
-def _constant(matrix_of: Callable, arguments: tuple, dtype: Any, place: str) -> paddle.Tensor:
-    """Return a matrix on the device, where it is needed in every step."""
-    return paddle.to_tensor(matrix_of(*arguments), dtype)
 
 
 def _margin(inverse: np.ndarray, size: int) -> int:

@@ -1,10 +1,13 @@
 """Where networks run: devices, threads."""
 
+import ast
 import os
 import signal
 import subprocess
 import sys
+import types
 
+import numpy as np
 import paddle
 import pytest
 from paddle.base import core
@@ -13,6 +16,7 @@ from paddle_sam.core import device
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, EngineError
 from paddle_sam.networks.load import load
+from tests import ROOT
 
 
 @pytest.mark.parametrize(
@@ -136,3 +140,50 @@ def test_an_engine_that_cannot_run_says_so_and_what_to_install(monkeypatch, vers
         return
     with pytest.raises(EngineError, match=f"PaddlePaddle {version}.*{reason}.*paddle==3.2.2"):
         device.check_engine(where)
+
+
+MAKERS = {"to_tensor", "arange", "linspace", "zeros", "ones", "full", "eye", "empty", "randperm"}
+MAKERS |= {"rand", "randn", "uniform", "normal", "standard_normal"}
+
+
+def makers_without_a_place(source: str) -> list[str]:
+    """Statements that make a tensor on the current device, in functions that are given tensors."""
+    makers, found = {f"paddle.{name}" for name in MAKERS}, []
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    for function in functions:
+        given = [*function.args.args, *function.args.kwonlyargs]
+        kinds = [ast.unparse(one.annotation) for one in given if one.annotation]
+        tensors = any("Tensor" in one and "Callable" not in one for one in kinds)
+        if not tensors and function.name != "forward":
+            continue
+        for statement in ast.walk(function):
+            if isinstance(statement, ast.Assign | ast.Return | ast.Expr | ast.AugAssign):
+                parts = ast.walk(statement)
+                calls = {ast.unparse(part.func) for part in parts if isinstance(part, ast.Call)}
+                words = ast.unparse(statement)
+                if makers & calls and "place" not in words:
+                    found.append(f"{function.name}: {words}")
+    return found
+
+
+def test_functions_make_tensors_where_their_inputs_are():
+    here = "def forward(self, x):\n    return x + paddle.zeros([3])"
+    assert makers_without_a_place(here) == ["forward: return x + paddle.zeros([3])"]
+    assert not makers_without_a_place(here.replace("zeros([3])", "to_tensor(1, place=x.place)"))
+    assert not makers_without_a_place("def make(size: int):\n    return paddle.zeros([size])")
+    for path in (ROOT / "paddle_sam").rglob("*.py"):
+        assert not makers_without_a_place(path.read_text(encoding="utf-8")), path
+
+
+def test_a_constant_is_made_once_for_each_type_and_device(monkeypatch):
+    made = []
+    monkeypatch.setattr(paddle, "to_tensor", lambda *given: made.append(given))
+    for dtype, place in (("float32", "gpu:1"), ("float64", "cpu"), ("float32", "gpu:1")):
+        beside = types.SimpleNamespace(dtype=dtype, place=f"Place({place})")
+        device.constant_beside(beside, np.arange, 4)
+    assert [given[1:] for given in made] == [("float32", "gpu:1"), ("float64", "cpu")]
+    device._constant.cache_clear()
+    monkeypatch.undo()
+    x = paddle.zeros([2])
+    found = device.constant_beside(x, np.arange, 3)
+    assert (found.dtype, str(found.place), found.tolist()) == (x.dtype, str(x.place), [0, 1, 2])

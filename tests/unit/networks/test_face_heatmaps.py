@@ -85,3 +85,9 @@ def test_errors_say_what_was_expected():
         FaceHeatmaps(8)(paddle.zeros([1, 4, 64, 64]))
     with pytest.raises(ConfigError, match=r"heatmaps: expected shape \[\*, 98, 256, 256\]"):
         masks_from_heatmaps(paddle.zeros([1, 98, 64, 64]))
+
+
+def test_masks_upload_nothing(monkeypatch):
+    heatmaps = point(40, 100, 50)
+    monkeypatch.setattr(paddle, "to_tensor", None)
+    masks_from_heatmaps(heatmaps)

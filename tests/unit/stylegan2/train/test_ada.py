@@ -236,3 +236,17 @@ def test_the_sign_statistic_drives_p():
     assert history[-1] == 0
     assert ada.adjusted(0.99, 1.0, 0.6, 64, 1.0) == 1
     assert ada.adjusted(0.5, 0.6, 0.6, 64, 1.0) == 0.5
+
+
+def test_a_step_uploads_what_was_drawn_and_no_matrices(monkeypatch):
+    transform, images = draw(1.0, count=2), paddle.to_tensor(picture(2))
+    transform(images)
+    upload, sizes = paddle.to_tensor, []
+
+    def watched(values, *arguments, **named):
+        sizes.append(np.size(values))
+        return upload(values, *arguments, **named)
+
+    monkeypatch.setattr(paddle, "to_tensor", watched)
+    transform(images)
+    assert sizes == [2 * 2 * 3, 2 * 3 * 4]
