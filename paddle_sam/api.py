@@ -149,9 +149,9 @@ def project(
     frames, best = [[] for _ in targets], Best(always_last=returned == "last")
     for state in optimise(inverter.generator, lpips, targets, start, settings, shown):
         best.see(state)
-        for film, picture in zip(frames, to_uint8(state.images.numpy()), strict=True):
+        for film, picture in zip(frames, to_uint8(state.images), strict=True):
             film.append(picture)
-    return Projected(frames, best.codes.numpy(), to_uint8(best.images.numpy()))
+    return Projected(frames, best.codes.numpy(), to_uint8(best.images))
 
 
 class Tuned(NamedTuple):
@@ -211,7 +211,7 @@ def tune(
     losses = []
     for state in tune_generator(inverter.generator, lpips, target, pivot, settings, shown):
         losses.append(state.lpips + mse_weight * state.mse)
-    picture = to_uint8(state.image.numpy())[0]
+    picture = to_uint8(state.image)[0]
     return Tuned(state.generator, picture, losses[0], losses[-1])
 
 

@@ -90,7 +90,7 @@ def render_between(
         between = paddle.stack(
             [interpolate(codes, keys, age) for age in ages[start : start + batch_size]]
         )
-        yield from to_uint8(pipeline.decode(between).numpy())
+        yield from to_uint8(pipeline.decode(between))
 
 
 def interpolate(codes: paddle.Tensor, keys: Sequence[float], age: float) -> paddle.Tensor:

@@ -180,7 +180,7 @@ class PictureEncoder:
         """Images uint8 [N, R, R, 3] of codes [N, L, D], without random noise."""
         with paddle.no_grad():
             images, _ = self.network.decode(codes, resize=False, randomize_noise=False)
-        return to_uint8(images.numpy())
+        return to_uint8(images)
 
 
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:

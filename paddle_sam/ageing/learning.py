@@ -151,7 +151,7 @@ def judged(options: EditOptions, pipeline: AgePipeline, codes: np.ndarray) -> np
         for part in batches(codes, size):
             w_plus = np.repeat(part[:, None], pipeline.n_codes, axis=1)
             images = pipeline.decode(paddle.to_tensor(w_plus), resize_outputs=True)
-            labels += list(read(to_uint8(images.numpy())))
+            labels += list(read(to_uint8(images)))
             progress.update(len(part))
     return np.array(labels, np.float64)
 

@@ -316,7 +316,7 @@ class AgePipeline:
             index = paddle.to_tensor(faces, place=images.place)
             targets = paddle.to_tensor(ages[faces, targets], place=images.place)
             results = self.render(images[index], inverted[index], targets, resize_outputs, edit)
-            rendered.extend(to_uint8(results.numpy()))
+            rendered.extend(to_uint8(results))
         return np.stack(rendered).reshape(*ages.shape, *rendered[0].shape)
 
     def invert(self, images: paddle.Tensor, batch_size: int = 4) -> paddle.Tensor:
@@ -357,7 +357,7 @@ class AgePipeline:
     def pictures(self, codes: paddle.Tensor, batch_size: int = 4) -> np.ndarray:
         """Images uint8 [N, R, R, 3] of codes [N, L, D]."""
         parts = map(self.decode, batches(codes, batch_size))
-        return np.concatenate([to_uint8(images.numpy()) for images in parts])
+        return np.concatenate([to_uint8(images) for images in parts])
 
 
 class EmbeddedAges:

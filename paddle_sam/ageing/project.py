@@ -164,9 +164,7 @@ class Report:
             distance, error = (value.item() for value in compare(rendered))
         row = {"lpips": distance, "mse": error, "identity": None}
         if self._judges is not None:
-            seen = [
-                self._judges(as_judged(one)) for one in (target.crop, to_uint8(rendered.numpy())[0])
-            ]
+            seen = [self._judges(as_judged(one)) for one in (target.crop, to_uint8(rendered)[0])]
             row["identity"] = seen[0].distance(seen[1]) if all(seen) else None
         self._faces.setdefault(target.path.stem, {})[stage] = row
 
@@ -265,7 +263,7 @@ def project_all(
                 times = repeats(step.index, settings.steps + 1, frames)
                 caption = f"step {step.index}" if options.couple_outputs else ""
                 if videos and times:
-                    add_frames(videos, batch, to_uint8(step.images.numpy()), caption, times)
+                    add_frames(videos, batch, to_uint8(step.images), caption, times)
         write_results(batch, best)
         for index, target in enumerate(batch):
             at = slice(index, index + 1)
@@ -302,7 +300,7 @@ def tune_for(
     crop = dataclasses.asdict(inverter.crop)
     path = target.path.with_name(f"{target.path.stem}-generator.pdparams")
     WeightFile("stylegan2", {"g_ema": entry}, latent_avg=average, alignment=crop).write(path)
-    save_image(picture_beside(target.path, "tuned"), to_uint8(step.image.numpy())[0])
+    save_image(picture_beside(target.path, "tuned"), to_uint8(step.image)[0])
     last = step.lpips + options.mse_weight * step.mse
     tqdm.write(f"{path}: LPIPS + MSE {first:.4f} -> {last:.4f}, {first / last:.1f} times closer")
     return step.image
@@ -336,7 +334,7 @@ def add_frames(
 
 def write_results(batch: list[Target], best: Best) -> None:
     """Write each face's latent (with its noise maps, if optimised) and image, and say how close."""
-    images, codes = to_uint8(best.images.numpy()), best.codes.numpy()
+    images, codes = to_uint8(best.images), best.codes.numpy()
     for index, target in enumerate(batch):
         noise = {f"noise_{k}": one[index].numpy() for k, one in enumerate(best.noise or [])}
         save_latent(target.path, Latent(codes[index], target.crop), noise)

@@ -91,7 +91,7 @@ def _measure(
     with paddle.no_grad():
         codes = invert(network, paddle.to_tensor(to_network(crop)))
         y = network.decode(codes, randomize_noise=False)[0].clip(-1, 1)
-    image = to_uint8(y.numpy())
+    image = to_uint8(y)
     measured = reconstruction(lpips, crop, image[0])
     if "identity" in (found := region(crop, image)):
         measured["identity, face region"] = found["identity"].item()

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,9 @@ from paddle_sam.core import limits
 from paddle_sam.core.decoding import decode_image, flatten, upright
 from paddle_sam.core.files import atomic_path, read_bytes
 from paddle_sam.errors import ConfigError, ImageError, check_shape
+
+if TYPE_CHECKING:
+    import paddle
 
 LONGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -181,22 +185,42 @@ def to_network(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     return planes
 
 
-def to_uint8(array: np.ndarray) -> np.ndarray:
+def to_uint8(images: np.ndarray | paddle.Tensor) -> np.ndarray:
     """Turn float `[N, 3, H, W]` or `[3, H, W]` in [-1, 1] into uint8 `[N, H, W, 3]` or `[H, W, 3]`.
 
-    Values beyond the range are clamped, the rest rounded to the nearest level.
+    Values beyond the range are clamped, the rest rounded to the nearest level. Tensors of a GPU are
+    rounded there, so that bytes travel.
 
     >>> to_uint8(np.array([-1.0, 0.3, 7.0]).reshape(3, 1, 1)).ravel()
     array([  0, 166, 255], dtype=uint8)
     """
-    array = np.asarray(array)
-    check_shape("network image", array, (None, 3, None, None)[4 - array.ndim :])
-    if not np.isfinite(array).all():
-        raise ImageError("a network produced values that are not numbers; its weights are damaged")
-    levels = array.clip(-1, 1) + 1
+    check_shape("network image", images, (None, 3, None, None)[4 - images.ndim :])
+    if not isinstance(images, np.ndarray):
+        if images.place.is_gpu_place():
+            return rounded_there(images)
+        images = images.numpy()
+    if not np.isfinite(images).all():
+        raise _not_numbers()
+    levels = images.clip(-1, 1) + 1
     levels *= 127.5
     np.rint(levels, out=levels)
     return np.ascontiguousarray(np.moveaxis(levels, -3, -1), np.uint8)
+
+
+def rounded_there(images: paddle.Tensor) -> np.ndarray:
+    """Do `to_uint8` where a tensor is."""
+    finite = images.isfinite().all()
+    levels = ((images.astype("float32").clip(-1, 1) + 1) * 127.5).round()
+    first = range(images.ndim - 3)
+    levels = levels.transpose([*first, *(len(first) + axis for axis in (1, 2, 0))])
+    levels = levels.astype("uint8").numpy()
+    if not bool(finite):
+        raise _not_numbers()
+    return levels
+
+
+def _not_numbers() -> ImageError:
+    return ImageError("a network produced values that are not numbers; its weights are damaged")
 
 
 def crop_square(image: np.ndarray) -> np.ndarray:

@@ -339,7 +339,7 @@ class Demo:
         image = session.pictures.get(key)
         if image is None:
             codes = self._codes(session, subject, look)
-            image = to_uint8(self._model(session.model).pipeline.decode(codes).numpy())[0]
+            image = to_uint8(self._model(session.model).pipeline.decode(codes))[0]
             session.pictures.add(key, image, image.nbytes)
         return image
 

@@ -123,7 +123,7 @@ def at_one_size(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.nda
     """Return two square uint8 images, the larger one averaged down to the size of the other."""
     side = min(len(left), len(right))
     pooled = [F.adaptive_avg_pool2d(paddle.to_tensor(to_network(i)), side) for i in (left, right)]
-    return tuple(to_uint8(image.numpy())[0] for image in pooled)
+    return tuple(to_uint8(image)[0] for image in pooled)
 
 
 def face_key(crop: np.ndarray, *more: np.ndarray | None) -> str:

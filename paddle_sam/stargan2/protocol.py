@@ -179,7 +179,7 @@ class TranslationEvaluation:
                 domains = np.full(len(keys), target)
                 pictures = read_all([references[index] for index in drawn], size)
                 styles = self.system.reference_styles(pictures, domains)
-            made = to_uint8(self.system.generator(images, styles, masks).numpy())
+            made = to_uint8(self.system.generator(images, styles, masks))
             for index, picture in zip(chosen, made, strict=True):
                 save_image(files[index][output], picture)
 

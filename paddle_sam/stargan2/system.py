@@ -124,7 +124,7 @@ class StarGAN2:
                 self.generator(part, style.unsqueeze(0).expand([len(part), -1]), mask)
                 for part, mask in zip(sources, masks, strict=True)
             ]
-            yield to_uint8(paddle.concat(made).numpy())
+            yield to_uint8(paddle.concat(made))
 
 
 def load_fan(path: str | os.PathLike, device: str = "auto") -> FaceHeatmaps:

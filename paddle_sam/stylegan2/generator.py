@@ -166,7 +166,7 @@ class StyleGenerator:
                 images = self.network.render(codes)
             else:
                 images, _ = self.network.synthesis(codes, [paddle.to_tensor(n) for n in noise])
-        return to_uint8(as_rgb(images.numpy()))
+        return to_uint8(images if images.shape[1] == 3 else as_rgb(images.numpy()))
 
     def render_all(
         self, codes: Iterable[np.ndarray], count: int, progress: bool = True

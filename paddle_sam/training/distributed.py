@@ -212,7 +212,8 @@ def send_from_first(tensors: Iterable[paddle.Tensor], world: World) -> None:
 def synchronise_batch_norm(network: nn.Layer, world: World) -> None:
     """Let every batch norm below `network` see the batches of all processes.
 
-    Paddle's `SyncBatchNorm` exists for GPUs only; this one runs on any device.
+    Paddle's `SyncBatchNorm` exists for GPUs only; this one runs on any device, and is tested with
+    two processes on CPUs.
     """
     if world.size == 1:
         return
@@ -230,7 +231,9 @@ class _WholeBatchNorm2D(nn.BatchNorm2D):
     def forward(self, x):
         if not self.training:
             return super().forward(x)
-        channel = [1, -1, 1, 1]
+        channel, kind = [1, -1, 1, 1], x.dtype
+        if kind != paddle.float32:  # 16 bits under `--amp` are too coarse for statistics
+            x = x.astype("float32")
         mean = _MeanOverProcesses.apply(x.mean([0, 2, 3]), self.world.size)
         centred = x - mean.reshape(channel)
         variance = _MeanOverProcesses.apply(centred.square().mean([0, 2, 3]), self.world.size)
@@ -239,7 +242,8 @@ class _WholeBatchNorm2D(nn.BatchNorm2D):
             self._mean.copy_(keep * self._mean + (1 - keep) * mean, False)
             self._variance.copy_(keep * self._variance + (1 - keep) * variance, False)
         scale = self.weight * paddle.rsqrt(variance + self._epsilon)
-        return centred * scale.reshape(channel) + self.bias.reshape(channel)
+        y = centred * scale.reshape(channel) + self.bias.reshape(channel)
+        return y if kind == paddle.float32 else y.astype(kind)
 
 
 class _MeanOverProcesses(paddle.autograd.PyLayer):

@@ -266,7 +266,7 @@ class SAMTrainer:
         source, target = batch[:rows].tensors()
         target = source if target is None else target
         sides = [source, target, *(outcome.images[:rows] for outcome in outcomes)]
-        tiles = [to_uint8(side.numpy()) for side in sides]
+        tiles = [to_uint8(side) for side in sides]
         return captioned_grid(
             [
                 [(tiles[0][row], "input"), (tiles[1][row], "target")]

@@ -231,7 +231,7 @@ class StyleGAN2Trainer:
                 numbers = np.arange(start, start + len(z)) % self.labels.classes
                 labels = paddle.to_tensor(self.labels.one_hot(numbers))
             images = self.average([z], randomize_noise=False, labels=labels)
-            images = to_uint8(images.numpy())
+            images = to_uint8(images)
             factor = self.options.resolution // self.average.size
             yield images.repeat(factor, axis=1).repeat(factor, axis=2)
 

@@ -7,7 +7,14 @@ import pytest
 import skimage.data
 from PIL import Image, ImageCms
 
-from paddle_sam.core.images import read_image, resize, save_image, to_network, to_uint8
+from paddle_sam.core.images import (
+    read_image,
+    resize,
+    rounded_there,
+    save_image,
+    to_network,
+    to_uint8,
+)
 from paddle_sam.core.listing import list_images
 from paddle_sam.errors import ConfigError, ImageError, OutputError
 from tests.unit.core.icc_profiles import (
@@ -323,6 +330,21 @@ def test_network_layout_round_trip():
     assert batch.flags.c_contiguous and batch.dtype == np.float32
     assert to_uint8(batch).flags.c_contiguous
     assert np.array_equal(to_uint8(batch), np.stack([FACE, FACE[::-1]]))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 40, 30), (3, 40, 30)])
+def test_images_of_a_gpu_are_rounded_there_to_the_same_levels(shape):
+    import paddle
+
+    values = np.random.default_rng(0).uniform(-1.2, 1.2, shape).astype("float32")
+    found = rounded_there(paddle.to_tensor(values))
+    assert found.flags.c_contiguous and found.dtype == np.uint8
+    np.testing.assert_array_equal(found, to_uint8(values))
+    np.testing.assert_array_equal(to_uint8(paddle.to_tensor(values)), found)
+    values[..., 0, 0] = np.nan
+    for function, images in ((rounded_there, paddle.to_tensor(values)), (to_uint8, values)):
+        with pytest.raises(ImageError, match="values that are not numbers"):
+            function(images)
     assert np.array_equal(to_uint8(to_network(FACE)[0]), FACE)
 
 

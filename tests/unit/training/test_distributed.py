@@ -81,6 +81,21 @@ def test_gradients_are_sent_while_backward_still_computes_others(together, parts
         assert found[parts]["sent"][0] >= buckets - 1
 
 
+def test_batch_norm_of_two_processes_is_that_of_one_on_the_whole_batch(together):
+    alone, *shares = (found["batch_norm"] for found in together)
+    for name in ("y", "x_grad", "weight_grad", "bias_grad", "mean", "variance"):
+        if name in ("y", "x_grad"):
+            found = np.concatenate([share[name] for share in shares])
+        elif name.endswith("grad"):
+            found = np.sum([share[name] for share in shares], axis=0)
+        else:
+            found = np.array(shares[0][name])
+            np.testing.assert_array_equal(found, shares[1][name])
+        np.testing.assert_allclose(found, alone[name], rtol=1e-4, atol=2e-5, err_msg=name)
+    for share in shares:
+        np.testing.assert_allclose(share["in 16 bits"], share["y"], rtol=2**-7, atol=0.03)
+
+
 def test_nobody_leaves_a_meeting_before_the_last_has_come(together):
     _, first, second = (np.array(found["times"]) for found in together)
     assert (np.diff(first) > 0.45).all() and (np.diff(second) > 0.45).all()

@@ -10,7 +10,12 @@ import paddle
 from paddle import nn
 
 from paddle_sam.training import distributed
-from paddle_sam.training.distributed import GradientMeans, join_world, meet
+from paddle_sam.training.distributed import (
+    GradientMeans,
+    join_world,
+    meet,
+    synchronise_batch_norm,
+)
 
 
 def gradients(world, parts: int) -> dict:
@@ -35,9 +40,30 @@ def gradients(world, parts: int) -> dict:
     return {"gradients": found, "sent": sent, "buckets": len(means._buckets)}
 
 
+def batch_norm(world) -> dict:
+    """What a batch norm makes of this process's share, its gradients, and its statistics."""
+    norm = nn.BatchNorm2D(3)
+    norm.weight.set_value(np.array([1, 2, 0.5], "float32"))
+    synchronise_batch_norm(norm, world)
+    random, mine = np.random.default_rng(1), world.share(8)
+    x = paddle.to_tensor(random.normal(2, 3, (8, 3, 4, 4)).astype("float32")[mine])
+    x.stop_gradient = False
+    factors = paddle.to_tensor(random.normal(size=(8, 3, 4, 4)).astype("float32")[mine])
+    y = norm(x)
+    (y * factors).sum().backward()
+    found = {"y": y, "x_grad": x.grad, "weight_grad": norm.weight.grad, "bias_grad": norm.bias.grad}
+    found |= {"mean": norm._mean.clone(), "variance": norm._variance.clone()}
+    if world.size > 1:  # a single process has Paddle's own, which has no 16 bits on a CPU
+        half = norm(x.detach().astype("bfloat16"))
+        assert half.dtype == paddle.bfloat16
+        found["in 16 bits"] = half.astype("float32")
+    return {name: value.numpy().tolist() for name, value in found.items()}
+
+
 def main(folder: str) -> None:
     world = join_world("cpu")
     result = {f"parts_{parts}": gradients(world, parts) for parts in (1, 2)}
+    result["batch_norm"] = batch_norm(world)
     times = []
     for late in (0, 1, 0):
         time.sleep(0.5 * (world.rank == late))
