@@ -84,7 +84,8 @@ class Run:
         batch_size: images per step, for the record of throughput.
         checkpoints: those of the folder.
         world: the processes of the run; the first one writes.
-        snapshot: called with the step and the panel whenever there is a panel of training.
+        snapshot: called with the step and the panel whenever there is a panel of training; returns
+            a function that writes what it copied, while the next steps are computed.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Run:
         batch_size: int,
         checkpoints: RunCheckpoints,
         world: World | None = None,
-        snapshot: Callable[[int, np.ndarray], None] | None = None,
+        snapshot: Callable[[int, np.ndarray], Callable[[], None]] | None = None,
     ):
         self.folder = Path(folder)
         self.trainer = trainer
@@ -219,7 +220,7 @@ class Run:
             if shows:
                 panel = self._log_panel("train")
                 if self._snapshot is not None:
-                    self._snapshot(self.step, panel)
+                    self._aside(self._snapshot(self.step, panel))
             if judges:
                 self._validate(test_batches())
             if saves:

@@ -49,7 +49,8 @@ class Job:
         intervals: when what happens.
         loader: gives the training batches.
         test_batches: returns the test batches; called at every validation.
-        snapshot: called with the step and the panel whenever there is a panel of training.
+        snapshot: called with the step and the panel whenever there is a panel of training; returns
+            a function that writes what it copied, while the next steps are computed.
         batch_size: images that a step takes of all processes; 0 for the option's.
     """
 
@@ -57,7 +58,7 @@ class Job:
     intervals: Intervals
     loader: Loader
     test_batches: Callable[[], Iterable] = tuple
-    snapshot: Callable[[int, np.ndarray], None] | None = None
+    snapshot: Callable[[int, np.ndarray], Callable[[], None]] | None = None
     batch_size: int = 0
 
 

@@ -91,7 +91,7 @@ def _train_stretch(options: StyleGAN2Options) -> Path:
             trainer,
             Intervals(max(1, steps), *map(options.steps, every)),
             _loader(data, options, options.cache_images),
-            snapshot=lambda step, panel: _save_snapshot(trainer, data, step, panel),
+            snapshot=lambda step, panel: _snapshot(trainer, data, step, panel),
             batch_size=options.images_per_step,
         )
 
@@ -201,10 +201,10 @@ def _judge(options: StyleGAN2Options, data: ImagePairs) -> GeneratedQuality | No
     return None
 
 
-def _save_snapshot(
+def _snapshot(
     trainer: StyleGAN2Trainer, data: ImagePairs, step: int, panel: np.ndarray
-) -> None:
-    """Write the averaged generator alone, and what it makes of the same latents every time.
+) -> Callable[[], None]:
+    """Return what writes the averaged generator alone, and its images of always the same latents.
 
     The first time also a grid of real images as they are trained on, to compare with.
     """
@@ -213,14 +213,19 @@ def _save_snapshot(
     images = trainer.images(step)
     close = options.snapshot_kimg < 1  # closer than whole thousands can tell apart
     kimg = f"{images / 1000:010.3f}" if close else f"{images // 1000:06d}"
-    trainer.state.weights(["g_ema"]).write(folder / "snapshots" / f"network_{kimg}.pdparams")
-    save_image(folder / "samples" / f"fakes_{kimg}.png", panel)
-    reals = folder / "samples" / "reals.png"
-    columns = grid_columns(options.resolution)
-    chosen = spread(data, columns * columns)
-    if not reals.exists() and len(chosen) >= columns:
-        batch = next(_loader(chosen, options).once(len(chosen) // columns * columns))
-        save_image(reals, tiled(batch.source, columns))
+    weights = trainer.state.weights(["g_ema"])
+
+    def write() -> None:
+        weights.write(folder / "snapshots" / f"network_{kimg}.pdparams")
+        save_image(folder / "samples" / f"fakes_{kimg}.png", panel)
+        reals = folder / "samples" / "reals.png"
+        columns = grid_columns(options.resolution)
+        chosen = spread(data, columns * columns)
+        if not reals.exists() and len(chosen) >= columns:
+            batch = next(_loader(chosen, options).once(len(chosen) // columns * columns))
+            save_image(reals, tiled(batch.source, columns))
+
+    return write
 
 
 class GeneratedQuality:

@@ -4,6 +4,7 @@ import os
 import signal
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
@@ -88,8 +89,10 @@ def test_about_half_of_the_samples_are_mirrored(folder):
     np.testing.assert_array_equal(draw_mirrored(np.arange(120), 5), right)
 
 
-def test_network_input_has_the_bits_that_numpy_gives():
-    """Of every level of the three colours: as when it was made by NumPy, before the batches."""
+@pytest.mark.parametrize("where", ["cpu", "gpu:0"])
+def test_network_input_has_the_bits_that_numpy_gives(monkeypatch, where):
+    """Of every level of the three colours, by NumPy on a CPU, and as on a GPU by Paddle."""
+    monkeypatch.setattr(paddle, "get_device", lambda: where)
     levels = np.random.default_rng(0).permuted(np.arange(3 * 4096) % 256).astype(np.uint8)
     images = levels.reshape(4, 32, 32, 3)
     mirror = np.array([True, False, True, False])
