@@ -4,8 +4,7 @@ import signal
 import paddle
 import pytest
 
-# Where networks and tensors of tests are; `gpu:0` on a machine whose Paddle has one.
-DEVICE = os.environ.get("PADDLE_SAM_TEST_DEVICE", "cpu")
+from tests import DEVICE
 
 
 def pytest_sessionstart():

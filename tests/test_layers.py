@@ -1,6 +1,7 @@
 """Which part of the package may import which: each row the rows above it, as the table says."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +170,15 @@ print(*sys.modules)
     names = set(done.stdout.splitlines()[-1].split()) & set(MODULES)
     modules = sorted(name for name in names if MODULES[name].stem != "__init__")
     assert len(modules) <= 34, modules
+
+
+# These are about the CPU itself; the engine's tests name it as an argument by position.
+OF_THE_CPU = {"core/test_device.py", "scripts/test_benchmarks.py", "parity/make_reference.py"}
+
+
+def test_one_constant_names_the_device_of_tests():
+    pinned = re.compile(r"""device["']?(=|: |, )["']cpu["']""")
+    assert pinned.search("load(path, device='cpu')") and pinned.search('["--device", "cpu"]')
+    for path in (ROOT / "tests").rglob("*.py"):
+        if "/".join(path.parts[-2:]) not in OF_THE_CPU and path != Path(__file__):
+            assert not pinned.search(path.read_text(encoding="utf-8")), path

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from tests import ROOT
+from tests import DEVICE, ROOT
 from tests.described import understood
 
 TRAIN = """--dataset_type=ffhq_aging --exp_dir=exp/test --workers=0 --test_workers=0 --batch_size=6
@@ -85,9 +85,9 @@ def test_the_torch_side_is_the_same_network():
     from paddle_sam.core.weights import find_weight
     from paddle_sam.networks.load import load
 
-    pipeline = AgePipeline.from_checkpoint(device="cpu", raw_age=True, engine="eager")
+    pipeline = AgePipeline.from_checkpoint(device=DEVICE, raw_age=True, engine="eager")
     (face,) = pipeline.faces(read_image(ROOT / "CelebA_test" / "generated_9.jpg"), align=False)
-    in_torch = NaiveSAM(load(find_weight("sam_mini"), device="cpu"), torch_ops())
+    in_torch = NaiveSAM(load(find_weight("sam_mini"), device=DEVICE), torch_ops())
     with torch.no_grad():
         there = in_torch(torch.from_numpy(to_network(face.image[None])), 60).numpy()
     here = pipeline.age(face.image[None], [60])[0]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests import DEVICE
 from tests.described import understood
 
 
@@ -170,7 +171,7 @@ def test_what_a_run_leaves_is_sampled_shown_filmed_and_ranked(run, sets, tmp_pat
     from scripts import figures, inspect_generator, rank_images, sample, video
 
     (snapshot,) = (run / "snapshots").glob("network_000000.024.pdparams")
-    chosen = ["--checkpoint_path", str(snapshot), "--exp_dir", str(tmp_path), "--device", "cpu"]
+    chosen = ["--checkpoint_path", str(snapshot), "--exp_dir", str(tmp_path), "--device", DEVICE]
     for psi in (1.2, 0.7, 0.5, 0, -0.7):
         folder = [*chosen[:3], str(tmp_path / f"psi{psi}"), *chosen[4:], "--seeds", "0-1"]
         words = ["--names", "example", "--noise", "random", f"--truncation={psi}"]
@@ -187,6 +188,6 @@ def test_what_a_run_leaves_is_sampled_shown_filmed_and_ranked(run, sets, tmp_pat
     assert inspect_generator.main([*chosen, "--layers"]) == 0
     judge = next((run / "checkpoints").glob("iteration_*.pdparams"))
     words = ["--data_path", f"{sets}/faces.zip", "--checkpoint_path", str(judge)]
-    words += ["--drop_percent", "20", "--exp_dir", str(tmp_path / "ranked"), "--device", "cpu"]
+    words += ["--drop_percent", "20", "--exp_dir", str(tmp_path / "ranked"), "--device", DEVICE]
     assert rank_images.main(words) == 0
     assert len((tmp_path / "ranked" / "ranking.csv").read_text().splitlines()) == 11

@@ -17,7 +17,7 @@ import paddle_sam
 from paddle_sam.convert.convert import convert_files, read_checkpoint
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, PaddleSamError
-from tests import ROOT
+from tests import DEVICE, ROOT
 from tests.hostile.weight_files import (
     PLAIN,
     archives,
@@ -48,7 +48,7 @@ def test_loading_refuses_it_in_one_line(tmp_path, name):
     path = tmp_path / "x.pdparams"
     path.write_bytes(EVERYTHING[name])
     with pytest.raises(PaddleSamError) as caught:
-        paddle_sam.load(path, device="cpu")
+        paddle_sam.load(path, device=DEVICE)
     assert "x.pdparams" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -147,7 +147,7 @@ CALM = settings(
 def refused_or_read(path, content):
     path.write_bytes(content)
     try:
-        paddle_sam.load(path, device="cpu")
+        paddle_sam.load(path, device=DEVICE)
     except PaddleSamError as error:
         assert path.name in str(error)
 

@@ -23,6 +23,7 @@ from paddle_sam.metrics.options import RESIZINGS, TORCHVISION
 from paddle_sam.networks.face_heatmaps import masks_from_heatmaps
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.networks.stylegan2_ops import mix_latents
+from tests import DEVICE
 from tests.parity import recipe
 
 HERE = Path(__file__).resolve().parent
@@ -64,7 +65,7 @@ def convert_published(name: str, folder: Path, part: str | None = None) -> paddl
     torch.save(recipe.torch_checkpoint(name), source)
     convert_file(source, target)
     source.unlink()
-    network = paddle_sam.load(target, part=part, device="cpu")
+    network = paddle_sam.load(target, part=part, device=DEVICE)
     target.unlink()
     return network
 
@@ -219,7 +220,8 @@ def _stargan2_networks(folder: Path) -> dict[str, paddle.nn.Layer]:
     torch.save(content, folder / "nets.ckpt")
     convert_file(folder / "nets.ckpt", folder / "nets.pdparams")
     return {
-        part: paddle_sam.load(folder / "nets.pdparams", part=part, device="cpu") for part in content
+        part: paddle_sam.load(folder / "nets.pdparams", part=part, device=DEVICE)
+        for part in content
     }
 
 

@@ -15,6 +15,7 @@ import paddle.nn.functional as F
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file
+from tests import DEVICE
 from tests.parity import nvidia_files, recipe
 from tests.parity.cases import (
     FULL,
@@ -62,7 +63,7 @@ def _gan(kind: str, source: Path, folder: Path) -> Iterator[Comparison]:
     file = folder / "net.pdparams"
     convert_file(source, file)
     source.unlink()
-    g = paddle_sam.load(file, device="cpu")
+    g = paddle_sam.load(file, device=DEVICE)
     wanted = labels(getattr(g, "classes", 0))
     wanted = None if wanted is None else tensor(wanted)
     w = g.map_latents(tensor(latents()), wanted)
@@ -75,7 +76,7 @@ def _gan(kind: str, source: Path, folder: Path) -> Iterator[Comparison]:
     middle = slice(g.size // 2 - half, g.size // 2 + half)
     yield compare(kind, "synthesis, crop", image[:, :, middle, middle], want["crop"], FULL)
     if kind != "nvidia_cifar10":  # whose discriminator has another architecture and is left out
-        d = paddle_sam.load(file, part="d", device="cpu")
+        d = paddle_sam.load(file, part="d", device=DEVICE)
         x = tensor(recipe.images(d.image_channels, d.size))
         scores = d(x) if wanted is None else d(x, wanted)
         # Two scores differ little; at 1024 27 convolutions add up in them.
@@ -118,7 +119,7 @@ def paddlegan_stargan2(kind: str, folder: Path) -> Iterator[Comparison]:
         paddle.save(state, str(folder / "nets" / f"{part}.pdparams"))
     convert_file(folder / "nets", folder / "nets.pdparams")
     networks = {
-        part: paddle_sam.load(folder / "nets.pdparams", part=part, device="cpu")
+        part: paddle_sam.load(folder / "nets.pdparams", part=part, device=DEVICE)
         for part in manifest
     }
     x, domain = tensor(recipe.images()), paddle.to_tensor([1, 1])
@@ -168,7 +169,7 @@ def _converted(content: dict, folder: Path, *parts: str) -> dict[str, paddle.nn.
     _save(content, folder / "theirs.pdparams")
     convert_file(folder / "theirs.pdparams", folder / "ours.pdparams")
     return {
-        part: paddle_sam.load(folder / "ours.pdparams", part=part, device="cpu") for part in parts
+        part: paddle_sam.load(folder / "ours.pdparams", part=part, device=DEVICE) for part in parts
     }
 
 

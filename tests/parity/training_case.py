@@ -19,6 +19,7 @@ from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.convert.convert import convert_file
 from paddle_sam.imagesets.loader import Batch
+from tests import DEVICE
 from tests.parity import recipe
 from tests.parity.cases import FULL, Comparison, compare, expected
 
@@ -132,7 +133,7 @@ def _trainer(folder: Path) -> SAMTrainer:
         use_weighted_id_loss=True,
         batch_size=2,
         decoder_batch=1,
-        device="cpu",
+        device=DEVICE,
     )
     assembled = assemble(config)
     trainer = SAMTrainer(assembled, build_loss(config, assembled.network.latent_avg), config)

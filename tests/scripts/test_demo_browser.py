@@ -19,6 +19,7 @@ from PIL import Image
 from paddle_sam.core.weights import find_weight
 from paddle_sam.demo.options import DemoOptions
 from paddle_sam.demo.serve import make_demo_server
+from tests import DEVICE
 from tests.unit.ageing.tiny import save_recognition
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -31,7 +32,7 @@ PORTRAIT = skimage.data.astronaut()
 @pytest.fixture(scope="module")
 def address():
     """The demo as it starts without options."""
-    with serving(DemoOptions(port=0, device="cpu")) as address:
+    with serving(DemoOptions(port=0, device=DEVICE)) as address:
         yield address
 
 
@@ -44,7 +45,7 @@ def equipped(tmp_path_factory):
     damaged.touch()
     config = DemoOptions(
         port=0,
-        device="cpu",
+        device=DEVICE,
         checkpoint_path=f"{find_weight('sam_mini')},{copy},{damaged}",
         identity_path=str(save_recognition(folder)),
         age_regressor_path=str(find_weight("age_mini")),

@@ -20,8 +20,9 @@ from scripts import (
     train_age,
     train_stylegan2,
 )
+from tests import DEVICE
 
-EVERY_STEP = ["--max_steps", "1", "--device", "cpu", "--batch_size", "2"]
+EVERY_STEP = ["--max_steps", "1", "--device", DEVICE, "--batch_size", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ def stylegan2(files, folder, size):
     """Train a StyleGAN2 of `size` pixels for a step; returns its checkpoint."""
     options = ["--train_data", str(files / "faces"), "--exp_dir", str(folder / "stylegan2")]
     options += ["--resolution", str(size), "--latent_dim", "32", "--channel_base", "256"]
-    options += ["--channel_max", "16", "--batch_size", "2", "--mbstd_group", "2", "--device", "cpu"]
+    options += ["--channel_max", "16", "--batch_size", "2", "--mbstd_group", "2"]
+    options += ["--device", DEVICE]
     options += ["--total_kimg", "0.002", "--num_workers", "0", "--mapping_layers", "1"]
     assert train_stylegan2.main(options) == 0
     return next((folder / "stylegan2" / "checkpoints").glob("iteration_*"))
@@ -81,12 +83,11 @@ def test_stylegan2_then_psp_then_sam(files, tmp_path, monkeypatch, capsys, size)
         "--n_images",
         "1",
         "--device",
-        "cpu",
+        DEVICE,
     ]
     generator = stylegan2(files, tmp_path, size)
-    assert (
-        sample.main(["--checkpoint_path", str(generator), "--seeds", "0,1", "--device", "cpu"]) == 0
-    )
+    given = ["--checkpoint_path", str(generator), "--seeds", "0,1", "--device", DEVICE]
+    assert sample.main(given) == 0
     start = {"stylegan_weights": generator, "encoder_start": "random"}
     psp = encoder(files, tmp_path, size, "psp", **start)
     sam = encoder(files, tmp_path, size, "sam", **start, pretrained_psp_path=psp)
@@ -126,9 +127,9 @@ def test_stargan2(files, tmp_path, monkeypatch, size):
     options = ["--mode", "train", *places, "--img_size", str(size), "--w_hpf", "0", "--no_fid"]
     options += ["--no_lpips", "--base_dim", "4", "--max_conv_dim", "8", "--hidden_dim", "8"]
     options += ["--style_dim", "4", "--batch_size", "2", "--total_iters", "1", "--num_workers", "0"]
-    options += ["--max_val_images", "2", "--device", "cpu", "--exp_dir", "run"]
+    options += ["--max_val_images", "2", "--device", DEVICE, "--exp_dir", "run"]
     assert stargan2.main(options) == 0
-    made = ["--checkpoint_path", "run/checkpoints/iteration_1.pdparams", "--device", "cpu"]
+    made = ["--checkpoint_path", "run/checkpoints/iteration_1.pdparams", "--device", DEVICE]
     made += ["--src_dir", str(files / "domains"), "--ref_dir", str(files / "domains")]
     assert stargan2.main(["--mode", "sample", *made, "--result_dir", "results"]) == 0
     assert list((tmp_path / "results").rglob("*.[pj][np]g"))
@@ -147,6 +148,6 @@ def test_an_age_regressor_judges_a_sam_training(files, tmp_path, monkeypatch, si
     sam = encoder(files, tmp_path, 32, "sam", **start, pretrained_psp_path=psp)
     options = ["--checkpoint_path", str(sam), "--age_regressor_path", regressor, "--report"]
     options += ["--data_path", str(files / "faces"), "--no_align", "--n_images", "1"]
-    options += ["--target_age", "30", "--exp_dir", "aged", "--engine", "eager", "--device", "cpu"]
+    options += ["--target_age", "30", "--exp_dir", "aged", "--engine", "eager", "--device", DEVICE]
     assert inference_side_by_side.main(options) == 0
     assert json.loads((tmp_path / "aged" / "report.json").read_text())

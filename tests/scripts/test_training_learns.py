@@ -20,7 +20,7 @@ from paddle_sam.core.images import save_image, to_uint8
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.networks.load import load
-from tests import ROOT
+from tests import DEVICE, ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ SPLITS = {"train": 48, "test": 16}
 def faces(tmp_path_factory):
     """Folders `train` and `test` of generated faces."""
     folder = tmp_path_factory.mktemp("faces")
-    generator = load(find_weight("stylegan2_mini"), "g_ema", device="cpu")
+    generator = load(find_weight("stylegan2_mini"), "g_ema", device=DEVICE)
     for split, (name, count) in enumerate(SPLITS.items()):
         z = np.random.default_rng(split).standard_normal((count, generator.style_dim), np.float32)
         with paddle.no_grad():

@@ -3,6 +3,7 @@ import pytest
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.stylegan2.generator import StyleGenerator
+from tests import DEVICE
 from tests.unit.ageing.tiny import tiny_generator
 from tests.unit.export.tiny import ARCH, tiny_sam
 from tests.unit.training import tiny
@@ -37,7 +38,7 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pipeline():
     """The embedded default, layer by layer; not to be changed."""
-    return AgePipeline.from_checkpoint(device="cpu", engine="eager")
+    return AgePipeline.from_checkpoint(device=DEVICE, engine="eager")
 
 
 @pytest.fixture(scope="session")

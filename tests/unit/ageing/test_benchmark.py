@@ -23,6 +23,7 @@ from paddle_sam.metrics.judges import Judges, Reading, as_judged
 from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.stylegan2.generator import StyleGenerator
 from scripts.evaluate import main as evaluate
+from tests import DEVICE
 from tests.unit.ageing.test_evaluate import Page
 
 PORTRAIT = skimage.data.astronaut()
@@ -67,7 +68,7 @@ def folder(tmp_path_factory):
 def options(folder, out, **more):
     files = {"data_path": str(folder / "photos"), "lpips_path": str(folder / "lpips.npz")}
     files["keep"] = "0"
-    return BenchmarkOptions(exp_dir=str(out), device="cpu", engine="eager", **(files | more))
+    return BenchmarkOptions(exp_dir=str(out), device=DEVICE, engine="eager", **(files | more))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_a_face_that_is_gone_counts_as_a_failure(planted):
 
 def test_true_later_photographs_are_compared_with(folder, tmp_path, capsys):
     arguments = ["benchmark", "--data_path", str(folder / "photos"), "--exp_dir", str(tmp_path)]
-    arguments += ["--lpips_path", str(folder / "lpips.npz"), "--device", "cpu", "--keep", "0"]
+    arguments += ["--lpips_path", str(folder / "lpips.npz"), "--device", DEVICE, "--keep", "0"]
     assert evaluate([*arguments, "--protocol", "reference", "--engine", "eager"]) == 0
     report = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
     (row,) = report["all_results"]
@@ -174,7 +175,8 @@ def test_true_later_photographs_are_compared_with(folder, tmp_path, capsys):
 
 def test_dials_are_compared_in_one_table(folder, tmp_path):
     arguments = ["dial", "--data_path", str(folder / "photos"), "--exp_dir", str(tmp_path)]
-    arguments += ["--lpips_path", str(folder / "lpips.npz"), "--device", "cpu", "--engine", "eager"]
+    arguments += ["--lpips_path", str(folder / "lpips.npz"), "--engine", "eager"]
+    arguments += ["--device", DEVICE]
     assert evaluate([*arguments, "--protocol", "reference"]) == 0
     lines = (tmp_path / "dial.md").read_text(encoding="utf-8").splitlines()
     head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]

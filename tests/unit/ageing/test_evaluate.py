@@ -25,6 +25,7 @@ from paddle_sam.networks.face_networks import FaceEmbedder
 from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.load import load
 from scripts.evaluate import main as evaluate
+from tests import DEVICE
 
 SHALLOW = {"units": [1, 1, 1, 1], "squeeze_excite": False}
 AGES = [10, 50, 90]
@@ -32,7 +33,7 @@ AGES = [10, 50, 90]
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return AgePipeline.from_checkpoint(device="cpu", engine="eager")
+    return AgePipeline.from_checkpoint(device=DEVICE, engine="eager")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def data(pipeline, tmp_path_factory):
 
 def flags(data, weights, out, *more):
     found = ["ageing", "--data_path", str(data), "--exp_dir", str(out), "--no_align"]
-    found += ["--target_age", ",".join(map(str, AGES)), "--device", "cpu", "--engine", "eager"]
+    found += ["--target_age", ",".join(map(str, AGES)), "--device", DEVICE, "--engine", "eager"]
     return [*found, "--lpips_path", str(weights / "lpips.npz"), *more]
 
 
@@ -81,7 +82,7 @@ def report(folder):
 
 
 def test_numbers_are_those_of_the_images(whole, data, weights, pipeline):
-    regressor = load(find_weight("age_mini"), device="cpu")
+    regressor = load(find_weight("age_mini"), device=DEVICE)
     found = report(whole)
     assert [face["name"] for face in found["faces"]] == ["<b>.png", "a.png"]
     assert list(found["failed"]) == ["c"]
@@ -238,7 +239,7 @@ def landmarks(shift):
 
 def test_faces_are_moved_onto_their_points_before_they_are_compared(weights, monkeypatch):
     monkeypatch.setattr(faces, "FaceLandmarker", lambda: None)
-    judge = faces.AlignedIdentity(weights / "identity.pdparams", "cpu")
+    judge = faces.AlignedIdentity(weights / "identity.pdparams", DEVICE)
     picture = np.asarray(Image.fromarray(skimage.data.astronaut()[:240, 130:370]).resize((64, 64)))
     moved = np.roll(picture, (4, 6), (0, 1))
 

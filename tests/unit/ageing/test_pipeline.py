@@ -21,6 +21,7 @@ from paddle_sam.faces.landmarks import FaceLandmarker
 from paddle_sam.faces.paste import paste_back
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
+from tests import DEVICE
 from tests.unit.ageing.tiny import SIZE, tiny_pipeline, tiny_sam
 
 PHOTO = skimage.data.astronaut()
@@ -28,7 +29,7 @@ PHOTO = skimage.data.astronaut()
 
 @pytest.fixture(scope="module")
 def embedded():
-    return AgePipeline.from_checkpoint(device="cpu")
+    return AgePipeline.from_checkpoint(device=DEVICE)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_results_repeat(pipeline, crop):
 
 def test_measured_ages_rise_with_the_target(embedded):
     images = embedded(PHOTO, ages=[10, 40, 70], keep=0)[0]
-    ages = measure_ages(embedded_age_regressor("cpu"), images)
+    ages = measure_ages(embedded_age_regressor(DEVICE), images)
     assert images.shape == (3, 64, 64, 3) and ages.shape == (3,)
     assert ages[0] + 5 < ages[1] < ages[2] - 5
 
@@ -273,7 +274,7 @@ def test_other_networks_are_refused(network):
 
 def test_a_file_of_another_network_is_refused():
     with pytest.raises(CheckpointError, match=r"holds an age regressor"):
-        AgePipeline.from_checkpoint(find_weight("age_mini"), "cpu")
+        AgePipeline.from_checkpoint(find_weight("age_mini"), DEVICE)
 
 
 def test_the_package_names_it():

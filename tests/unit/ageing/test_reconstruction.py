@@ -14,12 +14,13 @@ from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.networks.image_features import LPIPS
 from scripts.evaluate import main as evaluate
+from tests import DEVICE
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reconstruction")
-    pipeline = AgePipeline.from_checkpoint(device="cpu", engine="eager")
+    pipeline = AgePipeline.from_checkpoint(device=DEVICE, engine="eager")
     save_image(folder / "data" / "a.png", pipeline.faces(skimage.data.astronaut())[0].image)
     paddle.seed(0)
     lpips = {name: np.abs(tensor.numpy()) for name, tensor in LPIPS("alex").state_dict().items()}
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
 
 def run(folder, out, *more):
     given = ["--data_path", str(folder / "data"), "--exp_dir", str(out), "--no_align"]
-    given += ["--lpips_path", str(folder / "lpips.npz"), "--device", "cpu"]
+    given += ["--lpips_path", str(folder / "lpips.npz"), "--device", DEVICE]
     return evaluate(["reconstruction", *given, *more])
 
 
@@ -52,7 +53,7 @@ def test_sam_gives_its_inversion_and_psp_the_same(folder, tmp_path, capsys):
     found = json.loads((tmp_path / "sam" / "report.json").read_text())
     network, *_ = read_sam(find_weight("sam_mini"))
     crop = (
-        AgePipeline.from_checkpoint(device="cpu", engine="eager")
+        AgePipeline.from_checkpoint(device=DEVICE, engine="eager")
         .faces(str(folder / "data" / "a.png"), align=False)[0]
         .image
     )

@@ -18,6 +18,7 @@ from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, OutputError
+from tests import DEVICE
 
 SHIPPED = ["sam_mini", "age_mini", "stylegan2_mini"]
 
@@ -69,7 +70,7 @@ def test_paddle_to_torch_to_paddle_keeps_every_value(torch_file, tmp_path, name)
 
 def test_linear_weights_are_transposed_and_square_ones_too(torch_file, tmp_path):
     state = torch.load(torch_file("age_mini"), weights_only=True)["state_dict"]
-    network = paddle_sam.load(find_weight("age_mini"), device="cpu")
+    network = paddle_sam.load(find_weight("age_mini"), device=DEVICE)
     for name in ("fc6", "fc7", "fc8_101"):
         weight = state[f"{name.replace('8_', '8-')}.weight"].float().numpy()
         np.testing.assert_array_equal(getattr(network, name).weight.numpy(), weight.T)
@@ -329,12 +330,12 @@ def test_load_refuses_a_truncated_weight_file(tmp_path):
 
 def test_load_gives_each_part_in_eval_mode():
     path = find_weight("stylegan2_mini")
-    generator = paddle_sam.load(path, device="cpu")
+    generator = paddle_sam.load(path, device=DEVICE)
     assert not generator.training
     assert generator.latent_avg.shape == [128]
     with paddle.no_grad():
         images = generator([paddle.randn([2, 128])])
-        scores = paddle_sam.load(path, part="d", device="cpu")(images)
+        scores = paddle_sam.load(path, part="d", device=DEVICE)(images)
     assert images.shape == [2, 3, 64, 64]
     assert scores.shape == [2, 1]
     with pytest.raises(paddle_sam.errors.ConfigError, match="holds g_ema, g, d, not 'x'"):

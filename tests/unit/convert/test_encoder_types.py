@@ -12,6 +12,7 @@ from paddle_sam.convert.encoders import ENCODER_TYPES
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.sam import build_sam
+from tests import DEVICE
 
 SMALL = {
     **{"input_size": 32, "in_channels": 3, "n_styles": 8, "style_dim": 16, "stem": 4},
@@ -109,7 +110,7 @@ def test_one_code_is_the_mean_of_the_last_map(published, tmp_path):
     content["latent_avg"] = content["latent_avg"][:1]  # as pSp keeps it for W
     torch.save(content, path)
     convert_file(path, tmp_path / "psp.pdparams")
-    network = paddle_sam.load(tmp_path / "psp.pdparams", device="cpu")
+    network = paddle_sam.load(tmp_path / "psp.pdparams", device=DEVICE)
     x = paddle.to_tensor(np.random.default_rng(0).uniform(-1, 1, (2, 3, 32, 32)), "float32")
     with paddle.no_grad():
         features = network.encoder.body(network.encoder.input_layer(x)).numpy()

@@ -12,6 +12,7 @@ from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from tests import DEVICE
 from tests.parity import nvidia_files, recipe
 from tests.parity.cases import expected
 from tests.parity.nvidia_files import PersistentModule
@@ -115,7 +116,7 @@ def test_networks_are_those_of_the_rosinality_file(write_pickle, tmp_path, proto
         assert found.networks[part].state.keys() == entry.state.keys()
         for name, array in entry.state.items():
             np.testing.assert_array_equal(found.networks[part].state[name], array, name)
-    assert paddle_sam.load(tmp_path / "out.pdparams", device="cpu").n_codes == 10
+    assert paddle_sam.load(tmp_path / "out.pdparams", device=DEVICE).n_codes == 10
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_conditional_networks_and_other_colours(write_pickle, tmp_path, image_ch
         assert found[part].arch == entry.arch
         for name, array in entry.state.items():
             np.testing.assert_array_equal(found[part].state[name], array, name)
-    network = paddle_sam.load(tmp_path / "out.pdparams", device="cpu")
+    network = paddle_sam.load(tmp_path / "out.pdparams", device=DEVICE)
     codes = network.map_latents(paddle.randn([2, 8]), paddle.eye(3)[:2])
     images = network.render(codes[:, None].expand([2, network.n_codes, 8]))
     assert images.shape == [2, image_channels, 64, 64]
@@ -199,8 +200,8 @@ def test_a_file_that_nvidias_code_wrote_computes_what_it_computed(tmp_path):
     """Conditional and grey, with another multiplier of the mapping network than the usual."""
     want = expected("nvidia_tiny")
     convert_file(TINY_FILE, tmp_path / "out.pdparams")
-    g = paddle_sam.load(tmp_path / "out.pdparams", device="cpu")
-    d = paddle_sam.load(tmp_path / "out.pdparams", part="d", device="cpu")
+    g = paddle_sam.load(tmp_path / "out.pdparams", device=DEVICE)
+    d = paddle_sam.load(tmp_path / "out.pdparams", part="d", device=DEVICE)
     wanted, z = paddle.to_tensor(labels(2)), paddle.to_tensor(latents(8))
     with paddle.no_grad():
         w = g.map_latents(z, wanted)

@@ -12,6 +12,7 @@ from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.image_features import LpipsWeights, load_lpips
 from paddle_sam.networks.load import build_empty
+from tests import DEVICE
 from tests.unit.convert.test_stargan2_files import TINY
 
 # How each network of StyleGAN2 is called by PaddleGAN, and what is called otherwise in it.
@@ -182,7 +183,7 @@ def test_a_whole_lpips(tmp_path, layout):
     assert load_lpips(tmp_path / "whole.pdparams")(x, x).numpy().tolist() == [0.0]
     revert_file(tmp_path / "whole.pdparams", tmp_path / "back.pt")
     same(torch.load(tmp_path / "back.pt", weights_only=True), content)
-    assert paddle_sam.load(tmp_path / "whole.pdparams", device="cpu").backbone == backbone
+    assert paddle_sam.load(tmp_path / "whole.pdparams", device=DEVICE).backbone == backbone
 
 
 def test_its_alignment_network(tmp_path):

@@ -11,6 +11,7 @@ from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.sam import build_sam, pool
+from tests import DEVICE
 
 ENCODER = {
     **{"input_size": 32, "in_channels": 6, "n_styles": 8, "style_dim": 16, "stem": 4},
@@ -53,7 +54,7 @@ def checkpoint(tmp_path):
 def test_every_step_adds_what_the_encoder_finds(checkpoint, encoder_type, progressive, steps):
     path, notes = checkpoint(encoder_type=encoder_type, n_iters_per_batch=steps)
     assert notes == []
-    network = paddle_sam.load(path, device="cpu")
+    network = paddle_sam.load(path, device=DEVICE)
     assert network.encoder.progressive is progressive
     x = paddle.to_tensor(np.random.default_rng(1).uniform(-1, 1, (2, 3, 32, 32)), "float32")
     with paddle.no_grad():
@@ -76,7 +77,7 @@ def _features(encoder, x):
 
 def test_steps_that_are_not_stated_are_five(checkpoint):
     path, notes = checkpoint(encoder_type="BackboneEncoder")
-    assert paddle_sam.load(path, device="cpu").iterations == 5
+    assert paddle_sam.load(path, device=DEVICE).iterations == 5
     assert any("n_iters_per_batch is not stated" in note for note in notes)
 
 

@@ -19,7 +19,7 @@ from paddle_sam.errors import CheckpointError
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.networks.load import build_empty
-from tests import PARITY
+from tests import DEVICE, PARITY
 
 MANIFESTS = PARITY / "manifests"
 NETWORKS = ("generator", "mapping_network", "style_encoder", "discriminator")
@@ -116,7 +116,7 @@ def test_a_file_without_the_filter_gets_the_published_one(tmp_path):
     torch.save(content, path)
     before, after = there_and_back(path)
     assert_identical(before, after)
-    generator = paddle_sam.load(path.with_suffix(".there"), part="generator", device="cpu")
+    generator = paddle_sam.load(path.with_suffix(".there"), part="generator", device=DEVICE)
     np.testing.assert_array_equal(generator.hpf.filter.numpy(), stargan2.HIGH_PASS)
 
 
@@ -124,7 +124,7 @@ def test_linear_weights_are_transposed_and_square_ones_too(tmp_path):
     path = tiny_file(tmp_path / "nets.ckpt")
     state = torch.load(path, weights_only=True)["mapping_network"]
     convert_file(path, tmp_path / "there.pdparams")
-    network = paddle_sam.load(tmp_path / "there.pdparams", part="mapping_network", device="cpu")
+    network = paddle_sam.load(tmp_path / "there.pdparams", part="mapping_network", device=DEVICE)
     for name, parameter in network.named_parameters():
         value = state[name].numpy()
         np.testing.assert_array_equal(parameter.numpy(), value.T if value.ndim == 2 else value)
@@ -150,7 +150,7 @@ def test_the_later_stages_of_wing_are_not_used_but_come_back(tmp_path):
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert back["epoch"] == 80
     assert_identical(first | later, back["state_dict"])
-    network = paddle_sam.load(tmp_path / "wing.pdparams", device="cpu")
+    network = paddle_sam.load(tmp_path / "wing.pdparams", device=DEVICE)
     assert network(paddle.zeros([1, 3, 64, 64])).shape == [1, 98, 64, 64]
 
 
@@ -158,7 +158,7 @@ def test_the_mean_face_goes_there_and_back_as_an_archive(tmp_path):
     mean = np.random.default_rng(0).uniform(50, 200, (98, 2))
     np.savez(tmp_path / "celeba_lm_mean.npz", mean=mean)
     assert convert_weights([str(tmp_path / "celeba_lm_mean.npz")]) == 0
-    network = paddle_sam.load(tmp_path / "celeba_lm_mean.pdparams", device="cpu")
+    network = paddle_sam.load(tmp_path / "celeba_lm_mean.pdparams", device=DEVICE)
     np.testing.assert_array_equal(network.mean.numpy(), mean.astype("float32"))
     out = str(tmp_path / "out")
     converted = str(tmp_path / "celeba_lm_mean.pdparams")

@@ -13,7 +13,7 @@ from paddle_sam.convert.convert import convert_file, convert_files, revert_file
 from paddle_sam.core.weight_file import WeightFile, state_of
 from paddle_sam.errors import CheckpointError
 from paddle_sam.export.static_networks import StaticEncoder
-from tests import ROOT
+from tests import DEVICE, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def images():
 
 def codes_of(path):
     with paddle.no_grad():
-        return paddle_sam.load(path, device="cpu").encode(images()).numpy()
+        return paddle_sam.load(path, device=DEVICE).encode(images()).numpy()
 
 
 def with_options(content, **options):
@@ -78,7 +78,7 @@ def test_e4e_adds_its_first_code_to_all_others(published, converted):
     found = codes_of(e4e)
     assert np.abs(offsets[:, :1]).max() > 0.05
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    encoder = paddle_sam.load(e4e, device="cpu").encoder
+    encoder = paddle_sam.load(e4e, device=DEVICE).encoder
     static = StaticEncoder(encoder)
     static.eval()
     with paddle.no_grad():
@@ -134,7 +134,7 @@ def test_latent_avg_is_needed_only_where_codes_start_from_it(published, converte
     assert not WeightFile.read(path).entry().state["latent_avg"].any()
     path, notes = converted(content, "estimated")
     assert any("no latent_avg: estimated" in note for note in notes)
-    network = paddle_sam.load(path, device="cpu")
+    network = paddle_sam.load(path, device=DEVICE)
     z = np.random.default_rng(0).standard_normal((20_000, 16)).astype("float32")
     mean = network.decoder.style(paddle.to_tensor(z)).mean(axis=0).numpy()
     np.testing.assert_allclose(network.latent_avg.numpy()[0], mean, atol=0.05)
@@ -182,7 +182,7 @@ def test_a_lone_generator_or_discriminator(published, converted, key, part):
     path, _ = converted(lone)
     file = WeightFile.read(path)
     assert (file.kind, list(file.networks)) == ("stylegan2", [part])
-    found = state_of(paddle_sam.load(path, device="cpu"))
+    found = state_of(paddle_sam.load(path, device=DEVICE))
     whole, _ = converted(content, "whole")
     for name, array in WeightFile.read(whole).entry(part).state.items():
         np.testing.assert_array_equal(found[name], array)

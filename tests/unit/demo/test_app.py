@@ -22,6 +22,7 @@ from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model
 from paddle_sam.faces.paste import paste_back
 from paddle_sam.metrics.judges import Judges
+from tests import DEVICE
 
 PORTRAIT = skimage.data.astronaut()
 
@@ -29,7 +30,7 @@ PORTRAIT = skimage.data.astronaut()
 @pytest.fixture(scope="module")
 def model(pipeline):
     """The embedded default with its age regressor."""
-    return Model(pipeline, Measures.from_files(pipeline.crop, device="cpu"))
+    return Model(pipeline, Measures.from_files(pipeline.crop, device=DEVICE))
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +245,7 @@ def test_results_are_measured(client, portrait):
 
 def test_the_judges_read_results_too(pipeline):
     pytest.importorskip("onnxruntime")
-    measures = Measures.from_files(pipeline.crop, device="cpu", judges=Judges())
+    measures = Measures.from_files(pipeline.crop, device=DEVICE, judges=Judges())
     demo = Demo({"small": lambda: Model(pipeline, measures)}, Sessions())
     client = make_app(demo, max_upload_mb=1.0).test_client()
     found = client.get(f"{opened(client)}/0/age/80.json").json

@@ -16,6 +16,7 @@ from paddle_sam.demo.serve import DemoServer, addresses, make_demo_server, model
 from paddle_sam.demo.sessions import BusyError, Recent, Session, SessionEndedError, Sessions, Worker
 from paddle_sam.demo.state import Demo, Model
 from paddle_sam.errors import CheckpointError, ConfigError
+from tests import DEVICE
 
 
 def test_what_is_kept_is_limited():
@@ -50,7 +51,7 @@ def test_idle_photos_go_although_nobody_asks(monkeypatch):
     sessions = Sessions(idle_seconds=0.2)
     monkeypatch.setattr("paddle_sam.demo.serve.Sessions", lambda *limits: sessions)
     monkeypatch.setattr(Demo, "prepare", lambda self: None)
-    server = make_demo_server(DemoOptions(port=0, device="cpu"))
+    server = make_demo_server(DemoOptions(port=0, device=DEVICE))
     session, gone = make_session(), threading.Event()
     weakref.finalize(session, gone.set)
     sessions.add(session)
@@ -78,7 +79,7 @@ def test_a_missing_face_detector_is_noticed_before_the_first_photo(pipeline, mon
     monkeypatch.setattr("paddle_sam.demo.serve.load_model", lambda *_: model)
     monkeypatch.setattr("paddle_sam.faces.alignment.FaceLandmarker", missing)
     with pytest.raises(CheckpointError, match="predictor is missing"):
-        make_demo_server(DemoOptions(port=0, device="cpu"))
+        make_demo_server(DemoOptions(port=0, device=DEVICE))
 
 
 def make_session():

@@ -23,7 +23,7 @@ from paddle_sam.networks.image_features import (
     mean_pool,
     padded_mean_pool,
 )
-from tests import PARITY
+from tests import DEVICE, PARITY
 
 MANIFEST = PARITY / "manifests" / "pt_inception-2015-12-05.json"
 
@@ -110,7 +110,7 @@ def test_weights_are_converted_there_and_back(tmp_path):
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], value) for name, value in state.items())
-    features = InceptionFeatures.from_file(tmp_path / "inception.pdparams", device="cpu")
+    features = InceptionFeatures.from_file(tmp_path / "inception.pdparams", device=DEVICE)
     assert features.settings["weights"] == report.sha256
 
 
@@ -124,10 +124,10 @@ def test_torchvisions_network_is_told_from_tensorflows(network, tmp_path):
     torch.save(state, tmp_path / "inception.pth")
     path = tmp_path / "inception.pdparams"
     convert_file(tmp_path / "inception.pth", path)
-    features = InceptionFeatures.from_file(path, device="cpu", resizing=TORCHVISION)
+    features = InceptionFeatures.from_file(path, device=DEVICE, resizing=TORCHVISION)
     assert features.network.torchvision
     with pytest.raises(CheckpointError, match="inception_path: .*torchvision"):
-        InceptionFeatures.from_file(path, device="cpu")
+        InceptionFeatures.from_file(path, device=DEVICE)
     with pytest.raises(ConfigError, match="resizing: .*torchvision"):
         InceptionFeatures(network, "random", TORCHVISION)
     revert_file(path, tmp_path / "back.pt")
@@ -157,12 +157,12 @@ def test_another_network_is_refused(tmp_path):
     entry = NetworkEntry("mean_face", {}, {"mean": np.zeros((98, 2), "float32")})
     WeightFile("mean_face", {"mean_face": entry}).write(tmp_path / "face.pdparams")
     with pytest.raises(CheckpointError, match="inception_path: .*mean face"):
-        InceptionFeatures.from_file(tmp_path / "face.pdparams", device="cpu")
+        InceptionFeatures.from_file(tmp_path / "face.pdparams", device=DEVICE)
 
 
 def test_missing_weights_name_the_commands_that_get_them(tmp_path):
     with pytest.raises(CheckpointError, match="inception_path: .*download_weights.py inception"):
-        InceptionFeatures.from_file(tmp_path / "none.pdparams", device="cpu")
+        InceptionFeatures.from_file(tmp_path / "none.pdparams", device=DEVICE)
 
 
 def test_options_are_checked(network):

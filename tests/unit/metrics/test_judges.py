@@ -10,6 +10,7 @@ from paddle_sam.errors import CheckpointError
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.metrics import judges as module
 from paddle_sam.metrics.judges import SAME_PERSON, Judges, as_judged, open_judges, picture_of
+from tests import DEVICE
 
 PORTRAIT = skimage.data.astronaut()  # of a woman of 42, public domain
 
@@ -40,7 +41,7 @@ def test_the_same_person_is_near_and_another_far(judges, reading):
     darker = (PORTRAIT[:, ::-1] * 0.8).astype(np.uint8)
     assert reading.distance(reading) == 0
     assert reading.distance(judges(darker)) < 0.45
-    face = AgePipeline.from_checkpoint(device="cpu", engine="eager")
+    face = AgePipeline.from_checkpoint(device=DEVICE, engine="eager")
     crop = face.faces(PORTRAIT)[0].image
     other = judges(as_judged(face.age(crop[None], [80])[0, 0]))
     assert reading.distance(other) > SAME_PERSON
@@ -54,7 +55,7 @@ def test_no_face_is_none_and_measured_as_nan(judges):
 
 
 def test_measures_read_the_photograph_at_its_own_resolution(judges):
-    face = AgePipeline.from_checkpoint(device="cpu", engine="eager").faces(PORTRAIT)[0]
+    face = AgePipeline.from_checkpoint(device=DEVICE, engine="eager").faces(PORTRAIT)[0]
     picture = picture_of(face, PORTRAIT)
     assert picture.shape == (256, 256, 3)
     small = np.abs(as_judged(face.image).astype(int) - picture).mean()

@@ -14,6 +14,7 @@ import paddle_sam
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.face_networks import AgeRegressor, expected_age
+from tests import DEVICE
 from tests.unit.networks.gradients import without_gradient
 
 TINY = {"input_size": 32, "widths": (4, 4, 6, 6, 8), "fc": 10}
@@ -21,7 +22,7 @@ TINY = {"input_size": 32, "widths": (4, 4, 6, 6, 8), "fc": 10}
 
 @pytest.fixture(scope="module")
 def embedded():
-    network = paddle_sam.load(find_weight("age_mini"), device="cpu")
+    network = paddle_sam.load(find_weight("age_mini"), device=DEVICE)
     for parameter in network.parameters():
         parameter.stop_gradient = True
     return network

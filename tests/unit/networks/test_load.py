@@ -13,6 +13,7 @@ from paddle_sam.networks.load import BUILDERS, build_empty
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from tests import DEVICE
 
 ARCH = {"input_size": 32, "widths": [2, 2, 2, 2, 2], "fc": 3}
 
@@ -33,7 +34,7 @@ def write(path, *names, **facts):
 
 def test_loads_what_was_saved_in_eval_mode(tmp_path):
     path = write(tmp_path / "net.pdparams", "net")
-    network = paddle_sam.load(path, device="cpu")
+    network = paddle_sam.load(path, device=DEVICE)
     assert isinstance(network, AgeRegressor)
     assert not any(layer.training for layer in network.sublayers(include_self=True))
     want = WeightFile.read(path).networks["net"].state
@@ -45,13 +46,13 @@ def test_loads_what_was_saved_in_eval_mode(tmp_path):
 def test_the_first_part_or_the_one_named(tmp_path):
     path = write(tmp_path / "net.pdparams", "first", "second")
     weights = [
-        paddle_sam.load(path, part=part, device="cpu").fc6.weight.numpy()
+        paddle_sam.load(path, part=part, device=DEVICE).fc6.weight.numpy()
         for part in (None, "first", "second")
     ]
     np.testing.assert_array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[1], weights[2])
     with pytest.raises(ConfigError, match="net.pdparams: holds first, second, not 'g'"):
-        paddle_sam.load(path, part="g", device="cpu")
+        paddle_sam.load(path, part="g", device=DEVICE)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,13 @@ def test_the_first_part_or_the_one_named(tmp_path):
     ],
 )
 def test_the_shipped_files(name, part, kind):
-    network = paddle_sam.load(find_weight(name), part=part, device="cpu")
+    network = paddle_sam.load(find_weight(name), part=part, device=DEVICE)
     assert type(network) is kind
     assert all(np.isfinite(tensor.numpy()).all() for tensor in network.state_dict().values())
 
 
 def test_generator_knows_the_mean_latent_of_its_file():
-    network = paddle_sam.load(find_weight("stylegan2_mini"), device="cpu")
+    network = paddle_sam.load(find_weight("stylegan2_mini"), device=DEVICE)
     assert network.latent_avg.shape == [network.style_dim]
     paddle.seed(0)
     estimate = network.mean_latent(4096)[0]
@@ -100,7 +101,7 @@ def test_generator_knows_the_mean_latent_of_its_file():
 def test_files_that_describe_no_network(tmp_path, content, words):
     content.write(tmp_path / "net.pdparams")
     with pytest.raises(CheckpointError, match=words):
-        paddle_sam.load(tmp_path / "net.pdparams", device="cpu")
+        paddle_sam.load(tmp_path / "net.pdparams", device=DEVICE)
 
 
 def test_an_empty_network_holds_no_memory():
@@ -125,5 +126,5 @@ def test_embedder_goes_through_a_file(tmp_path):
     entry = NetworkEntry("face_embedder", arch, numpy_state(network))
     WeightFile("test", {"id": entry}).write(tmp_path / "net.pdparams")
     x = paddle.randn([2, 3, 16, 16])
-    found = paddle_sam.load(tmp_path / "net.pdparams", device="cpu")(x)
+    found = paddle_sam.load(tmp_path / "net.pdparams", device=DEVICE)(x)
     np.testing.assert_array_equal(found.numpy(), network(x).numpy())

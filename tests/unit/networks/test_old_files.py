@@ -12,7 +12,7 @@ import pytest
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.weight_file import WeightFile, state_of
-from tests import ROOT
+from tests import DEVICE, ROOT
 
 FILES = sorted((ROOT / "tests" / "fixtures" / "weights").glob("*.xz"))
 # Filters have their own values.
@@ -36,7 +36,7 @@ def test_an_old_file_opens_with_its_values(file, tmp_path):
     stored = WeightFile.read(path)
     assert stored.kind == file.name.split(".")[0].removesuffix("_trained")
     for part in stored.networks:
-        network = paddle_sam.load(path, part, device="cpu")
+        network = paddle_sam.load(path, part, device=DEVICE)
         tensors = state_of(network)
         assert tensors
         for name, array in tensors.items():
@@ -46,7 +46,7 @@ def test_an_old_file_opens_with_its_values(file, tmp_path):
         assert stored.alignment == {"size": 32, "scale": 0.8, "offset": 0.2, "oversample": 4}
         assert stored.options
     if stored.kind == "stylegan2":
-        generator = paddle_sam.load(path, device="cpu")
+        generator = paddle_sam.load(path, device=DEVICE)
         np.testing.assert_array_equal(generator.latent_avg.numpy(), np.arange(16))
 
 

@@ -24,6 +24,7 @@ from paddle_sam.stargan2.protocol import (
 )
 from paddle_sam.stargan2.system import StarGAN2
 from scripts.evaluate import main as evaluate
+from tests import DEVICE
 
 SIZE = 32
 COUNT, OUTPUTS = 5, 3
@@ -218,7 +219,7 @@ def weights(tmp_path_factory, lpips):
 
 def test_the_command_compares_two_folders(root, weights, tmp_path, capsys):
     real, made = (str(root / split / "cat") for split in ("train", "val"))
-    flags = ["--real", real, "--made", made, "--device", "cpu"]
+    flags = ["--real", real, "--made", made, "--device", DEVICE]
     flags += ["--inception_path", str(weights / "inception.pdparams")]
     flags += ["--cache_dir", str(tmp_path / "cache"), "--output", str(tmp_path / "out.json")]
     assert evaluate(["sets", *flags]) == 0
@@ -245,7 +246,7 @@ def test_alexnet_stands_in_for_inception(root, weights, lpips, tmp_path, capsys)
     folders = [root / split / "cat" for split in ("train", "val")]
     flags = ["--real", str(folders[0]), "--made", str(folders[1]), "--features", "alexnet"]
     flags += ["--lpips_path", str(weights / "lpips.npz"), "--cache_dir", str(tmp_path / "cache")]
-    flags += ["--batch_size", "2", "--device", "cpu"]
+    flags += ["--batch_size", "2", "--device", DEVICE]
     assert evaluate(["sets", *flags]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["features"] == "alexnet"
@@ -258,7 +259,7 @@ def test_alexnet_stands_in_for_inception(root, weights, lpips, tmp_path, capsys)
 
 
 def test_the_command_runs_the_protocol(root, weights, tmp_path, capsys):
-    flags = ["--checkpoint_path", str(weights / "stargan2.pdparams"), "--device", "cpu"]
+    flags = ["--checkpoint_path", str(weights / "stargan2.pdparams"), "--device", DEVICE]
     flags += ["--train_img_dir", str(root / "train"), "--val_img_dir", str(root / "val")]
     flags += ["--lpips_path", str(weights / "lpips.npz"), "--eval_dir", str(tmp_path / "eval")]
     flags += ["--num_outs_per_domain", "2", "--max_images", "2", "--no_fid"]

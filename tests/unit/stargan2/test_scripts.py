@@ -17,6 +17,7 @@ from paddle_sam.stargan2.align import load_mean_face
 from paddle_sam.stargan2.system import StarGAN2, load_fan, translation_matrix
 from paddle_sam.stargan2.translate import latent_matrix, latents, reference_frames
 from scripts.stargan2 import main as stargan2_command
+from tests import DEVICE
 
 SIZE = 32
 SHAPE = {"img_size": SIZE, "max_conv_dim": 8, "base_dim": 4}
@@ -144,7 +145,7 @@ def test_the_sampling_script_writes_its_pictures(files, tmp_path, capsys, fan):
         flags = ["--checkpoint_path", str(files / "bare.pdparams")]
         flags += ["--wing_path", str(files / "wing.pdparams")]
     flags += ["--src_dir", str(files / "data"), "--ref_dir", str(files / "data")]
-    flags += ["--result_dir", str(tmp_path), "--device", "cpu"]
+    flags += ["--result_dir", str(tmp_path), "--device", DEVICE]
     flags += ["--max_images", "2", "--num_outs_per_domain", "3", "--video_steps", "5"]
     assert sample(flags) == 0
     shapes = {path.name: read_image(path).shape for path in tmp_path.glob("*.jpg")}
@@ -168,7 +169,7 @@ def test_a_series_shows_training_step_by_step(files, tmp_path, capsys):
         shutil.copy(files / "whole.pdparams", folder / f"iteration_{step}.pdparams")
     flags = ["--checkpoint_dir", str(folder), "--resume_iter", "2000", "--no-video"]
     flags += ["--src_dir", str(files / "data"), "--ref_dir", str(files / "data")]
-    flags += ["--result_dir", str(tmp_path), "--device", "cpu", "--max_images", "1"]
+    flags += ["--result_dir", str(tmp_path), "--device", DEVICE, "--max_images", "1"]
     assert sample([*flags, "--series", "100,2000"]) == 0
     series = read_image(tmp_path / "series.jpg")
     # Two sources in two domains; the sources above, a row for each step, their names at the left.
@@ -186,17 +187,17 @@ def test_what_is_missing_is_named(files, capsys, tmp_path):
     assert sample([]) == 2
     assert "--checkpoint_path" in capsys.readouterr().err
     data = ["--src_dir", str(files / "data"), "--ref_dir", str(files / "data")]
-    bare = ["--checkpoint_path", str(files / "bare.pdparams"), "--device", "cpu"]
+    bare = ["--checkpoint_path", str(files / "bare.pdparams"), "--device", DEVICE]
     assert sample([*bare, *data]) == 2
     assert "wing_path: this generator has a high-pass skip" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match="wing_path: .*download_weights.py wing"):
-        load_fan(tmp_path / "none.pdparams", "cpu")
+        load_fan(tmp_path / "none.pdparams", DEVICE)
     with pytest.raises(CheckpointError, match="holds stargan2_generator"):
-        load_fan(files / "whole.pdparams", "cpu")
+        load_fan(files / "whole.pdparams", DEVICE)
     with pytest.raises(CheckpointError, match="holds face_heatmaps"):
-        StarGAN2.from_file(files / "wing.pdparams", device="cpu")
+        StarGAN2.from_file(files / "wing.pdparams", device=DEVICE)
     save_image(tmp_path / "one" / "0.png", np.zeros((8, 8, 3), np.uint8))
-    whole = ["--checkpoint_path", str(files / "whole.pdparams"), "--device", "cpu"]
+    whole = ["--checkpoint_path", str(files / "whole.pdparams"), "--device", DEVICE]
     assert sample([*whole, *data, "--num_outs_per_domain", "9999"]) == 2
     assert "up to 10000 images of 32 pixels in a row" in capsys.readouterr().err
     assert sample([*whole, *data[:2], "--ref_dir", str(tmp_path)]) == 2
@@ -222,7 +223,7 @@ def test_the_alignment_script_goes_on_after_a_bad_photograph(files, tmp_path, ca
     save_image(photos / "a" / "good.jpg", picture)
     save_image(photos / "a" / "good.png", picture)
     (photos / "bad.jpg").write_bytes(b"no image")
-    flags = ["--inp_dir", str(photos), "--out_dir", str(tmp_path / "out"), "--device", "cpu"]
+    flags = ["--inp_dir", str(photos), "--out_dir", str(tmp_path / "out"), "--device", DEVICE]
     flags += ["--wing_path", str(files / "wing.pdparams"), "--img_size", "64"]
     assert align([*flags, "--lm_path", str(tmp_path / "celeba_lm_mean.npz")]) == 1
     out, err = capsys.readouterr()

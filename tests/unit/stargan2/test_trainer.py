@@ -29,7 +29,7 @@ from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation
 from paddle_sam.stargan2.system import StarGAN2
 from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
 from paddle_sam.training.state import RunCheckpoints
-from tests import ROOT
+from tests import DEVICE, ROOT
 from tests.unit.training.comparing import assert_equal, records
 
 TINY = StarGAN2Options(
@@ -324,7 +324,7 @@ def train(data, folder, **changes):
         "train_img_dir": str(data / "train"),
         "val_img_dir": str(data / "val"),
         "exp_dir": str(folder),
-        "device": "cpu",
+        "device": DEVICE,
         "num_workers": 0,
         "print_every": 1,
         "sample_every": 2,
@@ -440,13 +440,13 @@ def test_a_run_leaves_curves_and_pictures_with_plain_names(straight):
 def test_checkpoints_are_weight_files_and_convert_to_the_published_layout(straight, tmp_path):
     torch = pytest.importorskip("torch")
     path = straight / "checkpoints" / "iteration_4.pdparams"
-    system = StarGAN2.from_file(path, device="cpu")
+    system = StarGAN2.from_file(path, device=DEVICE)
     assert (system.img_size, system.num_domains) == (32, 2)
     revert_file(path, tmp_path / "nets_ema.ckpt")
     content = torch.load(tmp_path / "nets_ema.ckpt", weights_only=True)
     assert set(content) >= {"generator", "mapping_network", "style_encoder"}
     convert_file(tmp_path / "nets_ema.ckpt", tmp_path / "again.pdparams")
-    again = paddle_sam.load(tmp_path / "again.pdparams", part="generator", device="cpu")
+    again = paddle_sam.load(tmp_path / "again.pdparams", part="generator", device=DEVICE)
     for name, tensor in system.generator.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), again.state_dict()[name].numpy())
 

@@ -11,6 +11,7 @@ from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2_ops import noise_resolutions
 from paddle_sam.stylegan2.blend import blended, layer_resolution
 from scripts.blend import main
+from tests import DEVICE
 from tests.unit.ageing.tiny import save_generator, tiny_generator
 
 
@@ -60,10 +61,10 @@ def test_the_command_blends_generators(tmp_path, capsys):
         save_generator(tmp_path / f"{name}.pdparams", tiny_generator(seed=seed))
     out = tmp_path / "out" / "c.pdparams"
     given = ["--low", str(tmp_path / "a.pdparams"), "--high", str(tmp_path / "b.pdparams")]
-    given += ["--resolution", "16", "--seeds", "0,1", "--device", "cpu", "--output", str(out)]
+    given += ["--resolution", "16", "--seeds", "0,1", "--device", DEVICE, "--output", str(out)]
     assert main(given) == 0
     assert str(out) in capsys.readouterr().out and out.with_suffix(".png").is_file()
-    found = paddle_sam.load(out, device="cpu").state_dict()
+    found = paddle_sam.load(out, device=DEVICE).state_dict()
     np.testing.assert_array_equal(found["convs.2.conv.weight"].numpy(),
                                   state(1)["convs.2.conv.weight"])  # fmt: skip
     assert WeightFile.read(out).latent_avg is not None
@@ -82,8 +83,8 @@ def test_the_decoder_of_sam_is_blended(tmp_path, capsys):
     generator.latent_avg = np.zeros(entry.arch["decoder"]["style_dim"], np.float32)
     generator.write(tmp_path / "g.pdparams")
     given = ["--low", str(sam), "--high", str(tmp_path / "g.pdparams"), "--output", str(out)]
-    assert main([*given, "--seeds", "0", "--device", "cpu"]) == 0
-    network = paddle_sam.load(out, device="cpu", expect=SAM)
+    assert main([*given, "--seeds", "0", "--device", DEVICE]) == 0
+    network = paddle_sam.load(out, device=DEVICE, expect=SAM)
     found = network.state_dict()
     for name, offset in (("convs.0.conv.weight", 0), ("convs.4.conv.weight", 0.01)):
         np.testing.assert_allclose(

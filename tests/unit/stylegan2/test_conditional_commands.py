@@ -12,6 +12,7 @@ from paddle_sam.stylegan2.generator import StyleGenerator, as_rgb
 from paddle_sam.stylegan2.parsing import parse_label
 from scripts.figures import main as figures
 from scripts.sample import main as sample
+from tests import DEVICE
 
 ARCH = {
     "size": 16, "style_dim": 6, "mapping_layers": 2, "channels": {4: 8, 8: 8, 16: 4},
@@ -48,7 +49,7 @@ def test_a_figure_has_a_column_for_each_class(weights, tmp_path, capsys):
     assert figures(given) == 0
     figure = read_image(tmp_path / "figures" / "classes.png")
     assert figure.shape == (12 + 2 * 16, 8 + 3 * 16, 3)
-    generator = StyleGenerator.open(weights, "cpu", "eager")
+    generator = StyleGenerator.open(weights, DEVICE, "eager")
     third = generator.of_class(parse_label("2", 3))
     want = third.render(third.seed_codes([2], 0.7))[0]
     assert np.abs(figure[28:, 40:].astype(int) - want).max() <= 1

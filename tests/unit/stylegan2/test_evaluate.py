@@ -16,6 +16,7 @@ from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.stylegan2 import evaluate as evaluation
 from scripts.evaluate import main as evaluate
 from scripts.sample import main as sample
+from tests import DEVICE
 
 ARCH = {"size": 16, "style_dim": 8, "mapping_layers": 2, "channels": {4: 8, 8: 8, 16: 4}}
 
@@ -40,7 +41,7 @@ def colours(images):
 def samples(weights, folder, *more):
     """Images of `scripts/sample.py` in the order of their seeds."""
     given = ["--checkpoint_path", str(weights), "--exp_dir", str(folder), "--truncation", "1"]
-    assert sample([*given, "--noise", "random", "--device", "cpu", *more]) == 0
+    assert sample([*given, "--noise", "random", "--device", DEVICE, *more]) == 0
     return [read_image(path) for path in sorted((folder / "samples").glob("*.png"))]
 
 
@@ -55,7 +56,7 @@ def test_a_generator_is_judged_by_what_it_samples_and_goes_on_where_it_stopped(
     real = samples(weights, tmp_path / "real", "--seeds", "50-58")
     folder = tmp_path / "real" / "samples"
     given = ["stylegan2", "--checkpoint_path", str(weights), "--num_images", "10"]
-    given += ["--real", str(folder), "--cache_dir", str(tmp_path / "cache"), "--device", "cpu"]
+    given += ["--real", str(folder), "--cache_dir", str(tmp_path / "cache"), "--device", DEVICE]
     given += ["--batch_size", "3", "--output", str(tmp_path / "out.json")]
     made = []
     render = evaluation.render_seeds

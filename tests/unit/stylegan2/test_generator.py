@@ -15,6 +15,7 @@ from paddle_sam.stylegan2.generator import (
     truncate,
 )
 from paddle_sam.stylegan2.options import GeneratorOptions
+from tests import DEVICE
 from tests.unit.ageing.tiny import save_generator, tiny_generator
 
 SEEDS = [3, 0, 7, 2005, 41]
@@ -31,7 +32,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["eager", "onednn"])
 def generator(request, weights):
-    return StyleGenerator.open(weights, engine=request.param, device="cpu")
+    return StyleGenerator.open(weights, engine=request.param, device=DEVICE)
 
 
 def test_a_seeds_latent_is_what_numpy_gives_it():
@@ -54,7 +55,7 @@ def test_a_seed_gives_one_image_in_any_company(generator):
 def test_the_engine_gives_the_eager_images(weights):
     images = []
     for engine in ("eager", "onednn"):
-        generator = StyleGenerator.open(weights, engine=engine, device="cpu")
+        generator = StyleGenerator.open(weights, engine=engine, device=DEVICE)
         images.append(generator.render(generator.seed_codes(SEEDS, 0.7)).astype(int))
     assert np.abs(images[0] - images[1]).max() <= 1
 
@@ -100,7 +101,7 @@ def test_noise_is_each_seeds_own():
 
 
 def test_noise_changes_the_image_and_none_differs_from_the_stored(weights):
-    generator = StyleGenerator.open(weights, device="cpu", any_noise=True)
+    generator = StyleGenerator.open(weights, device=DEVICE, any_noise=True)
     code = generator.seed_codes([1])
     stored = generator.render(code)
     np.testing.assert_array_equal(generator.render(code, generator.stored_noise()), stored)
@@ -127,7 +128,7 @@ def test_an_average_is_computed_where_the_file_has_none(tmp_path, capsys):
 
 def test_the_decoder_of_sam_is_a_generator_too(checkpoint, weights):
     for engine in ("eager", "onednn"):
-        found = StyleGenerator.open(checkpoint, engine=engine, device="cpu")
+        found = StyleGenerator.open(checkpoint, engine=engine, device=DEVICE)
         assert (found.size, found.n_codes, found.dim) == (32, 8, 16)
         assert found.w_avg.shape == (8, 16)
         assert found.render(found.seed_codes([1, 2])).shape == (2, 32, 32, 3)

@@ -18,6 +18,7 @@ from paddle_sam.options import RunOptions, option
 from paddle_sam.training.loop import Intervals
 from paddle_sam.training.run import Job, identify_file, numbered, start_run
 from paddle_sam.training.run_logger import read_records
+from tests import DEVICE
 from tests.unit.training.test_run import Counter
 
 
@@ -44,7 +45,7 @@ class Numbers:
 
 
 def train(before=lambda: None, **changes):
-    options = CountOptions(device="cpu", **changes)
+    options = CountOptions(device=DEVICE, **changes)
     intervals = Intervals(options.steps, 1, 9, 9, 9)
 
     def build(world, resumed):
@@ -157,6 +158,6 @@ def test_runs_are_numbered_and_described(place):
 
 
 def train_numbered(text):
-    folder = numbered(CountOptions(device="cpu", new_run=text)).exp_dir
+    folder = numbered(CountOptions(device=DEVICE, new_run=text)).exp_dir
     train(exp_dir=folder)
     return folder

@@ -17,6 +17,7 @@ from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
 from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.sam import build_sam
 from paddle_sam.networks.stylegan2 import Generator
+from tests import DEVICE
 
 SIZE = 64
 ENCODER = {
@@ -79,7 +80,7 @@ def options(folder: Path, **changes) -> dict:
         "workers": 0,
         "test_workers": 0,
         "learning_rate": 1e-3,
-        "device": "cpu",
+        "device": DEVICE,
         **changes,
     }
 

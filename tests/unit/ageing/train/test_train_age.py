@@ -19,7 +19,7 @@ from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.loader import sample_index
 from paddle_sam.networks.face_networks import AgeRegressor
 from paddle_sam.networks.image_features import IMAGE_MEAN, IMAGE_STD, LPIPS
-from tests import ROOT
+from tests import DEVICE, ROOT
 from tests.unit.training.comparing import assert_equal, records
 
 SCRIPT = ROOT / "scripts" / "train_age.py"
@@ -48,7 +48,7 @@ def _config(faces, folder, **changes):
         "image_interval": 40,
         "max_steps": 40,
         "cache_images": True,
-        "device": "cpu",
+        "device": DEVICE,
     }
     return AgeOptions(exp_dir=str(folder), train_data=str(faces), **{**options, **changes})
 
@@ -57,7 +57,7 @@ def test_learns_ages_and_writes_what_sam_training_takes(faces, tmp_path):
     train_age(_config(faces, tmp_path, max_steps=120, val_interval=10))
     errors = [record["mae_years"] for record in records(tmp_path, "test")]
     assert errors[-1] < 15 < errors[0]
-    network = paddle_sam.load(tmp_path / "checkpoints" / "best_model.pdparams", device="cpu")
+    network = paddle_sam.load(tmp_path / "checkpoints" / "best_model.pdparams", device=DEVICE)
     assert isinstance(network, AgeRegressor)
     dark, bright = (paddle.full([1, 3, 32, 32], value) for value in (-0.8, 0.8))
     assert network.age(bright).item() > network.age(dark).item() + 30
@@ -119,7 +119,7 @@ def test_starts_from_imagenet_features(tmp_path):
 def test_the_command_runs_and_names_what_is_missing(faces, tmp_path, capsys):
     main = runpy.run_path(str(SCRIPT))["main"]
     flags = ["--network", "mini", "--input_size", "32", "--workers", "0", "--max_steps", "1"]
-    flags += ["--exp_dir", str(tmp_path / "run"), "--device", "cpu"]
+    flags += ["--exp_dir", str(tmp_path / "run"), "--device", DEVICE]
     assert main([*flags, "--train_data", str(faces)]) == 0
     assert (tmp_path / "run" / "checkpoints" / "iteration_1.pdparams").exists()
     assert main(flags[:-2]) == 2
@@ -128,7 +128,7 @@ def test_the_command_runs_and_names_what_is_missing(faces, tmp_path, capsys):
 
 def test_processes_share_the_batch_and_one_of_them_writes(faces, tmp_path):
     flags = ["--network", "mini", "--input_size", "32", "--workers", "0", "--max_steps", "2"]
-    flags += ["--exp_dir", str(tmp_path / "run"), "--device", "cpu", "--train_data", str(faces)]
+    flags += ["--exp_dir", str(tmp_path / "run"), "--device", DEVICE, "--train_data", str(faces)]
     flags += ["--batch_size", "8", "--board_interval", "1"]
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
     done = subprocess.run(
@@ -148,7 +148,7 @@ def test_a_bad_image_in_one_process_ends_all_with_a_checkpoint(faces, tmp_path):
     """One that the second of two processes reads in its fourth step."""
     shutil.copytree(faces, tmp_path / "faces")
     flags = ["--network", "mini", "--input_size", "32", "--workers", "0", "--max_steps", "9"]
-    flags += ["--device", "cpu", "--train_data", str(tmp_path / "faces"), "--max_bad_images", "0"]
+    flags += ["--device", DEVICE, "--train_data", str(tmp_path / "faces"), "--max_bad_images", "0"]
     flags += ["--exp_dir", str(tmp_path / "run"), "--batch_size", "2", "--board_interval", "1"]
     config = AgeOptions(train_data=str(tmp_path / "faces"), workers=0)
     _, images, _ = _split(config)

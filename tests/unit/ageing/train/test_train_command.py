@@ -10,7 +10,7 @@ import pytest
 
 import paddle_sam
 from paddle_sam.core.weight_file import WeightFile
-from tests import ROOT
+from tests import DEVICE, ROOT
 from tests.unit.training import tiny
 from tests.unit.training.comparing import assert_equal, records
 
@@ -90,7 +90,7 @@ def test_what_training_wrote_is_what_inference_loads(files, tmp_path):
     done = _train(files, tmp_path, max_steps=1)
     assert done.returncode == 0, done.stderr
     for name in ("best_model", "iteration_1"):
-        network = paddle_sam.load(tmp_path / "checkpoints" / f"{name}.pdparams", device="cpu")
+        network = paddle_sam.load(tmp_path / "checkpoints" / f"{name}.pdparams", device=DEVICE)
         assert type(network).__name__ == "SAM"
         assert not network.training
         assert network.start == "encoded_w_plus"

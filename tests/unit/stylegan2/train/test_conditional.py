@@ -16,6 +16,7 @@ from paddle_sam.stylegan2.train.growth import Archs
 from paddle_sam.stylegan2.train.losses import G, Labels, Part, Step, StepDraws, read_labels
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from scripts.train_stylegan2 import main
+from tests import DEVICE
 from tests.unit.stylegan2.train.tiny import TINY, batch
 
 CLASSES = 3
@@ -108,7 +109,7 @@ def test_a_conditional_run_resumes_to_the_same_bits(archive, tmp_path, capsys):
     given = [f"--{name}={value}" for name, value in {
         "train_data": archive, "resolution": 16, "latent_dim": 6, "mapping_layers": 2,
         "channel_base": 96, "channel_max": 6, "batch_size": 4, "mbstd_group": 2,
-        "num_workers": 0, "device": "cpu", "save_kimg": 0.008, "snapshot_kimg": 0.008,
+        "num_workers": 0, "device": DEVICE, "save_kimg": 0.008, "snapshot_kimg": 0.008,
     }.items()]  # fmt: skip
     given.append("--cond")
     assert main([*given, f"--exp_dir={tmp_path / 'one'}", "--total_kimg=0.016"]) == 0

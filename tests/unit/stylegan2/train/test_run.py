@@ -20,7 +20,7 @@ from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.stylegan2.train.run import _images, _judge, augmentation, data_sets, spread
 from paddle_sam.stylegan2.videos import find_snapshots
 from scripts.train_stylegan2 import main
-from tests import ROOT
+from tests import DEVICE, ROOT
 from tests.unit.stylegan2.train.tiny import TINY, make_trainer
 from tests.unit.training.comparing import assert_equal, records
 
@@ -39,7 +39,7 @@ def command(data, folder, **changes):
     values = dataclasses.asdict(TINY) | {
         "train_data": str(data),
         "exp_dir": str(folder),
-        "device": "cpu",
+        "device": DEVICE,
         "num_workers": 0,
         "augment_p": 0.3,
         "stages": "8:0.008",
@@ -170,14 +170,14 @@ def test_a_signal_stops_a_run_with_a_checkpoint(data, straight, tmp_path, number
 def test_what_a_run_leaves(straight):
     snapshots = find_snapshots(straight)
     assert [kimg for kimg, _ in snapshots] == [0.004, 0.008, 0.016, 0.024]
-    assert paddle_sam.load(snapshots[-1][1], device="cpu").size == 16
+    assert paddle_sam.load(snapshots[-1][1], device=DEVICE).size == 16
     grid = read_image(straight / "samples" / "fakes_000000.024.png")
     assert grid.shape == (8 * 16, 8 * 16, 3)
     assert (straight / "checkpoints" / "iteration_3.pdparams").exists()
     assert not (straight / "checkpoints" / "best_model.pdparams").exists()
     panels = sorted(path.stem for path in (straight / "images/train/faces").iterdir())
     assert panels == ["0000001", "0000002", "0000004", "0000006"]
-    judge = paddle_sam.load(straight / "checkpoints" / "iteration_6.pdparams", "d", device="cpu")
+    judge = paddle_sam.load(straight / "checkpoints" / "iteration_6.pdparams", "d", device=DEVICE)
     assert judge.size == 16
 
 

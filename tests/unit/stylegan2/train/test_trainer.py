@@ -9,6 +9,7 @@ import pytest
 import paddle_sam
 from paddle_sam.errors import ConfigError, TrainingError
 from paddle_sam.stylegan2.train.trainer import averaging
+from tests import DEVICE
 from tests.unit.stylegan2.train.tiny import TINY, batch, make_trainer
 
 
@@ -72,7 +73,7 @@ def test_snapshots_hold_the_average_and_the_mean_code(tmp_path):
     trainer = make_trainer()
     trainer.train_step(batch(), 0)
     trainer.state.weights(["g_ema"]).write(tmp_path / "network.pdparams")
-    network = paddle_sam.load(tmp_path / "network.pdparams", device="cpu")
+    network = paddle_sam.load(tmp_path / "network.pdparams", device=DEVICE)
     assert network.latent_avg.shape == [6]
     z = np.random.default_rng(3).standard_normal([4000, 6], np.float32)
     mean = trainer.average.style(paddle.to_tensor(z)).mean(axis=0)
