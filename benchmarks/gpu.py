@@ -3,9 +3,10 @@
     python -m benchmarks.gpu                          # ten minutes on a GPU
     python -m benchmarks.gpu --device cpu --small     # the same code, to see that it runs
 
-Parity of networks with the CPU, with and without TF32; second derivatives against float64; a step
-of each trainer in float32 and with --amp against the CPU's losses; curves of many steps; two
-processes; the engine for inference; times and memory, beside PyTorch where that is installed.
+Parity of networks with the CPU, with and without TF32; second derivatives against float64; fused
+updates of weights; a step of each trainer in float32 and with --amp against the CPU's losses;
+curves of many steps; two processes; the engine for inference; times and memory, beside PyTorch
+where that is installed.
 Writes benchmarks/results/NAME.json and NAME.md, a page to post. Ends with 1 if a check failed.
 """
 
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What a check accepts; the parity of published networks between libraries is 1e-3.
 PARITY, PARITY_TF32 = 1e-3, 5e-2
 SECOND_DERIVATIVES = 1e-3
+UPDATES = 1e-6  # of weights of 0.05
 STEP, STEP_AMP = 2e-3, 5e-2  # of a loss
 GREY_HALF = 8  # grey levels, of 16-bit inference
 CURVES = 0.15  # of the mean loss over the last quarter
@@ -114,6 +116,17 @@ def second_derivatives(report: Report, device: str, small: bool) -> None:
         error = float(np.linalg.norm(found - want) / np.linalg.norm(want))
         passed = error <= SECOND_DERIVATIVES
         report.add("second derivatives", of=name, relative_error=error, passed=passed)
+
+
+def updates(report: Report, device: str, small: bool) -> None:
+    """Steps of Ranger and moved averages, fused on the device, against the CPU's."""
+    for name, compute in (("Ranger", subjects.ranger_steps), ("averages", subjects.averages)):
+        results = []
+        for place in ("cpu", device):
+            paddle.device.set_device(place)
+            results.append(compute())
+        largest = float(np.abs(results[1] - results[0]).max())
+        report.add("updates", of=name, largest_difference=largest, passed=largest <= UPDATES)
 
 
 def steps(report: Report, device: str, small: bool) -> None:
@@ -214,6 +227,7 @@ def times(report: Report, device: str, small: bool) -> None:
 SECTIONS = {
     "parity": parity,
     "second_derivatives": second_derivatives,
+    "updates": updates,
     "steps": steps,
     "curves": curves,
     "processes": processes,

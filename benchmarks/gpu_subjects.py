@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+from paddle import nn
 
 from benchmarks import timing
 from paddle_sam.imagesets.loader import Batch
@@ -16,6 +17,12 @@ from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.load import freeze
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.training.optimizers import (
+    Ranger,
+    averaged_copy,
+    groups_by_layout,
+    update_average,
+)
 
 TRAINERS = ("sam", "stylegan2", "stargan2")
 
@@ -89,6 +96,39 @@ def batch(name: str, subject, size: int, step: int = 0):
     side = subject.network.input_size if name == "sam" else subject.options.resolution
     images = uniform((size, 3, side, side), step)
     return Batch(images, None, tuple(Path(str(index)) for index in range(size)))
+
+
+def ranger_steps() -> np.ndarray:
+    """Return weights after 20 steps of Ranger down random gradients, on Paddle's device."""
+    network = _weights()
+    optimizer = Ranger(1e-3, groups_by_layout(network.parameters()))
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        for parameter in network.parameters():
+            gradient = paddle.to_tensor(rng.standard_normal(parameter.shape, np.float32))
+            (parameter * gradient).sum().backward()
+        optimizer.step()
+        optimizer.clear_grad(set_to_zero=False)
+    return np.concatenate([parameter.numpy().ravel() for parameter in network.parameters()])
+
+
+def averages() -> np.ndarray:
+    """Return the averages of weights that have moved 20 times, on Paddle's device."""
+    network = _weights()
+    average, rng = averaged_copy(network), np.random.default_rng(1)
+    for _ in range(20):
+        for parameter in network.parameters():
+            moved = parameter.numpy() + 0.01 * rng.standard_normal(parameter.shape, np.float32)
+            parameter.set_value(moved.astype(np.float32))
+        update_average(average, network, 0.9)
+    return np.concatenate([parameter.numpy().ravel() for parameter in average.parameters()])
+
+
+def _weights() -> nn.Layer:
+    network, rng = nn.Sequential(nn.Conv2D(8, 40, 3), nn.Linear(30, 20)), np.random.default_rng(0)
+    for parameter in network.parameters():
+        parameter.set_value(0.05 * rng.standard_normal(parameter.shape, np.float32))
+    return network
 
 
 def forget_peak() -> None:
