@@ -3,6 +3,7 @@
     python scripts/blend.py --low faces.pdparams --high cartoons.pdparams --resolution 32
     python scripts/blend.py --low sam_ffhq_aging.pdparams --high cartoons.pdparams --width 1 \\
         --output cartoon_sam.pdparams
+    python scripts/blend.py --low faces.pdparams --high cartoons.pdparams --layer 6
 
 The low layers decide pose and shape, the high ones texture and colour. One generator must be a
 transfer of the other (`scripts/train_stylegan2.py --init_from`). --output is a weight file like

@@ -23,6 +23,7 @@ from paddle_sam.stylegan2.generator import StyleGenerator
 from paddle_sam.stylegan2.options import BlendOptions
 from paddle_sam.stylegan2.parsing import parse_seeds
 
+MAPPING = ("style.", "embed.")  # what parameters of the mapping network begin with
 _PREFIXES = {"stylegan2_generator": "", "sam": "decoder."}
 
 
@@ -52,6 +53,7 @@ def blend_files(options: BlendOptions) -> Iterator[Path]:
             options.resolution,
             options.width,
             options.mapping,
+            options.layer,
             f"{options.high}, {options.low}",
         ).items()
     }
@@ -80,9 +82,10 @@ def blended(
     resolution: int,
     width: float = 0.0,
     mapping: str = "low",
+    layer: int = 0,
     names: str = "the generators",
 ) -> dict[str, np.ndarray]:
-    """Arrays of a `Generator`: those of `low` below `resolution`, those of `high` from it on.
+    """Arrays of a `Generator`: those of `low` below a resolution or layer, of `high` from it on.
 
     Args:
         low, high: `state_dict()`s of generators of one shape.
@@ -90,11 +93,14 @@ def blended(
         width: 0 swaps layers whole. Above 0 the share of `high` rises along a sigmoid, by this
             many octaves of resolution from a half to 73%.
         mapping: whose mapping network it has, `low` or `high`.
+        layer: the first one that comes from `high`, in the place of `resolution`, unless 0; see
+            `layer_number`.
         names: what the two are called, for messages.
 
     Raises:
         CheckpointError: the generators differ in shape.
-        ConfigError: the resolution is not between 8 and that of the generators.
+        ConfigError: the resolution is not between 8 and that of the generators, or there is no such
+            layer.
     """
     for name in sorted(set(low) | set(high)):
         shapes = [list(state[name].shape) if name in state else None for state in (low, high)]
@@ -103,31 +109,37 @@ def blended(
                 f"{names}: these generators differ in shape ({name}: {shapes[1]}, {shapes[0]});"
                 " blend one with a transfer of it (scripts/train_stylegan2.py --init_from)"
             )
-    largest = max(map(layer_resolution, low))
-    if resolution & (resolution - 1) or not 8 <= resolution <= largest:
+    largest, last = (max(map(of, low)) for of in (layer_resolution, layer_number))
+    if layer > last:
+        raise ConfigError(f"--layer: expected 1 to {last}, found {layer}")
+    if not layer and (resolution & (resolution - 1) or not 8 <= resolution <= largest):
         raise ConfigError(
             f"--resolution: expected a power of two from 8 to {largest}, found {resolution}"
         )
     found = {}
     for name in low:
-        if name.startswith("style."):
+        if name.startswith(MAPPING):
             found[name] = (high if mapping == "high" else low)[name]
             continue
-        share = high_share(layer_resolution(name), resolution, width)
+        octaves = math.log2(layer_resolution(name) / resolution) + 0.5
+        if layer:
+            octaves = (layer_number(name) - layer) / 2 + 0.25
+        share = high_share(octaves, width)
         mixed = (1 - share) * low[name].astype(np.float64) + share * high[name]
         found[name] = mixed.astype(low[name].dtype)
     return found
 
 
-def high_share(resolution: int, border: int, width: float) -> float:
-    """Share of the generator for high resolutions in a layer of this one.
+def high_share(octaves: float, width: float) -> float:
+    """Share of the generator for high resolutions in a layer this far above the border.
 
-    >>> [high_share(resolution, 16, 0.0) for resolution in (8, 16, 32)]
+    The border lies between two layers, so that none is at 0.
+
+    >>> [high_share(octaves, 0.0) for octaves in (-0.5, 0.5, 1.5)]
     [0.0, 1.0, 1.0]
-    >>> [round(high_share(resolution, 16, 1.0), 3) for resolution in (8, 16, 32)]
+    >>> [round(high_share(octaves, 1.0), 3) for octaves in (-0.5, 0.5, 1.5)]
     [0.378, 0.622, 0.818]
     """
-    octaves = math.log2(resolution / border) + 0.5  # the border lies between two resolutions
     return 1 / (1 + math.exp(-octaves / width)) if width else float(octaves > 0)
 
 
@@ -137,7 +149,7 @@ def layer_resolution(name: str) -> int:
     >>> [layer_resolution(f"{name}.bias") for name in ("style.1", "to_rgb1", "convs.2.activate")]
     [0, 4, 16]
     """
-    if name.startswith("style."):
+    if name.startswith(MAPPING):
         return 0
     found = re.match(r"(convs|to_rgbs|noises)\.(?:noise_)?(\d+)", name)
     if found is None:
@@ -145,6 +157,25 @@ def layer_resolution(name: str) -> int:
     index = int(found[2])
     octaves = {"convs": 1 + index // 2, "to_rgbs": 1 + index, "noises": (index + 1) // 2}
     return 4 << octaves[found[1]]
+
+
+def layer_number(name: str) -> int:
+    """Which convolution a parameter of `Generator` belongs to, from 0; -1 for the mapping network.
+
+    Each resolution above 4 px has two, of which the first doubles the size. A layer to RGB goes
+    with the convolution that it reads, as in Pinkney's script, and the constant with the first.
+
+    >>> names = ("input.input", "to_rgb1.bias", "convs.0.conv.weight", "convs.1.conv.weight")
+    >>> [layer_number(name) for name in (*names, "to_rgbs.0.bias", "noises.noise_2")]
+    [0, 0, 1, 2, 2, 2]
+    """
+    if name.startswith(MAPPING):
+        return -1
+    found = re.match(r"(convs|to_rgbs|noises)\.(?:noise_)?(\d+)", name)
+    if found is None:
+        return 0
+    index = int(found[2])
+    return {"convs": index + 1, "to_rgbs": 2 * index + 2, "noises": index}[found[1]]
 
 
 def _prefix(file: WeightFile) -> str:

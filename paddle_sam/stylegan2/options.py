@@ -311,6 +311,12 @@ class BlendOptions(Options):
     high: str = option("", "weight file whose fine layers are taken")
     output: str = option("results/blended.pdparams", "weight file to write")
     resolution: int = option(32, "lowest resolution, in pixels, that comes from --high", minimum=8)
+    layer: int = option(
+        0,
+        "first convolution that comes from --high, in the place of --resolution: 1 and 2 are those"
+        " of 8 px, 3 and 4 those of 16 px",
+        minimum=0,
+    )
     width: float = option(
         0.0, "octaves of resolution over which layers are mixed; 0 swaps them whole", minimum=0
     )

@@ -34,6 +34,25 @@ def test_every_array_comes_from_the_generator_of_its_resolution():
                                   high["style.1.weight"])  # fmt: skip
 
 
+def test_layers_are_swapped_within_a_resolution():
+    """At layer 2 the first convolution of 8 px is low, the second and its RGB layer are high."""
+    low, high = state(0), state(1)
+    found = blended(low, high, 32, layer=2)
+    first = ("input", "conv1", "to_rgb1", "convs.0.", "noises.noise_0", "noises.noise_1", "style.")
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, (low if name.startswith(first) else high)[name])
+    for layer, resolution in ((1, 8), (3, 16), (5, 32)):
+        want = blended(low, high, resolution)
+        for name, array in blended(low, high, 32, layer=layer).items():
+            np.testing.assert_array_equal(array, want[name])
+    name = "convs.3.conv.weight"  # layer 4, a quarter and an octave above the border
+    share = 1 / (1 + np.exp(-1.25))
+    found = blended(low, high, 32, width=1.0, layer=2)[name]
+    np.testing.assert_allclose(found, (1 - share) * low[name] + share * high[name], atol=1e-6)
+    with pytest.raises(ConfigError, match="layer: expected 1 to 6, found 7"):
+        blended(low, high, 32, layer=7)
+
+
 def test_noise_belongs_to_its_layer():
     for index, resolution in enumerate(noise_resolutions(64)):
         assert layer_resolution(f"noises.noise_{index}") == resolution
