@@ -181,9 +181,10 @@ def explain(path: str | os.PathLike) -> str:
             channels = entry.arch["encoder"]["in_channels"]
             lines.append(f"  reads: {input_of(file.options, channels)}")
     lines += [f"  {name}: {value}" for name, value in (file.alignment or {}).items()]
-    lines += [f"  states {key}: {file.options[key]}" for key in DECISIVE if key in file.options]
-    if rest := sorted(file.options.keys() - set(DECISIVE)):
-        lines.append(f"  states as well: {', '.join(map(str, rest))}")
+    stated = file.options or {}
+    lines += [f"  states {key}: {stated[key]}" for key in DECISIVE if key in stated]
+    if rest := sorted(map(str, stated.keys() - set(DECISIVE))):
+        lines.append(f"  states as well: {', '.join(rest)}")
     lines += [f"  concluded: {note}" for note in checkpoint.notes]
     lines += [f"  not carried over: {name} (training state)" for name in dropped]
     done = ", ".join(f"{counts[column]} {column}" for column in COLUMNS)

@@ -120,6 +120,8 @@ def _stranger(content: Mapping) -> str:
     for mark, words in _STRANGERS:
         if any(re.search(mark, name) for name in names):
             return words
+    if not names:
+        return "holds nothing: neither tensors nor options"
     keys = ", ".join(list(names)[:4])
     return (
         f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp, e4e,"

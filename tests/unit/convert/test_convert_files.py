@@ -14,7 +14,7 @@ import torch
 
 import paddle_sam
 from convert.convert_weights import main as convert_weights
-from paddle_sam.convert.convert import convert_file, revert_file
+from paddle_sam.convert.convert import convert_file, explain, revert_file
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, OutputError
@@ -44,7 +44,8 @@ def flat(value, prefix=""):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_torch_to_paddle_to_torch_is_bit_identical(torch_file, tmp_path, name):
     first = torch_file(name)
-    convert_file(first, tmp_path / "there.pdparams")
+    report = convert_file(first, tmp_path / "there.pdparams")
+    assert explain(first).startswith(f"{first}: {report.kind}\n")
     revert_file(tmp_path / "there.pdparams", tmp_path / "back.pt")
     before = flat(torch.load(first, weights_only=True))
     after = flat(torch.load(tmp_path / "back.pt", weights_only=True))

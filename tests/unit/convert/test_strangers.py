@@ -26,6 +26,7 @@ ONE = torch.zeros(1)
         ({"params_ema": {"stylegan_decoder.style_mlp.1.weight": ONE}}, "BasicSR or GFPGAN"),
         ({"from_rgb.weight": ONE, "encode.0.conv1.weight": ONE}, "StarGAN v2 alone; .*folder"),
         ({"encoder.input_layer.0.weight": ONE}, "no decoder"),
+        ({}, "holds nothing"),
         ({"model": {"layer.weight": ONE}}, "another project .*model.layer.weight"),
     ],
 )
