@@ -71,14 +71,8 @@ COMMANDS = {
     "plot": Command("scripts/plot_run", "draw the curves of a training run"),
     "visualize": Command("scripts/visualize", "serve VisualDL for a run"),
 }
-NO_RUN = {
-    "-h",
-    "--help",
-    "--dry_run",
-    "--no_align",
-    "--no_crop",
-    "--list",
-}  # with which nothing is needed
+# With these a command needs no weights.
+NO_RUN = {"-h", "--help", "--dry_run", "--no_align", "--no_crop", "--list"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,7 +34,9 @@ def animate(options: AnimationOptions) -> Summary:
             asked = aims([dial], keys)[0]
             codes = key_codes(ageing, crop, inverted[index], asked)
             images = render_between(ageing.pipeline, codes, keys, ages, ageing.batch_size)
-            beside = crop if options.couple_outputs else None
+            beside = None
+            if options.couple_outputs:
+                beside = crop if dial is None else dial.picture
             shown = (
                 image if dial is None else dial.shown(dial.change(image, age))
                 for image, age in zip(images, ages, strict=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.dial import FaceDial, aims, blend
+from paddle_sam.ageing.dial import FaceDial, aims, blend, input_tile
 from paddle_sam.ageing.engines import Calibration
 from paddle_sam.ageing.options import AgeingOptions, parse_keep
 from paddle_sam.ageing.photos import (
@@ -58,9 +58,14 @@ class AgedPhoto:
     def faces(self) -> list[AlignedFace]:
         return self.photo.faces
 
-    def by_face(self) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
-        """Of each face the name of its results, its crop and its images [A, R, R, 3]."""
-        yield from zip(self.photo.face_names(), self.photo.crops, self.images, strict=True)
+    def by_face(self) -> Iterator[tuple[Path, AlignedFace, np.ndarray]]:
+        """Of each face the name of its results, the face and its images [A, R, R, 3]."""
+        yield from zip(self.photo.face_names(), self.faces, self.images, strict=True)
+
+    def strips(self) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+        """Of each face the name of its results, the input to show beside them, and its images."""
+        for (name, face, images), patches in zip(self.by_face(), self.patches, strict=True):
+            yield name, input_tile(self.photo.pixels, face, patches[0]), images
 
 
 class AgeingRun:

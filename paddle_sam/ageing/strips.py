@@ -9,7 +9,6 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from paddle_sam.ageing.dial import input_tile
 from paddle_sam.ageing.options import (
     FolderPerAgeOptions,
     InferenceOptions,
@@ -85,9 +84,8 @@ class StripWriter:
     def add(self, result: AgedPhoto) -> None:
         options = self._options
         captions = ["input", *[f"{age:g}" for age in result.ages]] if options.labels else None
-        faces = zip(result.by_face(), result.faces, result.patches, strict=True)
-        for (name, _, images), face, patches in faces:
-            tiles = [input_tile(result.photo.pixels, face, patches[0]), *images]
+        for name, shown, images in result.strips():
+            tiles = [shown, *images]
             tile = options.tile_size or max(images.shape[2], SMALLEST_TILE)
             save_sheet(self._root / "inference_side_by_side" / name, strip(tiles, tile, captions))
             self._strip_count += 1
@@ -119,11 +117,11 @@ class FolderWriter:
         return self._root / "inference_results" / f"{last:g}" / one.result()
 
     def add(self, result: AgedPhoto) -> None:
-        for name, crop, images in result.by_face():
+        for name, shown, images in result.strips():
             for age, image in zip(result.ages, images, strict=True):
                 save_image(self._root / "inference_results" / f"{age:g}" / name, image)
                 if self._options.couple_outputs:
-                    coupled = strip([crop, image], image.shape[0])
+                    coupled = strip([shown, image], image.shape[0])
                     save_image(self._root / "inference_coupled" / f"{age:g}" / name, coupled)
 
     def close(self) -> None:
@@ -174,12 +172,12 @@ class MeasureWriter:
         self._report = measures.Report(pipeline.source, judges)
 
     def add(self, result: AgedPhoto) -> None:
-        for face, (name, crop, images) in zip(result.faces, result.by_face(), strict=True):
+        for name, face, images in result.by_face():
             picture = self._picture_of(face, result.photo.pixels) if self._measures.judges else None
-            measured = self._measures(crop, images, picture)
+            measured = self._measures(face.image, images, picture)
             if measured:
                 tqdm.write(f"{name}:\n{self._table(result.ages, measured)}")
-            input_age = self._measures.input_age(crop)
+            input_age = self._measures.input_age(face.image)
             self._report.add(name, input_age, result.ages, measured)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from paddle_sam.ageing.measures import MEASURES, Measures
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
-from paddle_sam.faces.alignment import CropSettings
+from paddle_sam.faces.alignment import CropSettings, cut_out
 from paddle_sam.networks.face_networks import face_region
 from paddle_sam.networks.image_features import load_lpips
 from scripts.inference import main as inference
@@ -49,6 +49,20 @@ def test_both_faces_of_a_photograph_are_pasted_and_the_rest_is_kept(pipeline, tm
         assert np.abs(pasted[middle].astype(int) - group[middle]).mean() > 5
     assert around.mean() > 0.5
     np.testing.assert_array_equal(pasted[around], group[around])
+
+
+def test_a_result_is_shown_beside_its_input_at_the_same_resolution(pipeline, tmp_path):
+    Image.fromarray(PORTRAIT).save(tmp_path / "a.png")
+    arguments = ["--data_path", str(tmp_path / "a.png"), "--exp_dir", str(tmp_path / "out")]
+    assert inference([*arguments, "--target_age", "80", "--couple_outputs"]) == 0
+    coupled = np.asarray(Image.open(tmp_path / "out" / "inference_coupled" / "80" / "a.png"))
+    result = np.asarray(Image.open(tmp_path / "out" / "inference_results" / "80" / "a.png"))
+    side = len(result)
+    assert side > pipeline.output_size and coupled.shape == (side, 2 * side, 3)
+    np.testing.assert_array_equal(coupled[:, side:], result)
+    face = pipeline.faces(PORTRAIT)[0]
+    as_photographed = cut_out(PORTRAIT, face.quad - 0.5, side).image
+    np.testing.assert_array_equal(coupled[:, :side], as_photographed)
 
 
 def test_the_summary_comes_after_the_last_result(pipeline, tmp_path, capsys):
