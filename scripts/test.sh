@@ -7,4 +7,4 @@ source "$(dirname "$0")/environment.sh" test ".[test]"
 python scripts/download_weights.py landmarks lpips_alex lpips_vgg judges
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+python -m pytest --numprocesses auto --dist loadfile "$@"

@@ -2,9 +2,20 @@ import os
 import signal
 
 import paddle
+import psutil
 import pytest
 
 from tests import DEVICE
+
+WORKER_BYTES = 5 << 30  # what a process that runs a share of the tests takes at most
+
+
+def pytest_xdist_auto_num_workers(config):
+    """As many processes as CPUs and memory allow; tests of full size run one after another."""
+    if "full_size" in config.option.markexpr.replace("not full_size", ""):
+        return 0
+    together = psutil.virtual_memory().available // WORKER_BYTES
+    return int(min(psutil.cpu_count(), together)) if together > 1 else 0
 
 
 def pytest_sessionstart():
