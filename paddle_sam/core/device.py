@@ -243,12 +243,17 @@ def _c_library() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
+def device_of(x: Any) -> str:
+    """Return Paddle's name of the device that a tensor is on, such as `gpu:0`."""
+    return str(x.place)[len("Place(") : -1]
+
+
 def constant_beside(x: Any, make: Callable, *arguments: int) -> Any:
     """Return `make(*arguments)` as a tensor of the type and on the device of `x`; made once each.
 
     For what every step needs and no step changes, so that it does not travel to a GPU each time.
     """
-    return _constant(make, arguments, x.dtype, str(x.place)[len("Place(") : -1])
+    return _constant(make, arguments, x.dtype, device_of(x))
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from paddle_sam.core.device import device_of
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.stylegan2_ops import (
     MEAN_SAMPLES,
@@ -139,7 +140,7 @@ class NoiseInjection(nn.Layer):
 
     def forward(self, x, noise=None):
         if noise is None:
-            noise = paddle.randn([x.shape[0], 1, *x.shape[2:]], self.weight.dtype).to(x.place)
+            noise = paddle.randn([x.shape[0], 1, *x.shape[2:]], self.weight.dtype).to(device_of(x))
         return x + (self.weight * noise).astype(x.dtype)
 
 
