@@ -10,6 +10,7 @@ from tests import DEVICE
 WORKER_BYTES = 5 << 30  # what a process that runs a share of the tests takes at most
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest alone, as tests.versions installs it, has no such hook
 def pytest_xdist_auto_num_workers(config):
     """As many processes as CPUs and memory allow; tests of full size run one after another."""
     if "full_size" in config.option.markexpr.replace("not full_size", ""):
