@@ -3,6 +3,7 @@
 Without a file of directions they are found in the generator's weights (closed-form factorisation,
 sefa0 the strongest). Each row shows one, moved along by --amounts. What is found useful can be
 kept by name in an .npz file and applied, while ageing, by the other commands: --edit smile=2.
+Directions in style space, such as StyleCLIP's, are shown here too (docs/latents.md).
 
 --learn finds one from random faces and what a judge, or a table, says of each: it prints how well
 that can be told from codes of faces held out, and writes EXP_DIR/directions/NAME.npz.

@@ -5,14 +5,18 @@ faces, `inverted` what the faces were inverted to, before ageing. Directions are
 generator's weights, or given in files. The closed form is that of Shen and Zhou, "Closed-Form
 Factorization of Latent Semantics in GANs" (2021): the unit vectors n that change the styles
 A w + b most, eigenvectors of A^T A.
+
+A direction in style space moves A w + b itself, by a number for each channel of each layer, [C] in
+the order of rendering (Wu et al., "StyleSpace Analysis", 2021).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from paddle_sam.core import limits
 from paddle_sam.core.files import read_arrays, write_arrays
 from paddle_sam.core.torch_arrays import read_torch_arrays
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2 import Generator, modulated_layers
 from paddle_sam.networks.stylegan2_ops import EqualLinear, mix_latents
 from paddle_sam.options import parse_codes
 
@@ -65,7 +69,7 @@ class Directions:
     Args:
         generator: whose weights are factorised when a closed-form direction is first asked for.
         levels: codes that directions change, and whose modulations are factorised; all if None.
-        given: further directions, [D] or [L, D].
+        given: further directions, [D], [L, D], or in style space [C].
 
     Raises:
         ConfigError: a given direction has another shape.
@@ -80,23 +84,34 @@ class Directions:
         self._generator = generator
         self._levels = list(range(generator.n_codes) if levels is None else levels)
         self._closed: np.ndarray | None = None
-        self._given = dict(given or {})
+        self._given, self._styles = dict(given or {}), {}
         shapes = ((generator.style_dim,), (generator.n_codes, generator.style_dim))
+        parts = style_parts(generator, self._levels)
         for name, direction in self._given.items():
-            if direction.shape not in shapes:
+            if direction.shape in shapes:
+                continue
+            styles = as_styles(direction, parts)
+            if styles is None:
+                counts = sum(part[0] for part in parts), sum(n for n, rgb, _ in parts if not rgb)
                 raise ConfigError(
                     f"--directions: {name} has the shape {list(direction.shape)}, this model takes"
-                    f" {list(shapes[0])} or {list(shapes[1])}{_what_it_is(direction)}"
+                    f" {list(shapes[0])} or {list(shapes[1])}, in style space [{counts[0]}] or"
+                    f" [{counts[1]}]{_what_it_is(direction)}"
                 )
+            self._styles[name] = styles
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A direction, float32 [L, D], zero at the codes that it leaves alone.
+
+        Of one in style space [C], with all layers.
 
         Raises:
             ConfigError: there is no direction of that name.
         """
         at_levels = np.zeros((self._generator.n_codes, self._generator.style_dim), np.float32)
         found = re.fullmatch(rf"{CLOSED_FORM}(\d{{1,6}})", name)
+        if name in self._styles:
+            return self._styles[name]
         if name in self._given:
             whole = np.broadcast_to(self._given[name], at_levels.shape)
             at_levels[self._levels] = whole[self._levels]
@@ -114,7 +129,16 @@ class Directions:
         return at_levels
 
     def offset(self, edits: Mapping[str, float]) -> np.ndarray:
-        """The sum of directions by name, each times its amount: float32 [L, D]."""
+        """The sum of directions by name, each times its amount: float32 [L, D].
+
+        Raises:
+            ConfigError: one is unknown, or one in style space, where codes have no place.
+        """
+        if styles := [name for name in edits if name in self._styles]:
+            raise ConfigError(
+                f"--edit: {styles[0]} is a direction in style space, which is shown by"
+                f" scripts/edit.py --explore {styles[0]}; expected one in W"
+            )
         return sum(np.float32(amount) * self[name] for name, amount in edits.items())
 
 
@@ -122,8 +146,8 @@ def _what_it_is(array: np.ndarray) -> str:
     """More about an array that is no direction in W, where its shape tells."""
     if array.ndim == 2 and len(array) > 1000:
         return (
-            "; a table of style channels, as StyleCLIP's fs3.npy, becomes a direction only with"
-            " CLIP and a text"
+            "; a table of style channels, as StyleCLIP's fs3.npy, becomes a direction only by its"
+            " product with a text's features of CLIP"
         )
     return ""
 
@@ -159,11 +183,57 @@ def factorise(generator: Generator, levels: Sequence[int]) -> tuple[np.ndarray, 
 def modulations(generator: Generator) -> list[list[EqualLinear]]:
     """For each code, the layers that turn it into styles (see `Generator.synthesis`)."""
     driven = [[] for _ in range(generator.n_codes)]
-    for code, layer in enumerate([generator.conv1, *generator.convs]):
-        driven[code].append(layer.conv.modulation)
-    for level, to_rgb in enumerate([generator.to_rgb1, *generator.to_rgbs]):
-        driven[2 * level + 1].append(to_rgb.conv.modulation)
+    for code, layer in modulated_layers(generator):
+        driven[code].append(layer.modulation)
     return driven
+
+
+def style_parts(generator: Generator, levels: Sequence[int]) -> list[tuple[int, bool, bool]]:
+    """Of each layer: how many styles, whether it makes RGB, and whether `levels` drive it."""
+    return [
+        (layer.modulation.weight.shape[1], not layer.demodulate, code in levels)
+        for code, layer in modulated_layers(generator)
+    ]
+
+
+def as_styles(given: np.ndarray, parts: Sequence[tuple[int, bool, bool]]) -> np.ndarray | None:
+    """A direction in style space [C], zero at layers that are left alone; None if it is none.
+
+    Args:
+        given: [C], or without the layers to RGB, as StyleCLIP has them.
+        parts: see `style_parts`.
+    """
+    if given.ndim != 1:
+        return None
+    for leaves_rgb in (False, True):
+        widths = [0 if leaves_rgb and rgb else width for width, rgb, _ in parts]
+        if sum(widths) != len(given):
+            continue
+        found, at = [], 0
+        for own, (width, _, chosen) in zip(widths, parts, strict=True):
+            values = given[at : at + own] if own and chosen else np.zeros(width, np.float32)
+            found.append(values)
+            at += own
+        return np.concatenate(found)
+    return None
+
+
+@contextlib.contextmanager
+def shifted_styles(generator: Generator, offset: np.ndarray) -> Iterator[None]:
+    """Within this context, every code gives styles that are moved by `offset` [C].
+
+    Styles are A w + b, so that their offset is one of b.
+    """
+    layers = [layer.modulation for _, layer in modulated_layers(generator)]
+    biases = [layer.bias.numpy() for layer in layers]
+    ends = np.cumsum([len(bias) for bias in biases])
+    try:
+        for layer, bias, part in zip(layers, biases, np.split(offset, ends[:-1]), strict=True):
+            layer.bias.set_value(bias + part.astype(bias.dtype))
+        yield
+    finally:
+        for layer, bias in zip(layers, biases, strict=True):
+            layer.bias.set_value(bias)
 
 
 def parse_edits(text: str) -> dict[str, float]:
@@ -190,7 +260,7 @@ def read_directions(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Besides the files of this package: one array or tensor (`.npy`, `.pt`), such as InterFaceGAN's
     boundaries and e4e's directions, called by the file's name; dicts of them; and the components
     of GANSpace, of e4e's `.pt` or GANSpace's own `.npz`, as `ganspace0`, `ganspace1`, ..., each
-    times its standard deviation.
+    times its standard deviation. A list of arrays is one direction in style space, a layer each.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
@@ -198,6 +268,8 @@ def read_directions(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = Path(path)
     if path.suffix in (".pt", ".pth"):
         content = read_torch_arrays(path)
+        if isinstance(content, list) and all(isinstance(part, np.ndarray) for part in content):
+            content = np.concatenate([part.reshape(-1) for part in content or [np.zeros(0)]])
         arrays = content if isinstance(content, dict) else {path.stem: content}
     else:
         arrays = read_arrays(path, "expected a file of arrays, each a named direction")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.edits import mix, open_directions, save_directions
+from paddle_sam.ageing.edits import mix, open_directions, save_directions, shifted_styles
 from paddle_sam.ageing.latent_options import EditOptions
 from paddle_sam.ageing.learning import learn
 from paddle_sam.ageing.options import (
@@ -231,9 +231,15 @@ def _row(
     amounts: list[float],
     label: str,
 ) -> np.ndarray:
-    """The face moved by each of `amounts` along a direction [L, D], side by side."""
-    steps = np.stack([amount * direction for amount in amounts])
-    moved = codes + paddle.to_tensor(steps, place=codes.place)
-    tiles = ageing.pipeline.pictures(moved, ageing.batch_size)
+    """The face moved by each of `amounts` along a direction [L, D] or [C], side by side."""
+    pipeline, tiles = ageing.pipeline, []
+    if direction.ndim == 1:
+        for amount in amounts:
+            with shifted_styles(pipeline.network.decoder, amount * direction):
+                tiles += list(pipeline.pictures(codes, ageing.batch_size))
+    else:
+        steps = np.stack([amount * direction for amount in amounts])
+        moved = codes + paddle.to_tensor(steps, place=codes.place)
+        tiles = pipeline.pictures(moved, ageing.batch_size)
     tile = options.tile_size or max(ageing.pipeline.output_size, SMALLEST_TILE)
     return strip(tiles, tile, [f"{label} {amount:+g}" for amount in amounts])

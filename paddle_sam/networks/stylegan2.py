@@ -386,3 +386,15 @@ class Generator(nn.Layer):
         if inject_index is None:
             inject_index = paddle.randint(1, self.n_codes, [1]).item()
         return mix_latents(tiled[0], range(inject_index, self.n_codes), tiled[1])
+
+
+def modulated_layers(generator: Generator) -> list[tuple[int, ModulatedConv2D]]:
+    """Every modulated convolution in the order of rendering, and the code that drives each.
+
+    After the convolutions of a resolution comes its layer to RGB, which does not demodulate.
+    """
+    layers = [(0, generator.conv1), (1, generator.to_rgb1)]
+    for level, to_rgb in enumerate(generator.to_rgbs):
+        convs = generator.convs[2 * level : 2 * level + 2]
+        layers += zip(range(2 * level + 1, 2 * level + 4), (*convs, to_rgb), strict=True)
+    return [(code, layer.conv) for code, layer in layers]

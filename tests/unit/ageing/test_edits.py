@@ -15,7 +15,9 @@ from paddle_sam.ageing.edits import (
     read_directions,
     save_directions,
     shift,
+    shifted_styles,
     strengthen,
+    style_parts,
 )
 from paddle_sam.ageing.latent_options import EditOptions
 from paddle_sam.errors import CheckpointError, ConfigError
@@ -86,6 +88,45 @@ def test_directions_touch_only_their_levels(generator):
     np.testing.assert_array_equal(directions["smile"][4], np.arange(8))
     total = directions.offset({"own": 2.0, "smile": -1.0})
     np.testing.assert_array_equal(total[2], 2 - np.arange(8))
+
+
+@pytest.mark.parametrize("rgb", [True, False])
+def test_a_direction_in_style_space_moves_what_layers_make_of_codes(generator, rgb):
+    """The layers see A w + b + amount * d, in the order of rendering, and then are as before."""
+    layers = [generator.conv1, generator.to_rgb1, *generator.convs[:2], generator.to_rgbs[0]]
+    layers = [layer.conv for layer in [*layers, *generator.convs[2:], generator.to_rgbs[1]]]
+    widths = [layer.weight.shape[1] for layer in layers]
+    kept = [layer.weight.shape[1] if rgb or layer.demodulate else 0 for layer in layers]
+    given = np.random.default_rng(0).standard_normal(sum(kept)).astype(np.float32)
+    directions = Directions(generator, None, {"mine": given})
+    w = paddle.randn([1, 8])
+    before = [layer.modulation(w).numpy() for layer in layers]
+    with shifted_styles(generator, 2.0 * directions["mine"]):
+        moved = [layer.modulation(w).numpy() for layer in layers]
+    parts = iter(np.split(given, np.cumsum([count for count in kept if count])[:-1]))
+    for count, new, old in zip(kept, moved, before, strict=True):
+        want = 2 * next(parts) if count else np.zeros(new.shape[1])
+        np.testing.assert_allclose((new - old)[0], want, atol=1e-5)
+    for layer, old in zip(layers, before, strict=True):
+        np.testing.assert_array_equal(layer.modulation(w).numpy(), old)
+    only = Directions(generator, [2], {"mine": given})["mine"]  # code 2 drives convs.1 alone
+    touched = np.split(only != 0, np.cumsum(widths)[:-1])
+    assert [part.any() for part in touched] == [False, False, False, True, *[False] * 4]
+    with pytest.raises(ConfigError, match="mine is a direction in style space"):
+        directions.offset({"mine": 1.0})
+
+
+def test_sheets_show_directions_in_style_space(pipeline, crop, tmp_path):
+    count = sum(part[0] for part in style_parts(pipeline.network.decoder, ()))
+    torch.save([torch.ones(count - 5), torch.zeros(5)], tmp_path / "all.pt")  # a list of layers
+    arguments = ["--data_path", str(crop), "--no_align", "--exp_dir", str(tmp_path)]
+    arguments += ["--directions", str(tmp_path / "all.pt"), "--explore", "all"]
+    assert edit([*arguments, "--amounts=-1,0,1,0"]) == 0
+    sheet = np.asarray(Image.open(tmp_path / "directions" / "a.png")).astype(int)
+    tiles = [sheet[:128, 128 * k : 128 * (k + 1)] for k in range(4)]
+    np.testing.assert_array_equal(tiles[1], tiles[3])
+    assert min(np.abs(tiles[k] - tiles[1]).mean() for k in (0, 2)) > 3
+    assert inference([*arguments[:-2], "--edit", "all=1", "--target_age", "60"]) == 2
 
 
 def test_edits_are_chained_in_order():
