@@ -73,13 +73,13 @@ def read_sam(path: Path) -> Opened:
     return opened
 
 
-def read_inverter(path: Path) -> Opened:
-    """Open the SAM or pSp network of a weight file.
+def read_inverter(given: Path | WeightFile) -> Opened:
+    """Open the SAM or pSp network of a weight file, or of one that was read.
 
     Raises:
         CheckpointError: the file is missing, damaged, foreign, or no such network.
     """
-    file = WeightFile.read(path)
+    file = given if isinstance(given, WeightFile) else WeightFile.read(given)
     network = build(file, expect=SAM)
     calibration = Calibration.of(file.calibration, file.label)
     return Opened(network, stated_crop(file, network.input_size), calibration)

@@ -1,9 +1,6 @@
-"""Pictures of any kind to codes and images, by a pSp, e4e or ReStyle encoder: `scripts/invert.py`.
+"""Pictures of any kind to codes and images: `scripts/invert.py`.
 
-What an encoder takes is told by its channels. 3 are a photograph, also a small or shrunk one
-(super-resolution), or one to be turned or drawn (frontalisation, cartoons), in [-1, 1]; 6 the same
-with the image so far (ReStyle); 1 a sketch, in [0, 1]; any other number the classes of a label
-map, one plane each. So Richardson et al., "Encoding in Style" (2021), section 4, prepare them.
+The encoder is of pSp, e4e or ReStyle; HyperStyle tunes the generator for a photograph as well.
 """
 
 from __future__ import annotations
@@ -14,10 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import paddle
-from PIL import Image
 
-from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, read_inverter
 from paddle_sam.ageing.latent_options import InvertOptions
 from paddle_sam.ageing.photos import (
     Failure,
@@ -30,172 +24,21 @@ from paddle_sam.ageing.photos import (
     results_folder,
     without_done,
 )
+from paddle_sam.ageing.picture_encoder import PictureEncoder
 from paddle_sam.ageing.pipeline import EMBEDDED_NOTE
+from paddle_sam.ageing.tuning import write_tuned
 from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.files import check_name
 from paddle_sam.core.images import (
     ImageLike,
     as_image,
-    crop_square,
-    read_image,
-    read_labels,
     resize,
     save_image,
-    to_network,
-    to_uint8,
 )
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
 from paddle_sam.core.sheets import LARGE_TILE, stack, strip
-from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import CheckpointError, ConfigError, ImageError
-from paddle_sam.faces.alignment import CropSettings, FaceCutter
-from paddle_sam.networks.sam import SAM
-from paddle_sam.networks.stylegan2_ops import mix_latents, seed_latents
-from paddle_sam.options import parse_codes
-
-
-class PictureEncoder:
-    """A network that turns pictures into codes, and how it takes them.
-
-    Args:
-        network: pSp, e4e, ReStyle or SAM (whose frozen pSp encoder is meant), in eval mode.
-        crop: how faces are cut from photographs.
-        steps: of ReStyle's encoder; 0 takes as many as it was trained for.
-        factor: how many times photographs are shrunk before they are encoded.
-        source: what the weights are called, for messages.
-
-    `kind` is `photo`, `sketch` or `labels`.
-
-    Raises:
-        CheckpointError: the network has no encoder of pictures.
-        ConfigError: an option that this network does not have.
-    """
-
-    def __init__(
-        self,
-        network: SAM,
-        crop: CropSettings,
-        steps: int = 0,
-        factor: int = 1,
-        source: str = "network",
-    ):
-        self.network, self.crop, self.factor = network, crop, factor
-        self.size = crop.size
-        channels = network.encoder.in_channels
-        self._frozen = network.start == "encoded_w_plus"
-        if channels == 4 and not self._frozen:
-            raise CheckpointError(
-                f"{source}: its encoder takes a photograph and an age, and there is no frozen one"
-                " beside it; expected SAM, pSp, e4e or ReStyle"
-            )
-        if steps and channels != 6:
-            raise ConfigError(f"--steps: {source} encodes in one step; only ReStyle takes several")
-        self._steps = steps
-        self.channels = 3 if self._frozen or channels == 6 else channels
-        self.kind = {1: "sketch", 3: "photo"}.get(self.channels, "labels")
-        if factor > 1 and self.kind != "photo":
-            raise ConfigError(f"--resize_factors: {source} takes a {self.kind}, not a photograph")
-
-    @classmethod
-    def open(
-        cls, path: str | os.PathLike | None = None, steps: int = 0, factor: int = 1
-    ) -> PictureEncoder:
-        """Build from a converted or trained weight file; None takes the embedded model."""
-        path = Path(path) if path else find_weight(EMBEDDED_DEFAULT)
-        opened = read_inverter(path)
-        return cls(opened.network, opened.crop, steps, factor, str(path))
-
-    def read(self, path: Path) -> np.ndarray:
-        """A sketch, uint8 [S, S, 3], or a label map, uint8 [S, S], of a file.
-
-        Raises:
-            ImageError: it cannot be read, or holds a label that this encoder does not know.
-        """
-        if self.kind == "labels":
-            return self.fit(read_labels(path), str(path))
-        return self.fit(read_image(path), str(path))
-
-    def fit(self, picture: np.ndarray, name: str = "picture") -> np.ndarray:
-        """A picture as large as the encoder takes it; of one that is not square the centre.
-
-        Args:
-            picture: uint8 [H, W, 3], or a label map [H, W].
-            name: what messages call it.
-
-        Raises:
-            ImageError: a label is unknown.
-        """
-        if self.kind != "labels":
-            return resize(crop_square(picture), self.size)
-        if picture.ndim != 2 or picture.dtype != np.uint8:
-            raise ImageError(
-                f"{name}: expected a label map, uint8 [H, W], found {picture.dtype}"
-                f" {list(picture.shape)}"
-            )
-        square = crop_square(picture)
-        if (found := int(square.max())) >= self.channels:
-            raise ImageError(
-                f"{name}: found the label {found}, this encoder knows 0 to {self.channels - 1}"
-            )
-        nearest = Image.fromarray(square).resize((self.size, self.size), Image.Resampling.NEAREST)
-        return np.asarray(nearest)
-
-    def prepare(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Fitted pictures as the encoder takes them: float32 [N, C, S, S], and as one sees them."""
-        if self.kind == "labels":
-            known = np.arange(self.channels, dtype=np.uint8)[:, None, None]
-            planes = (np.stack(pictures)[:, None] == known).astype(np.float32)
-            return planes, [_coloured(one, self.channels) for one in pictures]
-        if self.kind == "sketch":
-            grey = [np.asarray(Image.fromarray(one).convert("L")) for one in pictures]
-            shown = [np.repeat(one[..., None], 3, axis=2) for one in grey]
-            return np.stack(grey)[:, None].astype(np.float32) / 255, shown
-        shown = [shrink(one, self.factor) for one in pictures]
-        return to_network(shown), shown
-
-    def codes(self, planes: np.ndarray) -> Iterator[paddle.Tensor]:
-        """Codes [N, L, D] of prepared pictures [N, C, S, S] after each step of the encoder."""
-        images = paddle.to_tensor(planes)
-        with paddle.no_grad():
-            if self._frozen:
-                yield self.network.invert(images)
-            else:
-                yield from self.network.encode_in_steps(images, steps=self._steps)
-
-    def styled(self, code: paddle.Tensor, options: InvertOptions) -> paddle.Tensor:
-        """Variants [M, L, D] of a code [1, L, D] with codes of random faces, by `--latent_mask`.
-
-        Raises:
-            ConfigError: there is no such code.
-        """
-        levels = parse_codes(options.latent_mask, self.network.n_codes, "--latent_mask")
-        seeds = range(options.seed, options.seed + options.n_outputs_to_generate)
-        with paddle.no_grad():
-            z = seed_latents(seeds, self.network.style_dim)
-            z = paddle.to_tensor(z, place=code.place)
-            faces = self.network.map_latents(z).unsqueeze(1).expand([-1, code.shape[1], -1])
-            return mix_latents(code.expand_as(faces), levels, faces, options.mix_alpha)
-
-    def render(self, codes: paddle.Tensor) -> np.ndarray:
-        """Images uint8 [N, R, R, 3] of codes [N, L, D], without random noise."""
-        with paddle.no_grad():
-            images, _ = self.network.decode(codes, resize=False, randomize_noise=False)
-        return to_uint8(images)
-
-
-def shrink(image: np.ndarray, factor: int) -> np.ndarray:
-    """An image [S, S, 3] made `factor` times smaller (bicubic) and as large again (bilinear)."""
-    if factor == 1:
-        return image
-    side = max(len(image) // factor, 1)
-    small = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(small.resize(image.shape[1::-1], Image.Resampling.BILINEAR))
-
-
-def _coloured(labels: np.ndarray, count: int) -> np.ndarray:
-    """A label map [S, S] with a colour for each label: uint8 [S, S, 3]."""
-    shares = np.arange(count)[:, None] * np.array([0.618, 0.381, 0.236])  # far apart, black first
-    return np.rint(255 * (shares % 1.0)).astype(np.uint8)[labels]
+from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.faces.alignment import FaceCutter
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +66,19 @@ def invert_pictures(options: InvertOptions) -> Summary:
     if not options.checkpoint_path:
         print(EMBEDDED_NOTE)
     resolve_device(options.device)
-    encoder = PictureEncoder.open(options.checkpoint_path, options.steps, options.resize_factors)
+    encoder = PictureEncoder.open(
+        options.checkpoint_path,
+        options.steps,
+        options.resize_factors,
+        options.w_encoder_checkpoint_path,
+    )
     together = options.test_batch_size or fitting_batch(encoder.network.output_size)
+    if encoder.tuner is not None:
+        if options.latent_mask:
+            raise ConfigError(
+                "--latent_mask: HyperStyle tunes its generator for one code; leave it"
+            )
+        together = 1
 
     def inverted() -> Iterator[Pictures | Failure]:
         waiting: list[Pictures | Failure] = []
@@ -281,15 +135,20 @@ def _write(
     for start in range(0, len(pairs), together):
         names, fitted = zip(*pairs[start : start + together], strict=True)
         planes, shown = encoder.prepare(fitted)
-        steps = list(encoder.codes(planes))
-        images = [encoder.render(codes) for codes in steps]
+        steps, images, (*_, tuned) = zip(*encoder.inversions(planes), strict=True)
         tile = max(encoder.network.output_size, LARGE_TILE)
+        tile = (tile * encoder.rows // encoder.size, tile)
         captions = ["input", *[f"step {k}" for k in range(1, len(steps))], "inversion"]
         for index, name in enumerate(names):
             image = images[-1][index]
-            stands_for = resize(image, encoder.size) if encoder.kind != "photo" else shown[index]
+            fitting = encoder.rows, encoder.size
+            stands_for = resize(image, fitting) if encoder.kind != "photo" else shown[index]
             save_latent(root / name, Latent(steps[-1][index].numpy(), stands_for))
             save_image(picture_beside(root / name, "inversion"), image)
+            if tuned is not None:
+                generator = (root / name).with_name(f"{name.stem}-generator.pdparams")
+                average = encoder.tuner.latent_avg
+                write_tuned(generator, tuned, encoder.decoder_arch, average, encoder.crop)
             rows = [strip([shown[index], *[each[index] for each in images]], tile, captions)]
             if options.latent_mask:
                 styled = encoder.styled(steps[-1][index : index + 1], options)
@@ -320,7 +179,7 @@ def invert_images(
     rendered, codes = [], []
     for start in range(0, len(fitted), batch_size):
         planes, _ = encoder.prepare(fitted[start : start + batch_size])
-        *_, last = encoder.codes(planes)
+        *_, (last, images, _) = encoder.inversions(planes)
         codes.append(last.numpy())
-        rendered.append(encoder.render(last))
+        rendered.append(images)
     return np.concatenate(rendered), np.concatenate(codes)

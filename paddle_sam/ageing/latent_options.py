@@ -34,10 +34,16 @@ class InvertOptions(FilesOptions):
 
     data_path: str = option("", "picture, or folder of them (default: a portrait to try it on)")
     checkpoint_path: str = option(
-        "", "pSp, e4e, ReStyle or SAM weight file (default: the small embedded model)"
+        "", "pSp, e4e, ReStyle, HyperStyle or SAM weight file (default: the small embedded model)"
+    )
+    w_encoder_checkpoint_path: str = option(
+        "", "pSp file of one code (W), or e4e, that HyperStyle starts from"
     )
     steps: int = option(
-        0, "steps of a ReStyle encoder; 0 for as many as it was trained for", minimum=0, maximum=100
+        0,
+        "steps of ReStyle or HyperStyle; 0 for as many as it was trained for",
+        minimum=0,
+        maximum=100,
     )
     resize_factors: int = option(
         1, "shrink photographs by this factor first, to see what super-resolution makes", minimum=1
@@ -51,7 +57,9 @@ class InvertOptions(FilesOptions):
     mix_alpha: float = option(1.0, "their share in these codes", minimum=0)
     seed: int = option(0, "seed of the first; the others have the next", minimum=0)
 
+    FILES = (*PhotoOptions.FILES, "w_encoder_checkpoint_path")
     aliases = {"images_dir": "data_path", "n_iters_per_batch": "steps", "ckpt": "checkpoint_path"}
+    replaced = {"load_w_encoder": "not needed, --w_encoder_checkpoint_path says it; leave it out"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,14 +28,14 @@ from paddle_sam.ageing.photos import (
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
 from paddle_sam.ageing.projection import Best, Comparison, ProjectionSettings, project
-from paddle_sam.ageing.tuning import TuningSettings, tune
+from paddle_sam.ageing.tuning import TuningSettings, tune, write_tuned
 from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import resize, save_image, to_network, to_uint8
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
 from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings, FaceCutter
@@ -223,7 +223,8 @@ def _inverter(given: Generator | SAM | str | os.PathLike) -> Inverter:
             mean = network.mean_latent()
         mean = mean.reshape([-1, network.style_dim])
         return Inverter(network, None, mean, crop or CropSettings(min(network.size, 256)), arch)
-    encode = network.encode if network.encodes_photographs else None  # pSp itself, or
+    faces = network.encodes_photographs and network.encoder.rows == network.input_size
+    encode = network.encode if faces else None  # pSp itself, or
     encode = network.invert if network.start == "encoded_w_plus" else encode  # SAM's frozen one
     crop = crop or CropSettings(network.input_size)
     return Inverter(network.decoder, encode, network.latent_avg, crop, arch)
@@ -295,11 +296,8 @@ def tune_for(
     steps = tune(inverter.generator, lpips, image, codes, settings, mask)
     for step in tqdm(steps, total=options.tune + 1, unit="step", leave=False):
         first = first or step.lpips + options.mse_weight * step.mse
-    entry = NetworkEntry.of("stylegan2_generator", inverter.arch, step.generator)
-    average = inverter.mean.numpy().mean(axis=0)
-    crop = dataclasses.asdict(inverter.crop)
     path = target.path.with_name(f"{target.path.stem}-generator.pdparams")
-    WeightFile("stylegan2", {"g_ema": entry}, latent_avg=average, alignment=crop).write(path)
+    write_tuned(path, step.generator, inverter.arch, inverter.mean, inverter.crop)
     save_image(picture_beside(target.path, "tuned"), to_uint8(step.image)[0])
     last = step.lpips + options.mse_weight * step.mse
     tqdm.write(f"{path}: LPIPS + MSE {first:.4f} -> {last:.4f}, {first / last:.1f} times closer")

@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
 from paddle_sam.ageing.projection import Comparison
+from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import ConfigError, TrainingError, check_shape
+from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.load import freeze
 from paddle_sam.networks.stylegan2 import Generator
@@ -119,6 +122,29 @@ def tune(
             optimizer.step()
             optimizer.clear_grad()
     freeze(tuned)
+
+
+def write_tuned(
+    path: str | os.PathLike,
+    generator: Generator,
+    arch: Mapping,
+    average: paddle.Tensor,
+    crop: CropSettings,
+) -> None:
+    """Write a generator that was tuned for a face, for `--generator` and StyleGAN2's commands.
+
+    Args:
+        generator: what was tuned.
+        arch: its constructor arguments.
+        average: its mean code, [L, D] or [1, D].
+        crop: of the photograph that it was tuned for.
+
+    Raises:
+        OutputError: the system refused to write.
+    """
+    entry = NetworkEntry.of("stylegan2_generator", arch, generator)
+    facts = {"latent_avg": average.numpy().mean(axis=0), "alignment": dataclasses.asdict(crop)}
+    WeightFile("stylegan2", {"g_ema": entry}, **facts).write(path)
 
 
 class _Neighbours:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from paddle import nn
 
-from paddle_sam.convert.encoders import input_of
+from paddle_sam.convert.encoders import input_of, shared_repeats
 from paddle_sam.convert.nvidia_pickle import is_pickle, read_pickle
 from paddle_sam.convert.options import ConvertOptions
 from paddle_sam.convert.recognise import STARGAN2_PARTS, Checkpoint, Network, recognise
@@ -102,6 +102,8 @@ class Origin:
         network = build_empty(entry.network, entry.arch)
         dropped = self.tensors or dict(_absent_in_paddle(network))
         tensors = to_torch(state, TABLES[self.table]) | dropped
+        if entry.network == "hyperstyle":
+            tensors |= shared_repeats(tensors)
         counts.update(read=len(state), written=len(tensors))
         return {self.prefix + name: array for name, array in tensors.items()}
 

@@ -1,7 +1,11 @@
-"""Tell what encoder a checkpoint of pSp's family holds: by `opts` first, by its tensors second."""
+"""Tell what encoder a checkpoint of pSp's family holds: by `opts` first, by its tensors second.
+
+HyperStyle's network, which predicts changes of weights in place of codes, is told here as well.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +16,12 @@ from paddle_sam.convert.rules import State, count
 from paddle_sam.convert.tables import has_squeeze_excite, published_units
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.encoders import RESNET34_UNITS
+
+# HyperStyle's `encoder_type` -> whether its offsets of 3x3 layers are products of two vectors.
+HYPERNETWORKS = {
+    "SharedWeightsHyperNetResNet": False,
+    "SharedWeightsHyperNetResNetSeparable": True,
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,7 @@ ENCODER_TYPES = {
     "ResNetProgressiveBackboneEncoder": (Layers("map", resnet=True), True),
     "BackboneEncoderUsingLastLayerIntoW": (Layers("w"), False),
     "SingleStyleCodeEncoder": (Layers("w"), False),
+    "WEncoder": (Layers("w"), False),
     "BackboneEncoderUsingLastLayerIntoWPlus": (Layers("w_plus"), False),
 }
 
@@ -72,7 +83,9 @@ def stated_type(state: State, options: Mapping, notes: list[str], path: Path) ->
     return kind
 
 
-def encoder_arch(state: State, kind: str, codes: int, given: Mapping | None = None) -> dict:
+def encoder_arch(
+    state: State, kind: str, codes: int, given: Mapping | None = None, wide: bool = False
+) -> dict:
     """Constructor arguments of the encoder of type `kind` that a torch state dict fits.
 
     Args:
@@ -81,6 +94,7 @@ def encoder_arch(state: State, kind: str, codes: int, given: Mapping | None = No
         codes: of the decoder; encoders of one code do not tell.
         given: the `arch["encoder"]` entry that checkpoints of unpublished sizes carry; without
             it the number of residual units names the published body.
+        wide: it reads pictures of 4 to 3, which no tensor tells.
     """
     layers, progressive = ENCODER_TYPES[kind]
     stem = state["conv1.weight" if layers.resnet else "input_layer.0.weight"]
@@ -102,15 +116,81 @@ def encoder_arch(state: State, kind: str, codes: int, given: Mapping | None = No
         size = int(given.get("input_size", 256))  # any size has the same tensors
         return arch | {
             **{"one_code": one_code, "input_size": size, "n_styles": codes},
-            "style_dim": style_dim,
+            **{"style_dim": style_dim, **({"rows": size * 3 // 4} if wide else {})},
         }
+    size = 16 * 2 ** count(state, r"styles\.0\.convs\.(\d+)\.weight")
     return arch | {
-        "input_size": 16 * 2 ** count(state, r"styles\.0\.convs\.(\d+)\.weight"),
+        "input_size": size,
         "n_styles": count(state, r"styles\.(\d+)\.linear\.weight"),
         "style_dim": int(state["styles.0.linear.weight"].shape[0]),
         **({} if layers.head == "pyramid" else {"pyramid": False}),
         **({"resnet": True} if layers.resnet else {}),
         **({"progressive": True} if progressive else {}),
+        **({"rows": size * 3 // 4} if wide else {}),
+    }
+
+
+def hypernet_arch(
+    state: State, options: Mapping, path: Path, given: Mapping | None = None
+) -> tuple[dict, list[int]]:
+    """Arguments of the `HyperNetwork` that HyperStyle's state dict fits, and the layers it tunes.
+
+    Args:
+        state: without the prefix `hypernet.`.
+        options: the stored ones; `encoder_type` has to say what the tensors do.
+        given: the `arch["hypernet"]` entry that checkpoints of unpublished sizes carry.
+    """
+    block = r"refinement_blocks\.(\d+)\."
+    layers, shared, separable = (
+        sorted({int(found[1]) for name in state if (found := re.fullmatch(block + end, name))})
+        for end in (r"convs\.0\.weight", r"linear\.weight", r"output\.0\.make_kernel_in\.weight")
+    )
+    stated = options.get("encoder_type")
+    if stated is not None and HYPERNETWORKS.get(str(stated)) != bool(separable):
+        tensors = "two vectors" if separable else "one vector"
+        raise CheckpointError(
+            f"{path}: its encoder_type is {stated}, and its tensors are of a HyperStyle network"
+            f" with {tensors} a layer; known are {', '.join(HYPERNETWORKS)}"
+        )
+    own = [number for number in layers if number not in shared]
+    units = list((given or {}).get("units") or RESNET34_UNITS)
+    inner = [
+        int(state[f"refinement_blocks.{numbers[0]}.convs.0.weight"].shape[0]) if numbers else 1
+        for numbers in (shared, own)
+    ]
+    arch = {
+        "shared": shared,
+        "separable": bool(separable),
+        "in_channels": int(state["conv1.weight"].shape[1]),
+        "stem": int(state["conv1.weight"].shape[0]),
+        "widths": [int(state[f"body.{k}.conv2.weight"].shape[0]) for k in np.cumsum(units) - 1],
+        "units": units,
+        "inner": inner,
+        "features": int(state["shared_weight_hypernet.w1"].shape[0]),
+    }
+    for number in shared:
+        for name in ("w1", "b1", "w2", "b2"):
+            repeated = state.get(f"refinement_blocks.{number}.hypernet.{name}")
+            if repeated is not None and not np.array_equal(
+                repeated, state[f"shared_weight_hypernet.{name}"]
+            ):
+                raise CheckpointError(
+                    f"{path}: tensor hypernet.refinement_blocks.{number}.hypernet.{name} differs"
+                    " from the common layer that it stands for, shared_weight_hypernet"
+                )
+    return arch, layers
+
+
+def shared_repeats(state: State) -> dict[str, np.ndarray]:
+    """The common layer of HyperStyle's `state` under the names of all blocks that use it."""
+    common = "hypernet.shared_weight_hypernet."
+    shared = (re.fullmatch(r"(hypernet\.refinement_blocks\.\d+\.)linear\.weight", n) for n in state)
+    return {
+        f"{found[1]}hypernet.{name.removeprefix(common)}": array
+        for found in shared
+        if found
+        for name, array in state.items()
+        if name.startswith(common)
     }
 
 
@@ -142,9 +222,17 @@ def start(options: Mapping, frozen: Mapping, notes: list[str], path: Path) -> st
     return "encoded_w_plus" if stated[1] else "zero"
 
 
+def reads_wide(options: Mapping) -> bool:
+    """Whether stored options are of wide pictures: those of cars, which e4e and ReStyle squeeze to
+    192 rows of 256, and whose generators pad 384 rows of 512 to a square."""
+    return "cars" in str(options.get("dataset_type", ""))
+
+
 def input_of(options: Mapping, channels: int) -> str:
     """Return in words what an encoder of so many channels reads, of what its options state."""
     classes = options.get("label_nc")
+    if reads_wide(options) and channels in (3, 6):
+        return "a picture of a car, 4 to 3" + " and what its last code renders" * (channels == 6)
     if channels == 6:
         return "a photograph and what its last code renders"
     if channels == 4:

@@ -79,6 +79,8 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
         if content.keys() == {"mean"} and np.shape(content["mean"]) == (LANDMARKS, 2):
             network = Network("mean_face", "mean_face", None, content, {})
             return Checkpoint("mean_face", {"mean_face": network})
+        if _has(state, "hypernet.", "decoder.style."):
+            return _hyperstyle(state, prefix, key, extras, path)
         if _has(state, "encoder.", "decoder.style."):
             return _sam_or_psp(state, prefix, key, extras, path)
         if _has(state, "encoder_q.layer4."):  # MoCo: beside it a second encoder and a queue
@@ -91,7 +93,7 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
         for marks, kind, builder, table, arch in tables.SINGLE_NETWORKS:
             if _has(state, *marks):
                 network = Network(builder, table, key, state, arch(state), prefix=prefix)
-                return Checkpoint(kind(state), {kind(state): network}, {}, extras)
+                return Checkpoint(kind, {kind: network}, {}, extras)
     except CheckpointError as error:  # of the tables, which do not know the file
         text = error.args[0]
         raise CheckpointError(text if str(path) in text else f"{path}: {text}") from error
@@ -125,9 +127,10 @@ def _stranger(content: Mapping) -> str:
     keys = ", ".join(list(names)[:4])
     return (
         f"a checkpoint of another project (its keys begin with {keys}). Known are SAM, pSp, e4e,"
-        " ReStyle, StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face alignment"
-        " network and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16 features, LPIPS"
-        ", the Inception-v3 of FID and of torchvision, and ResNet-50 of MoCo or DINO"
+        " ReStyle, HyperStyle, StyleGAN2 (rosinality layout or NVIDIA pickle), StarGAN v2, its face"
+        " alignment network and mean face, IR-SE50, CurricularFace, DEX VGG, AlexNet or VGG16"
+        " features, LPIPS, the Inception-v3 of FID and of torchvision, and ResNet-50 of MoCo or"
+        " DINO"
     )
 
 
@@ -140,8 +143,8 @@ _STRANGERS = [
     ),
     (
         r"(^|\.)hypernet\.",
-        "a checkpoint of HyperStyle, whose network predicts changes of a generator's weights and is"
-        " not supported; tune a generator for a photograph with scripts/project.py instead",
+        "an incomplete checkpoint of HyperStyle: it has hypernet.* but no decoder.* tensors; fetch"
+        " the whole file",
     ),
     (
         r"(^|\.)progression\.0\.|g_synthesis\.|StyleMod|AdaIN",
@@ -180,7 +183,8 @@ def _sam_or_psp(
     codes = len(noise_resolutions(decoder["size"])) + 1
     encoder_state = _Below(state, "encoder.")
     encoder_type = encoders.stated_type(encoder_state, options, notes, path)
-    encoder = encoders.encoder_arch(encoder_state, encoder_type, codes, given.get("encoder"))
+    wide = encoders.reads_wide(options)
+    encoder = encoders.encoder_arch(encoder_state, encoder_type, codes, given.get("encoder"), wide)
     arch = {"encoder": encoder, "decoder": decoder}
     if encoder["in_channels"] == 6:  # ReStyle, which begins with the average and its image
         arch |= {"start": "latent_avg", "iterations": encoders.iterations(options, notes, path)}
@@ -217,6 +221,35 @@ def _sam_or_psp(
     network = Network("sam", table, key, state, arch, added, prefix)
     facts = {"alignment": crop, "options": options}
     return Checkpoint(kind, {kind: network}, facts, extras, notes)
+
+
+def _hyperstyle(
+    state: Mapping, prefix: str, key: str | None, extras: dict, path: Path
+) -> Checkpoint:
+    given = extras.get("arch") or {}
+    options = extras.pop("opts", None) or {}
+    notes = [] if options else [f"{path.name} states no options (`opts`); read from its tensors"]
+    decoder_state = _Below(state, "decoder.")
+    decoder = tables.generator_arch(decoder_state)
+    hypernet, layers = encoders.hypernet_arch(
+        _Below(state, "hypernet."), options, path, given.get("hypernet")
+    )
+    arch = {"hypernet": hypernet, "decoder": decoder, "layers": layers}
+    arch["iterations"] = encoders.iterations(options, notes, path)
+    arch["input_size"] = int((given.get("hypernet") or {}).get("input_size", 256))
+    noises = _absent_noises(decoder_state, decoder, notes)
+    codes = len(noise_resolutions(decoder["size"])) + 1
+    average = _stated_average(extras, decoder["style_dim"], codes, path)
+    if average is None:
+        extras.pop("latent_avg", None)
+        average = _estimated_average(decoder_state, decoder, noises)
+        notes.append("no latent_avg: estimated from the decoder's mapping network")
+    added = {"latent_avg": np.broadcast_to(average, (codes, decoder["style_dim"]))}
+    added |= {f"decoder.{name}": noise for name, noise in noises.items()}
+    notes.append("the encoder that it starts from is a file of its own, a W encoder; convert both")
+    network = Network("hyperstyle", "hyperstyle", key, state, arch, added, prefix)
+    facts = {"alignment": {"size": arch["input_size"], **PUBLISHED_CROP}, "options": options}
+    return Checkpoint("hyperstyle", {"hyperstyle": network}, facts, extras, notes)
 
 
 def _stated_average(content: Mapping, style_dim: int, codes: int, path: Path) -> np.ndarray | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from paddle_sam.convert.rules import DISCARD, DROP, TRANSPOSE, UNBATCH, Rule, State, count, under
@@ -156,6 +154,20 @@ RESNET_PSP = [
     Rule("latent_avg"),
 ]
 
+HYPERSTYLE = [
+    # The common layer of offsets stands below every block that uses it.
+    Rule("hypernet.refinement_blocks.*.hypernet.*", action=DISCARD),
+    *[
+        Rule(f"hypernet.refinement_blocks.*.{linear}.weight", action=TRANSPOSE)
+        for linear in ("linear", "make_kernel_in", "make_kernel_out", "kernel_linear_*")
+    ],
+    Rule("hypernet.refinement_blocks.*"),
+    Rule("hypernet.shared_weight_hypernet.*"),
+    *under("hypernet.", RESNET_ENCODER),
+    *under("decoder.", GENERATOR),
+    Rule("latent_avg"),
+]
+
 RESNET50 = [  # without the projection that self-supervised training puts behind it
     *(Rule("fc.*", action=DISCARD), Rule("*.num_batches_tracked", action=DROP)),
     *(Rule("*.running_mean", "body.*._mean"), Rule("*.running_var", "body.*._variance")),
@@ -166,6 +178,7 @@ TABLES = {
     **STARGAN2_TABLES,
     "sam": SAM,
     "resnet_psp": RESNET_PSP,
+    "hyperstyle": HYPERSTYLE,
     "generator": GENERATOR,
     "discriminator": DISCRIMINATOR,
     "face_embedder": FACE_EMBEDDER,
@@ -308,87 +321,42 @@ def has_squeeze_excite(state: State) -> bool:
     return "body.0.res_layer.5.fc1.weight" in state
 
 
-def _constant(kind: str) -> Callable[[State], str]:
-    return lambda state: kind
-
-
-def _embedder_kind(state: State) -> str:
-    return "ir_se50" if face_embedder_arch(state)["squeeze_excite"] else "curricularface"
-
-
 # Keys that give it away, kind, builder, table, architecture.
 SINGLE_NETWORKS = [
     *[
-        (
-            (mark, "lin0.model.1.", "lin4.model.1."),
-            _constant("lpips"),
-            "lpips",
-            table,
-            whole_lpips_arch,
-        )
+        ((mark, "lin0.model.1.", "lin4.model.1."), "lpips", "lpips", table, whole_lpips_arch)
         for table, mark in {
             "lpips_paddlegan": "net.vgg16.vgg_layers.",
             "lpips_vgg": "net.slice5.28.",
             "lpips_alex": "net.slice5.10.",
         }.items()
     ],
-    (
-        ("input_layer.", "body.", "output_layer."),
-        _embedder_kind,
-        "face_embedder",
-        "face_embedder",
-        face_embedder_arch,
-    ),
-    (
-        ("conv1_1.", "fc8-101."),
-        _constant("dex_vgg"),
-        "age_regressor",
-        "age_regressor",
-        age_regressor_arch,
-    ),
-    (
-        ("features.0.weight", "features.10."),
-        _constant("lpips_features"),
-        "lpips_features",
-        "lpips_features",
-        lpips_features_arch,
-    ),
-    (
-        ("0.weight", "10.weight"),
-        _constant("lpips_features"),
-        "lpips_features",
-        "lpips_bare_features",
-        lpips_features_arch,
-    ),
-    (
-        ("lin0.model.1.", "lin4.model.1."),
-        _constant("lpips_lin"),
-        "lpips_lin",
-        "lpips_lin",
-        lpips_lin_arch,
-    ),
+    *[
+        ((*marks, "output_layer."), kind, "face_embedder", "face_embedder", face_embedder_arch)
+        for kind, marks in {
+            "ir_se50": ("input_layer.", "body.0.res_layer.5."),
+            "curricularface": ("input_layer.", "body."),
+        }.items()
+    ],
+    (("conv1_1.", "fc8-101."), "dex_vgg", *["age_regressor"] * 2, age_regressor_arch),
+    *[
+        ((first, last), "lpips_features", "lpips_features", table, lpips_features_arch)
+        for table, first, last in (
+            ("lpips_features", "features.0.weight", "features.10."),
+            ("lpips_bare_features", "0.weight", "10.weight"),
+        )
+    ],
+    (("lin0.model.1.", "lin4.model.1."), *["lpips_lin"] * 3, lpips_lin_arch),
     *[
         (
             tuple(names.replace("*", str(layer)) for layer in range(5)),
-            _constant("lpips_lin"),
-            "lpips_lin",
-            table,
-            lpips_lin_arch,
+            *("lpips_lin", "lpips_lin", table, lpips_lin_arch),
         )
         for table, names in LPIPS_LIN_NAMES.items()
     ],
     (
         ("Conv2d_1a_3x3.conv.", "Mixed_7c."),
-        _constant("inception"),
-        "inception_v3",
-        "inception",
-        inception_arch,
+        *("inception", "inception_v3", "inception", inception_arch),
     ),
-    (
-        ("conv1.conv.", "m0.b1_4.", "l0."),
-        _constant("face_heatmaps"),
-        "face_heatmaps",
-        "face_heatmaps",
-        face_heatmaps_arch,
-    ),
+    (("conv1.conv.", "m0.b1_4.", "l0."), *["face_heatmaps"] * 3, face_heatmaps_arch),
 ]

@@ -96,7 +96,7 @@ def write_torch(path: str | os.PathLike, content: Mapping) -> None:
     torch = _torch()
     with atomic_path(path) as temporary:
         try:
-            torch.save(_to_torch(content, torch), temporary)
+            torch.save(_to_torch(content, torch, {}), temporary)
         except RuntimeError as error:  # what torch makes of a full disk
             raise OSError(f"PyTorch: {_first_line(error)}") from error
 
@@ -173,9 +173,13 @@ def _to_numpy(value):
     return value if plain else str(value)  # a torch.device among the options, for example
 
 
-def _to_torch(value, torch):
+def _to_torch(value, torch, made: dict):
+    """Tensors for arrays; of an array that has several names the same one, written once."""
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value if value.flags.writeable else value.copy()).contiguous()
+        if id(value) not in made:
+            array = value if value.flags.writeable else value.copy()
+            made[id(value)] = torch.from_numpy(array).contiguous()
+        return made[id(value)]
     if isinstance(value, Mapping):
-        return {key: _to_torch(item, torch) for key, item in value.items()}
+        return {key: _to_torch(item, torch, made) for key, item in value.items()}
     return value

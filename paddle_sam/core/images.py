@@ -224,14 +224,22 @@ def _not_numbers() -> ImageError:
 
 
 def crop_square(image: np.ndarray) -> np.ndarray:
-    """The centre of an image [H, W, C] as a square of its short side.
+    """The centre of an image [H, W, C] as a square of its short side."""
+    return crop_to_ratio(image, 1, 1)
 
-    >>> crop_square(np.zeros((4, 7, 3), np.uint8)).shape
+
+def crop_to_ratio(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The largest part of an image [H, W, C] at its centre that is `height` to `width`.
+
+    >>> crop_to_ratio(np.zeros((4, 7, 3), np.uint8), 1, 1).shape
     (4, 4, 3)
+    >>> crop_to_ratio(np.zeros((4, 7)), 3, 4).shape, crop_to_ratio(np.zeros((7, 4)), 3, 4).shape
+    ((4, 5), (3, 4))
     """
-    side = min(image.shape[:2])
-    top, left = ((length - side) // 2 for length in image.shape[:2])
-    return image[top : top + side, left : left + side]
+    rows, columns = image.shape[:2]
+    sides = min(rows, columns * height // width), min(columns, rows * width // height)
+    top, left = ((have - want) // 2 for have, want in zip((rows, columns), sides, strict=True))
+    return image[top : top + sides[0], left : left + sides[1]]
 
 
 def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:

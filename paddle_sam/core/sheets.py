@@ -21,16 +21,19 @@ _CAPTION_LETTERS = 16
 
 
 def strip(
-    tiles: Sequence[np.ndarray], size: int, captions: Sequence[str] | None = None
+    tiles: Sequence[np.ndarray],
+    size: int | tuple[int, int],
+    captions: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Tiles uint8 [*, *, 3] side by side, each `size` square, with captions below if any.
+    """Tiles uint8 [*, *, 3] side by side, with captions below if any.
 
-    Returns uint8 [size (+ a line of text), size * len(tiles), 3].
+    `size` is the side of each, or height and width. Returns uint8 [height (+ a line of text),
+    width * len(tiles), 3].
     """
     picture = np.concatenate([resize(tile, size) for tile in tiles], axis=1)
     if captions is None:
         return picture
-    return np.concatenate([picture, caption_line(captions, size)], axis=0)
+    return np.concatenate([picture, caption_line(captions, np.max(size))], axis=0)
 
 
 def caption_line(captions: Sequence[str], width: int) -> np.ndarray:

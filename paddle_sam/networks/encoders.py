@@ -27,12 +27,19 @@ class ResNetStyleEncoder(GradualStyleEncoder):
 
     @staticmethod
     def _layers(in_channels, stem, widths, units, squeeze_excite):
-        layers, channels = [], stem
-        for stage, (width, count) in enumerate(zip(widths, units, strict=True)):
-            for unit in range(count):
-                layers.append(BasicUnit(channels, width, 2 if stage and unit == 0 else 1))
-                channels = width
-        return input_layer(in_channels, stem, kernel=7, stride=2), nn.Sequential(*layers)
+        return resnet_layers(in_channels, stem, widths, units)
+
+
+def resnet_layers(
+    in_channels: int, stem: int, widths: Sequence[int], units: Sequence[int]
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """The first layer of a ResNet, which halves the size and has PReLU, and its stages."""
+    layers, channels = [], stem
+    for stage, (width, count) in enumerate(zip(widths, units, strict=True)):
+        for unit in range(count):
+            layers.append(BasicUnit(channels, width, 2 if stage and unit == 0 else 1))
+            channels = width
+    return input_layer(in_channels, stem, kernel=7, stride=2), nn.Sequential(*layers)
 
 
 class BasicUnit(nn.Layer):
@@ -62,8 +69,8 @@ class LastLayerEncoder(nn.Layer):
     Args:
         one_code: one code is predicted, from the mean of the map, and repeated: the image is
             inverted into W. Otherwise the map, pooled to 7x7, gives L codes.
-        input_size, in_channels, n_styles, style_dim, stem, widths, units, squeeze_excite: as of
-            `GradualStyleEncoder`.
+        input_size, in_channels, n_styles, style_dim, stem, widths, units, squeeze_excite, rows: as
+            of `GradualStyleEncoder`.
     """
 
     POOLED = 7
@@ -79,13 +86,17 @@ class LastLayerEncoder(nn.Layer):
         widths: Sequence[int] = PUBLISHED_WIDTHS,
         units: Sequence[int] = PUBLISHED_UNITS[50],
         squeeze_excite: bool = True,
+        rows: int | None = None,
     ):
         super().__init__()
         if not INPUTS[0] <= input_size <= INPUTS[1]:
             raise ConfigError(
                 f"input_size: expected {INPUTS[0]} to {INPUTS[1]}, found {input_size}"
             )
+        if rows is not None and not 0 < rows <= input_size:
+            raise ConfigError(f"rows: expected 1 to {input_size}, found {rows}")
         self.one_code = one_code
+        self.rows = input_size if rows is None else rows
         self.input_size, self.in_channels = input_size, in_channels
         self.n_codes, self.style_dim = n_styles, style_dim
         self.input_layer = input_layer(in_channels, stem)
@@ -102,8 +113,8 @@ class LastLayerEncoder(nn.Layer):
         self.linear = EqualLinear(features, codes * style_dim)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """x [N, in_channels, input_size, input_size] in [-1, 1] -> codes [N, L, D]."""
-        check_shape("x", x, (None, self.in_channels, self.input_size, self.input_size))
+        """x [N, in_channels, rows, input_size] in [-1, 1] -> codes [N, L, D]."""
+        check_shape("x", x, (None, self.in_channels, self.rows, self.input_size))
         x = self.body(self.input_layer(x))
         x = x.mean(axis=3).mean(axis=2) if self.one_code else self.output_layer_2(x)
         codes = self.linear(x).reshape([x.shape[0], -1, self.style_dim])

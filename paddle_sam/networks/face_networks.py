@@ -213,6 +213,7 @@ class GradualStyleEncoder(nn.Layer):
         progressive: the first code is added to all others, as e4e does (Tov et al. 2021, sec. 5).
         pyramid: codes read three maps; otherwise all read the smallest, as in ReStyle (Alaluf et
             al. 2021, sec. 4).
+        rows: height of the input, where it is not `input_size`.
     """
 
     def __init__(
@@ -227,6 +228,7 @@ class GradualStyleEncoder(nn.Layer):
         squeeze_excite: bool = True,
         progressive: bool = False,
         pyramid: bool = True,
+        rows: int | None = None,
     ):
         super().__init__()
         self.progressive, self.pyramid = progressive, pyramid
@@ -239,7 +241,9 @@ class GradualStyleEncoder(nn.Layer):
             )
         if input_size < 32 or input_size & (input_size - 1):
             raise ConfigError(f"input_size: expected a power of two from 32, found {input_size}")
-        self.input_size = input_size
+        self.input_size, self.rows = input_size, input_size if rows is None else rows
+        if not 0 < self.rows <= input_size:
+            raise ConfigError(f"rows: expected 1 to {input_size}, found {rows}")
         self.in_channels = in_channels
         self.n_codes = n_styles
         self.taps = stage_ends(units)[1:]
@@ -265,8 +269,8 @@ class GradualStyleEncoder(nn.Layer):
         return 2 if index < COARSE_STYLES + MIDDLE_STYLES else 4
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """x [N, in_channels, input_size, input_size] in [-1, 1] -> codes [N, L, D]."""
-        check_shape("x", x, (None, self.in_channels, self.input_size, self.input_size))
+        """x [N, in_channels, rows, input_size] in [-1, 1] -> codes [N, L, D]."""
+        check_shape("x", x, (None, self.in_channels, self.rows, self.input_size))
         x = self.input_layer(x)
         tapped = []
         for index, unit in enumerate(self.body):

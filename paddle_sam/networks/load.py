@@ -25,6 +25,7 @@ Network = TypeVar("Network", bound=nn.Layer)
 # What a weight file calls a network -> what builds it, imported when a file names it.
 BUILDERS = {
     "sam": "sam:build_sam",
+    "hyperstyle": "hyperstyle:build_hyperstyle",
     "stylegan2_generator": "stylegan2:Generator",
     "stylegan2_discriminator": "stylegan2_discriminator:Discriminator",
     "face_embedder": "face_networks:FaceEmbedder",
@@ -44,6 +45,7 @@ BUILDERS = {
 # What messages call the networks that commands ask for, and which published weights they are.
 _NAMES = {
     "sam:SAM": "a SAM or pSp network",
+    "hyperstyle:HyperStyle": "HyperStyle's network",
     "stylegan2:Generator": "a StyleGAN2 generator",
     "stylegan2_discriminator:Discriminator": "a StyleGAN2 discriminator",
     "face_networks:FaceEmbedder": "a face recognition network",

@@ -39,7 +39,7 @@ class SAM(nn.Layer):
         iterations: steps of an encoder of 6 channels.
 
     Shapes: x [N, C, S, S] with S the encoder's input size; C is 4, RGB in [-1, 1] and one plane of
-    age / 100, or 3 for pSp. W+ codes are [N, L, D].
+    age / 100, or 3 for pSp; an encoder of wide pictures has fewer rows. W+ codes are [N, L, D].
     """
 
     def __init__(
@@ -128,6 +128,7 @@ class SAM(nn.Layer):
             return
         for _ in range(steps or self.iterations):
             images, _ = self.decode(codes, randomize_noise=False)
+            images = without_margins(images, self.encoder.rows, self.input_size)
             codes = codes + self.encoder(paddle.concat([x, images], axis=1))
             yield codes
 
@@ -212,6 +213,16 @@ def _build_encoder(arch: Mapping) -> GradualStyleEncoder | LastLayerEncoder:
 def pool(images: paddle.Tensor, size: int) -> paddle.Tensor:
     """Average-pool images [N, 3, R, R] to [N, 3, size, size]."""
     return images if images.shape[-1] == size else F.adaptive_avg_pool2d(images, size)
+
+
+def without_margins(images: paddle.Tensor, rows: int, size: int) -> paddle.Tensor:
+    """Cut from images [N, 3, R, R] what lies above and below the middle `rows` of `size`.
+
+    Generators of wide pictures, such as cars, pad them so to a square.
+    """
+    side = images.shape[2]
+    margin = side * (size - rows) // (2 * size)
+    return images[:, :, margin : side - margin]
 
 
 def add_age_plane(images: paddle.Tensor, ages: paddle.Tensor) -> paddle.Tensor:

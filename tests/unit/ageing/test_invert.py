@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 import paddle_sam
-from paddle_sam.ageing.invert import PictureEncoder, shrink
 from paddle_sam.ageing.latent_options import InvertOptions
+from paddle_sam.ageing.picture_encoder import PictureEncoder, shrink
 from paddle_sam.convert.encoders import ENCODER_TYPES
-from paddle_sam.core.images import read_image, to_network
+from paddle_sam.core.images import read_image, to_network, to_uint8
 from paddle_sam.core.latents import read_latent
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
@@ -35,8 +35,8 @@ def network(channels: int, **options):
 def weights(tmp_path):
     """A function (channels) -> the path of a weight file of such an encoder."""
 
-    def write(channels: int):
-        arch = ARCH | {"encoder": ENCODER | {"in_channels": channels}}
+    def write(channels: int, **encoder):
+        arch = ARCH | {"encoder": ENCODER | {"in_channels": channels} | encoder}
         arch |= {"pretrained_encoder": None, "start": "latent_avg", "iterations": 2}
         state = {k: v.numpy() for k, v in network(channels, iterations=2).state_dict().items()}
         path = tmp_path / f"encoder{channels}.pdparams"
@@ -199,6 +199,35 @@ def test_a_sheet_shows_every_step_of_restyle(weights, tmp_path):
     assert invert([*argv, "--checkpoint_path", str(weights(6))]) == 0
     sheet = read_image(tmp_path / "out" / "inversion" / "face-sheet.jpg")
     assert sheet.shape[1] == 3 * 256  # the input, step 1, the inversion
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_a_wide_picture_gives_a_wide_image(weights, tmp_path, channels):
+    """A car of 4 to 3: the encoder reads 24 rows of 32, and the margins of images are cut."""
+    pixels = picture(side=64)[:, :50]  # of which the centre is taken
+    Image.fromarray(pixels).save(tmp_path / "car.png")
+    path = weights(channels, rows=24)
+    argv = [str(tmp_path / "car.png"), "--exp_dir", str(tmp_path / "out")]
+    assert invert([*argv, "--checkpoint_path", str(path)]) == 0
+    encoder = PictureEncoder.open(path)
+    assert (encoder.kind, encoder.rows) == ("car", 24)
+    middle = Image.fromarray(pixels[13:50]).resize((32, 24), Image.Resampling.LANCZOS)
+    x = paddle.to_tensor(to_network(np.asarray(middle)))
+    net = paddle_sam.load(path)
+    with paddle.no_grad():
+        codes = net.latent_avg.unsqueeze(0)
+        for _ in range(2 if channels == 6 else 1):
+            image = net.decoder([codes], input_is_latent=True, randomize_noise=False)[:, :, 4:28]
+            both = paddle.concat([x, image], axis=1) if channels == 6 else x
+            codes = codes + net.encoder(both)
+        image = net.decoder([codes], input_is_latent=True, randomize_noise=False)
+    folder = tmp_path / "out" / "inversion"
+    np.testing.assert_allclose(codes_of(folder / "car.npz"), codes[0].numpy(), atol=1e-4)
+    found = read_image(folder / "car-inversion.png")
+    want = to_uint8(image[:, :, 4:28].numpy())[0]
+    assert np.abs(found.astype(int) - want).max() <= 1
+    steps = 3 if channels == 6 else 2
+    assert read_image(folder / "car-sheet.jpg").shape == (192 + 256 // 6, steps * 256, 3)
 
 
 def test_a_code_is_aged_by_sam_as_its_face(checkpoint, tmp_path):

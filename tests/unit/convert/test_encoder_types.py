@@ -34,7 +34,7 @@ def arguments(kind):
     progressive = {"progressive": True} if "Progressive" in kind else {}
     if kind == "Encoder4Editing":
         progressive = {"progressive": True}
-    if "LastLayer" in kind or "Single" in kind:
+    if "LastLayer" in kind or kind in ("SingleStyleCodeEncoder", "WEncoder"):
         return {**SMALL, "squeeze_excite": True, "one_code": not kind.endswith("WPlus")}
     return {**SMALL, "squeeze_excite": not resnet, **resnet, **pyramid, **progressive}
 
@@ -137,6 +137,16 @@ def test_what_an_encoder_reads_is_explained(published, monkeypatch, channels, op
     monkeypatch.setitem(SMALL, "in_channels", channels)
     path, _ = published("GradualStyleEncoder", input_nc=channels, **options)
     assert f"  reads: {words}" in explain(path).splitlines()
+
+
+@pytest.mark.parametrize("kind", ["Encoder4Editing", "ResNetBackboneEncoder", "WEncoder"])
+def test_encoders_of_cars_read_wide_pictures(published, tmp_path, kind):
+    path, _ = published(kind, dataset_type="cars_encode")
+    assert "  reads: a picture of a car, 4 to 3" in explain(path).splitlines()
+    convert_file(path, tmp_path / "psp.pdparams")
+    assert WeightFile.read(tmp_path / "psp.pdparams").entry().arch["encoder"]["rows"] == 24
+    network = paddle_sam.load(tmp_path / "psp.pdparams", device="cpu")
+    assert network.encode(paddle.zeros([1, 3, 24, 32])).shape == [1, 8, 16]
 
 
 def test_a_sam_with_another_encoder_is_refused(published, tmp_path):
