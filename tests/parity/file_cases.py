@@ -14,7 +14,10 @@ import paddle
 import paddle.nn.functional as F
 
 import paddle_sam
+from paddle_sam.ageing.edits import as_styles, shifted_styles, style_parts
 from paddle_sam.convert.convert import convert_file
+from paddle_sam.networks.sam import without_margins
+from paddle_sam.networks.stylegan2 import modulated_layers
 from tests import DEVICE
 from tests.parity import nvidia_files, recipe
 from tests.parity.cases import (
@@ -26,12 +29,24 @@ from tests.parity.cases import (
     expected,
     tensor,
 )
-from tests.parity.reference_gans import TENSORFLOW, labels, latents, networks_of
+from tests.parity.reference_gans import (
+    STYLE_AMOUNT,
+    TENSORFLOW,
+    labels,
+    latents,
+    networks_of,
+    style_direction,
+)
 
 ENCODERS = (
     *("e4e", "psp_w", "psp_w_plus", "psp_drawing", "psp_labels"),
-    *("restyle_psp_resnet", "restyle_pyramid_resnet"),
+    *("restyle_psp_resnet", "restyle_pyramid_resnet", "restyle_cars"),
+    *("e4e_w", "restyle_psp", "restyle_e4e"),
 )
+BATCHES = ("e4e", "psp_w")  # of two images; of the others the first is enough
+# Their last digits are not float32's: the tolerance is this many times what a nudge changes.
+NUDGED = {"restyle_psp": 1e-6, "restyle_e4e": 1e-6}
+ALLOWANCE = 3.0
 
 
 def encoders(kind: str, folder: Path) -> Iterator[Comparison]:
@@ -40,10 +55,41 @@ def encoders(kind: str, folder: Path) -> Iterator[Comparison]:
     network = convert_published(kind, folder)
     channels = network.encoder.in_channels
     x = tensor(recipe.images(3 if channels == 6 else channels))
-    codes = network.encode(x)
-    yield compare(kind, "w+", codes[..., ::8], want["codes"], FULL)
-    images = F.adaptive_avg_pool2d(network.decode(codes, randomize_noise=False)[0], 32)
-    yield compare(kind, "images, pooled to 32", images, want["images"], FULL)
+    if kind not in BATCHES:
+        x, want = x[:1], {name: array[:1] for name, array in want.items() if array.ndim}
+    codes, images = _inverted(network, x)
+    tolerances = {"codes": FULL, "images": FULL}
+    if kind in NUDGED:
+        moved = _inverted(network, x + NUDGED[kind] * paddle.sign(x))
+        for name, found, other in zip(tolerances, (codes, images), moved, strict=True):
+            floor = (found - other).abs().max().item() / want[name].std()
+            tolerances[name] = max(FULL, ALLOWANCE * float(floor))
+    yield compare(kind, "w+", codes, want["codes"], tolerances["codes"])
+    yield compare(kind, "images, pooled to 32", images, want["images"], tolerances["images"])
+
+
+def _inverted(network, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    rows, size = network.encoder.rows, network.input_size
+    codes = network.encode(without_margins(x, rows, size))
+    images = without_margins(network.decode(codes, randomize_noise=False)[0], rows, size)
+    return codes[..., ::8], F.adaptive_avg_pool2d(images, 32)
+
+
+def hyperstyle(kind: str, folder: Path) -> Iterator[Comparison]:
+    """HyperStyle from a given code: the tuned generator's image, and its offsets."""
+    want = expected(kind)
+    network = convert_published(kind, folder)
+    x, start = tensor(recipe.images()[:1]), tensor(recipe.codes()[:1]) + network.latent_avg
+    *_, (image, tuned) = network.tune(x, start)
+    layers = list(zip(modulated_layers(tuned), modulated_layers(network.decoder), strict=True))
+    changed = [layers[number] for number in sorted(map(int, network.hypernet.refinement_blocks))]
+    offsets = [
+        (new.weight / old.weight - 1)[3 % len(old.weight), :16, 0, -1].numpy()
+        for (_, new), (_, old) in changed
+    ]
+    yield compare(kind, "offsets of weights", np.array(offsets), want["offsets"][0], FULL)
+    images = F.adaptive_avg_pool2d(image, 32)
+    yield compare(kind, "images, pooled to 32", images, want["images"][:1], FULL)
 
 
 def nvidia(kind: str, folder: Path) -> Iterator[Comparison]:
@@ -75,6 +121,12 @@ def _gan(kind: str, source: Path, folder: Path) -> Iterator[Comparison]:
     half = want["crop"].shape[-1] // 2
     middle = slice(g.size // 2 - half, g.size // 2 + half)
     yield compare(kind, "synthesis, crop", image[:, :, middle, middle], want["crop"], FULL)
+    if kind == "nvidia_1024":  # of which StyleCLIP moves the styles
+        direction = as_styles(style_direction(), style_parts(g, range(g.n_codes)))
+        with shifted_styles(g, STYLE_AMOUNT * direction):
+            image = g([codes], input_is_latent=True, randomize_noise=False)
+        images, moved = F.adaptive_avg_pool2d(image, 32), expected("styleclip")["images"]
+        yield compare("styleclip", "styles moved, pooled to 32", images, moved, FULL)
     if kind != "nvidia_cifar10":  # whose discriminator has another architecture and is left out
         d = paddle_sam.load(file, part="d", device=DEVICE)
         x = tensor(recipe.images(d.image_channels, d.size))
@@ -185,6 +237,7 @@ def _of(case, kind: str):
 
 FILE_CASES = [
     *[_of(encoders, kind) for kind in ENCODERS],
+    *[_of(hyperstyle, kind) for kind in ("hyperstyle", "hyperstyle_separable")],
     *[_of(nvidia, f"nvidia_{name}") for name in ("1024", "conditional_256", "grey_256", "cifar10")],
     *[_of(tensorflow, kind) for kind in TENSORFLOW],
     _of(paddlegan_stylegan2, "paddlegan_stylegan2_256"),

@@ -61,6 +61,10 @@ def tensor(name, shape, dtype, seed=0):
         return 1 + 0.1 * x
     if leaf == "bias":
         return 0.05 * x
+    if ".shared_weight_hypernet." in name:  # HyperStyle's offsets: a fifth of the weights
+        return 0.02 * x
+    if "refinement_blocks" in name and ".output." in name and x.ndim > 1 and "linear" not in name:
+        return x * np.float32(0.005 * np.sqrt(1.6 / np.prod(x.shape[1:])))
     if leaf in ("weight", "latent_avg", "mean", "std") or leaf.startswith("weight"):
         if x.ndim == 5:  # modulated convolution: equalised at run time
             return x
@@ -117,6 +121,11 @@ def images(channels=3, size=256, count=2, seed=0):
     return (np.kron(coarse, np.ones((size // 16, size // 16))) + noise).astype(np.float32)
 
 
+def codes(count=2, seed=0):
+    """Codes in W, [count, 1, 512], for networks that start from a code."""
+    return 0.5 * tensor("codes", (count, 1, 512), "float32", seed)
+
+
 def state_dict(name, seed=0):
     """{tensor name: numpy array} for the flat state_dict inside checkpoint `name`."""
     return {n: tensor(n, tuple(s), d, seed) for n, s, d in manifest(name)["tensors"]}
@@ -130,6 +139,9 @@ def torch_checkpoint(name, seed=0):
     sd = {k: torch.from_numpy(np.array(v)) for k, v in state_dict(name, seed).items()}
     if m["wrap"] is None:
         return sd
+    for common, others in m.get("repeated", {}).items():  # one tensor under several names
+        own = {n.removeprefix(common): t for n, t in sd.items() if n.startswith(common)}
+        sd |= {other + n: t for other in others for n, t in own.items()}
     out = {m["wrap"]: sd}
     for key, shape in m.get("extra", {}).items():
         out[key] = torch.from_numpy(0.1 * tensor(key, tuple(shape), "float32", seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pickle
 import tempfile
@@ -20,6 +21,7 @@ NVIDIA = {
     "nvidia_cifar10": (32, 3, 10, 32768, 2),
 }
 TENSORFLOW = {"tensorflow_256": 0, "tensorflow_conditional_256": 3}
+STYLE_AMOUNT = 4.0  # of what `style_direction` is added
 TINY_FILE = Path(__file__).resolve().parents[1] / "fixtures" / "weights" / "nvidia_tiny.pkl"
 
 
@@ -36,8 +38,47 @@ def latents(dimensions: int = 512) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=7)).standard_normal((2, dimensions), np.float32)
 
 
+def style_direction() -> np.ndarray:
+    """A direction in style space as StyleCLIP has it at 1024 px: sparse, 1 at most, without RGB."""
+    values = np.random.Generator(np.random.Philox(key=11)).standard_normal(6048, np.float32)
+    values[np.abs(values) < 1] = 0
+    return values / np.abs(values).max()
+
+
 def nvidia(kind: str) -> tuple[dict, dict]:
     """Return the results and the manifest of networks of stylegan2-ada-pytorch."""
+    return _run_nvidia(*_arguments(kind))
+
+
+def styleclip(kind: str) -> tuple[dict, dict]:
+    """Let StyleCLIP's code (global_torch) move the styles of two faces of NVIDIA's 1024 px."""
+    import torch
+
+    manipulate = importlib.import_module("manipulate")
+    networks = importlib.import_module("training.networks")
+    g = _filled(networks.Generator(**_arguments("nvidia_1024")[0]).eval().requires_grad_(False))
+    manipulate.legacy.load_network_pkl = lambda stream: {"G_ema": g}
+    manipulate.dnnlib.util.open_url = lambda path: contextlib.nullcontext()
+    mover = manipulate.Manipulator()
+    mover.device, mover.G = "cpu", manipulate.LoadModel("", "cpu")
+    mover.SetGParameters()
+    styles = g.synthesis.W2S(g.mapping(torch.from_numpy(latents()), None))
+    mover.dlatents = manipulate.S2List(styles)
+    mover.num_images, mover.alpha = 2, [STYLE_AMOUNT]
+    offsets = importlib.import_module("StyleCLIP").SplitS(style_direction(), mover, if_std=False)
+    moved = mover.MSCode(mover.dlatents, offsets)
+    images = [
+        g.synthesis(
+            None,
+            encoded_styles=mover.SL2D([layer[face] for layer in moved]),
+            **{"noise_mode": "const", "force_fp32": True},
+        )
+        for face in range(2)
+    ]
+    return {"images": torch.nn.functional.adaptive_avg_pool2d(torch.cat(images), 32).numpy()}, {}
+
+
+def _arguments(kind: str) -> tuple[dict, dict]:
     size, channels, classes, base, layers = NVIDIA[kind]
     generator = {
         **{"z_dim": 512, "c_dim": classes, "w_dim": 512},
@@ -53,7 +94,7 @@ def nvidia(kind: str) -> tuple[dict, dict]:
         **({"architecture": "orig"} if kind == "nvidia_cifar10" else {}),
         "epilogue_kwargs": {"mbstd_group_size": 4},
     }
-    return _run_nvidia(generator, discriminator)
+    return generator, discriminator
 
 
 def nvidia_tiny(kind: str) -> tuple[dict, dict]:

@@ -145,7 +145,7 @@ def test_encoders_of_cars_read_wide_pictures(published, tmp_path, kind):
     assert "  reads: a picture of a car, 4 to 3" in explain(path).splitlines()
     convert_file(path, tmp_path / "psp.pdparams")
     assert WeightFile.read(tmp_path / "psp.pdparams").entry().arch["encoder"]["rows"] == 24
-    network = paddle_sam.load(tmp_path / "psp.pdparams", device="cpu")
+    network = paddle_sam.load(tmp_path / "psp.pdparams", device=DEVICE)
     assert network.encode(paddle.zeros([1, 3, 24, 32])).shape == [1, 8, 16]
 
 

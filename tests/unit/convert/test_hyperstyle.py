@@ -16,6 +16,7 @@ from paddle_sam.networks.sam import pool
 from paddle_sam.networks.stylegan2 import modulated_layers
 from scripts.inference import main as inference
 from scripts.invert import main as invert
+from tests import DEVICE
 from tests.unit.export.tiny import ARCH, ENCODER, SIZE, tiny_sam
 
 DECODER = ARCH["decoder"] | {"fir": [1.0, 3.0, 3.0, 1.0]}
@@ -86,7 +87,7 @@ def test_forth_and_back(published, tmp_path, separable):
 def test_offsets_of_all_steps_add_up(published, tmp_path):
     path, _ = published()
     convert_file(path, tmp_path / "hyper.pdparams")
-    network = paddle_sam.load(tmp_path / "hyper.pdparams", device="cpu")
+    network = paddle_sam.load(tmp_path / "hyper.pdparams", device=DEVICE)
     before = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     x = paddle.to_tensor(np.random.default_rng(1).uniform(-1, 1, (1, 3, SIZE, SIZE)), "float32")
     codes = network.latent_avg.unsqueeze(0)
@@ -133,8 +134,8 @@ def test_a_face_gets_a_code_and_a_generator_that_ages_it(
     assert invert(argv) == 2
     assert "--w_encoder_checkpoint_path" in capsys.readouterr().err
     assert invert([*argv, "--w_encoder_checkpoint_path", str(w_encoder)]) == 0
-    network = paddle_sam.load(tmp_path / "hyper.pdparams", device="cpu")
-    encoder = paddle_sam.load(w_encoder, device="cpu").encoder
+    network = paddle_sam.load(tmp_path / "hyper.pdparams", device=DEVICE)
+    encoder = paddle_sam.load(w_encoder, device=DEVICE).encoder
     folder = tmp_path / "out" / "inversion"
     pictures = {}
     for name in "ab":
@@ -145,7 +146,7 @@ def test_a_face_gets_a_code_and_a_generator_that_ages_it(
             *_, (image, _) = network.tune(x, codes)
         latent = read_latent(folder / f"{name}.npz", *network.latent_avg.shape)
         np.testing.assert_allclose(latent.w_plus, codes[0].numpy(), atol=1e-5)
-        generator = paddle_sam.load(folder / f"{name}-generator.pdparams", device="cpu")
+        generator = paddle_sam.load(folder / f"{name}-generator.pdparams", device=DEVICE)
         np.testing.assert_allclose(
             generator.render(codes).numpy(), image.numpy(), rtol=1e-3, atol=1e-3
         )
