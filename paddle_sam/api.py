@@ -54,6 +54,7 @@ def invert(
     align: bool = True,
     resize_factors: int = 1,
     batch_size: int = 4,
+    w_encoder: str | os.PathLike = "",
 ) -> Inverted:
     """Turn pictures into codes, and those into images, by an encoder.
 
@@ -63,11 +64,13 @@ def invert(
         images: one or several pictures of the kind that the encoder takes: photographs, whose most
             confident face is taken; sketches; or label maps, as files or arrays uint8 [H, W].
         encoder: pSp, e4e or ReStyle, or SAM, whose frozen encoder is meant, or a weight file of
-            one; None takes the embedded model.
-        steps: of a ReStyle encoder; 0 for as many as it was trained for.
+            one, or of HyperStyle; None takes the embedded model.
+        steps: of ReStyle or HyperStyle; 0 for as many as it was trained for.
         align: find the face of a photograph; False where they are aligned crops already.
         resize_factors: shrink photographs by this factor first.
         batch_size: pictures encoded and rendered together.
+        w_encoder: weight file of the encoder that HyperStyle starts from; its images are of
+            generators tuned for each picture, which `HyperStyle.tune` returns.
 
     Raises:
         ImageError, FaceNotFoundError: a picture cannot be used.
@@ -77,7 +80,7 @@ def invert(
     if isinstance(encoder, SAM):
         opened = PictureEncoder(encoder, CropSettings(encoder.input_size), steps, resize_factors)
     else:
-        opened = PictureEncoder.open(encoder, steps, resize_factors)
+        opened = PictureEncoder.open(encoder, steps, resize_factors, w_encoder)
     pictures = [one for _, one in _each(images)]
     return Inverted(*invert_images(pictures, opened, align, batch_size))
 

@@ -177,6 +177,7 @@ def invert_images(
         else:
             fitted.append(encoder.fit(as_image(one, name), name))
     rendered, codes = [], []
+    batch_size = 1 if encoder.tuner is not None else batch_size
     for start in range(0, len(fitted), batch_size):
         planes, _ = encoder.prepare(fitted[start : start + batch_size])
         *_, (last, images, _) = encoder.inversions(planes)

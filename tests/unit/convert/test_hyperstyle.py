@@ -153,6 +153,14 @@ def test_a_face_gets_a_code_and_a_generator_that_ages_it(
         assert np.abs(image.numpy()).max() < 100
         pictures[name] = image.numpy()
     assert np.abs(pictures["a"] - pictures["b"]).max() > 1e-2
+    images, _ = paddle_sam.invert(
+        [faces / "a.png", faces / "b.png"],
+        tmp_path / "hyper.pdparams",
+        align=False,
+        w_encoder=w_encoder,
+    )
+    written = [np.asarray(Image.open(folder / f"{name}-inversion.png")) for name in "ab"]
+    np.testing.assert_array_equal(images, np.stack(written))
     argv = ["--latent", str(folder / "a.npz"), "--checkpoint_path", str(checkpoint)]
     argv += ["--generator", str(folder / "a-generator.pdparams"), "--target_age", "50"]
     assert inference([*argv, "--exp_dir", str(tmp_path / "aged"), "--engine", "eager"]) == 0
