@@ -15,6 +15,7 @@ from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.networks.sam import build_sam
 from tests import ROOT
 from tests.unit.convert.test_encoder_types import DECODER, SMALL
+from tests.unit.convert.test_hyperstyle import published  # noqa: F401
 from tests.unit.convert.test_nvidia_pickle import (  # noqa: F401
     rosinality,
     snapshot,
@@ -31,6 +32,7 @@ RESULTS = [
     "results/projection/face.npz",
     "converted/blended.png",
     "results/directions/face.png",
+    "results/hyperstyle/inversion/face-generator.pdparams",
 ]
 
 
@@ -55,7 +57,7 @@ def encoder_file(path, in_channels=3, opts=None, form="pt", frozen=False):
 
 
 @pytest.fixture
-def files(tmp_path, write_pickle, write):  # noqa: F811
+def files(tmp_path, write_pickle, write, published):  # noqa: F811
     paddle.seed(0)
     encoder_file(tmp_path / "sam.pt", 4, {"start_from_encoded_w_plus": True}, frozen=True)
     encoder_file(tmp_path / "e4e.safetensors", form="safetensors")
@@ -71,6 +73,7 @@ def files(tmp_path, write_pickle, write):  # noqa: F811
     paddle.save(generator, str(tmp_path / "paddlegan.pdparams"))
     tiny_file(tmp_path / "nets_ema.ckpt", w_hpf=0)
     (tmp_path / "nets_ema.pdparams").unlink()
+    published()[0].rename(tmp_path / "hyperstyle.pt")
     random = np.random.default_rng(0)
     np.save(tmp_path / "codes.npy", random.normal(size=(2, 10, 128)).astype(np.float32))
     np.save(tmp_path / "age.npy", random.normal(size=(1, 128)))
@@ -100,7 +103,7 @@ def lines():
 
 def test_every_line_of_the_tour_runs(files, monkeypatch, capsys):
     monkeypatch.chdir(files)
-    assert len(lines()) == 12
+    assert len(lines()) == 13
     for line in lines():
         program, script, *arguments = shlex.split(line)
         assert program == "python"
@@ -109,5 +112,5 @@ def test_every_line_of_the_tour_runs(files, monkeypatch, capsys):
         assert not status, f"{line}\n{capsys.readouterr().err}"
     for result in RESULTS:
         assert (files / result).is_file(), result
-    assert len(list((files / "converted").glob("*.pdparams"))) == 10
+    assert len(list((files / "converted").glob("*.pdparams"))) == 11
     assert len(list((files / "results").rglob("*.mp4"))) == 2
