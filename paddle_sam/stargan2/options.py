@@ -205,7 +205,7 @@ class StarGAN2EvaluationOptions(WeightsOptions, FeatureOptions):
     val_batch_size: int = option(32, "images translated at a time", minimum=1)
     no_fid: bool = option(False, "leave out FID, KID, precision and recall")
     groups: str = option(
-        "", "CSV file of rows DOMAIN/FILE,GROUP: LPIPS also by group of validation images"
+        "", "CSV file of rows DOMAIN/FILE,GROUP,...: LPIPS also by group of validation images"
     )
     seed: int = option(0, "seed of latents and references", minimum=0)
 

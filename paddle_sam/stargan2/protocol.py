@@ -71,8 +71,8 @@ class TranslationEvaluation:
         features: of FID, KID, precision and recall; None leaves them out.
         protocol: what is made.
         keep_features: also keep what is measured of translations, to resume an evaluation.
-        groups: for each domain the group of each of its validation images; `by_group` then has
-            {guide: {`cat2dog`: {group of the source: LPIPS}}} after `run`.
+        groups: for each domain the groups of each of its validation images; `by_group` then has
+            {guide: {`cat2dog`: {group of the source: see `of_groups`}}} after `run`.
 
     Raises:
         ConfigError: the domains do not fit each other or the network, or the folder holds the
@@ -90,7 +90,7 @@ class TranslationEvaluation:
         features: FeatureStore | None,
         protocol: Protocol | None = None,
         keep_features: bool = True,
-        groups: Sequence[Sequence[str]] | None = None,
+        groups: Sequence[Sequence[Sequence[str]]] | None = None,
     ):
         val.expect_names_of(train)
         val.expect(system.num_domains)
@@ -103,7 +103,9 @@ class TranslationEvaluation:
         self.protocol = protocol or Protocol()
         self.keep_features = keep_features
         self.groups = groups
-        self.by_group: dict[str, dict[str, dict[str, float]]] = {guide: {} for guide in GUIDES}
+        self.by_group: dict[str, dict[str, dict[str, dict[str, float]]]] = {
+            guide: {} for guide in GUIDES
+        }
         limit = self.protocol.max_images or None
         self.sources = [files[:limit] for files in val.files]
         self._claim_folder(model_id)
@@ -136,7 +138,7 @@ class TranslationEvaluation:
             )
             found["LPIPS"] = float(values.mean())
             if self.groups is not None:
-                self.by_group[guide][name] = _mean_of_groups(values, self.groups[source])
+                self.by_group[guide][name] = of_groups(values, self.groups[source])
         if self.features is not None:
             made = [path for paths in groups for path in paths]
             real = self.features.of_files(self.train.files[target], f"{name}: real")
@@ -229,8 +231,8 @@ def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
     return report(config, results | {"seconds": round(time.monotonic() - start, 1)})
 
 
-def read_groups(path: str | os.PathLike, domains: Domains) -> list[list[str]]:
-    """The group of each image of folders of domains, as a CSV file says: `female/1.jpg,dark hair`.
+def read_groups(path: str | os.PathLike, domains: Domains) -> list[list[list[str]]]:
+    """The groups of each image of folders of domains: a CSV file of `female/1.jpg,dark hair,left`.
 
     Raises:
         ConfigError: the file cannot be read, or says nothing of an image.
@@ -239,7 +241,8 @@ def read_groups(path: str | os.PathLike, domains: Domains) -> list[list[str]]:
         rows = list(csv.reader(read_text(path, "--groups").splitlines()))
     except csv.Error as error:
         raise ConfigError(f"--groups: {path} cannot be read as a table ({error})") from error
-    named = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+    stripped = [[part.strip() for part in row] for row in rows]
+    named = {row[0]: [part for part in row[1:] if part] for row in stripped if any(row[1:])}
     found = []
     for name, sources in zip(domains.names, domains.files, strict=True):
         keys = [f"{name}/{PurePath(str(source)).name}" for source in sources]
@@ -252,10 +255,22 @@ def read_groups(path: str | os.PathLike, domains: Domains) -> list[list[str]]:
     return found
 
 
-def _mean_of_groups(values: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
-    """Mean of `values` [N, 1] in each group, by the groups' names; `groups` may be longer."""
-    members = np.asarray(groups[: len(values)])
-    return {str(group): float(values[members == group].mean()) for group in np.unique(members)}
+def of_groups(
+    values: np.ndarray, groups: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float | None]]:
+    """Mean of `values` [N, 1] in each group, by its name; `groups` may be longer.
+
+    `LPIPS` is the mean over the group's `images`, `error` its standard error (None for a single
+    image): groups that differ by less than twice that do not differ.
+    """
+    groups = groups[: len(values)]
+    found = {}
+    for group in sorted({name for names in groups for name in names}):
+        members = values[[group in names for names in groups]]
+        number = len(members)
+        error = float(members.std(ddof=1) / np.sqrt(number)) if number > 1 else None
+        found[group] = {"LPIPS": float(members.mean()), "error": error, "images": number}
+    return found
 
 
 def diversity_store(lpips_path: str | os.PathLike, folder: Path | None) -> FeatureStore:

@@ -269,16 +269,21 @@ def test_the_command_runs_the_protocol(root, weights, tmp_path, capsys):
     assert len(files(tmp_path / "eval")) == 2 * 2 * 2 * 2
 
     names = [f"{d}/{p.name}" for d in ("cat", "dog") for p in sorted((root / "val" / d).iterdir())]
-    rows = [f"{name},{'first' if index == 0 else 'other'}" for index, name in enumerate(names)]
+    rows = [f"{name},{'first' if index == 0 else 'other'},all" for index, name in enumerate(names)]
     (tmp_path / "groups.csv").write_text("\n".join(rows))
     assert evaluate(["stargan2", *flags, "--groups", str(tmp_path / "groups.csv")]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["latent"] == printed["latent"]
     groups = again["groups"]["latent"]
-    assert set(groups["cat2dog"]) == {"first", "other"} and set(groups["dog2cat"]) == {"other"}
-    whole = again["latent"]["LPIPS"]
-    assert np.mean(list(groups["cat2dog"].values())) == pytest.approx(whole["cat2dog"])
-    assert groups["dog2cat"]["other"] == pytest.approx(whole["dog2cat"])
+    assert set(groups["cat2dog"]) == {"first", "other", "all"}
+    assert set(groups["dog2cat"]) == {"other", "all"}
+    whole, cats = again["latent"]["LPIPS"], groups["cat2dog"]
+    assert cats["all"]["LPIPS"] == pytest.approx(whole["cat2dog"])
+    assert groups["dog2cat"]["other"]["LPIPS"] == pytest.approx(whole["dog2cat"])
+    assert [cats[name]["images"] for name in ("all", "first", "other")] == [2, 1, 1]
+    first, other = (cats[name]["LPIPS"] for name in ("first", "other"))
+    assert cats["all"]["error"] == pytest.approx(abs(first - other) / 2, rel=1e-4)
+    assert cats["first"]["error"] is None
     (tmp_path / "groups.csv").write_text("\n".join(rows[1:]))
     assert evaluate(["stargan2", *flags, "--groups", str(tmp_path / "groups.csv")]) == 2
     assert f"groups: {tmp_path / 'groups.csv'}: expected a row" in capsys.readouterr().err
