@@ -17,6 +17,7 @@ from paddle_sam.ageing.animate import compose, frame_ages, render_between
 from paddle_sam.ageing.dial import aims
 from paddle_sam.ageing.edits import mix as mix_codes
 from paddle_sam.ageing.invert import invert_images
+from paddle_sam.ageing.latent_options import model_file
 from paddle_sam.ageing.options import Ages, list_ages, parse_latent_mask
 from paddle_sam.ageing.picture_encoder import PictureEncoder
 from paddle_sam.ageing.pipeline import AgePipeline
@@ -34,6 +35,7 @@ from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.options import expect_numbers
 
 
 class Inverted(NamedTuple):
@@ -104,22 +106,26 @@ def project(
     generator: Generator | str | os.PathLike | None = None,
     psp: SAM | str | os.PathLike | None = None,
     *,
+    ckpt: str | os.PathLike | None = None,
+    model_type: str | None = None,
     latent_level: Sequence[int] | None = None,
     start_lr: float = 0.1,
     final_lr: float = 0.025,
     step: int = 100,
     mse_weight: float = 1.0,
+    mse_mean: str = "batch",
     no_encoder: bool = False,
     returned: str = "best",
     lpips: LPIPS | None = None,
+    **numbers: int,
 ) -> Projected:
     """Find W+ codes for which a generator reproduces images.
 
     >>> from skimage import data                                          # doctest: +SKIP
     >>> frames, codes, _ = paddle_sam.project(data.astronaut()[:256, 96:352])  # doctest: +SKIP
 
-    The loss of a batch is the sum of the images' LPIPS and, by `mse_weight`, the mean squared error
-    over all pixels of the masked images and over the batch: a half mask counts half.
+    The loss is the sum of the images' LPIPS and, by `mse_weight`, the mean squared error over all
+    pixels of the masked images and over the batch: a half mask counts half, four images as one.
 
     Args:
         images: one or several crops of faces; one that is not square is resized by its short side
@@ -129,13 +135,17 @@ def project(
             of `psp`, or the embedded model's.
         psp: SAM or pSp, or its weight file, whose encoder gives the codes to start from; None takes
             the encoder of `generator`'s file if it holds one.
+        ckpt, model_type: instead of `generator` its file, or the type of a published one
+            (`ffhq-config-f`) whose converted file is in `pretrained_models`.
         latent_level: which codes may change, such as `range(10)`; None for all.
         start_lr, final_lr: Adam's learning rate at the first step and at the end.
         step: number of steps; 0 returns where it starts.
         mse_weight: factor of the squared error.
+        mse_mean: `batch`, or `image` for the mean over each image, as if it were alone.
         no_encoder: start from the mean code.
         returned: which codes: `best`, of the lowest loss of each image, or `last`.
         lpips: the perceptual distance; None loads VGG16's (`download_weights.py lpips_vgg`).
+        numbers: `size`, `style_dim`, `n_mlp`, `channel_multiplier`: what the generator has to have.
 
     Raises:
         ConfigError: an argument cannot work.
@@ -144,11 +154,15 @@ def project(
     """
     if returned not in ("best", "last"):
         raise ConfigError(f"returned: expected best or last, found {returned!r}")
+    if mse_mean not in ("batch", "image"):
+        raise ConfigError(f"mse_mean: expected batch or image, found {mse_mean!r}")
+    generator = generator or ckpt or (model_file(model_type) if model_type else None)
     inverter = open_inverter(generator, psp)
+    expect_numbers("the generator", numbers, inverter.numbers)
     targets, shown = _targets(images, masks, inverter.crop.size)
     start = inverter.start(targets, encoder=not no_encoder)
-    weight = mse_weight / len(targets)  # the mean over the batch, of means over each image
-    settings = ProjectionSettings(step, start_lr, final_lr, weight, latent_level)
+    batch = len(targets) if mse_mean == "batch" else 1
+    settings = ProjectionSettings(step, start_lr, final_lr, mse_weight, batch, latent_level)
     lpips = lpips or load_lpips(find_weight("lpips_vgg"))
     frames, best = [[] for _ in targets], Best(always_last=returned == "last")
     for state in optimise(inverter.generator, lpips, targets, start, settings, shown):

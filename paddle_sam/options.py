@@ -106,6 +106,30 @@ class Options(metaclass=_Checked):
     def check(self) -> None:
         """Raise `ConfigError` where values do not fit each other."""
 
+    def expect_numbers(self, file: str | os.PathLike, found: Mapping[str, float]) -> None:
+        """Raise `ConfigError` if `file` has another number than an option that is given.
+
+        The default of such an option stands for any number.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in found}
+        wanted = {name: value for name, value in values.items() if value != defaults[name]}
+        expect_numbers(file, wanted, found)
+
+
+def expect_numbers(
+    file: str | os.PathLike, wanted: Mapping[str, float], found: Mapping[str, float]
+) -> None:
+    """Raise `ConfigError` if a number of a weight file, `found`, is not the one `wanted`."""
+    for name, value in wanted.items():
+        if name not in found:
+            raise ConfigError(f"--{name}: there is no such option; known are {', '.join(found)}")
+        if found[name] != value:
+            raise ConfigError(
+                f"--{name}: {file} has {found[name]:g}, not {value:g}; leave the option out or name"
+                " another file"
+            )
+
 
 def device_option() -> str:
     """The field `device` of every command that runs networks."""

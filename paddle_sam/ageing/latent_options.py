@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
 from paddle_sam.core.limits import quoted
@@ -62,12 +64,31 @@ class InvertOptions(FilesOptions):
     replaced = {"load_w_encoder": "not needed, --w_encoder_checkpoint_path says it; leave it out"}
 
 
+def model_file(model_type: str) -> str:
+    """Where the converted file of a published StyleGAN2 belongs, by its type in PaddleGAN.
+
+    >>> model_file("ffhq-config-f")
+    'pretrained_models/stylegan2-ffhq-config-f.pdparams'
+    """
+    return f"pretrained_models/stylegan2-{model_type}.pdparams"
+
+
 @dataclasses.dataclass(frozen=True)
 class ProjectOptions(FilesOptions):
     """Options of `scripts/project.py`."""
 
     checkpoint_path: str = option(
         "", "SAM, pSp or StyleGAN2 weight file (default: the small embedded model)"
+    )
+    model_type: str = option(
+        "",
+        "instead: the type of a published StyleGAN2 whose converted file is in pretrained_models",
+    )
+    size: int = option(0, "side of the images it has to make; 0 for any", minimum=0)
+    style_dim: int = option(0, "length of the codes it has to have; 0 for any", minimum=0)
+    n_mlp: int = option(0, "layers its mapping network has to have; 0 for any", minimum=0)
+    channel_multiplier: int = option(
+        0, "channels it has to have, in those of config E from 64 px on; 0 for any", minimum=0
     )
     output: str = option(
         "", "folder for the files themselves, where EXP_DIR/projection is not wanted"
@@ -76,13 +97,21 @@ class ProjectOptions(FilesOptions):
         "encoder", "start from the encoder's code or the mean latent", choices=("encoder", "mean")
     )
     space: str = option("w+", "a code for each level, or one for all", choices=("w+", "w"))
-    latent_level: str = option("", "codes that may change, such as 0-9 (default: all)")
+    latent_level: tuple = option(
+        (), "codes that may change, such as 0-9 or 0 1 2 (default: all); name photographs before it"
+    )
     step: int = option(100, "steps of the optimisation; 0 keeps what it starts from", minimum=0)
     start_lr: float = option(0.1, "learning rate of the first step", above=0)
     final_lr: float = option(0.025, "learning rate at the end, reached geometrically", above=0)
     lpips: str = option("vgg", "network of the perceptual distance", choices=("vgg", "alex"))
     lpips_path: str = option("", "its weights (default: lpips_vgg or lpips_alex)")
     mse_weight: float = option(1.0, "factor of the squared error beside LPIPS", minimum=0)
+    mse_mean: str = option(
+        "batch",
+        "the squared error is the mean over all photographs of the command, or over each image, as"
+        " if it were alone",
+        choices=("batch", "image"),
+    )
     noise_regularize: float = option(
         0.0,
         "optimise the noise maps too, kept noise by this factor (1e5); the image shows them,"
@@ -119,10 +148,12 @@ class ProjectOptions(FilesOptions):
         "no_encoder": "start=mean",
         "return": "returned",
     }
-    replaced = dict.fromkeys(
-        ("model_type", "size", "style_dim", "n_mlp", "channel_multiplier"),
-        "not needed, --checkpoint_path's file says which network it holds; leave it out",
-    )
+
+    @classmethod
+    def implied(cls, preset: str | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The file of `model_type`."""
+        kind = given.get("model_type")
+        return {"checkpoint_path": model_file(kind)} if kind else {}
 
     def check(self):
         super().check()

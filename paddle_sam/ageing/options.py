@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from paddle_sam.core import limits
 from paddle_sam.core.limits import quoted
+from paddle_sam.core.weights import way_to
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.options import (
     Options,
@@ -66,7 +67,8 @@ class PhotoOptions(Options):
         for name in self.FILES:
             path = getattr(self, name)
             if path and not Path(path).is_file():
-                raise CheckpointError(f"--{name}: {path}: there is no such file")
+                way = f". {way_to(path)}" if name == "checkpoint_path" else ""
+                raise CheckpointError(f"--{name}: {path}: there is no such file{way}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ from paddle_sam.metrics.judges import as_judged, open_judges
 from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM
-from paddle_sam.networks.stylegan2 import Generator
+from paddle_sam.networks.stylegan2 import Generator, published_channels
 from paddle_sam.options import parse_codes
 
 
@@ -60,6 +61,16 @@ class Inverter:
     mean: paddle.Tensor
     crop: CropSettings
     arch: dict | None = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The generator's size, code length and layers, under their published names."""
+        found = {"size": self.generator.size, "style_dim": self.generator.style_dim}
+        found["n_mlp"] = len(self.generator.style) - 1
+        channels = self.generator.to_rgbs[-1].conv.weight.shape[1]
+        published = published_channels(self.generator.size, channel_multiplier=2)
+        found["channel_multiplier"] = 2 * channels / published[self.generator.size]
+        return found
 
     def start(self, images: paddle.Tensor, encoder: bool = True) -> paddle.Tensor:
         """Codes [N, L, D] to start from for images [N, 3, S, S]: the encoder's, or the mean."""
@@ -91,25 +102,35 @@ def project_photos(options: ProjectOptions) -> Summary:
     summary, folder = Summary(), results_folder(options)
     results = folder if options.output else folder / "projection"
     inputs = find_inputs(options)
+    batch = len(inputs) if options.mse_mean == "batch" else 1
     inputs = without_done(options, inputs, summary, lambda one: results / one.result(".npz"))
     options.check_files()
     if not options.checkpoint_path:
         print(EMBEDDED_NOTE)
     resolve_device(options.device)
     inverter = open_inverter(options.checkpoint_path or None)
+    path = options.checkpoint_path or find_weight(EMBEDDED_DEFAULT)
+    options.expect_numbers(path, inverter.numbers)
     if options.start == "encoder" and inverter.encode is None:
         raise ConfigError(
             f"--start: {options.checkpoint_path} holds no encoder of photographs to start from;"
             " use --start mean"
         )
     lpips = load_lpips(options.lpips_path or find_weight(f"lpips_{options.lpips}"))
+    if batch > 1:
+        print(
+            f"note: the squared error is the mean over {batch} photographs, so that each counts by"
+            f" --mse_weight {options.mse_weight / batch:.3g}; --mse_mean image counts each in full",
+            file=sys.stderr,
+        )
     codes = inverter.generator.n_codes
     settings = ProjectionSettings(
         steps=options.step,
         start_lr=options.start_lr,
         final_lr=options.final_lr,
         mse_weight=options.mse_weight,
-        levels=parse_codes(options.latent_level, codes, "--latent_level")
+        batch=batch,
+        levels=parse_codes(",".join(options.latent_level), codes, "--latent_level")
         if options.latent_level
         else None,
         in_w=options.space == "w",
@@ -338,6 +359,4 @@ def write_results(batch: list[Target], best: Best) -> None:
         save_latent(target.path, Latent(codes[index], target.crop), noise)
         save_image(picture_beside(target.path), images[index])
         start, end = best.start.loss[index].item(), best.loss[index].item()
-        tqdm.write(
-            f"{target.path}: LPIPS + MSE {start:.4f} -> {end:.4f}, {start / end:.1f} times closer"
-        )
+        tqdm.write(f"{target.path}: loss {start:.4f} -> {end:.4f}, {start / end:.1f} times closer")

@@ -26,16 +26,18 @@ class ProjectionSettings:
     """How codes are optimised.
 
     steps: of Adam. start_lr, final_lr: learning rates at the first step and after the last; between
-    them it falls geometrically. mse_weight: factor of an image's mean squared error beside its
-    LPIPS. levels: codes
-    that may change, all if None. in_w: one offset for all of them. noise_weight: above 0 the noise
-    maps are optimised too, and this is the factor of what keeps them noise (the paper's: 1e5).
+    them it falls geometrically. mse_weight: factor of the squared error beside LPIPS. batch: number
+    of images that the squared error is the mean over; 1 lets each image count as if it were alone.
+    levels: codes that may change, all if None. in_w: one offset for all of them. noise_weight:
+    above 0 the noise maps are optimised too, and this is the factor of what keeps them noise (the
+    paper's: 1e5).
     """
 
     steps: int = 100
     start_lr: float = 0.1
     final_lr: float = 0.025
     mse_weight: float = 1.0
+    batch: int = 1
     levels: Sequence[int] | None = None
     in_w: bool = False
     noise_weight: float = 0.0
@@ -75,7 +77,9 @@ def project(
     settings: ProjectionSettings,
     masks: paddle.Tensor | None = None,
 ) -> Iterator[Step]:
-    """Optimise codes for several images at once, each as if it were alone; yield every `Step`.
+    """Optimise codes for several images at once and yield every `Step`.
+
+    An image's result depends on the others by `settings.batch` only.
 
     Args:
         generator: renders [N, 3, G, G]. It is left as it is found.
@@ -105,7 +109,7 @@ def project(
         with held(generator):
             images = generator([codes], input_is_latent=True, noise=maps or noise)
         distance, error = compare(images)
-        loss = distance + settings.mse_weight * error
+        loss = distance + settings.mse_weight / settings.batch * error
         if not bool(paddle.isfinite(loss).all()):
             raise TrainingError(
                 f"projection: the loss is no longer a number at step {index}; use a smaller"

@@ -37,6 +37,11 @@ _BEGINNING = re.compile(
     re.DOTALL,
 )
 HIDDEN, SYSTEM = "hidden", "kept by a system"
+_RECORDS = ".tfrecords"
+_WITH_RECORDS = (
+    "{0}: holds TensorFlow's records; make an archive of them: python scripts/prepare_dataset.py"
+    " --data_path {0} --output NAME.zip"
+)
 _EXAMPLES = 2
 
 
@@ -66,6 +71,8 @@ class Listing:
     def expect_images(self, place: str | os.PathLike, kind: str) -> Listing:
         """Return the listing of a `kind` of place, or raise `ImageError` where it has no image."""
         if not self.images:
+            if f"ending in {_RECORDS}" in self.left_out:
+                raise ImageError(_WITH_RECORDS.format(place))
             left_out = self.summary(hidden=True)
             raise ImageError(
                 f"{place}: found no image in this {kind}; expected files ending in"
@@ -92,6 +99,8 @@ def list_images(path: str | os.PathLike) -> list[Path]:
         ImageError: `path` does not exist, or the folder has no image in it.
     """
     path = Path(path)
+    if path.suffix.lower() == _RECORDS and path.is_file():
+        raise ImageError(_WITH_RECORDS.format(path))
     return [path] if path.is_file() else list_folder(path).note(path).images
 
 

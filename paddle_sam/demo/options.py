@@ -26,6 +26,7 @@ class DemoOptions(Options):
     )
     host: str = option("127.0.0.1", "address to bind to; others can only reach it beyond loopback")
     port: int = option(7860, "port; 0 takes a free one", minimum=0, maximum=65535)
+    open: bool = option(False, "also open the page, in a window of this machine's browser")
     max_upload_mb: float = option(20.0, "largest photo accepted, in megabytes", minimum=0)
     max_megapixels: float = option(
         50.0, "largest photo in millions of pixels; larger JPEG files are read reduced", above=0

@@ -11,6 +11,7 @@ import functools
 import socket
 import threading
 import time
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,8 +100,10 @@ def serve(config: DemoOptions) -> None:
     if not config.checkpoint_path:
         print(EMBEDDED_NOTE)
     server = make_demo_server(config)
-    where = " or ".join(addresses(config.host, server.port))
-    print(f"The demo is at {where} (Ctrl-C ends it)", flush=True)
+    where = addresses(config.host, server.port)
+    print(f"The demo is at {' or '.join(where)} (Ctrl-C ends it)", flush=True)
+    if config.open:  # in a thread, because a browser in the terminal returns when it is closed
+        threading.Thread(target=webbrowser.open, args=where[:1], daemon=True).start()
     server.serve_forever()
 
 

@@ -159,17 +159,6 @@ class WeightsOptions(Options):
             " converted first, by convert/convert_weights.py"
         )
 
-    def expect(self, **found: float) -> None:
-        """Raise `ConfigError` if a number of the weights, by its option, is not the one given."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name, value in found.items():
-            wanted = getattr(self, name)
-            if wanted not in (defaults[name], value):
-                raise ConfigError(
-                    f"--{name}: {self.weight_file()} has {value:g}, not {wanted:g}; leave the"
-                    " option out or name another file"
-                )
-
 
 @dataclasses.dataclass(frozen=True)
 class SampleOptions(WeightsOptions):

@@ -213,7 +213,7 @@ def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
     groups = read_groups(config.groups, val) if config.groups else None
     resolve_device(config.device)
     system = StarGAN2.from_file(path, config.wing_path, config.device)
-    config.expect(**system.numbers)
+    config.expect_numbers(path, system.numbers)
     evaluation = TranslationEvaluation(
         system,
         "".join(sha256(locate(file)) for file in (path, config.wing_path) if file),

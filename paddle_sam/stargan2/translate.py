@@ -30,8 +30,9 @@ def sample(config: SampleOptions) -> list[Path]:
         PaddleSamError: an option is missing, or a file cannot be used.
     """
     resolve_device(config.device)
-    system = StarGAN2.from_file(config.weight_file(), config.wing_path, config.device)
-    config.expect(**system.numbers)
+    path = config.weight_file()
+    system = StarGAN2.from_file(path, config.wing_path, config.device)
+    config.expect_numbers(path, system.numbers)
     folder = Path(config.result_dir)
     size, limit = system.img_size, config.max_images
     sources, _ = read_domains(Domains(config.src_dir, "src_dir"), size, limit)

@@ -15,7 +15,7 @@ import numpy as np
 from paddle_sam.core.files import atomic_path
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import Options, option
-from paddle_sam.training.run_logger import read_records
+from paddle_sam.training.run_logger import CHANGED, read_records
 
 # What runs of each kind are watched by, in this order; other runs show their first values. Values
 # whose names differ in their guide only, such as `G/latent_adv` and `G/ref_adv`, share a panel.
@@ -58,6 +58,9 @@ class VisualizeOptions(Options):
     run: str = option("log", "run folder, or a folder of runs, also as a word")
     host: str = option("127.0.0.1", "address to serve on")
     port: int = option(8040, "port to serve on; 0 takes a free one", minimum=0, maximum=65535)
+    tensorboard: str = option(
+        "", "instead: write the curves to this folder, for `tensorboard --logdir FOLDER`"
+    )
 
     words = "run"
 
@@ -147,6 +150,50 @@ def run_logs(folder: str | Path) -> list[Path]:
             f"{folder}: holds no run. Name the --exp_dir of a training; each has a visualdl folder"
         )
     return found
+
+
+def visualize(options: VisualizeOptions) -> list[Path]:
+    """Serve VisualDL, or write the curves for TensorBoard; returns what was written."""
+    if options.tensorboard:
+        return write_tensorboard(Path(options.run), Path(options.tensorboard))
+    serve(options)
+    return []
+
+
+def write_tensorboard(folder: Path, output: Path) -> list[Path]:
+    """Write the values of every run at or below `folder` as TensorBoard's event files.
+
+    A run at `folder/a/b` is called `a/b` there; one that is `folder` itself, by its name.
+
+    Returns:
+        the folder of each run, in `output`.
+
+    Raises:
+        ConfigError: there is no run, `output` has been written before, or TensorBoard is not
+            installed.
+    """
+    try:
+        from tensorboard.summary import Writer
+    except ImportError as error:
+        raise ConfigError("TensorBoard is not installed: pip install tensorboard") from error
+    runs = sorted(path.parent for path in folder.rglob("stats.jsonl"))
+    if not runs:
+        raise ConfigError(f"{folder}: holds no run. Name the --exp_dir of a training")
+    written = []
+    for run in runs:
+        target = output / (run.relative_to(folder) if run != folder else run.resolve().name)
+        if target.exists():
+            raise ConfigError(f"--tensorboard: {target} exists; name another folder or move it")
+        writer = Writer(str(target))
+        for record in read_records(run):
+            if record["split"] == CHANGED:
+                continue
+            split, step, time = (record.pop(name) for name in ("split", "step", "time"))
+            for name, value in record.items():
+                writer.add_scalar(f"{split}/{name}", value, step, wall_time=time)
+        writer.close()
+        written.append(target)
+    return written
 
 
 def serve(options: VisualizeOptions) -> None:

@@ -40,6 +40,28 @@ def test_the_weighted_identity_loss_is_the_described_formula():
     assert found.numpy() == pytest.approx([1.0, 0.75, 0.5], abs=1e-6)
 
 
+def test_ffhq_is_made_smaller(tmp_path):
+    """From 1024 to 256 pixels, here from 64 to 16: the notes' `resize.py`."""
+    import numpy as np
+
+    from paddle_sam.core.images import read_image, save_image
+    from scripts.prepare_dataset import main
+
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    for index, image in enumerate(small):
+        large = image.repeat(4, axis=0).repeat(4, axis=1)
+        save_image(tmp_path / "images1024x1024" / "00000" / f"{index:05}.png", large)
+    words = f"--data_path {tmp_path}/images1024x1024 --output {tmp_path}/images256x256 --size 16"
+    words += " --min_contrast 0 --min_colour 0 --duplicate_bits -1 --num_threads 1"
+    assert main(words.split()) == 0
+    made = sorted((tmp_path / "images256x256").rglob("*.png"))
+    assert len(made) == 2
+    for path, image in zip(made, small, strict=True):
+        inner = (slice(2, -2), slice(2, -2))
+        assert np.abs(read_image(path)[inner].astype(int) - image[inner]).mean() < 40
+
+
 def test_an_environment_for_conda_names_what_pip_installs():
     text = (ROOT / "environment.yaml").read_text(encoding="utf-8")
     assert "-r requirements.txt" in text

@@ -104,3 +104,31 @@ def test_the_test_command_runs_as_printed(tmp_path, monkeypatch):
     words += " --target_age=0,10,20,30,40,50,60,70,80,90,100"
     assert inference_side_by_side.main(words.split()) == 0
     assert len(list((tmp_path / "inference_side_by_side").iterdir())) == 5
+
+
+@pytest.mark.slow
+def test_training_then_testing_as_printed(tmp_path, monkeypatch):
+    """The printed command on tiny networks, and the strips of what it trained."""
+    import json
+
+    from scripts import inference_side_by_side, train
+    from tests.unit.training import tiny
+
+    tiny.write_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    sets = {"ffhq_aging": {split: str(tmp_path / split) for split in ("train", "test")}}
+    (tmp_path / "datasets.json").write_text(json.dumps(sets))
+    words = f"{TRAIN} --pretrained_psp_path=psp.pdparams --stylegan_weights=stylegan2.pdparams"
+    words += " --ir_se50_path=ir_se50.pdparams --age_regressor_path=age.pdparams"
+    words += f" --lpips_path=lpips.npz --datasets=datasets.json --output_size=32 --device={DEVICE}"
+    words += " --encoder_start=psp --max_steps=1"
+    assert train.main(words.split()) == 0
+    records = (tmp_path / "exp" / "test" / "stats.jsonl").read_text().splitlines()
+    losses = next(one for one in map(json.loads, records) if one["split"] == "test")
+    assert np.isfinite(losses["loss"])
+    assert (tmp_path / "exp" / "test" / "timestamp.txt").exists()
+    words = "--exp_dir=exp/test --checkpoint_path=exp/test/checkpoints/best_model.pdparams"
+    words += f" --data_path={ROOT / 'CelebA_test'} --test_batch_size=4 --test_workers=0"
+    words += " --target_age=0,10,20,30,40,50,60,70,80,90,100"
+    assert inference_side_by_side.main(words.split()) == 0
+    assert len(list((tmp_path / "exp" / "test" / "inference_side_by_side").iterdir())) == 5

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tests import DEVICE, ROOT
 from tests.described import understood
 
 
@@ -25,17 +26,64 @@ def test_its_defaults_are_the_described_ones(capsys):
     assert {name: options[name] for name in described} == described
 
 
-@pytest.mark.parametrize("name", ["model_type", "size", "style_dim", "n_mlp", "channel_multiplier"])
-def test_what_the_weight_file_says_is_not_asked(name, capsys):
+def test_a_type_of_model_names_its_file(capsys):
     from scripts.project import main
 
-    with pytest.raises(SystemExit) as caught:
-        main([f"--{name}", "8", "a.jpg"])
+    words = ["a.jpg", "--model_type", "ffhq-config-f", "--size", "1024", "--style_dim", "512"]
+    words += ["--n_mlp", "8", "--channel_multiplier", "2", "--latent_level", "0", "1", "2"]
+    options = understood("project", words, capsys)
+    assert options["checkpoint_path"] == "pretrained_models/stylegan2-ffhq-config-f.pdparams"
+    assert options["latent_level"] == ["0", "1", "2"]
+    portrait = str(ROOT / "CelebA_test" / "portrait.jpg")
+    assert main([portrait, "--model_type", "ffhq-config-f"]) == 2
     error = capsys.readouterr().err
-    assert caught.value.code == 2
-    assert error.count("\n") == 1
-    assert f"--{name}" in error
     assert "--checkpoint_path" in error
+    assert "scripts/download_weights.py stylegan2" in error
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Two faces as the embedded model takes them."""
+    from paddle_sam import AgePipeline
+    from paddle_sam.core.images import read_image, save_image
+
+    pipeline = AgePipeline.from_checkpoint(device=DEVICE, engine="eager")
+    paths = [tmp_path / "one.png", tmp_path / "two.png"]
+    for path, name in zip(paths, ("portrait", "generated_9"), strict=True):
+        photo = read_image(ROOT / "CelebA_test" / f"{name}.jpg")
+        save_image(path, pipeline.faces(photo)[0].image)
+    return paths
+
+
+def test_the_command_and_the_function_do_the_same(crops, tmp_path, capsys):
+    """In the described form; that includes what a weight of the squared error means."""
+    import numpy as np
+
+    import paddle_sam
+    from paddle_sam.core.weights import find_weight
+    from scripts.project import main
+
+    numbers = {"size": 64, "style_dim": 128, "n_mlp": 4}
+    embedded = str(find_weight("sam_mini"))
+    words = [*map(str, crops), "--output", str(tmp_path / "out"), "--ckpt", embedded]
+    words += ["--no_encoder", "--no_crop", "--step", "3", "--mse_weight", "2", "--return", "last"]
+    words += ["--start_lr", "0.1", "--final_lr", "0.025", "--fps", "30", "--duration", "1"]
+    words += [f"--{name}={value}" for name, value in numbers.items()]
+    assert main([*words, "--save_mp4", "--latent_level", "0", "1", "2"]) == 0
+    assert "counts by --mse_weight 1;" in capsys.readouterr().err
+    endings = ("-project.mp4", "-project.png", ".npz", ".pd")
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {f"{one.stem}{ending}" for one in crops for ending in endings}
+    given = {"ckpt": embedded, "no_encoder": True, "step": 3, "returned": "last"}
+    given |= {"latent_level": range(3), "mse_weight": 2.0, **numbers}
+    found = paddle_sam.project(crops, **given)
+    for path, codes in zip(crops, found.codes, strict=True):
+        with np.load(tmp_path / "out" / f"{path.stem}.npz") as file:
+            np.testing.assert_allclose(file["w_plus"], codes, atol=1e-4)
+    assert main([*words, "--size", "1024"]) == 2
+    assert f"--size: {embedded} has 64, not 1024" in capsys.readouterr().err
+    with pytest.raises(paddle_sam.ConfigError, match="n_mlp: the generator has 4, not 8"):
+        paddle_sam.project(crops, **{**given, "n_mlp": 8})
 
 
 def test_the_function_has_the_described_arguments():
@@ -86,6 +134,8 @@ def test_the_squared_error_of_a_batch_is_its_mean():
     np.testing.assert_allclose(two[0], alone, atol=1e-4)
     other = paddle_sam.project([image, image], mse_weight=1.0, **given).codes
     assert np.abs(other[0] - alone).max() > 0.01
+    each = paddle_sam.project([image, image], mse_weight=1.0, mse_mean="image", **given).codes
+    np.testing.assert_allclose(each[0], alone, atol=1e-4)
 
 
 def test_the_code_of_the_last_step_on_demand():

@@ -23,6 +23,36 @@ def test_the_cascade_has_the_described_parameters(capsys):
     assert (options["crop"], options["face"]) == ("cascade", "all")
 
 
+def test_a_danbooru_folder_is_chosen_from_and_cropped(tmp_path):
+    """Its layout and its metadata; a cascade that comes with OpenCV stands for the one of anime."""
+    pytest.importorskip("cv2")
+    import skimage.data
+
+    from paddle_sam.core.images import save_image
+    from scripts.prepare_dataset import main
+
+    root = tmp_path / "danbooru2018"
+    records = {1: "s", 2: "q", 1003: "s"}
+    for number in records:
+        path = root / "512px" / f"{number % 1000:04}" / f"{number}.jpg"
+        save_image(path, skimage.data.astronaut()[: 300 + number % 7])
+    lines = [
+        {"id": str(number), "rating": rating, "score": "12", "tags": [{"name": "1girl"}]}
+        for number, rating in records.items()
+    ]
+    (root / "metadata").mkdir()
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (root / "metadata" / "2018000000000000").write_text(text)
+    (tmp_path / "sfw.txt").write_text("1\n2\n1003\n")
+    words = f"--preset anime --data_path {root}/512px --output {tmp_path}/faces --size 0"
+    words += f" --ids {tmp_path}/sfw.txt --metadata {root}/metadata --ratings s --tags 1girl"
+    words += " --score 10 --cascade haarcascade_frontalface_default.xml --num_threads 1"
+    assert main([*words.split(), "--duplicate_bits", "-1"]) == 0
+    described = json.loads((tmp_path / "faces" / "dataset.json").read_text())
+    sources = {image["source"].split("#")[0] for image in described["images"]}
+    assert sources == {"512px/0001/1.jpg", "512px/0003/1003.jpg"}
+
+
 @pytest.mark.parametrize("by", ["--drop_percent=5", "--drop_below=-2.5"])
 def test_images_are_ranked_by_the_discriminator(by, capsys):
     words = ["--data_path", "faces.zip", "--checkpoint_path", "d.pdparams", by]
@@ -141,7 +171,7 @@ def run(sets, tmp_path_factory):
     """Two sets with weights, growth with its own rates and batches, repeats, a numbered folder."""
     from scripts import train_stylegan2
 
-    words = f"--train_data {sets}/faces.zip,{sets}/cartoons.zip:3 --resolution 16 --device cpu"
+    words = f"--train_data {sets}/faces.zip,{sets}/cartoons.zip:3 --resolution 16 --device {DEVICE}"
     words += " --stages 8:0.008 --stage_rates 8:0.004 --stage_batches 8:2 --batch_size 4"
     words += " --minibatch_repeats 2 --D_repeats 2 --G_smoothing_kimg 1 --no-mirror_augment"
     words += " --latent_dim 6 --channel_base 96 --channel_max 6 --mbstd_group 2 --num_workers 0"
@@ -179,7 +209,7 @@ def test_what_a_run_leaves_is_sampled_shown_filmed_and_ranked(run, sets, tmp_pat
         assert (tmp_path / f"psi{psi}" / "samples" / "example-1.png").exists()
     shown = ["--figures", "truncation,mixing", "--truncation_seeds", "91,388-390"]
     assert figures.main([*chosen, *shown]) == 0
-    for preset in ("random_grid_404", "fine_503"):
+    for preset in ("random_grid_404", "interpolate", "fine_503"):
         short = ["--preset", preset, "--duration", "4", "--fps", "2", "--style_ranges", "2-"]
         assert video.main([*chosen, *short]) == 0
         assert (tmp_path / "videos" / f"{preset}.mp4").exists()
@@ -191,3 +221,23 @@ def test_what_a_run_leaves_is_sampled_shown_filmed_and_ranked(run, sets, tmp_pat
     words += ["--drop_percent", "20", "--exp_dir", str(tmp_path / "ranked"), "--device", DEVICE]
     assert rank_images.main(words) == 0
     assert len((tmp_path / "ranked" / "ranking.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.slow
+def test_a_transfer_starts_from_what_a_run_leaves(run, sets, tmp_path):
+    """Trained on with another set: the first grid must look like the old model."""
+    import numpy as np
+
+    from paddle_sam.core.images import read_image
+    from scripts import train_stylegan2
+
+    judge = next((run / "checkpoints").glob("iteration_*.pdparams"))
+    words = f"--train_data {sets}/cartoons.zip --init_from {judge} --freeze_d 1 --resolution 16"
+    words += (
+        f" --device {DEVICE} --exp_dir {tmp_path}/few --batch_size 4 --mbstd_group 2 --g_lr 0.0001"
+    )
+    words += " --d_lr 0.0001 --num_workers 0 --snapshot_kimg 0.004 --total_kimg 0.004"
+    assert train_stylegan2.main(words.split()) == 0
+    grids = [sorted((folder / "samples").glob("fakes_*"))[-1] for folder in (run, tmp_path / "few")]
+    old, new = (read_image(grid).astype(int) for grid in grids)
+    assert np.abs(old - new).mean() < 8

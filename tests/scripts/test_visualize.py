@@ -49,3 +49,24 @@ def test_a_port_of_another_is_not_announced(run, options):
     assert server.returncode == 2
     assert f"port {port} (" in errors and "Name another --port" in errors
     assert "http" not in output and "Traceback" not in errors
+
+
+def test_the_curves_are_written_for_tensorboard(run, capsys):
+    """Its own reader finds what was logged; a second time nothing is written twice."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from scripts.visualize import main
+
+    output = run.parent / "curves"
+    for logs in (run, run.parent):
+        words = [str(logs), "--tensorboard", str(output / logs.name)]
+        assert main(words) == 0
+        (folder,) = capsys.readouterr().out.split()
+        assert folder == str(output / logs.name / "run")
+        events = accumulator.EventAccumulator(folder).Reload()
+        tag = "train/loss"
+        assert events.Tags()["tensors"] == [tag]
+        (event,) = events.Tensors(tag)
+        assert (event.step, event.tensor_proto.float_val[0]) == (1, 0.5)
+        assert abs(event.wall_time - run.stat().st_mtime) < 60
+    assert main(words) == 2
+    assert "exists; name another folder" in capsys.readouterr().err

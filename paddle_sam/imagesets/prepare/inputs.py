@@ -31,6 +31,7 @@ from paddle_sam.imagesets.archive import (
     stamp,
     zip_members,
 )
+from paddle_sam.imagesets.prepare.tfrecords import as_archive, find_records
 
 # A compressed tar is unpacked to a plain one, which can be read at random. Pictures hardly
 # compress, so a tar that grows by much more than this is taken for an attack on the disk.
@@ -77,6 +78,19 @@ def input_paths(data_path: str) -> list[Path]:
     if not parts:
         raise ConfigError(f"--data_path: expected folders or archives, found {data_path!r}")
     return [Path(part).expanduser() for part in parts]
+
+
+def plain_inputs(paths: Sequence[Path], unpacked: Path) -> list[Path]:
+    """Return the inputs with archives in the place of TensorFlow's record files.
+
+    Raises:
+        ImageError, ConfigError: such a file is damaged, or its labels are no classes.
+    """
+    plain: list[Path] = []
+    for path in paths:
+        records = find_records(path)
+        plain += [as_archive(file, unpacked) for file in records] if records else [path]
+    return plain
 
 
 def list_tasks(paths: Sequence[Path], unpacked: Path) -> tuple[list[Task], dict[str, list[str]]]:

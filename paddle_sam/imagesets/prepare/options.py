@@ -32,7 +32,9 @@ class PrepareOptions(Options):
 
     presets: ClassVar = tuple(_PRESETS)
 
-    data_path: str = option("", "folders and archives (zip, tar, tar.gz) of images, by commas")
+    data_path: str = option(
+        "", "folders and archives (zip, tar, tar.gz, tfrecords) of images, by commas"
+    )
     output: str = option("", "the archive to make, ending in .zip; or a new folder for the images")
     size: int = option(
         256, "height and width of the images, a power of two; 0 keeps each at its own", minimum=0

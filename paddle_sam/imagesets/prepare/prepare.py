@@ -30,6 +30,7 @@ from paddle_sam.imagesets.prepare.inputs import (
     input_classes,
     input_paths,
     list_tasks,
+    plain_inputs,
 )
 from paddle_sam.imagesets.prepare.journal import MADE, Journal
 from paddle_sam.imagesets.prepare.options import PrepareOptions
@@ -86,6 +87,7 @@ def prepare_dataset(config: PrepareOptions) -> Preparation:
     with one_writer(work, "a preparation"):
         remove_leftovers(work)
         with Journal(work, settings) as journal:
+            inputs = plain_inputs(inputs, journal.unpacked)
             tasks, left_out = list_tasks(inputs, journal.unpacked)
             tasks, others = select_tasks(tasks, config)
             left_out |= others

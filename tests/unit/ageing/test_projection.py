@@ -221,7 +221,7 @@ def test_the_mask_beside_the_photograph_is_used(projected, crops, tmp_path, caps
     arguments += ["--step", "6", "--lpips", "alex", "--no-save_mp4"]
     assert project_command(arguments) == 0
     printed = capsys.readouterr().out
-    start, end = map(float, re.search(r"LPIPS \+ MSE ([\d.]+) -> ([\d.]+)", printed).groups())
+    start, end = map(float, re.search(r"loss ([\d.]+) -> ([\d.]+)", printed).groups())
     assert end < start
     bare = read_latent(tmp_path / "projection" / "b.npz", 10, 128)
     masked = read_latent(projected / "b.npz", 10, 128)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.demo import serve as serve_module
 from paddle_sam.demo.options import DemoOptions
 from paddle_sam.demo.serve import DemoServer, addresses, make_demo_server, model_names
 from paddle_sam.demo.sessions import BusyError, Recent, Session, SessionEndedError, Sessions, Worker
@@ -248,3 +249,20 @@ def test_printed_addresses_can_be_opened():
     assert addresses("::1", 7860) == ["http://[::1]:7860/"]
     for host in ("0.0.0.0", "::"):
         assert addresses(host, 80)[0] == "http://127.0.0.1:80/"
+
+
+def test_the_page_is_opened_on_demand(monkeypatch, capsys):
+    opened = threading.Event()
+    addresses = []
+
+    def open_page(address):
+        addresses.append(address)
+        opened.set()
+
+    monkeypatch.setattr(serve_module.webbrowser, "open", open_page)
+    monkeypatch.setattr(serve_module.DemoServer, "serve_forever", lambda self: self.server_close())
+    serve_module.serve(DemoOptions(port=0, device=DEVICE))
+    assert not addresses
+    serve_module.serve(DemoOptions(port=0, device=DEVICE, open=True))
+    assert opened.wait(10)
+    assert addresses[0] in capsys.readouterr().out

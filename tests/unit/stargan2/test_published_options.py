@@ -47,7 +47,7 @@ def test_published_command_lines_work(capsys):
     config = read("train", *given.split())
     assert (config.num_domains, config.lambda_ds, config.train_img_dir) == (3, 2.0, "a")
     given = "--num_domains 2 --resume_iter 100000 --w_hpf 1 --checkpoint_dir c --src_dir s"
-    read("sample", *given.split()).expect(num_domains=2, w_hpf=1.0)
+    read("sample", *given.split()).expect_numbers("x", {"num_domains": 2, "w_hpf": 1.0})
     assert read("align", "--inp_dir", "a", "--out_dir", "b").out_dir == "b"
     assert capsys.readouterr().err == ""
 
@@ -82,10 +82,12 @@ def test_a_step_names_a_converted_or_own_checkpoint(tmp_path):
 
 def test_weights_of_other_numbers_are_refused():
     given = ["--checkpoint_path", "x", "--num_domains", "3", "--w_hpf", "0"]
-    read("eval", *given).expect(num_domains=3, w_hpf=0.0, img_size=256)
+    read("eval", *given).expect_numbers("x", {"num_domains": 3, "w_hpf": 0.0, "img_size": 256})
     with pytest.raises(ConfigError, match="num_domains: x has 2, not 3"):
-        read("eval", *given).expect(num_domains=2, w_hpf=0.0)
+        read("eval", *given).expect_numbers("x", {"num_domains": 2, "w_hpf": 0.0})
     with pytest.raises(ConfigError, match="w_hpf: x has 1, not 0"):
-        read("eval", *given).expect(num_domains=3, w_hpf=1.0)
+        read("eval", *given).expect_numbers("x", {"num_domains": 3, "w_hpf": 1.0})
     with pytest.raises(ConfigError, match="img_size: x has 256, not 64"):
-        read("sample", "--checkpoint_path", "x", "--img_size", "64").expect(img_size=256)
+        read("sample", "--checkpoint_path", "x", "--img_size", "64").expect_numbers(
+            "x", {"img_size": 256}
+        )
