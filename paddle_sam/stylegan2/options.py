@@ -66,6 +66,12 @@ class SamplingOptions(GeneratorOptions):
         "fine detail: the model's stored noise, noise drawn from each seed, or none",
         choices=("stored", "random", "none"),
     )
+    rows: int = option(
+        0,
+        "keep the middle rows of images only, such as 384 of 512 px of cars, which are padded to a"
+        " square",
+        minimum=0,
+    )
     format: str = option("png", "kind of file", choices=("png", "jpg", "webp"))
     names: str = option(
         "seed",

@@ -37,10 +37,14 @@ def sample(config: SamplingOptions) -> list[Path]:
     grid = parse_grid(config.grid) if config.grid else None
     folder = Path(config.exp_dir) / "samples"
     generator = open_generator(config, any_noise=config.noise != "stored")
+    if config.rows > generator.size:
+        raise ConfigError(f"--rows: this model has {generator.size} rows, found {config.rows}")
     claim(folder, config, Path(generator.source))
 
     name = "seed{:04d}" if config.names == "seed" else "example-{}"
     paths = {seed: folder / f"{name.format(seed)}.{config.format}" for seed in seeds}
+    rows = config.rows or generator.size
+    middle = slice((generator.size - rows) // 2, (generator.size + rows) // 2)
     todo = [seed for seed in seeds if not (config.skip_existing and paths[seed].exists())]
     with (
         tqdm(total=len(seeds), initial=len(seeds) - len(todo), unit="image") as progress,
@@ -48,7 +52,7 @@ def sample(config: SamplingOptions) -> list[Path]:
     ):
         for batch in batches(todo, config.batch_size):
             for seed, image in zip(batch, render_seeds(generator, batch, config), strict=True):
-                write(save_image, paths[seed], image)
+                write(save_image, paths[seed], image[middle])
                 progress.update()
     print(f"{len(todo)} images made, {len(seeds) - len(todo)} were there: {folder}")
     return [] if grid is None else write_sheets(config, grid, paths)
@@ -59,12 +63,12 @@ def render_seeds(
 ) -> np.ndarray:
     """Images uint8 [N, R, R, 3] of seeds, truncated and with noise as the options say."""
     codes = generator.seed_codes(seeds, config.truncation, config.truncation_cutoff)
-    if config.noise == "stored":
-        return generator.render(codes)
-    resolutions = noise_resolutions(generator.size)
+    resolutions, noise = noise_resolutions(generator.size), None
     if config.noise == "random":
-        return generator.render(codes, seed_noise(seeds, resolutions))
-    return generator.render(codes, [np.zeros((1, 1, r, r), np.float32) for r in resolutions])
+        noise = seed_noise(seeds, resolutions)
+    elif config.noise == "none":
+        noise = [np.zeros((1, 1, r, r), np.float32) for r in resolutions]
+    return generator.render(codes, noise)
 
 
 def write_sheets(
@@ -77,7 +81,9 @@ def write_sheets(
         lines = []
         for line in batches(part, columns):
             tiles = [read_image(paths[seed]) for seed in line]
-            tile = config.tile_size or max(len(tiles[0]), SMALLEST_TILE)
+            height, width, _ = tiles[0].shape
+            tile = config.tile_size or max(width, SMALLEST_TILE)
+            tile = (tile * height // width, tile)
             lines.append(strip(tiles, tile, list(map(str, line)) if config.labels else None))
         sheets.append(Path(config.exp_dir) / "sample_sheets" / f"sheet_{len(sheets) + 1}.png")
         save_image(sheets[-1], stack(lines, gap=4 if config.labels else 0))
@@ -104,5 +110,6 @@ def claim(folder: Path, config: SamplingOptions, weights: Path) -> None:
         "mean_samples": config.mean_samples,
         "noise": config.noise,
         "label": config.label,
+        "rows": config.rows,
     }
     claim_folder(folder, facts, "--exp_dir", "samples")

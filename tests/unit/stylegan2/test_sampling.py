@@ -45,6 +45,18 @@ def test_batches_give_the_same_faces(command, tmp_path):
         assert np.abs(found[name].astype(int) - image).max() <= 1
 
 
+def test_margins_are_cut(command, tmp_path, capsys):
+    assert command("--seeds", "0-1") == 0
+    wide = ["--seeds", "0-1", "--rows", 24, "--exp_dir", tmp_path / "wide"]
+    assert command(*wide, "--grid", "2x1", "--no-labels") == 0
+    found = images(tmp_path / "out" / "samples")
+    for name, image in images(tmp_path / "wide" / "samples").items():
+        np.testing.assert_array_equal(image, found[name][4:28])
+    assert read_image(tmp_path / "wide" / "sample_sheets" / "sheet_1.png").shape == (96, 256, 3)
+    assert command("--seeds", "0-1", "--rows", 33, "--exp_dir", tmp_path / "more") == 2
+    assert "--rows: this model has 32 rows, found 33" in capsys.readouterr().err
+
+
 def test_finished_files_are_left_alone(command, tmp_path, capsys):
     folder = tmp_path / "out" / "samples"
     assert command("--seeds", "0-4") == 0
