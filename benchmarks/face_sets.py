@@ -6,6 +6,8 @@ measured, not seen by people: the lightness of the cheeks (skin), that of the st
 forehead (hair), each in thirds of all faces, and where the nose points (pose).
 
     python -m benchmarks.face_sets --output data/generated
+
+About half a second of one core a face, most of it the judges'.
 """
 
 import argparse
