@@ -61,12 +61,24 @@ def test_the_command_and_the_function_do_the_same(crops, tmp_path, capsys):
 
     import paddle_sam
     from paddle_sam.core.weights import find_weight
+    from paddle_sam.networks.image_features import load_lpips
     from scripts.project import main
 
     numbers = {"size": 64, "style_dim": 128, "n_mlp": 4}
     embedded = str(find_weight("sam_mini"))
     words = [*map(str, crops), "--output", str(tmp_path / "out"), "--ckpt", embedded]
-    words += ["--no_encoder", "--no_crop", "--step", "3", "--mse_weight", "2", "--return", "last"]
+    words += [
+        "--no_encoder",
+        "--no_crop",
+        "--lpips",
+        "alex",
+        "--step",
+        "3",
+        "--mse_weight",
+        "2",
+        "--return",
+        "last",
+    ]
     words += ["--start_lr", "0.1", "--final_lr", "0.025", "--fps", "30", "--duration", "1"]
     words += [f"--{name}={value}" for name, value in numbers.items()]
     assert main([*words, "--save_mp4", "--latent_level", "0", "1", "2"]) == 0
@@ -74,7 +86,8 @@ def test_the_command_and_the_function_do_the_same(crops, tmp_path, capsys):
     endings = ("-project.mp4", "-project.png", ".npz", ".pd")
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {f"{one.stem}{ending}" for one in crops for ending in endings}
-    given = {"ckpt": embedded, "no_encoder": True, "step": 3, "returned": "last"}
+    lpips = load_lpips(find_weight("lpips_alex"))
+    given = {"ckpt": embedded, "no_encoder": True, "step": 3, "returned": "last", "lpips": lpips}
     given |= {"latent_level": range(3), "mse_weight": 2.0, **numbers}
     found = paddle_sam.project(crops, **given)
     for path, codes in zip(crops, found.codes, strict=True):
