@@ -7,9 +7,13 @@ import subprocess
 import sys
 import venv
 import zipfile
+from pathlib import Path
 
 import pytest
 
+from paddle_sam.ageing.options import SideBySideOptions
+from paddle_sam.ageing.photos import results_folder
+from paddle_sam.core.command import parse
 from tests import ROOT
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
@@ -34,6 +38,28 @@ def run(*command, **options) -> subprocess.CompletedProcess:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [([], "results"), (["--labels"], "results"), (["--exp_dir", "mine"], "mine")],
+)
+def test_the_quickstart_leaves_the_committed_examples_alone(tmp_path, given, folder):
+    """Without an environment, and with a `python` that says what it was given."""
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    shutil.copy(ROOT / "scripts" / "quickstart.sh", scripts)
+    (scripts / "environment.sh").write_text("")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$*"\n')
+    python.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = ("bash", scripts / "quickstart.sh", *given)
+    done = run(*command, cwd=tmp_path, env={**os.environ, "PATH": path})
+    script, *words = done.stdout.splitlines()[-1].split()
+    assert script.endswith("inference_side_by_side.py")
+    options = parse(SideBySideOptions, words, "")
+    assert results_folder(options) == Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,8 @@ from paddle_sam.networks.sam import SAM, add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
 
 EMBEDDED_NOTE = (
-    "No --checkpoint_path: using the small embedded model (64 px, trained on UTKFace, research"
-    " use). The published 1024 px model is fetched and converted once; see README, 'The published"
-    " models'."
+    "No --checkpoint_path: using the small embedded model (trained on UTKFace, research use). The"
+    " published 1024 px model is fetched and converted once; see README, 'The published models'."
 )
 
 # Changes codes [N, L, D] of aged faces, given what they were inverted to, likewise [N, L, D];

@@ -201,8 +201,8 @@ def open_generator(options: GeneratorOptions, any_noise: bool = False) -> StyleG
     path = options.checkpoint_path
     if not path:
         print(
-            "No --checkpoint_path: using the small embedded StyleGAN2 (64 px, trained on UTKFace,"
-            " research use)."
+            "No --checkpoint_path: using the small embedded StyleGAN2 (trained on UTKFace, research"
+            " use)."
         )
         path = find_weight(EMBEDDED_GENERATOR)
     names = ("device", "engine", "mean_samples", "batch_size")

@@ -11,16 +11,19 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    exec(compile(code, "docs/api.md", "exec"), {})
+    names = {}
+    exec(compile(code, "docs/api.md", "exec"), names)
     printed = capsys.readouterr().out
+    face, codes = len(names["aged"][0][0]), names["pipeline"].n_codes
+    size, width = names["pipeline"].output_size, names["pipeline"].style_dim
     for line in (
-        "(3, 104, 104, 3) [10.0, 40.0, 70.0] [0]",
-        "(1, 2, 64, 64, 3)",
-        "SAM 64 10",
-        "(1, 64, 64, 3) (1, 10, 128)",
-        "3 (1, 10, 128)",
-        "(64, 64, 3) True",
-        "(4, 10, 128) (4, 64, 64, 3)",
+        f"(3, {face}, {face}, 3) [10.0, 40.0, 70.0] [0]",
+        f"(1, 2, {size}, {size}, 3)",
+        f"SAM {size} {codes}",
+        f"(1, {size}, {size}, 3) (1, {codes}, {width})",
+        f"3 (1, {codes}, {width})",
+        f"({size}, {size}, 3) True",
+        f"(4, {codes}, {width}) (4, {size}, {size}, 3)",
         "batch_size: expected at least 1, found -3",
     ):
         assert line in printed

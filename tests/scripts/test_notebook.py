@@ -18,7 +18,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), f"{NOTEBOOK.name}:{number}", "exec"), names)
 
-    assert names["images"].shape == (5, 64, 64, 3)
+    size = names["pipeline"].output_size
+    assert names["images"].shape == (5, size, size, 3)
     # The model's own regressor reads what the calibration asks for: 0, 15, 56, 91 and 100 years.
     asked = names["pipeline"].calibration.asks(names["ages"])
     assert (np.diff(asked) > 8).all()

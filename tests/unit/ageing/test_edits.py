@@ -141,14 +141,14 @@ def test_edits_are_chained_in_order():
 def test_an_edit_is_combined_with_ageing(pipeline, crop, tmp_path):
     """What the command writes is the decoded sum of the aged code and the direction."""
     rng = np.random.default_rng(1)
-    mine = rng.standard_normal(128).astype(np.float32) / 4
+    mine = rng.standard_normal(pipeline.style_dim).astype(np.float32) / 4
     np.savez(tmp_path / "mine.npz", mine=mine)
     arguments = ["--data_path", str(crop), "--no_align", "--target_age", "60"]
     arguments += ["--directions", str(tmp_path / "mine.npz"), "--edit", "mine=2,sefa1=-1"]
     arguments += ["--keep", "0"]
     assert inference([*arguments, "--edit_level", "0-3", "--exp_dir", str(tmp_path)]) == 0
     found = np.asarray(Image.open(tmp_path / "inference_results" / "60" / "a.png"))
-    offset = np.zeros((10, 128), np.float32)
+    offset = np.zeros((pipeline.n_codes, pipeline.style_dim), np.float32)
     offset[:4] = 2 * mine - factorise(pipeline.network.decoder, range(4))[0][1]
     face = np.asarray(Image.open(crop))
     moved = shift(paddle.to_tensor(offset))

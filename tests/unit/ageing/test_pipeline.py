@@ -110,7 +110,8 @@ def test_results_repeat(pipeline, crop):
 def test_measured_ages_rise_with_the_target(embedded):
     images = embedded(PHOTO, ages=[10, 40, 70], keep=0)[0]
     ages = measure_ages(embedded_age_regressor(DEVICE), images)
-    assert images.shape == (3, 64, 64, 3) and ages.shape == (3,)
+    size = embedded.output_size
+    assert images.shape == (3, size, size, 3) and ages.shape == (3,)
     assert ages[0] + 5 < ages[1] < ages[2] - 5
 
 

@@ -196,11 +196,17 @@ def projected(crops, tmp_path_factory):
     return folder / "projection"
 
 
-def test_the_command_writes_latent_image_and_video(projected, pipeline):
+@pytest.fixture
+def shape(pipeline):
+    """Of the embedded model's W+ codes: how many, and how long."""
+    return pipeline.n_codes, pipeline.style_dim
+
+
+def test_the_command_writes_latent_image_and_video(projected, pipeline, shape):
     endings = (".npz", ".pd", "-project.png", "-project.mp4")
     names = {f"{stem}{ending}" for stem in "ab" for ending in endings}
     assert {path.name for path in projected.iterdir()} == names
-    latent = read_latent(projected / "a.npz", 10, 128)
+    latent = read_latent(projected / "a.npz", *shape)
     image = np.asarray(Image.open(projected / "a-project.png"))
     again = pipeline.decode(paddle.to_tensor(latent.w_plus[None])).numpy()[0]
     want = np.rint((again.transpose(1, 2, 0).clip(-1, 1) + 1) * 127.5)
@@ -214,7 +220,7 @@ def test_the_command_writes_latent_image_and_video(projected, pipeline):
         assert (stream.width, stream.height) == (256, 256)  # frames only
 
 
-def test_the_mask_beside_the_photograph_is_used(projected, crops, tmp_path, capsys):
+def test_the_mask_beside_the_photograph_is_used(projected, crops, tmp_path, capsys, shape):
     """Without its mask the second face projects to another code; masks are no photographs."""
     Image.open(crops / "b.png").save(tmp_path / "b.png")
     arguments = ["--data_path", str(tmp_path / "b.png"), "--exp_dir", str(tmp_path), "--no_align"]
@@ -223,20 +229,20 @@ def test_the_mask_beside_the_photograph_is_used(projected, crops, tmp_path, caps
     printed = capsys.readouterr().out
     start, end = map(float, re.search(r"loss ([\d.]+) -> ([\d.]+)", printed).groups())
     assert end < start
-    bare = read_latent(tmp_path / "projection" / "b.npz", 10, 128)
-    masked = read_latent(projected / "b.npz", 10, 128)
+    bare = read_latent(tmp_path / "projection" / "b.npz", *shape)
+    masked = read_latent(projected / "b.npz", *shape)
     assert np.abs(bare.w_plus - masked.w_plus).max() > 0.01
     assert not (tmp_path / "projection" / "b-project.mp4").exists()
 
 
 @pytest.mark.parametrize("with_photo", [False, True])
-def test_a_latent_is_aged(projected, crops, pipeline, tmp_path, with_photo):
+def test_a_latent_is_aged(projected, crops, pipeline, tmp_path, with_photo, shape):
     arguments = ["--latent", str(projected / "a.npz"), "--exp_dir", str(tmp_path)]
     if with_photo:
         arguments += ["--data_path", str(crops / "a.png"), "--no_align"]
     assert inference([*arguments, "--target_age", "60", "--keep", "0"]) == 0
     found = np.asarray(Image.open(tmp_path / "inference_results" / "60" / "a.png"))
-    latent = read_latent(projected / "a.npz", 10, 128)
+    latent = read_latent(projected / "a.npz", *shape)
     codes = paddle.to_tensor(latent.w_plus[None])
     want = pipeline.age(latent.crop[None], [60], inverted=codes)[0, 0]
     assert np.abs(found.astype(int) - want).max() <= 1
@@ -250,7 +256,9 @@ def test_a_latent_of_another_face_is_refused(projected, crops, tmp_path, capsys)
     assert "a.npz was projected from another face" in capsys.readouterr().err
 
 
-def test_photographs_that_differ_by_their_format_keep_their_own_latents(crops, tmp_path, capsys):
+def test_photographs_that_differ_by_their_format_keep_their_own_latents(
+    crops, tmp_path, capsys, shape
+):
     Image.open(crops / "a.png").save(tmp_path / "a.png")
     Image.open(crops / "b.png").save(tmp_path / "a.bmp")
     arguments = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out"), "--no_align"]
@@ -259,7 +267,7 @@ def test_photographs_that_differ_by_their_format_keep_their_own_latents(crops, t
     assert printed.index("2 of 2 photographs, faces: 2") > printed.rindex("times closer")
     latents = sorted((tmp_path / "out" / "projection").glob("*.npz"))
     assert len(latents) == 2
-    one, other = (read_latent(path, 10, 128).crop for path in latents)
+    one, other = (read_latent(path, *shape).crop for path in latents)
     assert np.abs(one.astype(int) - other).mean() > 5
     again = ["--data_path", str(tmp_path), "--exp_dir", str(tmp_path / "out"), "--no_align"]
     again += ["--latent", str(latents[0].parent), "--target_age", "30"]
@@ -347,15 +355,15 @@ def test_a_mask_that_does_not_fit_is_the_photographs_failure(tmp_path, crops, ca
     assert "the mask leaves nothing of the face" in capsys.readouterr().err
 
 
-def test_a_generator_alone_has_no_encoder_to_start_from(crops, tmp_path, capsys):
+def test_a_generator_alone_has_no_encoder_to_start_from(crops, tmp_path, capsys, shape):
     arguments = ["--checkpoint_path", str(find_weight("stylegan2_mini")), "--no_align"]
     arguments += ["--data_path", str(crops / "a.png"), "--exp_dir", str(tmp_path)]
     assert project_command(arguments) == 2
     assert "to start from; use --start mean" in capsys.readouterr().err
     arguments += ["--start", "mean", "--space", "w", "--step", "2", "--lpips", "alex"]
     assert project_command(arguments) == 0
-    codes = read_latent(tmp_path / "projection" / "a.npz", 10, 128).w_plus
-    np.testing.assert_allclose(codes, np.tile(codes[:1], (10, 1)), atol=1e-6)
+    codes = read_latent(tmp_path / "projection" / "a.npz", *shape).w_plus
+    np.testing.assert_allclose(codes, np.tile(codes[:1], (shape[0], 1)), atol=1e-6)
     assert project_command(["--checkpoint_path", str(find_weight("age_mini"))]) == 2
     assert "holds an age regressor" in capsys.readouterr().err
 
@@ -412,14 +420,14 @@ def test_a_code_alone_is_a_latent_too(projected, crops, tmp_path):
     assert inference([*bare[2:], "--latent", str(tmp_path)]) == 0
 
 
-def test_the_centre_of_what_is_not_square_is_projected(crops, tmp_path, capsys):
+def test_the_centre_of_what_is_not_square_is_projected(crops, tmp_path, capsys, shape):
     face = Image.open(crops / "a.png")
     wide = Image.new("RGB", (96, 64))
     wide.paste(face, (16, 0))
     wide.save(tmp_path / "wide.png")
     words = [str(tmp_path / "wide.png"), "--no_crop", "--lpips", "alex", "--step", "0"]
     assert project_command([*words, "--output", str(tmp_path), "--no-save_mp4"]) == 0
-    np.testing.assert_array_equal(read_latent(tmp_path / "wide.npz", 10, 128).crop, face)
+    np.testing.assert_array_equal(read_latent(tmp_path / "wide.npz", *shape).crop, face)
     assert "wide.png: is not square" in capsys.readouterr().err
 
 
