@@ -3,6 +3,8 @@
 import pytest
 
 from paddle_sam import __version__, cli
+from scripts.rebuild_examples import main as rebuild
+from scripts.rebuild_examples import recipes, run
 from tests import ROOT
 
 # Scripts of the published repository's own folder structure, of no use outside of it.
@@ -62,3 +64,25 @@ def cli_weight(name):
     from paddle_sam.core.weights import Weight
 
     return Weight(name, f"{name}.dat", "", "", "", "", {"kind": "package"})
+
+
+def test_shipped_pictures_are_made_again_by_commands_that_exist(capsys):
+    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    found = recipes(page)
+    assert len(found) >= 13
+    for commands, copied in found:
+        for line in commands:
+            script = line.partition("python ")[2].split()[0]
+            assert script == "-m" or (ROOT / script).is_file()
+        if copied:
+            assert copied[0].startswith("results/rebuilt/") and (ROOT / copied[1]).is_file()
+    assert ("results/rebuilt/ageing/report.html", "docs/ageing_report.html") in [
+        copied for _, copied in found
+    ]
+    assert rebuild(["--list", "--only", "edit.py"]) == 0
+    assert capsys.readouterr().out == "python scripts/edit.py\n"
+
+
+def test_a_command_for_an_example_may_set_its_environment():
+    assert run('RIGHT=7 python -c \'import os, sys; sys.exit(os.environ["RIGHT"] != "7")\'')
+    assert not run("python -c 'raise SystemExit(3)'")
