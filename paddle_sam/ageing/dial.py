@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
 from paddle_sam.core.images import resize
-from paddle_sam.faces.alignment import AlignedFace, CropSettings, cut_out
+from paddle_sam.faces.alignment import AlignedFace, CropSettings
 from paddle_sam.faces.paste import Patch, resampled
 
 LONGEST = 1024  # side of results, in pixels
@@ -137,22 +137,28 @@ class FaceDial:
     def shown(self, change: np.ndarray) -> np.ndarray:
         """Return the crop with a change of the face, uint8 [side, side, 3]."""
         base, mask = self._base
-        return np.rint(base + mask * resampled(change, self.side)).clip(0, 255).astype(np.uint8)
+        planes = np.moveaxis(resampled(change, self.side), -1, 0) * mask
+        planes += base
+        np.rint(planes, out=planes)
+        planes.clip(0, 255, out=planes)
+        return np.ascontiguousarray(np.moveaxis(planes.astype(np.uint8), 0, -1))
 
     @property
     def picture(self) -> np.ndarray:
         """The crop as the photograph has it, uint8 [side, side, 3]."""
-        return self._base[0].astype(np.uint8)
+        return np.moveaxis(self._base[0], 0, -1).astype(np.uint8)
 
     @functools.cached_property
     def _base(self) -> tuple[np.ndarray, np.ndarray]:
-        """The crop at the side of the results, and its mask [side, side, 1]."""
-        mask = resampled(self.mask[..., None], self.side).clip(0, 1)
-        return self._at(self.side).astype(np.float32), mask
+        """The crop at the side of the results, [3, side, side], and its mask [side, side]."""
+        mask = resampled(self.mask[..., None], self.side)[..., 0].clip(0, 1)
+        # In planes, which are computed with several times faster than interleaved colours.
+        planes = np.moveaxis(self._at(self.side), -1, 0)
+        return planes.astype(np.float32, order="C"), mask
 
     def _at(self, side: int) -> np.ndarray:
         # `cut_out` counts from the centre of the first pixel.
-        return cut_out(self._photo, self._face.quad - 0.5, side).image
+        return self._face.seen_in(self._photo, side)
 
 
 def face_mask(face: AlignedFace, crop: CropSettings) -> np.ndarray:
@@ -237,7 +243,7 @@ def input_tile(photo: np.ndarray, face: AlignedFace, patch: Patch) -> np.ndarray
     """Return what results are shown beside: with the dial the face as the photograph has it."""
     if patch.mask is None:
         return face.image
-    return cut_out(photo, face.quad - 0.5, _side(face, len(face.image))).image
+    return face.seen_in(photo, _side(face, len(face.image)))
 
 
 def _side(face: AlignedFace, least: int) -> int:

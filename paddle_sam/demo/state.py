@@ -34,9 +34,9 @@ from paddle_sam.demo.pictures import (
 )
 from paddle_sam.demo.sessions import BusyError, Session, Sessions, Subject, VideoJob, Worker
 from paddle_sam.errors import ConfigError, FaceNotFoundError, PaddleSamError
-from paddle_sam.faces.alignment import AlignedFace, cut_out
+from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.paste import paste
-from paddle_sam.metrics.judges import JUDGED_SIZE
+from paddle_sam.metrics.judges import picture_of
 
 STRIP_TILE = 160
 MAX_REFERENCES = 8
@@ -150,7 +150,7 @@ class Demo:
         crop, quad = session.faces[face].crop, session.quads[face]
         size = np.array(session.preview.shape[1::-1])
         # The judges see the photograph's own resolution.
-        picture = cut_out(session.preview, quad * size - 0.5, max(JUDGED_SIZE, len(crop))).image
+        picture = picture_of(AlignedFace(crop, quad * size), session.preview)
         found = self.worker.run(lambda: measures(crop, image[None], picture), token)
         seen = {name: float(values[0]) for name, values in found.items()}
         return {name: round(value, 4) for name, value in seen.items() if not np.isnan(value)}

@@ -69,6 +69,15 @@ class AlignedFace:
             return False
         return float(np.hypot(*(self.landmarks[16] - self.landmarks[0]))) < SMALL
 
+    def seen_in(self, photo: np.ndarray, side: int) -> np.ndarray:
+        """Return what the crop shows as its photograph has it, uint8 [side, side, 3].
+
+        Args:
+            photo: the photograph that it was cut from, uint8 [H, W, 3].
+            side: in pixels.
+        """
+        return cut_out(photo, self.quad - 0.5, side, plain=True).image
+
     def scaled(self, factor: float) -> AlignedFace:
         """Return the same face in the photograph resized by a factor."""
         landmarks = self.landmarks
@@ -129,10 +138,14 @@ def align(image: np.ndarray, landmarks: np.ndarray, settings: CropSettings) -> A
     return dataclasses.replace(face, landmarks=np.asarray(landmarks, np.float64))
 
 
-def cut_out(image: np.ndarray, quad: np.ndarray, size: int, oversample: int = 1) -> AlignedFace:
+def cut_out(
+    image: np.ndarray, quad: np.ndarray, size: int, oversample: int = 1, *, plain: bool = False
+) -> AlignedFace:
     """Straighten a quad `[4, 2]` of a uint8 RGB `[H, W, 3]` image; see `crop_quad` for its corners.
 
-    Where it leaves the image, the image goes on mirrored and ever more blurred.
+    Where it leaves the image, the image goes on mirrored and ever more blurred. The recipe begins
+    with that where the quad comes near the image's edge, and blurs what lies there; with `plain`
+    a quad that lies in the image shows what is there.
 
     Raises:
         ImageError: the quad does not touch the image.
@@ -141,7 +154,8 @@ def cut_out(image: np.ndarray, quad: np.ndarray, size: int, oversample: int = 1)
     picture, quad, pixels_per_pixel = _shrink(Image.fromarray(image), quad, size)
     picture, quad, corner = _crop(picture, quad)
     sampled = (quad + corner + 0.5) * pixels_per_pixel
-    picture, quad = _pad(picture, quad)
+    if not (plain and _holds(picture, quad)):
+        picture, quad = _pad(picture, quad)
     side = size * oversample
     picture = picture.transform(
         (side, side),
@@ -226,6 +240,12 @@ def _crop(picture: Image.Image, quad: np.ndarray):
         raise ImageError("the face lies outside the image")
     corner = np.array([left, top])
     return picture.crop((left, top, right, bottom)), quad - corner, corner
+
+
+def _holds(picture: Image.Image, quad: np.ndarray) -> bool:
+    """Whether a picture reaches as far as a quad, give or take a hundredth of a pixel."""
+    edges = quad + 0.5
+    return edges.min() >= -0.01 and bool((edges.max(axis=0) <= np.array(picture.size) + 0.01).all())
 
 
 def _pad(picture: Image.Image, quad: np.ndarray):

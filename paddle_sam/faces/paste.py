@@ -132,7 +132,8 @@ def resampled(plane: np.ndarray, side: int) -> np.ndarray:
     if len(plane) == side:
         return plane
     weights = _weights(len(plane), side)
-    return np.moveaxis(weights @ np.moveaxis(plane, -1, 0) @ weights.T, 0, -1)
+    planes = np.ascontiguousarray(np.moveaxis(plane, -1, 0))  # what BLAS multiplies
+    return np.moveaxis(weights @ planes @ weights.T, 0, -1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -19,7 +19,7 @@ from PIL import Image
 from paddle_sam.core.images import check_image
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
-from paddle_sam.faces.alignment import AlignedFace, cut_out
+from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.landmarks import FaceLandmarker
 
 AGE_JUDGE = "dlib age-v1 (CC0)"
@@ -118,7 +118,7 @@ def picture_of(face: AlignedFace, photo: np.ndarray | None) -> np.ndarray:
     """
     if photo is None:
         return face.image
-    return cut_out(photo, face.quad - 0.5, max(JUDGED_SIZE, len(face.image))).image
+    return face.seen_in(photo, max(JUDGED_SIZE, len(face.image)))
 
 
 def as_judged(image: np.ndarray) -> np.ndarray:

@@ -37,7 +37,9 @@ from scripts.edit import main as edit
 from scripts.evaluate import main as evaluate
 from scripts.inference import main as inference
 from scripts.inference_side_by_side import main as side_by_side
+from scripts.invert import main as invert
 from scripts.project import main as project
+from scripts.reference_guided_inference import main as reference_guided
 from scripts.style_mixing import main as style_mixing
 from tests.unit.ageing.tiny import tiny_pipeline
 
@@ -61,6 +63,17 @@ def test_a_share_of_the_shading_that_the_inversion_lost_comes_back(keep, want):
     shown = dial(keep=keep)
     shown = shown.shown(shown.change(grey(100), 40))
     np.testing.assert_allclose(shown[4, 4], want, atol=1)
+
+
+def test_an_aligned_photograph_stays_as_it_is_up_to_its_edges(pipeline):
+    """The recipe of crops blurs what lies near the edge of a photograph; results show it."""
+    photo = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    for given in (photo, PORTRAIT[:256, 96:352]):
+        aged = pipeline(given, [60], align=False)
+        assert aged[0].shape == (1, 256, 256, 3)
+        outside = np.r_[0:8, 248:256]
+        np.testing.assert_array_equal(aged[0][0][:8], given[:8])
+        np.testing.assert_array_equal(aged[0][0][:, outside], given[:, outside])
 
 
 @pytest.mark.parametrize(("keep", "want"), [(0.25, 15.16), (0.5, 17.41), (1.0, 20)])
@@ -285,6 +298,35 @@ def test_the_demo_and_the_evaluation_take_it(larger, tmp_path):
     assert evaluate(["ageing", *arguments]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert len(report["faces"]) == 1
+
+
+def test_inverting_references_and_every_evaluation_take_it(larger, tmp_path):
+    photo, references = tmp_path / "a.png", tmp_path / "references.txt"
+    Image.fromarray(PORTRAIT).save(photo)
+    references.write_text(f"{photo}\n", encoding="utf-8")
+    model = ["--checkpoint_path", str(larger)]
+    out = ["--data_path", str(photo), "--exp_dir", str(tmp_path / "out")]
+    mixed = [*model, *out, "--engine", "eager", "--target_age", "20"]
+    assert reference_guided([*mixed, "--ref_images_paths_file", str(references)]) == 0
+    assert invert([*model, *out]) == 0
+    lpips = {name: np.abs(value.numpy()) for name, value in LPIPS("alex").state_dict().items()}
+    np.savez(tmp_path / "lpips.npz", **lpips)
+    measured = [*model, "--data_path", str(photo), "--lpips_path", str(tmp_path / "lpips.npz")]
+    assert evaluate(["reconstruction", *measured, "--exp_dir", str(tmp_path / "r")]) == 0
+    measured += ["--exp_dir", str(tmp_path / "b"), "--engine", "eager", "--protocol", "young60"]
+    assert evaluate(["benchmark", *measured]) == 0
+    report = json.loads((tmp_path / "b" / "benchmark.json").read_text(encoding="utf-8"))
+    assert report["results"] == 1
+
+
+def test_exported_it_is_the_same(larger, tmp_path, monkeypatch):
+    monkeypatch.setenv("PADDLE_SAM_CACHE", str(tmp_path))
+    ages = {"ages": [20, 60], "keep": 0.5}
+    want, found = (
+        AgePipeline.from_checkpoint(larger, engine=engine)(PORTRAIT, **ages)[0]
+        for engine in ("eager", "auto")
+    )
+    assert np.abs(want.astype(int) - found).max() <= 1
 
 
 def test_the_model_is_asked_for_what_looks_the_age(larger):
