@@ -1,6 +1,6 @@
 """Make every shipped picture, film and report again that the embedded models are behind.
 
-The commands are those that examples/README.md names. After a change of an embedded model, of
+The commands are those of the tables in examples/README.md. After a change of an embedded model, of
 rendering or of drawing, run it and look at what it wrote.
 """
 
@@ -16,30 +16,16 @@ from pathlib import Path
 from paddle_sam.core.command import command
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRATCH = ROOT / "results" / "rebuilt"  # of what is copied to its place
-
-
-def recipes(page: str) -> list[tuple[list[str], tuple[str, str] | None]]:
-    """Of each row of the page's tables its commands, and what is then copied where to.
-
-    >>> recipes("| `a.jpg` | `python b.py` | copied from `c.jpg` |")
-    [(['python b.py'], ('c.jpg', 'a.jpg'))]
-    """
-    found = []
-    for row in page.splitlines():
-        commands = re.findall(r"`((?:\w+=\S+ )?python [^`]+)`", row)
-        source, name = re.search(r"copied from `([^`]+)`", row), re.search(r"`([^`]+)`", row)
-        if row.startswith("|") and commands:
-            found.append((commands, (source[1], name[1]) if source else None))
-    return found
+COMMAND, COPIED = r"`((?:\w+=\S+ )?python [^`]+)`", r"`([^`]+)`.* copied from `([^`]+)`"
 
 
 def run(line: str) -> bool:
     """Run a command, which may begin with NAME=VALUE; return whether it succeeded."""
     words = shlex.split(line)
-    given = dict(word.split("=", 1) for word in words[: words.index("python")])
-    words = [sys.executable, *words[words.index("python") + 1 :]]
-    return subprocess.run(words, cwd=ROOT, env=os.environ | given, check=False).returncode == 0
+    start = words.index("python")
+    environment = os.environ | dict(word.split("=", 1) for word in words[:start])
+    words = [sys.executable, *words[start + 1 :]]
+    return subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode == 0
 
 
 @command
@@ -50,20 +36,18 @@ def main(argv=None):
     parser.add_argument("--only", default="", metavar="TEXT", help="rows that hold this text")
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
     options = parser.parse_args(argv)
-    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
-    page = "\n".join(line for line in page.splitlines() if options.only in line)
+    page = (ROOT / "examples" / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in page if row.startswith("|") and options.only in row]
+    if options.list:
+        print(*re.findall(COMMAND, "\n".join(rows)), sep="\n")
+        return 0
+    shutil.rmtree(ROOT / "results" / "rebuilt", ignore_errors=True)  # commands resume there
     failed = []
-    if not options.list:
-        shutil.rmtree(SCRATCH, ignore_errors=True)  # commands resume what they find
-    for commands, copied in recipes(page):
-        for line in commands:
-            print(line, flush=True)
-            if not options.list and not run(line):
-                failed.append(line)
-                break
-        else:
-            if copied and not options.list:
-                shutil.copy(ROOT / copied[0], ROOT / copied[1])
+    for row in rows:
+        lines = re.findall(COMMAND, row)
+        failed += [line for line in lines if not run(line)]
+        if (copied := re.search(COPIED, row)) and not set(lines) & set(failed):
+            shutil.copy(ROOT / copied[2], ROOT / copied[1])
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failed else 0
