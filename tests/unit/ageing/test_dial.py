@@ -65,15 +65,17 @@ def test_a_share_of_the_shading_that_the_inversion_lost_comes_back(keep, want):
     np.testing.assert_allclose(shown[4, 4], want, atol=1)
 
 
-def test_an_aligned_photograph_stays_as_it_is_up_to_its_edges(pipeline):
-    """The recipe of crops blurs what lies near the edge of a photograph; results show it."""
+def test_an_aligned_photograph_is_shown_up_to_its_edges(pipeline):
+    """The recipe of crops blurs what lies near the edge of a photograph."""
     photo = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    for given in (photo, PORTRAIT[:256, 96:352]):
-        aged = pipeline(given, [60], align=False)
-        assert aged[0].shape == (1, 256, 256, 3)
-        outside = np.r_[0:8, 248:256]
-        np.testing.assert_array_equal(aged[0][0][:8], given[:8])
-        np.testing.assert_array_equal(aged[0][0][:, outside], given[:, outside])
+    (face,) = pipeline.faces(photo, align=False)
+    np.testing.assert_array_equal(face.seen_in(photo, 256), photo)
+    unchanged = FaceDial(photo, face, pipeline.crop, face.image)
+    np.testing.assert_array_equal(unchanged.picture, photo)
+    nothing = np.zeros_like(face.image, np.float32)
+    np.testing.assert_array_equal(unchanged.shown(nothing), photo)
+    beyond = AlignedFace(face.image, face.quad + 3)  # what is not there goes on blurred
+    assert np.abs(np.diff(beyond.seen_in(photo, 256)[-2:].astype(int), axis=1)).mean() < 40
 
 
 @pytest.mark.parametrize(("keep", "want"), [(0.25, 15.16), (0.5, 17.41), (1.0, 20)])
@@ -313,10 +315,10 @@ def test_inverting_references_and_every_evaluation_take_it(larger, tmp_path):
     np.savez(tmp_path / "lpips.npz", **lpips)
     measured = [*model, "--data_path", str(photo), "--lpips_path", str(tmp_path / "lpips.npz")]
     assert evaluate(["reconstruction", *measured, "--exp_dir", str(tmp_path / "r")]) == 0
-    measured += ["--exp_dir", str(tmp_path / "b"), "--engine", "eager", "--protocol", "young60"]
+    measured += ["--exp_dir", str(tmp_path / "b"), "--engine", "eager"]
     assert evaluate(["benchmark", *measured]) == 0
     report = json.loads((tmp_path / "b" / "benchmark.json").read_text(encoding="utf-8"))
-    assert report["results"] == 1
+    assert report["results"] >= 5
 
 
 def test_exported_it_is_the_same(larger, tmp_path, monkeypatch):
