@@ -6,7 +6,6 @@ coordinates, top left, bottom left, bottom right, top right of a square.
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 from collections.abc import Sequence
@@ -128,19 +127,18 @@ def _paste(
 
 
 def resampled(plane: np.ndarray, side: int) -> np.ndarray:
-    """Resize float32 [S, S, C] to [side, side, C], larger or smaller, by Lanczos' filter."""
+    """Resize float32 [S, S, C] to [side, side, C], larger or smaller, by Lanczos' filter.
+
+    In one thread: those of a matrix product would wait for the networks' threads, which stay awake
+    for a while after their work.
+    """
     if len(plane) == side:
         return plane
-    weights = _weights(len(plane), side)
-    planes = np.ascontiguousarray(np.moveaxis(plane, -1, 0))  # what BLAS multiplies
-    return np.moveaxis(weights @ planes @ weights.T, 0, -1)
-
-
-@functools.lru_cache(maxsize=16)
-def _weights(size: int, side: int) -> np.ndarray:
-    """What each of `size` pixels in a row contributes to each of `side`: float32 [side, size]."""
-    row = Image.fromarray(np.eye(size, dtype=np.float32))
-    return np.asarray(row.resize((size, side), Image.Resampling.LANCZOS))
+    result = np.empty((plane.shape[2], side, side), np.float32)
+    for channel, values in enumerate(np.moveaxis(plane, -1, 0)):
+        picture = Image.fromarray(np.ascontiguousarray(values))
+        result[channel] = picture.resize((side, side), Image.Resampling.LANCZOS)
+    return np.moveaxis(result, 0, -1)
 
 
 def _side(quad: np.ndarray) -> float:
