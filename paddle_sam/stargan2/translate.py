@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.images import LONGEST_SIDES, save_image, tiled, to_uint8
-from paddle_sam.core.sheets import matrix
+from paddle_sam.core.sheets import SMALLEST_TILE, matrix
 from paddle_sam.core.video import ease, write_video
 from paddle_sam.errors import ConfigError
 from paddle_sam.stargan2.domains import Domains, read_domains
@@ -99,7 +99,8 @@ def series(
 ) -> np.ndarray:
     """What training taught: a row for each checkpoint, the sources in every domain in columns.
 
-    Sources [N, 3, S, S] lie along the top; `z` [1, Z] is the latent of every translation.
+    Sources [N, 3, S, S] lie along the top; `z` [1, Z] is the latent of every translation. Small
+    images are enlarged.
     """
     rows = []
     for step in tqdm(steps, "series", unit="checkpoint"):
@@ -109,7 +110,8 @@ def series(
             styles = [system.latent_styles(z, domain)[0] for domain in range(system.num_domains)]
         rows.append([image for images in system.in_styles(sources, styles) for image in images])
     rows.insert(0, list(to_uint8(sources)) * (len(rows[0]) // len(sources)))
-    return matrix(rows, sources.shape[2], left=["sources", *map(str, steps)])
+    size = max(sources.shape[2], SMALLEST_TILE)
+    return matrix(rows, size, left=["sources", *map(str, steps)])
 
 
 def parse_steps(text: str) -> list[int]:

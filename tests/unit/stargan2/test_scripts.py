@@ -20,6 +20,7 @@ from scripts.stargan2 import main as stargan2_command
 from tests import DEVICE
 
 SIZE = 32
+TILE = 128  # of small images in a series
 SHAPE = {"img_size": SIZE, "max_conv_dim": 8, "base_dim": 4}
 ARCHS = {
     "generator": {**SHAPE, "style_dim": 4, "w_hpf": 1.0},
@@ -173,9 +174,10 @@ def test_a_series_shows_training_step_by_step(files, tmp_path, capsys):
     assert sample([*flags, "--series", "100,2000"]) == 0
     series = read_image(tmp_path / "series.jpg")
     # Two sources in two domains; the sources above, a row for each step, their names at the left.
-    assert series.shape == (3 * SIZE, SIZE // 2 + 4 * SIZE, 3)
-    rows = [series[row * SIZE : (row + 1) * SIZE, SIZE // 2 :] for row in range(3)]
-    assert np.abs(rows[1].astype(int) - rows[2]).max() <= 40  # the same file, but for JPEG
+    assert series.shape == (3 * TILE, TILE // 2 + 4 * TILE, 3)
+    rows = [series[row * TILE : (row + 1) * TILE, TILE // 2 :] for row in range(3)]
+    inside = np.abs(rows[1].astype(int) - rows[2])[4:-4]
+    assert inside.max() <= 40  # the same file, but for JPEG, which mixes colours across edges
     assert np.abs(rows[0].astype(int) - rows[1]).mean() > 1
     assert sample([*flags, "--series", "100,7"]) == 2
     assert "has no iteration_7" in capsys.readouterr().err
