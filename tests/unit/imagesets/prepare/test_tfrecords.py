@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from paddle_sam.imagesets.archive import open_image_set, read_source
-from paddle_sam.imagesets.prepare.tfrecords import _checksum
+from paddle_sam.imagesets.prepare.tfrecords import _checksum, _records, find_records
 from scripts.prepare_dataset import main
 from tests import DEVICE
 
@@ -89,6 +89,19 @@ def test_the_checksum_is_the_standard_one():
     """CRC-32C of `123456789` is the published check value 0xE3069283; masked as TensorFlow does."""
     crc = 0xE3069283
     assert _checksum(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
+
+
+def test_files_of_tensorboards_writer_are_records(tmp_path):
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer")
+    path = tmp_path / "without_an_ending"
+    with path.open("wb") as stream:
+        records = writer.RecordWriter(stream)
+        for content in (b"", b"one", bytes(300)):
+            records.write(content)
+    assert find_records(path) == [path]
+    assert list(_records(path)) == [b"", b"one", bytes(300)]
+    path.write_bytes(b"1" + path.read_bytes()[1:])
+    assert find_records(path) == []
 
 
 def test_a_data_set_of_stylegan_is_prepared_with_its_classes(example, images, tmp_path):
