@@ -117,7 +117,7 @@ ENCODERS = {
         "GradualStyleEncoder",
         {**PSP, "label_nc": 19, "input_nc": 19},
     ),
-    "restyle_psp": ("models.psp:pSp", "BackboneEncoder", {**ONE_STEP, "output_size": 1024}),
+    "restyle_psp": ("models.psp:pSp", "BackboneEncoder", ONE_STEP),
     "restyle_psp_resnet": ("models.psp:pSp", "ResNetBackboneEncoder", RESTYLE),
     "restyle_pyramid_resnet": ("models.psp:pSp", "ResNetGradualStyleEncoder", RESTYLE),
     "restyle_e4e": ("models.e4e:e4e", "ProgressiveBackboneEncoder", ONE_STEP),
