@@ -21,6 +21,7 @@ from paddle_sam.ageing.engines import (
 )
 from paddle_sam.ageing.measures import embedded_age_regressor, measure_ages
 from paddle_sam.ageing.options import Ages, list_ages
+from paddle_sam.core.device import fitting_batch
 from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
 from paddle_sam.core.processes import batches
 from paddle_sam.core.sheets import SMALLEST_TILE, strip
@@ -171,7 +172,7 @@ class AgePipeline:
         face: str = "best",
         align: bool = True,
         resize_outputs: bool = False,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         keep: float | None = None,
     ) -> Aged:
         """Age the faces of one or several photographs.
@@ -183,7 +184,7 @@ class AgePipeline:
             face: which faces of a photograph: `best` (the most confident), `largest` or `all`.
             align: find and cut out the face; False where photographs are aligned crops already.
             resize_outputs: pool the results to the network's input size.
-            batch_size: images rendered together.
+            batch_size: images rendered together; None for as many as memory allows.
             keep: share of the photograph that results keep where the model cannot reproduce it,
                 0 to 1 (see `paddle_sam.ageing.dial`). 0 gives the model's pictures as they are;
                 None keeps less the more years a face is aged.
@@ -193,6 +194,8 @@ class AgePipeline:
             ConfigError: an age or option cannot work.
         """
         ages = list_ages(ages)
+        if batch_size is None:
+            batch_size = fitting_batch(self.output_size)
         pictures, faces, photo_of_face = [], [], []
         for number, (name, photo) in enumerate(_named(photos)):
             pictures.append(as_image(photo, name))
