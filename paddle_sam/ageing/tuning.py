@@ -143,8 +143,8 @@ def write_tuned(
         OutputError: the system refused to write.
     """
     entry = NetworkEntry.of("stylegan2_generator", arch, generator)
-    facts = {"latent_avg": average.numpy().mean(axis=0), "alignment": dataclasses.asdict(crop)}
-    WeightFile("stylegan2", {"g_ema": entry}, **facts).write(path)
+    mean, alignment = average.numpy().mean(axis=0), dataclasses.asdict(crop)
+    WeightFile("stylegan2", {"g_ema": entry}, latent_avg=mean, alignment=alignment).write(path)
 
 
 class _Neighbours:
