@@ -204,8 +204,8 @@ class Calibration:
         for at in range(1, len(asked)):
             if seen[at] > seen[rising[-1]]:
                 rising.append(at)
-        pick = lambda values: tuple(round(float(values[at]), 2) for at in rising)  # noqa: E731
-        return cls(pick(asked), pick(seen), judge)
+        picked = [tuple(round(float(of[at]), 2) for at in rising) for of in (asked, seen)]
+        return cls(*picked, judge)
 
     @property
     def reach(self) -> tuple[float, float]:
