@@ -125,6 +125,14 @@ ENCODERS = {
 }
 
 
+def with_recipe(kind: str, build: type, opts: argparse.Namespace) -> nn.Module:
+    """Return the original network, which has read the recipe's weights by its own code."""
+    with tempfile.TemporaryDirectory() as folder:
+        opts.checkpoint_path = f"{folder}/{kind}.pt"
+        torch.save(recipe.torch_checkpoint(kind), opts.checkpoint_path)
+        return build(opts).eval()
+
+
 def encoder(kind: str) -> tuple[dict, dict]:
     """Run an encoder of pSp's family on two images; return the results and its manifest."""
     place, encoder_type, options = ENCODERS[kind]
@@ -142,10 +150,7 @@ def encoder(kind: str) -> tuple[dict, dict]:
     }
     write_manifest(kind, manifest)
     build.load_weights = load_weights
-    with tempfile.TemporaryDirectory() as folder:
-        opts.checkpoint_path = f"{folder}/{kind}.pt"
-        torch.save(recipe.torch_checkpoint(kind), opts.checkpoint_path)
-        network = build(opts).eval()
+    network = with_recipe(kind, build, opts)
     x = torch.from_numpy(recipe.images(options["input_nc"] if options["input_nc"] != 6 else 3))
     if options["input_nc"] == 6:
         images, codes = refined(network, opts, x)
@@ -208,10 +213,7 @@ def hyperstyle(kind: str) -> tuple[dict, dict]:
     }
     write_manifest(kind, manifest)
     build.load_weights = load_weights
-    with tempfile.TemporaryDirectory() as folder:
-        opts.checkpoint_path = f"{folder}/{kind}.pt"
-        torch.save(recipe.torch_checkpoint(kind), opts.checkpoint_path)
-        network = build(opts).eval()
+    network = with_recipe(kind, build, opts)
     opts.load_w_encoder = True
     codes = torch.from_numpy(recipe.codes())
     network.w_encoder = nn.Identity()
