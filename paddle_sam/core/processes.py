@@ -118,6 +118,7 @@ def process_pool(
     context = multiprocessing.get_context("spawn")
     try:
         return ProcessPoolExecutor(workers, context, _start_worker, (start, *arguments))
+    # What Python raises without semaphores differs by system and version.
     except (OSError, ImportError, NotImplementedError) as error:
         warnings.warn(
             f"this system has no pools of processes ({error}); one thread does the work",
