@@ -156,8 +156,10 @@ def project(
         raise ConfigError(f"returned: expected best or last, found {returned!r}")
     if mse_mean not in ("batch", "image"):
         raise ConfigError(f"mse_mean: expected batch or image, found {mse_mean!r}")
-    generator = generator or ckpt or (model_file(model_type) if model_type else None)
-    inverter = open_inverter(generator, psp)
+    named = [one for one in (generator, ckpt, model_type) if one is not None]
+    if len(named) > 1:
+        raise ConfigError("generator, ckpt, model_type: expected one of them, found several")
+    inverter = open_inverter(model_file(model_type) if model_type else generator or ckpt, psp)
     expect_numbers("the generator", numbers, inverter.numbers)
     targets, shown = _targets(images, masks, inverter.crop.size)
     start = inverter.start(targets, encoder=not no_encoder)

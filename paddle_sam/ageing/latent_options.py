@@ -162,6 +162,11 @@ class ProjectOptions(FilesOptions):
                 f"--output, --exp_dir: found {quoted(self.output)} and {quoted(self.exp_dir)};"
                 " expected one of them"
             )
+        if self.model_type and self.checkpoint_path != model_file(self.model_type):
+            raise ConfigError(
+                f"--model_type, --checkpoint_path: found {quoted(self.model_type)} and"
+                f" {quoted(self.checkpoint_path)}; expected one of them"
+            )
         if self.tune and self.noise_regularize:
             raise ConfigError(
                 "--tune, --noise_regularize: a generator is tuned with the noise that it has; leave"

@@ -178,3 +178,14 @@ def test_the_code_of_the_last_step_on_demand():
     assert not np.array_equal(best.codes, last.codes)
     with pytest.raises(ValueError, match="returned: expected best or last"):
         paddle_sam.project([image], lpips=Rising(), returned="first")
+
+
+def test_a_generator_is_named_once(capsys):
+    import paddle_sam
+    from scripts.project import main
+
+    words = ["x.png", "--model_type", "ffhq-config-f", "--checkpoint_path", "y.pdparams"]
+    assert main(words) == 2
+    assert "--model_type, --checkpoint_path: found 'ffhq-config-f'" in capsys.readouterr().err
+    with pytest.raises(paddle_sam.ConfigError, match="generator, ckpt, model_type: expected one"):
+        paddle_sam.project("x.png", ckpt="y.pdparams", model_type="ffhq-config-f")
