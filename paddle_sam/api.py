@@ -26,8 +26,15 @@ from paddle_sam.ageing.projection import Best, ProjectionSettings
 from paddle_sam.ageing.projection import project as optimise
 from paddle_sam.ageing.tuning import TuningSettings
 from paddle_sam.ageing.tuning import tune as tune_generator
-from paddle_sam.core.images import ImageLike, as_image, crop_square, resize, to_network, to_uint8
-from paddle_sam.core.sheets import LARGE_TILE
+from paddle_sam.core.images import (
+    LARGE_TILE,
+    ImageLike,
+    as_image,
+    crop_square,
+    resize,
+    to_network,
+    to_uint8,
+)
 from paddle_sam.core.video import there_and_back, write_all
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError

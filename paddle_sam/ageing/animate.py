@@ -13,8 +13,7 @@ from paddle_sam.ageing.options import AnimationOptions, parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.run import Ageing, AgeingRun
-from paddle_sam.core.images import resize, to_network, to_uint8
-from paddle_sam.core.sheets import LARGE_TILE, caption_line
+from paddle_sam.core.images import LARGE_TILE, caption_line, resize, to_network, to_uint8
 from paddle_sam.core.video import ease, there_and_back, write_all
 
 

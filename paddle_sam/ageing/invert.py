@@ -29,9 +29,8 @@ from paddle_sam.ageing.pipeline import EMBEDDED_NOTE
 from paddle_sam.ageing.tuning import write_tuned
 from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.files import check_name
-from paddle_sam.core.images import ImageLike, as_image, resize, save_image
+from paddle_sam.core.images import LARGE_TILE, ImageLike, as_image, resize, save_image, stack, strip
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
-from paddle_sam.core.sheets import LARGE_TILE, stack, strip
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import FaceCutter
 

@@ -26,8 +26,7 @@ from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.run import Ageing, AgeingRun
 from paddle_sam.core import files
-from paddle_sam.core.images import to_network
-from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
+from paddle_sam.core.images import SMALLEST_TILE, save_sheet, stack, strip, to_network
 from paddle_sam.errors import ConfigError
 
 

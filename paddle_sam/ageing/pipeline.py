@@ -22,9 +22,8 @@ from paddle_sam.ageing.engines import (
 from paddle_sam.ageing.measures import embedded_age_regressor, measure_ages
 from paddle_sam.ageing.options import Ages, list_ages
 from paddle_sam.core.device import fitting_batch
-from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
+from paddle_sam.core.images import SMALLEST_TILE, ImageLike, as_image, strip, to_network, to_uint8
 from paddle_sam.core.processes import batches
-from paddle_sam.core.sheets import SMALLEST_TILE, strip
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError, check_shape
 from paddle_sam.export.engine import EngineSAM

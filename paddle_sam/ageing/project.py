@@ -32,9 +32,8 @@ from paddle_sam.ageing.projection import Best, Comparison, ProjectionSettings, p
 from paddle_sam.ageing.tuning import TuningSettings, tune, write_tuned
 from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.files import write_json
-from paddle_sam.core.images import resize, save_image, to_network, to_uint8
+from paddle_sam.core.images import LARGE_TILE, resize, save_image, strip, to_network, to_uint8
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
-from paddle_sam.core.sheets import LARGE_TILE, strip
 from paddle_sam.core.video import VideoWriter, open_video
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight

@@ -20,8 +20,7 @@ from paddle_sam.ageing.evaluation_summary import (
     gaps_and_similarities,
 )
 from paddle_sam.core.files import atomic_path
-from paddle_sam.core.images import read_image
-from paddle_sam.core.sheets import strip
+from paddle_sam.core.images import read_image, strip
 
 CASES = 6  # shown on each side of "best and worst"
 _TILE = 128

@@ -17,9 +17,8 @@ from paddle_sam.ageing.options import (
 )
 from paddle_sam.ageing.photos import Input, Summary, results_folder
 from paddle_sam.ageing.run import AgedPhoto, AgeingRun
-from paddle_sam.core.images import save_image
+from paddle_sam.core.images import SMALLEST_TILE, save_image, save_sheet, stack, strip
 from paddle_sam.core.processes import InBackground
-from paddle_sam.core.sheets import SMALLEST_TILE, save_sheet, stack, strip
 from paddle_sam.faces.paste import has_deep_colours, paste, save_pasted
 
 SHEET_TILE = 96

@@ -19,8 +19,7 @@ from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.options import parse_latent_mask
 from paddle_sam.ageing.photos import portrait
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.core.images import decode_image, resize, to_network, to_uint8
-from paddle_sam.core.sheets import LARGE_TILE, strip
+from paddle_sam.core.images import LARGE_TILE, decode_image, resize, strip, to_network, to_uint8
 from paddle_sam.core.video import encode_video
 from paddle_sam.demo.pictures import (
     Look,

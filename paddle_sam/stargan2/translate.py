@@ -11,8 +11,7 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.core.device import resolve_device
-from paddle_sam.core.images import LONGEST_SIDES, save_image, tiled, to_uint8
-from paddle_sam.core.sheets import SMALLEST_TILE, matrix
+from paddle_sam.core.images import LONGEST_SIDES, SMALLEST_TILE, matrix, save_image, tiled, to_uint8
 from paddle_sam.core.video import ease, write_video
 from paddle_sam.errors import ConfigError
 from paddle_sam.stargan2.domains import Domains, read_domains

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core.images import save_image
-from paddle_sam.core.sheets import matrix
+from paddle_sam.core.images import matrix, save_image
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.stylegan2.generator import StyleGenerator

@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from paddle_sam.core.images import resize, save_image
+from paddle_sam.core.images import LARGE_TILE, PAPER, matrix, resize, save_image
 from paddle_sam.core.processes import batches
-from paddle_sam.core.sheets import LARGE_TILE, PAPER, matrix
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2_ops import first_resolution, noise_resolutions, style_ranges
 from paddle_sam.options import parse_codes, parse_numbers

@@ -21,8 +21,7 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.core.device import cpu_threads, fitting_batch
-from paddle_sam.core.images import to_uint8
-from paddle_sam.core.sheets import SMALLEST_TILE
+from paddle_sam.core.images import SMALLEST_TILE, to_uint8
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.export.engine import EngineGenerator

@@ -16,10 +16,9 @@ from paddle import nn
 from tqdm import tqdm
 
 from paddle_sam.core.files import atomic_path
-from paddle_sam.core.images import resize, save_image, to_network
+from paddle_sam.core.images import resize, save_image, stack, strip, to_network
 from paddle_sam.core.latents import read_latent
 from paddle_sam.core.processes import spread
-from paddle_sam.core.sheets import stack, strip
 from paddle_sam.core.video import ease, there_and_back, write_all
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight

@@ -15,10 +15,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from paddle_sam.core.images import read_image
+from paddle_sam.core.images import caption_line, matrix, read_image
 from paddle_sam.core.latents import list_codes, read_latent
 from paddle_sam.core.processes import batches
-from paddle_sam.core.sheets import caption_line, matrix
 from paddle_sam.core.video import ease, write_all
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2_ops import style_ranges

@@ -20,9 +20,8 @@ from paddle_sam.ageing.train.age_labels import read_ages
 from paddle_sam.ageing.train.age_options import SIZES, AgeOptions
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.files import check_outside
-from paddle_sam.core.images import to_uint8
+from paddle_sam.core.images import captioned_grid, to_uint8
 from paddle_sam.core.processes import batches
-from paddle_sam.core.sheets import captioned_grid
 from paddle_sam.core.weight_file import WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.archive import ImageSource, list_sources

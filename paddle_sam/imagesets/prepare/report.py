@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.core.files import atomic_path
-from paddle_sam.core.images import save_image
+from paddle_sam.core.images import contact_sheet, save_image
 from paddle_sam.core.listing import printable
 from paddle_sam.core.processes import spread
-from paddle_sam.core.sheets import contact_sheet
 from paddle_sam.imagesets.archive import ArchiveImage, read_source
 from paddle_sam.imagesets.prepare.examine import REASONS, THUMBNAIL, Found
 

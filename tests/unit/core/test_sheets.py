@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from paddle_sam.core.sheets import PAPER, caption_line, save_sheet, stack, strip
+from paddle_sam.core.images import PAPER, caption_line, save_sheet, stack, strip
 
 
 def tile(value, size=8):
