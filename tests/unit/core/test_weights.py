@@ -373,12 +373,13 @@ def test_download_command(capsys, tmp_path):
 
 
 def test_the_output_may_be_piped_to_what_reads_only_its_beginning():
-    script = str(ROOT / "scripts/download_weights.py")
-    listing = subprocess.Popen(
-        [sys.executable, script, "--list"],
-        stdout=subprocess.PIPE,
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/download_weights.py"), "--list"],
+        stdout=writer,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    listing.stdout.close()
-    assert listing.stderr.read() == b"" and listing.wait() == 1
+    os.close(writer)
+    assert (done.stderr, done.returncode) == (b"", 1)
