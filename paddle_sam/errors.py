@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 # What a file's name may hold that a terminal takes for a command.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 # A command to run, which keeps its flags, or a flag.
 _FLAG = re.compile(r"(python \S+\.py[^;:,`)]*)|(?<![\w-])--(?=[A-Za-z])")
 _in_command = False
+_QUOTED = 80  # characters of a value that a message repeats
 
 
 @contextlib.contextmanager
@@ -71,6 +73,16 @@ class FileNameError(OutputError, ImageError):
 
 class Note(UserWarning):
     """Something a user should know about a result; a command prints it as one line."""
+
+
+def quoted(value: Any) -> str:
+    """Return `repr(value)` for a message, cut where it is long.
+
+    >>> quoted("9" * 5000)
+    "'999999999999999999999... (5002 characters)"
+    """
+    text = repr(value)
+    return text if len(text) <= _QUOTED else f"{text[:22]}... ({len(text)} characters)"
 
 
 def check_shape(name: str, tensor, expected: Sequence[int | None]) -> None:

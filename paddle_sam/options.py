@@ -22,11 +22,26 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from paddle_sam.core import limits
-from paddle_sam.core.limits import quoted
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, quoted
 
 AnyOptions = TypeVar("AnyOptions", bound="Options")
+
+MOST_AGES = 1001  # of a request or command: 0 to 100 in steps of a tenth
+HIGHEST_FRAME_RATE = 240  # frames per second, of the fastest displays
+# The most of an option by its name, in every command: a slip of the keyboard is not to fill the
+# memory or the disk.
+_MOST = {
+    # Images at a time. More gains nothing on any device.
+    **dict.fromkeys(("batch_size", "test_batch_size", "val_batch_size", "decoder_batch"), 4096),
+    **dict.fromkeys(("workers", "test_workers", "num_workers", "num_threads"), 1024),
+    # Pixels: of an image in a sheet, of which 16 are as wide as a JPEG can be; of a network's.
+    **dict.fromkeys(("tile_size", "frame_size"), 4096),
+    **dict.fromkeys(("size", "resolution", "output_size", "img_size", "input_size"), 8192),
+    "sheet_images": 10_000,
+    "fps": HIGHEST_FRAME_RATE,
+    "duration": 3600,
+    "video_steps": 3600,
+}
 
 
 def option(
@@ -347,7 +362,7 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     if rules["choices"] is not None and value not in rules["choices"]:
         known = ", ".join(rules["choices"])
         raise ConfigError(f"{flag}: expected one of {known}, found {quoted(value)}")
-    most = rules["maximum"] if rules["maximum"] is not None else limits.OPTIONS.get(field.name)
+    most = rules["maximum"] if rules["maximum"] is not None else _MOST.get(field.name)
     for words, bound, fits in (
         ("at least", rules["minimum"], operator.ge),
         ("at most", most, operator.le),

@@ -25,10 +25,9 @@ import paddle
 
 from paddle_sam.ageing.options import AgeingOptions
 from paddle_sam.ageing.pipeline import Edit
-from paddle_sam.core import limits
 from paddle_sam.core.files import read_arrays, write_arrays
 from paddle_sam.core.torch_arrays import read_torch_arrays
-from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.errors import CheckpointError, ConfigError, quoted
 from paddle_sam.networks.stylegan2 import Generator, modulated_layers
 from paddle_sam.networks.stylegan2_ops import EqualLinear, mix_latents
 from paddle_sam.options import parse_codes
@@ -287,8 +286,7 @@ def _direction(array: Any, where: str) -> np.ndarray:
     if not numbers or array.ndim not in (1, 2, 3) or not np.isfinite(array).all():
         found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else array
         raise CheckpointError(
-            f"{where}: expected a direction, finite numbers [D] or [L, D], found"
-            f" {limits.quoted(found)}"
+            f"{where}: expected a direction, finite numbers [D] or [L, D], found {quoted(found)}"
         )
     if array.ndim > 1 and array.shape[0] == 1:  # a batch of one, as InterFaceGAN and e4e keep it
         array = array[0]

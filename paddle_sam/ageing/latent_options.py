@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
-from paddle_sam.core.limits import quoted
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, quoted
 from paddle_sam.options import option, parse_numbers, tile_size_option
 
 JUDGED = ("age", "judge_age", "judge_gender")

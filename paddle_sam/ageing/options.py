@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from paddle_sam.core import limits
-from paddle_sam.core.limits import quoted
 from paddle_sam.core.weights import way_to
-from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.errors import CheckpointError, ConfigError, quoted
 from paddle_sam.options import (
+    MOST_AGES,
     Options,
     device_option,
     engine_option,
@@ -285,8 +284,8 @@ def parse_ages(text: str, name: str = "--target_age") -> list[float]:
         else:
             years = range(int(first), int(last) + 1, int(step or 1))
             ages += map(float, years[:102])  # more would hold one beyond 100 anyway
-        if len(ages) > limits.AGES:
-            raise ConfigError(f"{name}: expected at most {limits.AGES} ages, found more")
+        if len(ages) > MOST_AGES:
+            raise ConfigError(f"{name}: expected at most {MOST_AGES} ages, found more")
     if wrong := [age for age in ages if age > 100]:
         raise ConfigError(f"{name}: expected ages from 0 to 100, found {wrong[0]:g}")
     return list(dict.fromkeys(ages))

@@ -22,10 +22,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from paddle_sam.core import limits
 from paddle_sam.errors import CheckpointError
 
 _KINDS = "biufcSU"
+# Weight files and checkpoints, of which the largest known have 10,000 entries on 6 levels. A tensor
+# may be stored once and named several times.
+_MOST_ENTRIES = 1_000_000
+_MOST_DEPTH = 64
+_MOST_EXPANSION = 8
 
 
 class _Type:
@@ -200,7 +204,7 @@ def read_objects(stream: BinaryIO) -> Any:
     walked = itertools.count()
 
     def unwrapped(value: Any, depth: int = 0) -> Any:
-        if depth > limits.PICKLE_DEPTH or next(walked) > limits.PICKLE_ENTRIES:
+        if depth > _MOST_DEPTH or next(walked) > _MOST_ENTRIES:
             raise CheckpointError("it is nested too deeply, or has too many entries")
         if isinstance(value, _Reconstructed):
             return unwrapped(value.value, depth + 1)
@@ -232,11 +236,11 @@ def check_size(content: Any, file_bytes: int) -> None:
         value, depth = waiting.pop()
         entries += 1
         array_bytes += int(getattr(value, "nbytes", 0))
-        if depth > limits.PICKLE_DEPTH:
-            raise CheckpointError(f"it is nested deeper than {limits.PICKLE_DEPTH} levels")
-        if entries > limits.PICKLE_ENTRIES:
-            raise CheckpointError(f"it has more than {limits.PICKLE_ENTRIES:,} entries")
-        if array_bytes > limits.PICKLE_EXPANSION * file_bytes + (1 << 20):
+        if depth > _MOST_DEPTH:
+            raise CheckpointError(f"it is nested deeper than {_MOST_DEPTH} levels")
+        if entries > _MOST_ENTRIES:
+            raise CheckpointError(f"it has more than {_MOST_ENTRIES:,} entries")
+        if array_bytes > _MOST_EXPANSION * file_bytes + (1 << 20):
             raise CheckpointError(f"its arrays are many times larger than its {file_bytes:,} bytes")
         if isinstance(value, Mapping):
             waiting += [(item, depth + 1) for pair in value.items() for item in pair]

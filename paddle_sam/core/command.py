@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from paddle_sam.core import limits
-from paddle_sam.core.limits import quoted
-from paddle_sam.errors import ConfigError, Note, PaddleSamError, flags_shown
+from paddle_sam.errors import ConfigError, Note, PaddleSamError, flags_shown, quoted
 from paddle_sam.options import AnyOptions, RunOptions, to_json
 
 # What Paddle and Pillow warn about whatever the program does. The limits of images are our own.
@@ -29,6 +27,7 @@ _NOISE = (
     r"\s*Non compatible API",
     r"Image size \(\d+ pixels\) exceeds limit",
 )
+_DIGITS = 30  # of a number on the command line
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_PADDLE = (
     "PaddlePaddle is not installed. On a CPU: pip install 'paddlepaddle==3.2.2'. On a GPU"
@@ -300,7 +299,7 @@ def _home(found: re.Match) -> str:
 
 
 def _whole_number(text: str) -> int:
-    if len(text) > limits.DIGITS or not re.fullmatch(r"\s*[+-]?\d+\s*", text):
+    if len(text) > _DIGITS or not re.fullmatch(r"\s*[+-]?\d+\s*", text):
         raise argparse.ArgumentTypeError(f"expected a whole number, found {quoted(text)}")
     return int(text)
 

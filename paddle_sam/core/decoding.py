@@ -14,9 +14,19 @@ import zlib
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
-from paddle_sam.core import limits
+from paddle_sam.core.files import number_from
 from paddle_sam.core.processes import batches
 from paddle_sam.errors import ImageError, Note
+
+# Photographs. Phones take 108 million pixels; reading such a JPEG takes 1.1 GB of memory, reading a
+# PNG of 119 million with transparency 1.8 GB.
+MEGAPIXELS_VARIABLE = "PADDLE_SAM_MAX_MEGAPIXELS"
+PIXELS = 10**6 * number_from(MEGAPIXELS_VARIABLE, 120)
+# A JPEG can be read reduced by 2, 4 or 8, but its whole code has to be read for that: 200 million
+# pixels take some seconds.
+REDUCED_PIXELS = 4 * PIXELS
+IMAGE_BYTES = 1 << 30  # an uncompressed 16-bit TIFF of PIXELS is 0.7 GB
+METADATA_BYTES = 1 << 20  # one PNG chunk, unpacked; Pillow refuses the whole image beyond that
 
 # The only decoders that ever see a file, whatever its name says: no PostScript, no vector formats.
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -51,7 +61,7 @@ _FOREIGN = (
 def decode_image(
     data: bytes,
     name: str,
-    pixels: int = limits.PIXELS,
+    pixels: int = PIXELS,
     page: int | None = None,
     labels: bool = False,
 ) -> np.ndarray:
@@ -132,7 +142,7 @@ def _fit(image: Image.Image, pixels: int) -> None:
     while width * height > pixels * factor**2:
         factor *= 2
     reducible = isinstance(image, JpegImagePlugin.JpegImageFile) and factor <= 8
-    if not reducible or width * height > pixels * limits.REDUCED_PIXELS // limits.PIXELS:
+    if not reducible or width * height > pixels * REDUCED_PIXELS // PIXELS:
         raise ImageError(_too_large(f"{width} x {height} pixels", pixels))
     image.draft(None, (width // factor, height // factor))
 
@@ -140,7 +150,7 @@ def _fit(image: Image.Image, pixels: int) -> None:
 def _too_large(found: str, pixels: int) -> str:
     return (
         f"the image declares an absurd size ({found}). If it is genuine, reduce it to below"
-        f" {pixels // 10**6} megapixels, or allow more in {limits.MEGAPIXELS_VARIABLE}."
+        f" {pixels // 10**6} megapixels, or allow more in {MEGAPIXELS_VARIABLE}."
     )
 
 
@@ -164,7 +174,7 @@ def _note_pages(image: Image.Image, name: str) -> None:
 
 
 def _without_large_metadata(data: bytes) -> bytes:
-    """A PNG file without compressed texts and profiles over `limits.METADATA_BYTES`.
+    """A PNG file without compressed texts and profiles over `METADATA_BYTES`.
 
     Its pixels do not need them, and Pillow refuses the whole file for them.
     """
@@ -187,9 +197,9 @@ def _expands(content: bytes, kind: bytes) -> bool:
         packed = content[content.find(b"\0") + 2 :]
     unpacking = zlib.decompressobj()
     try:
-        unpacking.decompress(packed, limits.METADATA_BYTES)
+        unpacking.decompress(packed, METADATA_BYTES)
     except zlib.error:
-        return len(content) > limits.METADATA_BYTES
+        return len(content) > METADATA_BYTES
     return bool(unpacking.unconsumed_tail)
 
 

@@ -26,8 +26,21 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from paddle_sam.core import limits
 from paddle_sam.errors import CheckpointError, ConfigError, FileNameError, OutputError
+
+
+def number_from(variable: str, default: int) -> int:
+    """Return the whole number in an environment variable, or the default without a usable one."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() and 0 < len(text) < 10 else default
+
+
+ARRAY_BYTES = 4 << 30  # of a NumPy archive, unpacked; the largest in use, VGG16, has 0.06 GB
+NAME_BYTES = 255  # of a file, on nearly every file system
+# Text files: descriptions of data sets, tables of labels, lists of images. The labels of 4 million
+# images fit; parsed, they take about ten times as much memory.
+TEXT_BYTES = (1 << 20) * number_from("PADDLE_SAM_MAX_TEXT_MB", 256)
+
 
 # What `atomic_path` calls its files: eight letters of mkstemp, before them once the file's name.
 _TEMPORARY = re.compile(r"\.(.+\.)?\w{8}\.tmp(\.\w+)?")
@@ -134,10 +147,10 @@ def atomic_folder(folder: str | os.PathLike) -> Iterator[Path]:
 
 def check_name(path: Path) -> None:
     """Raise `FileNameError` if the file at `path` would have a longer name than is possible."""
-    if (size := len(os.fsencode(path.name))) > limits.NAME_BYTES:
+    if (size := len(os.fsencode(path.name))) > NAME_BYTES:
         raise FileNameError(
             f"{path.name[:40]}...: the name of this result would have {size} bytes, at most"
-            f" {limits.NAME_BYTES} are possible. Shorten the name of the photograph."
+            f" {NAME_BYTES} are possible. Shorten the name of the photograph."
         )
 
 
@@ -246,10 +259,9 @@ def read_arrays(path: str | os.PathLike, advice: str) -> dict[str, np.ndarray]:
             if isinstance(content, np.ndarray):
                 return {path.stem: content}
             size = sum(member.file_size for member in content.zip.infolist())
-            if size > limits.ARRAY_BYTES:
+            if size > ARRAY_BYTES:
                 raise CheckpointError(
-                    f"{path}: holds {size:,} bytes of arrays, more than {limits.ARRAY_BYTES:,};"
-                    f" {advice}"
+                    f"{path}: holds {size:,} bytes of arrays, more than {ARRAY_BYTES:,}; {advice}"
                 )
             arrays = dict(content)
     except FileNotFoundError:
@@ -314,10 +326,10 @@ def read_text(path: str | os.PathLike, name: str) -> str:
         name: the option or thing that the file is, to begin messages with.
 
     Raises:
-        ConfigError: it is missing, not a regular file, or larger than `limits.TEXT_BYTES`.
+        ConfigError: it is missing, not a regular file, or larger than `TEXT_BYTES`.
     """
     try:
-        data = read_bytes(path, limits.TEXT_BYTES)
+        data = read_bytes(path, TEXT_BYTES)
     except OSError as error:
         raise ConfigError(f"{name}: {path} cannot be read ({error.strerror or error})") from error
     return decode_text(data)

@@ -19,8 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from paddle_sam.core import limits
-from paddle_sam.core.decoding import decode_image, flatten, upright
+from paddle_sam.core.decoding import IMAGE_BYTES, decode_image, flatten, upright
 from paddle_sam.core.files import atomic_path, read_bytes
 from paddle_sam.core.processes import batches
 from paddle_sam.errors import ConfigError, ImageError, check_shape
@@ -44,7 +43,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     EXIF orientation and embedded colour profiles are applied, transparency is laid on white, of
     an animation or a document of several pages the first counts. A JPEG of more than
-    `limits.PIXELS` is read reduced.
+    `decoding.PIXELS` is read reduced.
 
     Raises:
         ImageError: there is no such file, or it cannot be read as an image.
@@ -63,7 +62,7 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
 
 def _decode_file(path: Path, **how) -> np.ndarray:
     try:
-        return decode_image(read_bytes(path, limits.IMAGE_BYTES), str(path), **how)
+        return decode_image(read_bytes(path, IMAGE_BYTES), str(path), **how)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file. Check the spelling.") from error
     except OSError as error:

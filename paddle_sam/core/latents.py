@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import paddle
 
-from paddle_sam.core import limits
 from paddle_sam.core.array_pickle import read_objects
 from paddle_sam.core.files import atomic_path, open_file, read_arrays, write_arrays
 from paddle_sam.core.images import check_image, read_image
 from paddle_sam.core.torch_arrays import read_torch_arrays
 from paddle_sam.core.weight_file import read_pickle
-from paddle_sam.errors import CheckpointError, check_shape
+from paddle_sam.errors import CheckpointError, check_shape, quoted
 
 BARE = ".pd"
 SUFFIXES = (".npz", ".npy", ".pt", ".pth", BARE)
@@ -79,7 +78,7 @@ def read_latent(
     found = list_codes(path)
     if name not in found:
         raise CheckpointError(
-            f"{path}: holds the codes {limits.quoted(list(found))}, expected "
+            f"{path}: holds the codes {quoted(list(found))}, expected "
             + (f"one called {name!r}" if name else "one code alone")
         )
     code = found[name]
@@ -129,7 +128,7 @@ def list_codes(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return _numbered(content, str(path))
     codes = {}
     for name, value in content.items():
-        where = f"{path}: {limits.quoted(name)}"
+        where = f"{path}: {quoted(name)}"
         if isinstance(value, Mapping):
             value = next((value[key] for key in _KEYS if key in value), None)
         if isinstance(value, list) and value:
@@ -169,8 +168,7 @@ def _numbered(value: Any, where: str) -> dict[str, np.ndarray]:
     if not numbers or value.ndim not in (1, 2, 3):
         found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else value
         raise CheckpointError(
-            f"{where}: expected a code, numbers [L, D] or several [N, L, D], found"
-            f" {limits.quoted(found)}"
+            f"{where}: expected a code, numbers [L, D] or several [N, L, D], found {quoted(found)}"
         )
     if value.ndim < 3:
         return {"": value[0] if value.shape[0] == 1 else value}

@@ -21,10 +21,10 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
-from paddle_sam.core import limits
 from paddle_sam.core.files import atomic_path, write_error
 from paddle_sam.core.images import check_image
 from paddle_sam.errors import ConfigError, OutputError, check_shape
+from paddle_sam.options import HIGHEST_FRAME_RATE
 
 BT709 = 1  # number of that standard in the lists of primaries, transfer curves and matrices
 GIF_COLOURS = 256
@@ -223,8 +223,8 @@ def _kind(suffix: str, name: str) -> _Kind:
 
 
 def _rate(fps: float) -> Fraction:
-    if not 0 < fps <= limits.FRAME_RATE:
-        raise ConfigError(f"fps: expected more than 0, at most {limits.FRAME_RATE}, found {fps}")
+    if not 0 < fps <= HIGHEST_FRAME_RATE:
+        raise ConfigError(f"fps: expected more than 0, at most {HIGHEST_FRAME_RATE}, found {fps}")
     return Fraction(fps).limit_denominator(1001)
 
 

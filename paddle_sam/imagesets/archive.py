@@ -24,8 +24,15 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from paddle_sam.core import limits
-from paddle_sam.core.files import atomic_path, decode_text, open_file, read_bytes, write_json
+from paddle_sam.core.decoding import IMAGE_BYTES
+from paddle_sam.core.files import (
+    TEXT_BYTES,
+    atomic_path,
+    decode_text,
+    open_file,
+    read_bytes,
+    write_json,
+)
 from paddle_sam.core.images import decode_image, read_image
 from paddle_sam.core.listing import (
     HIDDEN,
@@ -74,7 +81,7 @@ class ArchiveImage:
         """Return the last part of its path without the suffix."""
         return PurePosixPath(self.path).stem
 
-    def read_bytes(self, most: int = limits.IMAGE_BYTES) -> bytes:
+    def read_bytes(self, most: int = IMAGE_BYTES) -> bytes:
         """Return the file's content, checked against its CRC.
 
         Raises:
@@ -187,12 +194,12 @@ def source_bytes(source: ImageSource) -> bytes:
     """Read the content of an image file.
 
     Raises:
-        ImageError: it cannot be read, or is larger than `limits.IMAGE_BYTES`.
+        ImageError: it cannot be read, or is larger than `decoding.IMAGE_BYTES`.
     """
     if isinstance(source, ArchiveImage):
         return source.read_bytes()
     try:
-        return read_bytes(source, limits.IMAGE_BYTES)
+        return read_bytes(source, IMAGE_BYTES)
     except OSError as error:
         raise ImageError(f"{source}: could not be read ({error.strerror or error}).") from error
 
@@ -305,9 +312,9 @@ def read_description(path: str | Path) -> dict:
     try:
         if is_archive(path):
             found = [one for one in zip_members(path) if one.path == DESCRIPTION]
-            text = found[-1].read_bytes(limits.TEXT_BYTES) if found else b"{}"
+            text = found[-1].read_bytes(TEXT_BYTES) if found else b"{}"
         elif (path / DESCRIPTION).exists():
-            text = read_bytes(path / DESCRIPTION, limits.TEXT_BYTES)
+            text = read_bytes(path / DESCRIPTION, TEXT_BYTES)
         else:
             return {}
         content = json.loads(decode_text(text))

@@ -12,8 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
-from paddle_sam.core import limits
-from paddle_sam.core.decoding import open_image
+from paddle_sam.core.decoding import IMAGE_BYTES, open_image
 from paddle_sam.core.files import atomic_path, read_bytes
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.options import Options, option
@@ -116,7 +115,7 @@ def _candidates(source: Path, numbers: set[int]) -> dict[int, list[tuple[Path, t
 def _colour_size(path: Path) -> tuple[int, int] | None:
     """Return width and height; None for other than colour images, such as CelebAMask-HQ's masks."""
     try:
-        with open_image(read_bytes(path, limits.IMAGE_BYTES)) as image:
+        with open_image(read_bytes(path, IMAGE_BYTES)) as image:
             return image.size if image.mode == "RGB" else None
     except (OSError, SyntaxError):
         return None

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import paddle
 from paddle import nn
 
-from paddle_sam.core import limits
 from paddle_sam.core.device import on_device
 from paddle_sam.core.weight_file import WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, PaddleSamError
@@ -42,6 +41,8 @@ BUILDERS = {
     "mean_face": "face_heatmaps:MeanFace",
     "self_supervised": "image_features:SelfSupervisedFeatures",
 }
+# Any number in a network's description. The largest known is 25,088, the features of a face.
+_LARGEST_NUMBER = 1 << 16
 # What messages call the networks that commands ask for, and which published weights they are.
 _NAMES = {
     "sam:SAM": "a SAM or pSp network",
@@ -75,7 +76,7 @@ def build_empty(network: str, arch: Mapping) -> nn.Layer:
         raise CheckpointError(
             f"unknown network {network!r}; this version knows {', '.join(sorted(BUILDERS))}"
         )
-    if (size := _largest(arch)) > limits.ARCH_SIZE:
+    if (size := _largest(arch)) > _LARGEST_NUMBER:
         raise CheckpointError(f"{network}: its description names a size of {size}, which is absurd")
     try:
         with paddle.LazyGuard():

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from paddle_sam.core.limits import quoted
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, quoted
 from paddle_sam.metrics.options import FeatureOptions
 from paddle_sam.options import (
     Options,

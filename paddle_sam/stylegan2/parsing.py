@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from paddle_sam.core.limits import quoted
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, quoted
 from paddle_sam.options import parse_codes
 
 LARGEST_SEED = 2**32 - 1

@@ -20,10 +20,9 @@ import numpy as np
 
 from paddle_sam.core.device import seed_everything
 from paddle_sam.core.files import atomic_path, remove_leftovers, sha256, write_json
-from paddle_sam.core.limits import quoted
 from paddle_sam.core.store import LOCK, one_writer
 from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.errors import ConfigError, OutputError, PaddleSamError
+from paddle_sam.errors import ConfigError, OutputError, PaddleSamError, quoted
 from paddle_sam.options import check_resumable, parse_names, read_json, to_json
 from paddle_sam.training.distributed import World, join_world
 from paddle_sam.training.loop import Intervals, Run, Trainer

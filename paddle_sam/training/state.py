@@ -23,9 +23,8 @@ import paddle
 from paddle import nn
 from paddle.base.layer_helper import LayerHelper
 
-from paddle_sam.core.limits import quoted
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict, state_of
-from paddle_sam.errors import CheckpointError, ConfigError
+from paddle_sam.errors import CheckpointError, ConfigError, quoted
 
 _NUMBERED = re.compile(r"iteration_(\d+)\.pdparams")
 _MASTER = "master_weight"

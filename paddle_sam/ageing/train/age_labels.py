@@ -11,8 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paddle_sam.core.files import read_json, read_table
-from paddle_sam.core.limits import quoted
-from paddle_sam.errors import ConfigError, Note
+from paddle_sam.errors import ConfigError, Note, quoted
 from paddle_sam.imagesets.archive import ImageSource, relative_name
 
 MAX_AGE = 100  # of the classes

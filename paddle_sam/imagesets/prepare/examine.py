@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from paddle_sam.core import limits
 from paddle_sam.core.decoding import count_pages, decode_image
 from paddle_sam.core.device import cpu_threads
 from paddle_sam.core.images import resize
@@ -26,6 +25,7 @@ from paddle_sam.imagesets.prepare.options import PrepareOptions
 from paddle_sam.imagesets.prepare.squares import cut_square, side_of, square_finder, upscaler
 
 THUMBNAIL = 128
+_MOST_PAGES = 1000  # of one TIFF file, each an image; the rest is not read
 _LEAST = 4  # pixels, of which something can be measured
 # Reasons to drop an image, in the order of the report, with their meaning.
 REASONS = {
@@ -88,7 +88,7 @@ class Examiner:
             defects.check_file(data, task.name)
         except ImageError as error:
             return [_unreadable(task, error)]
-        pages = min(count_pages(data), limits.PAGES)
+        pages = min(count_pages(data), _MOST_PAGES)
         return [one for page in range(pages) for one in self._examine_page(task, data, page)]
 
     def _examine_page(self, task: Task, data: bytes, page: int) -> list[tuple[Found, bytes]]:

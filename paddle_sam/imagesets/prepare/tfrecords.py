@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core import limits
+from paddle_sam.core.decoding import IMAGE_BYTES
 from paddle_sam.core.files import open_file
 from paddle_sam.core.listing import natural_key
 from paddle_sam.errors import ConfigError, ImageError
@@ -100,7 +100,7 @@ def _records(path: Path) -> Iterator[bytes]:
                 whole = len(head) == _HEADER.size and _checksum(head[:8]) == _HEADER.unpack(head)[1]
                 length = _HEADER.unpack(head)[0] if whole else left
                 left -= length + _HEADER.size + 4
-                if left < 0 or length > limits.IMAGE_BYTES:
+                if left < 0 or length > IMAGE_BYTES:
                     raise ImageError(f"{path}: found a damaged or truncated file. Copy it again.")
                 yield stream.read(length)
                 stream.seek(4, os.SEEK_CUR)

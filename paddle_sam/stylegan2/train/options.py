@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from paddle_sam.core.limits import quoted
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, quoted
 from paddle_sam.metrics.options import INCEPTION, LPIPS
 from paddle_sam.options import RunOptions, option, parse_names
 

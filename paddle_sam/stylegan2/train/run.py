@@ -13,9 +13,8 @@ from tqdm import tqdm
 from paddle_sam.core import processes
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import grid_columns, save_image, tiled
-from paddle_sam.core.limits import quoted
 from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.errors import ConfigError, ImageError, quoted
 from paddle_sam.imagesets.archive import ImageSource, list_sources, read_source
 from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images, joined
 from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures, fid, kid

@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 from PIL import EpsImagePlugin, Image
 
-from paddle_sam.core import decoding, limits
+from paddle_sam.core import decoding
 from paddle_sam.core.decoding import decode_image
 from paddle_sam.core.images import read_image
 from paddle_sam.core.listing import list_images
@@ -74,7 +74,7 @@ def test_a_jpeg_over_the_limit_is_read_reduced():
         assert image.shape == (160 // factor, 120 // factor, 3)
     half = np.asarray(Image.fromarray(FACE).resize((60, 80), Image.Resampling.BOX)).astype(int)
     assert np.abs(decode_image(data, "a.jpg", 5000) - half).mean() < 3
-    with pytest.raises(ImageError, match=f"120 x 160 pixels.*{limits.MEGAPIXELS_VARIABLE}"):
+    with pytest.raises(ImageError, match=f"120 x 160 pixels.*{decoding.MEGAPIXELS_VARIABLE}"):
         decode_image(data, "a.jpg", 160 * 120 // 4 - 1)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_sam.core import files, limits
+from paddle_sam.core import files
 from paddle_sam.core.files import (
     atomic_folder,
     atomic_path,
@@ -175,7 +175,7 @@ def test_what_is_no_archive_of_arrays_is_told_without_unsafe_advice(tmp_path, co
 def test_arrays_are_bounded_before_they_are_unpacked(tmp_path, monkeypatch):
     write_arrays(tmp_path / "a.npz", {"a": np.zeros(1000)}, compress=True)
     assert read_arrays(tmp_path / "a.npz", "")["a"].shape == (1000,)
-    monkeypatch.setattr(limits, "ARRAY_BYTES", 7000)
+    monkeypatch.setattr(files, "ARRAY_BYTES", 7000)
     with pytest.raises(CheckpointError, match="holds 8,128 bytes of arrays, more than 7,000"):
         read_arrays(tmp_path / "a.npz", "")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from paddle_sam.core import limits
+from paddle_sam.core import files
 from paddle_sam.core.files import read_json, read_paths, read_table, read_text
 from paddle_sam.errors import ConfigError
 
@@ -62,7 +62,7 @@ def test_json_that_cannot_be_read_is_named(tmp_path, content):
 
 
 def test_text_is_bounded_and_regular(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "TEXT_BYTES", 3)
+    monkeypatch.setattr(files, "TEXT_BYTES", 3)
     (tmp_path / "a.txt").write_text("abcd")
     with pytest.raises(ConfigError, match="it has 4 bytes, more than 3"):
         read_text(tmp_path / "a.txt", "--labels")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.core import limits
+from paddle_sam.core.files import TEXT_BYTES
 from paddle_sam.core.images import read_image
 from paddle_sam.errors import ConfigError, ImageError, Note
 from paddle_sam.imagesets.archive import (
@@ -180,7 +180,7 @@ def test_a_description_is_bounded_before_it_is_read(folder, tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("1.png", CONTENT["a/2.png"])
         with opened.open("dataset.json", "w", force_zip64=True) as member:
-            for _ in range(limits.TEXT_BYTES // (1 << 20) + 1):
+            for _ in range(TEXT_BYTES // (1 << 20) + 1):
                 member.write(b" " * (1 << 20))
     assert path.stat().st_size < 2 << 20
     with pytest.raises(ConfigError, match="bomb.zip: its dataset.json .* declares 26[0-9],"):
