@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.naive import NaiveSAM, torch_ops
 from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.core.folders import list_images
 from paddle_sam.core.images import read_image, save_image, strip, to_network, to_uint8
-from paddle_sam.core.listing import list_images
 from paddle_sam.core.weights import find_weight
 from paddle_sam.networks.load import load
 

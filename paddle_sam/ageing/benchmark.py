@@ -40,8 +40,8 @@ from paddle_sam.ageing.protocols import (
 from paddle_sam.ageing.report_page import render
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.files import atomic_path, read_arrays, sha256, write_arrays, write_json
+from paddle_sam.core.folders import claim_folder
 from paddle_sam.core.images import resize, save_image, to_network
-from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ImageError
 from paddle_sam.faces.alignment import AlignedFace

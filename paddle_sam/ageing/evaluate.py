@@ -27,8 +27,8 @@ from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
 from paddle_sam.ageing.report_page import write_page
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.files import sha256, write_json
+from paddle_sam.core.folders import claim_folder
 from paddle_sam.core.images import save_image
-from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError

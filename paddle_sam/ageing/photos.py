@@ -21,8 +21,8 @@ from tqdm import tqdm
 from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import check_name
+from paddle_sam.core.folders import IMAGE_SUFFIXES, lies_in, list_images, printable
 from paddle_sam.core.images import WRITABLE_SUFFIXES, read_image, result_names
-from paddle_sam.core.listing import IMAGE_SUFFIXES, lies_in, list_images, printable
 from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace, FaceCutter
 from paddle_sam.faces.paste import cut_plane

@@ -22,8 +22,8 @@ from paddle_sam.ageing.photos import (
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import sha256, write_json
+from paddle_sam.core.folders import claim_folder
 from paddle_sam.core.images import to_network, to_uint8
-from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import FaceCutter

@@ -164,7 +164,7 @@ def write_error(path: str | os.PathLike, error: OSError) -> OutputError:
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Delete, at any depth, the temporary files and folders of this module that a kill left.
 
-    Only where nobody else writes there; see `paddle_sam.core.store`.
+    Only where nobody else writes there; see `paddle_sam.core.folders`.
     """
     for path in Path(folder).rglob(".*.tmp*"):
         if _TEMPORARY.fullmatch(path.name):

@@ -4,7 +4,7 @@ An entry is a folder `CHECKPOINT-SETTINGS` under `cache_dir()`: twelve digits of
 SHA-256, and eight of the hash of what else the models depend on (Paddle's version,
 `EXPORT_VERSION`). It is built aside and renamed into place, so it is whole or absent, and its
 checksums are verified whenever it is opened. One process builds while others of the same entry
-wait for it (see `core.store`).
+wait for it (see `core.folders`).
 
 Entries are removed when a successor made under other settings is there, and the longest unused
 ones when all together exceed `limit_bytes()`; never one that a process holds (`hold`).
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO
 
 from paddle_sam.core.files import atomic_path, sha256
-from paddle_sam.core.store import one_writer
+from paddle_sam.core.folders import one_writer
 from paddle_sam.errors import ConfigError
 
 try:

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddle_sam.core.files import append_text
+from paddle_sam.core.folders import claim_folder, lies_in, list_images, one_writer
 from paddle_sam.core.images import read_image, result_names, save_image
-from paddle_sam.core.listing import lies_in, list_images
 from paddle_sam.core.processes import in_processes
-from paddle_sam.core.store import claim_folder, one_writer
 from paddle_sam.errors import ConfigError, FileNameError, ImageError, PaddleSamError
 from paddle_sam.faces.alignment import CropSettings, align_faces
 

@@ -33,8 +33,7 @@ from paddle_sam.core.files import (
     read_bytes,
     write_json,
 )
-from paddle_sam.core.images import decode_image, read_image
-from paddle_sam.core.listing import (
+from paddle_sam.core.folders import (
     HIDDEN,
     IMAGE_SUFFIXES,
     SYSTEM,
@@ -43,6 +42,7 @@ from paddle_sam.core.listing import (
     list_images,
     natural_key,
 )
+from paddle_sam.core.images import decode_image, read_image
 from paddle_sam.errors import ConfigError, ImageError
 
 DESCRIPTION = "dataset.json"

@@ -32,9 +32,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from paddle_sam.core.files import sha256
+from paddle_sam.core.folders import PART_SIZE, Store
 from paddle_sam.core.images import check_image, resize, to_network
 from paddle_sam.core.processes import batches
-from paddle_sam.core.store import PART_SIZE, Store
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError, check_shape
 from paddle_sam.imagesets.archive import ImageSource, content_digest, read_source

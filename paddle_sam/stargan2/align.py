@@ -20,6 +20,7 @@ from tqdm import tqdm
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import read_arrays
+from paddle_sam.core.folders import list_images, printable
 from paddle_sam.core.images import (
     check_image,
     read_image,
@@ -28,7 +29,6 @@ from paddle_sam.core.images import (
     save_image,
     to_network,
 )
-from paddle_sam.core.listing import list_images, printable
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError, check_shape
 from paddle_sam.faces.alignment import cut_out

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from paddle_sam.core.folders import is_system_folder
 from paddle_sam.core.images import to_network
-from paddle_sam.core.listing import is_system_folder
 from paddle_sam.core.processes import ahead, reading_pool
 from paddle_sam.errors import ConfigError, ImageError, Note
 from paddle_sam.imagesets.archive import (

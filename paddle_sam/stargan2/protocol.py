@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import read_text, sha256
+from paddle_sam.core.folders import claim_folder
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
 from paddle_sam.core.processes import batches
-from paddle_sam.core.store import claim_folder
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ImageSource, content_digest

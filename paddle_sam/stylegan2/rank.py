@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import atomic_path, check_outside, sha256
+from paddle_sam.core.folders import PART_SIZE, Store, one_writer
 from paddle_sam.core.images import contact_sheet, save_image, to_network
-from paddle_sam.core.store import PART_SIZE, Store, one_writer
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (

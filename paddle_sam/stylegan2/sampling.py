@@ -9,9 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.core.files import sha256
+from paddle_sam.core.folders import CLAIM, claim_folder
 from paddle_sam.core.images import SMALLEST_TILE, read_image, save_image, stack, strip
 from paddle_sam.core.processes import InBackground, batches
-from paddle_sam.core.store import CLAIM, claim_folder
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2_ops import noise_resolutions
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator, seed_noise

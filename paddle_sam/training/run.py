@@ -20,7 +20,7 @@ import numpy as np
 
 from paddle_sam.core.device import seed_everything
 from paddle_sam.core.files import atomic_path, remove_leftovers, sha256, write_json
-from paddle_sam.core.store import LOCK, one_writer
+from paddle_sam.core.folders import LOCK, one_writer
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, OutputError, PaddleSamError, quoted
 from paddle_sam.options import check_resumable, parse_names, read_json, to_json

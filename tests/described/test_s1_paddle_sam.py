@@ -40,7 +40,7 @@ def test_the_test_command_is_understood(capsys):
 
 
 def test_it_has_five_faces_to_run_on():
-    from paddle_sam.core.listing import list_images
+    from paddle_sam.core.folders import list_images
 
     assert len(list_images(ROOT / "CelebA_test")) >= 5
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from paddle_sam.core.listing import list_folder
+from paddle_sam.core.folders import list_folder
 from paddle_sam.core.weights import find_weight
 from paddle_sam.imagesets.archive import open_image_set, read_source
 from scripts.align_all_parallel import main as align

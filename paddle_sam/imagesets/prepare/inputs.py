@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from paddle_sam.core.files import atomic_path
-from paddle_sam.core.listing import Listing, list_folder
+from paddle_sam.core.folders import Listing, list_folder
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     DESCRIPTION,

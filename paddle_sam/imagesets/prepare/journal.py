@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from paddle_sam.core.store import LOCK, claim_folder
+from paddle_sam.core.folders import LOCK, claim_folder
 from paddle_sam.errors import ConfigError, OutputError
 from paddle_sam.imagesets.archive import ArchiveImage
 

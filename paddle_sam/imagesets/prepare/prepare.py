@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from paddle_sam.core.files import check_outside, remove_leftovers, write_error
-from paddle_sam.core.store import one_writer
+from paddle_sam.core.folders import one_writer
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ArchiveImage, read_source, write_archive, write_folder
 from paddle_sam.imagesets.prepare.augmentation import add_copies

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.core.files import atomic_path
+from paddle_sam.core.folders import printable
 from paddle_sam.core.images import contact_sheet, save_image
-from paddle_sam.core.listing import printable
 from paddle_sam.core.processes import spread
 from paddle_sam.imagesets.archive import ArchiveImage, read_source
 from paddle_sam.imagesets.prepare.examine import REASONS, THUMBNAIL, Found

@@ -23,7 +23,7 @@ import numpy as np
 
 from paddle_sam.core.decoding import IMAGE_BYTES
 from paddle_sam.core.files import open_file
-from paddle_sam.core.listing import natural_key
+from paddle_sam.core.folders import natural_key
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import write_archive
 

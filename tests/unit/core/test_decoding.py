@@ -14,8 +14,8 @@ from PIL import EpsImagePlugin, Image
 
 from paddle_sam.core import decoding
 from paddle_sam.core.decoding import decode_image
+from paddle_sam.core.folders import list_images
 from paddle_sam.core.images import read_image
-from paddle_sam.core.listing import list_images
 from paddle_sam.errors import ImageError, Note
 
 FACE = skimage.data.astronaut()[:160, 150:270]

@@ -7,6 +7,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageCms
 
+from paddle_sam.core.folders import list_images
 from paddle_sam.core.images import (
     read_image,
     resize,
@@ -15,7 +16,6 @@ from paddle_sam.core.images import (
     to_network,
     to_uint8,
 )
-from paddle_sam.core.listing import list_images
 from paddle_sam.errors import ConfigError, ImageError, OutputError
 from tests.unit.core.icc_profiles import (
     P3_TO_XYZ,

@@ -15,8 +15,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from paddle_sam.core.folders import one_writer
 from paddle_sam.core.images import read_image
-from paddle_sam.core.store import one_writer
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.align_folder import REPORT, align_folder
 from paddle_sam.faces.alignment import CropSettings, align

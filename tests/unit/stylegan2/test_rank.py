@@ -8,8 +8,8 @@ import paddle
 import pytest
 from PIL import Image
 
+from paddle_sam.core.folders import LOCK, FolderInUseError, Store, one_writer
 from paddle_sam.core.images import read_image, to_network
-from paddle_sam.core.store import LOCK, FolderInUseError, Store, one_writer
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError

@@ -15,8 +15,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from paddle_sam.core.folders import one_writer
 from paddle_sam.core.images import decode_image, read_image
-from paddle_sam.core.store import one_writer
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     open_image_set,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_sam.core.folders import list_folder, list_images, natural_key
 from paddle_sam.core.images import read_image
-from paddle_sam.core.listing import list_folder, list_images, natural_key
 from paddle_sam.errors import ImageError, Note
 
 

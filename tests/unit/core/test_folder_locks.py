@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from paddle_sam.core import store
-from paddle_sam.core.store import FolderInUseError, one_writer
+from paddle_sam.core import folders
+from paddle_sam.core.folders import FolderInUseError, one_writer
 from paddle_sam.errors import ConfigError, Note, OutputError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix
 def other(tmp_path):
     """Another process that holds the lock of `tmp_path`."""
     code = (
-        "import sys\nfrom paddle_sam.core.store import one_writer\n"
+        "import sys\nfrom paddle_sam.core.folders import one_writer\n"
         "with one_writer(sys.argv[1], 'a run'):\n    print('held', flush=True)\n    input()"
     )
     process = subprocess.Popen(
@@ -49,8 +49,8 @@ def test_the_lock_goes_with_its_holder(tmp_path, other):
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
     with one_writer(tmp_path, "a run"):
-        assert json.loads((tmp_path / store.LOCK).read_text())["pid"] == os.getpid()
-    assert (tmp_path / store.LOCK).read_text() == ""
+        assert json.loads((tmp_path / folders.LOCK).read_text())["pid"] == os.getpid()
+    assert (tmp_path / folders.LOCK).read_text() == ""
     with one_writer(tmp_path, "a run"):
         pass
 
@@ -73,18 +73,18 @@ def test_where_locks_fail_that_is_said_and_a_living_holder_still_noticed(tmp_pat
     def fail(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(store, "_lock", fail)
+    monkeypatch.setattr(folders, "_lock", fail)
     with pytest.warns(Note, match="no locks .No locks available"), one_writer(tmp_path, "a run"):
         pass
     holder = {"host": socket.gethostname(), "pid": os.getppid(), "since": 0}
-    (tmp_path / store.LOCK).write_text(json.dumps(holder))
+    (tmp_path / folders.LOCK).write_text(json.dumps(holder))
     with (
         pytest.raises(FolderInUseError, match=f"process {os.getppid()}"),
         one_writer(tmp_path, "x"),
     ):
         pass
     for dead in ({**holder, "pid": 2**22 + 1}, {**holder, "host": "elsewhere"}, [], {"pid": "x"}):
-        (tmp_path / store.LOCK).write_text(json.dumps(dead))
+        (tmp_path / folders.LOCK).write_text(json.dumps(dead))
         with pytest.warns(Note), one_writer(tmp_path, "a run"):
             pass
 
