@@ -17,12 +17,8 @@ from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.load import freeze
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
-from paddle_sam.training.optimizers import (
-    Ranger,
-    averaged_copy,
-    groups_by_layout,
-    update_average,
-)
+from paddle_sam.training.ranger import Ranger, groups_by_layout
+from paddle_sam.training.steps import averaged_copy, update_average
 
 TRAINERS = ("sam", "stylegan2", "stargan2")
 

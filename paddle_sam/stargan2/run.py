@@ -21,8 +21,8 @@ from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation, divers
 from paddle_sam.stargan2.system import StarGAN2, load_fan
 from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
 from paddle_sam.training.distributed import World
-from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, identify_file, numbered, start_run
+from paddle_sam.training.folder import identify_file, numbered
+from paddle_sam.training.run import Intervals, Job, start_run
 
 _SHOWN_PER_DOMAIN = 3
 

@@ -30,9 +30,15 @@ from paddle_sam.training.distributed import (
     read_values,
     send_from_first,
 )
-from paddle_sam.training.gan_losses import distance, diversity_weight, logistic, r1_penalty
-from paddle_sam.training.optimizers import averaged_copy, update_average
 from paddle_sam.training.state import RunState
+from paddle_sam.training.steps import (
+    averaged_copy,
+    distance,
+    diversity_weight,
+    logistic,
+    r1_penalty,
+    update_average,
+)
 
 AVERAGED = ("generator", "mapping_network", "style_encoder")
 TRAINED = (*AVERAGED, "discriminator")

@@ -15,7 +15,7 @@ import numpy as np
 from paddle_sam.core.files import atomic_path
 from paddle_sam.errors import ConfigError
 from paddle_sam.options import Options, option
-from paddle_sam.training.run_logger import CHANGED, read_records
+from paddle_sam.training.folder import CHANGED, read_records
 
 # What runs of each kind are watched by, in this order; other runs show their first values. Values
 # whose names differ in their guide only, such as `G/latent_adv` and `G/ref_adv`, share a panel.

@@ -1,35 +1,70 @@
-"""A whole training run from its options: start it, or resume what its folder holds.
+"""A whole training run: start it from its options, or resume what its folder holds.
 
-What it is made from is known by its content: folders may move, what is in them may not change.
-`inputs.json` in the run's folder keeps that. Data and weight files that a run needs are compared
-with it when the run is resumed, whatever they are called by then.
+Here is the order of events: steps, records, pictures, validation, checkpoints. It knows no network.
+A trainer knows one step and how to judge test data; its schedules are functions of the step, so a
+run that was stopped resumes as if it had not been.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import re
+import math
+import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import paddle
+from tqdm import tqdm
 
 from paddle_sam.core.device import seed_everything
-from paddle_sam.core.files import atomic_path, remove_leftovers, sha256, write_json
 from paddle_sam.core.folders import LOCK, one_writer
+from paddle_sam.core.processes import InBackground
 from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.errors import ConfigError, OutputError, PaddleSamError, quoted
-from paddle_sam.options import check_resumable, parse_names, read_json, to_json
-from paddle_sam.training.distributed import World, join_world
-from paddle_sam.training.loop import Intervals, Run, Trainer
-from paddle_sam.training.state import RunCheckpoints
+from paddle_sam.errors import ImageError, PaddleSamError, TrainingError
+from paddle_sam.training.distributed import World, agree, join_world, meet
+from paddle_sam.training.folder import (
+    Identity,
+    RunCheckpoints,
+    RunLogger,
+    advising,
+    check_same,
+    prepare_folder,
+)
+from paddle_sam.training.state import RunState
 
-INPUTS = "inputs.json"
-Identity = Mapping[str, Any]
+_STOPPED, _FAILED = 1, 2  # why a run ends
+_SAID_EVERY = 60.0  # seconds between lines about progress
+
+
+class Trainer(Protocol):
+    """What a run needs of a trainer. Values are logged by name; `loss` decides what is best."""
+
+    state: RunState  # all that resuming needs
+    learning_rate: float  # for the record
+
+    def train_step(self, batch: Any, step: int) -> dict[str, float]:
+        """Do step number `step` (0 is the first) on this process's share of its batch.
+
+        Returns:
+            values to log, the same in every process.
+
+        Raises:
+            TrainingError: one of them is not a finite number. What the step changed is not saved.
+        """
+
+    def evaluate(self, batches: Iterable) -> dict[str, float]:
+        """Judge test batches; returns nothing if there is nothing to judge by."""
+
+    def panel(self) -> np.ndarray | None:
+        """Return a picture of the last batch, uint8 RGB [H, W, 3]."""
 
 
 class Loader(Protocol):
@@ -40,8 +75,26 @@ class Loader(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Intervals:
+    """Steps between events, and the number of steps in the run."""
+
+    max_steps: int
+    board_interval: int
+    image_interval: int
+    val_interval: int
+    save_interval: int
+
+    @classmethod
+    def of(cls, options: Any) -> Intervals:
+        """Take the options of the same names."""
+        return cls(
+            **{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)}
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Job:
-    """What a kind of training brings to `start_run`.
+    """What a kind of training brings to its run.
 
     Attributes:
         trainer: computes the steps.
@@ -104,117 +157,304 @@ def _train(
 ) -> None:
     """Do what `start_run` says, in a folder that is this run's alone."""
     checkpoints = RunCheckpoints(folder / "checkpoints", options.keep_checkpoints)
-    changed = _check_same(folder, options, inputs) if checkpoints.latest() else {}
+    changed = check_same(folder, options, inputs) if checkpoints.latest() else {}
     seed_everything(options.seed)
     world.share(options.batch_size)  # before networks are loaded
     checkpoint = checkpoints.read(step)
     job = build(world, checkpoint)
     batch = job.batch_size or options.batch_size
-    run = Run(folder, job.trainer, job.intervals, batch, checkpoints, world, job.snapshot)
+    run = Run(folder, job, batch, checkpoints, world)
     run.resume(checkpoint)
     del checkpoint
     if world.rank == 0:
         for name, identity in inputs.items():
             if "images" in identity:
                 print(f"--{name}: {identity['images']} images")
-        prepare_folder(folder, to_json(options))
-        write_json(folder / INPUTS, dict(inputs))
-    run.train(
-        lambda start: job.loader.training(batch, options.seed, start, world.share(batch)),
-        job.test_batches,
-        changed=changed,
-    )
+        prepare_folder(folder, options, inputs)
+    run.train(job.loader.training(batch, options.seed, run.step, world.share(batch)), changed)
 
 
-def numbered(options: Any) -> Any:
-    """Return the options with the folder that `--new_run` describes as their `exp_dir`.
+class Run:
+    """One training run in its folder.
 
-    Raises:
-        ConfigError: the description cannot be part of a name.
+    Args:
+        folder: `stats.jsonl`, `timestamp.txt`, `images/`, `visualdl/` and `checkpoints/` go there.
+        job: what is trained, and when what happens.
+        batch_size: images per step, for the record of throughput.
+        checkpoints: those of the folder.
+        world: the processes of the run; the first one writes.
     """
-    if not options.new_run:
-        return options
-    if not re.fullmatch(r"[\w .,=+-]{1,80}", options.new_run):
-        raise ConfigError(
-            f"--new_run: expected up to 80 letters, digits and .,=+-_, found"
-            f" {quoted(options.new_run)}"
-        )
-    root = Path(options.exp_dir)
-    used = [re.match(r"\d{5}-", path.name) for path in root.iterdir()] if root.is_dir() else []
-    number = max((int(match[0][:5]) for match in used if match), default=-1) + 1
-    folder = root / f"{number:05d}-{options.new_run.strip().replace(' ', '-')}"
-    return dataclasses.replace(options, exp_dir=str(folder), new_run="")
 
+    def __init__(
+        self,
+        folder: Path,
+        job: Job,
+        batch_size: int,
+        checkpoints: RunCheckpoints,
+        world: World | None = None,
+    ):
+        self.folder = Path(folder)
+        self.job = job
+        self.trainer = job.trainer
+        self.batch_size = batch_size
+        self.world = world or World()
+        self.checkpoints = checkpoints
+        self.step = 0
+        self.best_loss: float | None = None
+        self.elapsed = 0.0
+        self.trainer.state.values(self, "step", "best_loss", "elapsed")
+        self._logger: RunLogger | None = None
+        self._aside: InBackground | None = None  # writes while the next steps are computed
+        self._saved = 0  # step of the last checkpoint
+        self._recorded = (0, 0.0)  # step and elapsed time of the last record of the rate
+        self._values: dict[str, float] = {}  # of the last step: test losses if it was judged
 
-def _check_same(folder: Path, options: Any, inputs: Mapping[str, Identity]) -> dict[str, str]:
-    """Check that options and inputs are those of the run in `folder`; returns allowed changes."""
-    kept = folder / "opt.json"
-    known = {field.name for field in dataclasses.fields(options)} | set(inputs)
-    allowed = []
-    if options.allow_changed:
-        allowed = parse_names(options.allow_changed, sorted(known), "--allow_changed")
-    changed = check_inputs(folder, inputs, allowed)
-    if kept.exists():
-        changed |= check_resumable(read_json(type(options), kept), options, folder, allowed)
-    return changed
+    def resume(self, checkpoint: WeightFile | None) -> None:
+        """Resume from a checkpoint (`checkpoints.read()`); None starts afresh.
 
+        Checkpoints of later steps, if the run goes back to an earlier one, are set aside.
+        """
+        if checkpoint is None:
+            return
+        with advising():
+            self.trainer.state.restore(checkpoint)
+        self._saved = self.step
+        self._recorded = (self.step, self.elapsed)
+        if self.world.rank == 0 and (aside := self.checkpoints.set_aside(self.step)):
+            print(f"Resuming from step {self.step}; moved later checkpoints to {aside}")
 
-def prepare_folder(folder: Path, text: str) -> None:
-    """Make a run's folder with its options in `opt.json`, without what a kill left half written.
+    def train(
+        self,
+        batches: Iterator,
+        changed: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = tqdm.write,
+    ) -> None:
+        """Train up to the last step. A signal ends the run with a checkpoint; see `stop_signals`.
 
-    Raises:
-        ConfigError: the folder cannot be made.
-    """
-    try:
-        with atomic_path(folder / "opt.json") as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    except OutputError as error:
-        raise ConfigError(f"--exp_dir: {error}") from error
-    remove_leftovers(folder)
+        Args:
+            batches: a generator of endless batches from the next step on.
+            changed: what is not as it was when the run began, for the record.
+            say: prints a line without disturbing the progress bar.
 
+        Raises:
+            TrainingError: a loss is not a number; the last checkpoint is untouched.
+            ImageError: images cannot be read, here or in another process; there is a checkpoint of
+                the last step.
+            KeyboardInterrupt: a signal stopped the run; there is a checkpoint of the last step.
+        """
+        total = self.job.intervals.max_steps
+        if self.step >= total:
+            say(f"{self.folder}: has {self.step} steps already, as many as asked for")
+            return
+        first = self.world.rank == 0
+        with contextlib.ExitStack() as stack:
+            if first:
+                self._logger = RunLogger(self.folder, self.step, say)
+                stack.callback(self._logger.close)
+                if changed:
+                    self._logger.changed(self.step, changed)
+                self._aside = stack.enter_context(InBackground(waiting=1))
+            progress = stack.enter_context(Progress(total, self.step, say, shown=first))
+            stop = stack.enter_context(stop_signals(interrupt=self.world.size == 1))
+            stack.callback(batches.close)
+            meet(self.world)
+            while self.step < total:
+                started = time.perf_counter()
+                batch = self._next_batch(batches, stop)
+                self._one_step(batch)
+                self.elapsed += time.perf_counter() - started
+                progress.update(self._values["loss"])
+                self._events()
 
-def identify_file(path: Path) -> Identity:
-    """Describe a file by its content; nothing if there is none, which is said where it is read."""
-    if not path.is_file():
-        return {}
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    def _next_batch(self, batches: Iterator, stop: threading.Event) -> Any:
+        """Return the next batch, unless the processes agree to end the run, with a checkpoint.
 
-
-def check_inputs(
-    folder: Path, inputs: Mapping[str, Identity], allowed: Collection[str]
-) -> dict[str, str]:
-    """Compare inputs, by the options that name them, with those the run in `folder` was made from.
-
-    Returns:
-        the changes that are `allowed`, in words by option.
-
-    Raises:
-        ConfigError: others have changed, or the note of them is damaged.
-    """
-    note = folder / INPUTS
-    if not note.exists():
-        return {}
-    try:
-        before = dict(json.loads(note.read_text(encoding="utf-8")))
-        changed = {
-            name: f"{_words(before[name])} -> {_words(identity)}"
-            for name, identity in inputs.items()
-            if identity and before.get(name, identity) != identity
-        }
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{note}: cannot be read ({error}). Delete it to resume the run without comparing its"
-            " data with what it was started with."
-        ) from error
-    for name, words in changed.items():
-        if name not in allowed:
-            raise ConfigError(
-                f"--{name}: not what the run in {folder} was started with ({words}). Give that, or"
-                f" --allow_changed {name} to continue with the other on purpose."
+        Nobody leaves alone: the others would wait, and the first could not save what was reached.
+        """
+        batch, failure = None, None
+        try:
+            batch = next(batches)
+        except ImageError as error:  # the networks are as good as before
+            failure = error
+        end = agree(_FAILED if failure else _STOPPED * stop.is_set(), self.world)
+        if not end:
+            return batch
+        self._save()
+        if self._aside is not None:
+            self._aside.wait()
+        if end == _FAILED:
+            raise failure or ImageError("another process of this run cannot read images; see there")
+        if self._logger is not None:
+            self._logger.say(
+                f"stopped after step {self.step}, which is saved; the same command resumes from it"
             )
-    return changed
+        raise KeyboardInterrupt
+
+    def _one_step(self, batch: Any) -> None:
+        try:
+            self._values = self.trainer.train_step(batch, self.step)
+        except TrainingError as error:
+            if self._aside is not None:
+                self._aside.wait()
+            raise TrainingError(f"{error} {self._last_checkpoint()}") from error
+        self.step += 1
+
+    def _last_checkpoint(self) -> str:
+        return f"Last checkpoint: {self.checkpoints.latest() or 'none yet'}."
+
+    def _events(self) -> None:
+        """Do what is due after a step."""
+        intervals = self.job.intervals
+        shows = self._due(intervals.image_interval) or self.step == 1
+        judges, saves = self._due(intervals.val_interval), self._due(intervals.save_interval)
+        if self._logger is not None:
+            if self._due(intervals.board_interval):
+                self._logger.scalars("train", self.step, self._values)
+                self._logger.scalars("run", self.step, self._resources())
+            if shows:
+                panel = self._log_panel("train")
+                if self.job.snapshot is not None:
+                    self._aside(self.job.snapshot(self.step, panel))
+            if judges:
+                self._validate()
+            if saves:
+                self._save()
+        if shows or judges or saves:
+            meet(self.world)  # the first process was busy with these
+
+    def _due(self, interval: int) -> bool:
+        return self.step % interval == 0 or self.step == self.job.intervals.max_steps
+
+    def _save(self) -> None:
+        """Write a checkpoint of the last step, unless there is one."""
+        if self._logger is None or self._saved == self.step:
+            return
+        checkpoint = self.trainer.state.saved()
+        if bad := checkpoint.not_finite():
+            raise TrainingError(
+                f"step {self.step}: {bad} has values that are not finite numbers; it was not saved."
+                f" {self._last_checkpoint()}"
+            )
+        self._saved = self.step
+        self._aside(self._write, self.step, checkpoint, self._values)
+
+    def _write(self, step: int, checkpoint: WeightFile, values: dict[str, float]) -> None:
+        self.checkpoints.save(step, checkpoint)
+        self._logger.saved(step, values)
+
+    def _validate(self) -> None:
+        found = self.trainer.evaluate(self.job.test_batches())
+        if not found:
+            return
+        self._values = found
+        self._logger.scalars("test", self.step, found)
+        self._log_panel("test")
+        if self.best_loss is None or found["loss"] < self.best_loss:
+            self.best_loss = found["loss"]
+            best = self.trainer.state.weights()
+            self._aside(best.write, self.checkpoints.folder / "best_model.pdparams")
+            self._aside(self._logger.best, self.step, self.best_loss, found)
+
+    def _log_panel(self, split: str) -> np.ndarray | None:
+        panel = self.trainer.panel()
+        if panel is not None:
+            self._aside(self._logger.panel, f"{split}/faces", self.step, panel)
+        return panel
+
+    def _resources(self) -> dict[str, float]:
+        step, elapsed = self._recorded
+        self._recorded = (self.step, self.elapsed)
+        rate = (self.step - step) / (self.elapsed - elapsed)
+        return {
+            "learning_rate": self.trainer.learning_rate,
+            "images_per_second": self.batch_size * rate,
+            "peak_memory_gb": peak_memory() / 1e9,
+            "hours": self.elapsed / 3600,
+        }
 
 
-def _words(identity: Identity) -> str:
-    what = "images" if "images" in identity else "bytes"
-    return f"{identity.get(what)} {what}, {str(identity.get('sha256'))[:8]}"
+class Progress:
+    """How far a run is: a bar in a terminal, else a line a minute."""
+
+    def __init__(self, total: int, done: int, say: Callable[[str], None], shown: bool = True):
+        self._total, self._done, self._say = total, done, say
+        lines = shown and not sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=done, unit="step", disable=lines or not shown)
+        self._next = time.monotonic() + _SAID_EVERY if lines else math.inf
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def update(self, loss: float) -> None:
+        """Count a step, and show its loss."""
+        self._done += 1
+        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        self._bar.update()
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _SAID_EVERY
+            self._say(f"step {self._done} of {self._total}, loss {loss:.4f}")
+
+
+@contextlib.contextmanager
+def stop_signals(interrupt: bool = True) -> Iterator[threading.Event]:
+    """Yield an event that a signal to end sets; a second Ctrl-C acts as usual.
+
+    Signals to end are SIGTERM, Ctrl-C, SIGHUP (the terminal was closed) unless it is ignored, as
+    under nohup, and SIGUSR1 (a batch system's warning). Only Ctrl-C acts as usual the second time:
+    Paddle's launcher sends three SIGTERM within a second.
+
+    Args:
+        interrupt: whether a signal interrupts what waits for the system. What Paddle's processes
+            say to each other does not outlive that.
+    """
+    stop = threading.Event()
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread hears signals
+        return
+    before = {
+        number: signal.getsignal(number)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+        if (number := getattr(signal, name, None)) is not None
+    }
+    before = {
+        number: handler
+        for number, handler in before.items()
+        if handler is not signal.SIG_IGN or number == signal.SIGINT
+    }
+
+    def request(number, frame) -> None:
+        if signal.Signals(number).name == "SIGHUP":
+            for stream in terminals:  # writing to one that is gone would end the run
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        if stop.is_set():
+            return
+        stop.set()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        with contextlib.suppress(OSError):  # not print, which may be at work already
+            os.write(2, b"\nstopping after this step; another Ctrl-C stops at once\n")
+
+    for number in before:
+        signal.signal(number, request)
+        if not interrupt:
+            signal.siginterrupt(number, False)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def peak_memory() -> int:
+    """Return the most memory used so far, in bytes: of the GPU or the process."""
+    if paddle.device.get_device().startswith("gpu"):
+        return paddle.device.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

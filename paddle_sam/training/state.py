@@ -1,21 +1,16 @@
-"""What a run must resume, and its checkpoints: whole or absent, newest by step, old ones pruned.
+"""What a run must resume.
 
 A checkpoint is a weight file that inference loads, with one more section, `training`, that holds
-what only resuming needs. `iteration_N.pdparams` has both; `best_model.pdparams` has the networks.
+what only resuming needs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
-import itertools
 import operator
-import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,9 +19,8 @@ from paddle import nn
 from paddle.base.layer_helper import LayerHelper
 
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict, state_of
-from paddle_sam.errors import CheckpointError, ConfigError, quoted
+from paddle_sam.errors import CheckpointError, quoted
 
-_NUMBERED = re.compile(r"iteration_(\d+)\.pdparams")
 _MASTER = "master_weight"
 
 
@@ -201,94 +195,6 @@ def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], stat
                 f" expected {list(tensor.shape)}."
             )
         tensor.set_value(state[key])
-
-
-@contextlib.contextmanager
-def advising() -> Iterator[None]:
-    """Add to a `CheckpointError` within this context what to do about it."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}. Move it away to resume the run from the checkpoint before it."
-        ) from error
-
-
-class RunCheckpoints:
-    """The checkpoints below one run's folder.
-
-    Args:
-        folder: where they are.
-        keep: how many numbered ones to keep; 0 for all.
-    """
-
-    def __init__(self, folder: Path, keep: int = 0):
-        self.folder = Path(folder)
-        self.keep = keep
-
-    def save(self, step: int, file: WeightFile) -> Path:
-        """Write the checkpoint of `step`; older ones go only once it is complete."""
-        path = self.folder / f"iteration_{step}.pdparams"
-        file.write(path)
-        if self.keep:
-            for old in sorted(self._numbered())[: -self.keep]:
-                self._numbered()[old].unlink()
-        return path
-
-    def latest(self) -> Path | None:
-        """Return the checkpoint with the highest step; unfinished files do not count."""
-        numbered = self._numbered()
-        return numbered[max(numbered)] if numbered else None
-
-    def read(self, step: int | None = None) -> WeightFile | None:
-        """Return the checkpoint of `step`, or the latest if there is one.
-
-        Raises:
-            ConfigError: there is none of `step`.
-            CheckpointError: it is damaged. It is not passed over: that would be a silent step back.
-        """
-        path = self.latest() if step is None else self._numbered().get(step)
-        if path is None and step is None:
-            return None
-        if path is None:
-            raise ConfigError(
-                f"{self.folder}/iteration_{step}.pdparams does not exist; the latest checkpoint is"
-                f" {self.latest() or 'none'}"
-            )
-        with advising():
-            file = WeightFile.read(path)
-            if file.training is None:
-                raise CheckpointError(f"{path}: expected a checkpoint, found networks alone")
-            if (found := file.training.get("step")) != int(_NUMBERED.fullmatch(path.name)[1]):
-                raise CheckpointError(f"{path}: is of step {quoted(found)}, by what it holds")
-        return file
-
-    def set_aside(self, step: int) -> Path | None:
-        """Move checkpoints later than `step` out of the way of a run that resumes from there.
-
-        Otherwise the run would be resumed from them when it is interrupted, and its own, older
-        ones would be the first to be deleted.
-
-        Returns:
-            the folder they are in now, with a copy of the best model; None if there were none.
-        """
-        later = [path for number, path in self._numbered().items() if number > step]
-        if not later:
-            return None
-        used = (f"after_{step}" if n == 1 else f"after_{step}_{n}" for n in itertools.count(1))
-        folder = next(path for path in map(self.folder.joinpath, used) if not path.exists())
-        folder.mkdir()
-        for path in later:
-            path.rename(folder / path.name)
-        if (best := self.folder / "best_model.pdparams").is_file():
-            shutil.copyfile(best, folder / best.name)
-        return folder
-
-    def _numbered(self) -> dict[int, Path]:
-        if not self.folder.is_dir():
-            return {}
-        found = {path: _NUMBERED.fullmatch(path.name) for path in self.folder.iterdir()}
-        return {int(match[1]): path for path, match in found.items() if match}
 
 
 def _arrays(state: Any, name: str) -> dict[str, np.ndarray]:

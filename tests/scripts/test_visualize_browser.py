@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from paddle_sam.training.run_logger import RunLogger
+from paddle_sam.training.folder import RunLogger
 from tests import ROOT
 
 pytest.importorskip("visualdl")

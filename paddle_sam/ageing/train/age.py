@@ -35,8 +35,8 @@ from paddle_sam.training.distributed import (
     read_values,
     send_from_first,
 )
-from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Identity, Job, numbered, start_run
+from paddle_sam.training.folder import Identity, numbered
+from paddle_sam.training.run import Intervals, Job, start_run
 from paddle_sam.training.state import RunState
 
 _PANEL = (2, 4)

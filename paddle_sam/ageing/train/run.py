@@ -13,8 +13,8 @@ from paddle_sam.core.files import check_outside
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images
 from paddle_sam.training.distributed import World
-from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Identity, Job, identify_file, numbered, start_run
+from paddle_sam.training.folder import Identity, identify_file, numbered
+from paddle_sam.training.run import Intervals, Job, start_run
 
 
 def train_sam(options: SAMOptions) -> Path:

@@ -15,18 +15,17 @@ from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import grid_columns, save_image, tiled
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError, quoted
-from paddle_sam.imagesets.archive import ImageSource, list_sources, read_source
+from paddle_sam.imagesets.archive import ImageSource, list_sources, open_image_set, read_source
 from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images, joined
 from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures, fid, kid
 from paddle_sam.networks.image_features import load_lpips
+from paddle_sam.stylegan2.train.draws import Labels, split_batch
 from paddle_sam.stylegan2.train.growth import Archs, read_start
-from paddle_sam.stylegan2.train.losses import read_labels, split_batch
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
 from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
 from paddle_sam.training.distributed import World, join_world
-from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, numbered, start_run
-from paddle_sam.training.state import RunCheckpoints
+from paddle_sam.training.folder import RunCheckpoints, numbered
+from paddle_sam.training.run import Intervals, Job, start_run
 
 _REALS_AT_ONCE = 32
 _CHECKED = 16
@@ -140,6 +139,29 @@ def data_sets(text: str) -> list[tuple[str, list[ImageSource], int]]:
             )
         sets.append((path, list_sources(path), int(weight)))
     return sets
+
+
+def read_labels(sets: Iterable[tuple[str, Sequence[ImageSource], int]]) -> Labels:
+    """The classes that archives state, of data sets (path, images, weight).
+
+    Raises:
+        ConfigError: one states none, or all images are of one class.
+    """
+    by_image: dict[ImageSource, int] = {}
+    numbers: list[int] = []
+    for path, images, weight in sets:
+        found = open_image_set(path)
+        if found.labels is None:
+            raise ConfigError(
+                f"--cond: {path} states no classes of its images; make it with"
+                " scripts/prepare_dataset.py --labels folders"
+            )
+        by_image |= dict(zip(found.images, found.labels, strict=True))
+        numbers += [by_image[image] for image in images] * weight
+    classes = max(numbers) + 1
+    if classes < 2:
+        raise ConfigError("--cond: expected at least two classes, found one")
+    return Labels(by_image, np.asarray(numbers), classes)
 
 
 def _images(

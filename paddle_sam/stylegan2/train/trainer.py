@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -25,7 +26,7 @@ from paddle_sam.core.images import grid_columns, tiled, to_uint8
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.load import held, trained
-from paddle_sam.stylegan2.train import ada
+from paddle_sam.stylegan2.train.draws import Labels, Part, StepDraws, Transform, split_batch
 from paddle_sam.stylegan2.train.growth import (
     DISCRIMINATOR,
     GENERATOR,
@@ -33,11 +34,17 @@ from paddle_sam.stylegan2.train.growth import (
     at_size,
     networks_at,
 )
-from paddle_sam.stylegan2.train.losses import Labels, Phase, Step, StepDraws, phases, split_batch
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.distributed import GradientMeans, World, check_finite, read_values
-from paddle_sam.training.optimizers import MixedPrecision, lazy_adam, update_average
 from paddle_sam.training.state import RunState
+from paddle_sam.training.steps import (
+    MixedPrecision,
+    lazy_adam,
+    logistic,
+    path_lengths,
+    r1_penalty_through,
+    update_average,
+)
 
 # Streams of random numbers; others are in `draws` and `growth`.
 _GRID, _JUDGE = 21, 23
@@ -49,6 +56,12 @@ _ADVICE = (
     " new --exp_dir."
 )
 
+# What the random numbers of a step are for.
+_USES = 6
+G, PATH, PATH_NOISE, D_FAKE, D_REAL, R1 = range(_USES)
+
+# The loss to descend, and values to log.
+Found = tuple[paddle.Tensor, dict[str, paddle.Tensor]]
 Judge = Callable[[Callable[[int], Iterator[np.ndarray]]], dict[str, float]]
 
 
@@ -148,20 +161,8 @@ class StyleGAN2Trainer:
         scheduled = self.images(step - step % options.minibatch_repeats)
         if (size := options.size_at(scheduled)) != self.generator.size:
             self.enter_size(size, self.state.entries())
-        now = Step(
-            options=options,
-            generator=self.generator,
-            discriminator=self.discriminator,
-            draws=self.draws,
-            number=step,
-            reals=batch.tensors(size)[0],
-            first=self.world.share(options.batch_size).start,
-            augment_p=self.augment_p,
-            path_mean=self.path_mean,
-            exact=self.amp["g"].exact,
-            labels=self.labels,
-            real_labels=self.labels and paddle.to_tensor(self.labels.of(batch.paths)),
-        )
+        real_labels = self.labels and paddle.to_tensor(self.labels.of(batch.paths))
+        now = Step(self, step, batch.tensors(size)[0], real_labels)
         values: dict[str, paddle.Tensor] = {}
         lazy: set[str] = set()
         for phase in self.phases:
@@ -211,7 +212,7 @@ class StyleGAN2Trainer:
         if (step + 1) % options.ada_interval == 0:
             images = len(self.signs) * options.images_per_step
             mean = float(np.mean(self.signs))
-            self.augment_p = ada.adjusted(
+            self.augment_p = adjusted(
                 self.augment_p, mean, options.ada_target, images, options.ada_kimg
             )
             self.signs = []
@@ -260,3 +261,173 @@ def averaging(options: StyleGAN2Options, images: int) -> float:
     if options.ema_rampup:
         half_life = min(half_life, images * options.ema_rampup)
     return 0.5 ** (options.images_per_step / max(half_life, 1e-8))
+
+
+def adjusted(p: float, sign: float, target: float, images: int, kimg: float) -> float:
+    """p after `images` more images whose mean sign was `sign`; it moves 1 in `kimg` thousand.
+
+    >>> adjusted(0.5, sign=0.7, target=0.6, images=1000, kimg=100)
+    0.51
+    >>> adjusted(0.0, sign=0.5, target=0.6, images=1000, kimg=100)
+    0.0
+    """
+    return min(max(p + float(np.sign(sign - target)) * images / (1000 * kimg), 0.0), 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What the losses of a step are computed from.
+
+    Attributes:
+        trainer: its networks, options, random numbers and running values.
+        number: of the step; 0 is the first.
+        reals: [N, 3, S, S], this process's images of the batch.
+        real_labels: [N, classes], theirs; None if the run is not conditional.
+        repeat: of the discriminator's updates in a step; each has images of its own.
+    """
+
+    trainer: StyleGAN2Trainer
+    number: int
+    reals: paddle.Tensor
+    real_labels: paddle.Tensor | None = None
+    repeat: int = 0
+
+    def real(self, part: Part) -> paddle.Tensor:
+        """Return the real images at the places of `part`."""
+        return self.reals[self._real_places(part)]
+
+    def labels_of_real(self, part: Part) -> paddle.Tensor | None:
+        """Return the labels of `real(part)`; None if the run is not conditional."""
+        return None if self.real_labels is None else self.real_labels[self._real_places(part)]
+
+    def labels_of_fake(self, part: Part, use: int) -> paddle.Tensor | None:
+        """Return the labels of `render(part, use)`; None if the run is not conditional."""
+        if (known := self.trainer.labels) is None:
+            return None
+        numbers = self.trainer.draws.labels(part, self.number, self._of_repeat(use), known.numbers)
+        return paddle.to_tensor(known.one_hot(numbers))
+
+    def _real_places(self, part: Part) -> np.ndarray:
+        options = self.trainer.options
+        first = self.trainer.world.share(options.batch_size).start
+        return options.d_repeats * (part.places - first) + self.repeat
+
+    def render(self, part: Part, use: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return generated images [N, 3, S, S] and their codes [N, L, D] for `part`."""
+        labels = self.labels_of_fake(part, use)
+        labels = None if labels is None else labels.repeat_interleave(2, axis=0)
+        generator, draws = self.trainer.generator, self.trainer.draws
+        use = self._of_repeat(use)
+        z = draws.latents(part, self.number, use, generator.style_dim)
+        with self.trainer.amp["g"].exact():
+            z = paddle.to_tensor(z.reshape([-1, generator.style_dim]))
+            w = generator.map_latents(z, labels)
+        w = w.reshape([-1, 2, generator.style_dim])
+        first = draws.first_style(part, self.number, use, generator.n_codes)
+        first = paddle.to_tensor(first).unsqueeze(2)
+        w_plus = w[:, :1] * first + w[:, 1:] * (1 - first)
+        shapes = [buffer.shape[1:] for buffer in generator.noises.as_list()]
+        sizes = [math.prod(shape) for shape in shapes]
+        noise = draws.normal(part, self.number, use, [sum(sizes)]).split(sizes, axis=1)
+        noise = [one.reshape([-1, *shape]) for one, shape in zip(noise, shapes, strict=True)]
+        return generator.synthesis(w_plus, noise)[0], w_plus
+
+    def transform(self, part: Part, use: int) -> Transform:
+        """Draw the augmentations of `part`."""
+        trainer, use = self.trainer, self._of_repeat(use)
+        size = trainer.generator.size
+        return trainer.draws.transform(part, self.number, use, trainer.augment_p, size)
+
+    def _of_repeat(self, use: int) -> int:
+        """Tell apart the random numbers of the repeats of a step."""
+        return use + _USES * self.repeat
+
+    def scores(
+        self, images: paddle.Tensor, part: Part, use: int, labels: paddle.Tensor | None
+    ) -> paddle.Tensor:
+        """Return the discriminator's scores [N] of images after augmentation, given labels."""
+        with self.trainer.amp["g"].exact():  # 16 bits do not even name every pixel
+            seen = self.transform(part, use)(images.astype("float32"))
+        return self.trainer.discriminator(seen, labels)[:, 0]
+
+
+def generator_loss(step: Step, part: Part) -> Found:
+    """-log D(G(z)), non-saturating."""
+    images, _ = step.render(part, G)
+    loss = logistic(step.scores(images, part, G, step.labels_of_fake(part, G)), real=True).mean()
+    return loss, {"G/loss": loss}
+
+
+def path_penalty(step: Step, part: Part) -> Found:
+    """weight * (|J^T y| - a)^2, times the steps that it stands for (lazy regularisation)."""
+    trainer, options = step.trainer, step.trainer.options
+    part = part.every(options.path_shrink)
+    with trainer.generator.second_derivatives():
+        images, w_plus = step.render(part, PATH)
+        noise = trainer.draws.normal(part, step.number, PATH_NOISE, images.shape[1:])
+        lengths = path_lengths(images, w_plus, noise)
+        penalty = (lengths - trainer.path_mean).square().mean()
+    loss = penalty * options.path_weight * options.path_interval
+    return loss, {"G/path_penalty": penalty, "G/path_length": lengths.mean()}
+
+
+def discriminator_loss(step: Step, part: Part) -> Found:
+    """-log D(x) - log(1 - D(G(z)))."""
+    with paddle.no_grad():
+        images, _ = step.render(part, D_FAKE)
+    fake = step.scores(images, part, D_FAKE, step.labels_of_fake(part, D_FAKE))
+    real = step.scores(step.real(part), part, D_REAL, step.labels_of_real(part))
+    loss = logistic(fake, real=False).mean() + logistic(real, real=True).mean()
+    return loss, {
+        "D/loss": loss,
+        "D/score_real": real.mean(),
+        "D/score_fake": fake.mean(),
+        "D/sign_real": real.sign().mean(),
+    }
+
+
+def r1(step: Step, part: Part) -> Found:
+    """gamma / 2 |grad D(x)|^2 with respect to x before augmentation, times its steps.
+
+    The squared gradient norm grows as the pixel count shrinks, so gamma is scaled down with it.
+    """
+    options, transform = step.trainer.options, step.transform(part, R1)
+    with paddle.no_grad():
+        seen = transform(step.real(part))
+    seen = seen.detach()
+    seen.stop_gradient = False
+    scores = step.trainer.discriminator(seen, step.labels_of_real(part))[:, 0]
+    penalty = r1_penalty_through(scores, seen, transform.linear()).mean()
+    gamma = options.r1_gamma * (step.trainer.generator.size / options.resolution) ** 2
+    return penalty * gamma * options.r1_interval, {"D/r1": penalty}
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One update of a step.
+
+    Attributes:
+        network: the one that it trains, `g` or `d`.
+        loss: what it descends.
+        every: its interval in steps.
+        repeats: how many times it is done in a step.
+        lazy: whether it is a regularisation with second derivatives, which 16-bit numbers are too
+            coarse for.
+    """
+
+    network: str
+    loss: Callable[[Step, Part], Found]
+    every: int = 1
+    repeats: int = 1
+    lazy: bool = False
+
+
+def phases(options: StyleGAN2Options) -> list[Phase]:
+    """Return the updates of a step in their order."""
+    found = [Phase("g", generator_loss)]
+    if options.path_weight:
+        found.append(Phase("g", path_penalty, options.path_interval, lazy=True))
+    found.append(Phase("d", discriminator_loss, repeats=options.d_repeats))
+    if options.r1_gamma:
+        found.append(Phase("d", r1, options.r1_interval, lazy=True))
+    return found

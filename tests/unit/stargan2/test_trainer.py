@@ -28,7 +28,7 @@ from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation
 from paddle_sam.stargan2.system import StarGAN2
 from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
-from paddle_sam.training.state import RunCheckpoints
+from paddle_sam.training.folder import RunCheckpoints
 from tests import DEVICE, ROOT
 from tests.unit.training.comparing import assert_equal, records
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.training.run_logger import read_records
+from paddle_sam.training.folder import read_records
 
 
 def assert_equal(left, right, path: str = "") -> None:

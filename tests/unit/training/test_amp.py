@@ -18,8 +18,7 @@ from paddle_sam.networks import stylegan2, stylegan2_discriminator, stylegan2_op
 from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_discriminator import Discriminator
-from paddle_sam.training.gan_losses import logistic
-from paddle_sam.training.optimizers import MixedPrecision
+from paddle_sam.training.steps import MixedPrecision, logistic
 
 CHANNELS = {4: 8, 8: 8, 16: 8}
 WHITE = ("conv2d", "conv2d_transpose", "linear")  # and `paddle.matmul`

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.training.gan_losses import (
+from paddle_sam.training.steps import (
     distance,
     diversity_weight,
     logistic,

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.training.optimizers import Ranger, centralized, rectified_step
+from paddle_sam.training.ranger import Ranger, centralized, rectified_step
 from tests import PARITY
 
 EXPECTED = PARITY / "expected" / "ranger.npz"

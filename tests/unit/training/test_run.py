@@ -1,5 +1,6 @@
 """The loop, its checkpoints and its records, with a trainer that only counts."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -18,11 +19,11 @@ from PIL import Image
 
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError, OutputError, TrainingError
+from paddle_sam.options import RunOptions
 from paddle_sam.training.curves import draw_curves, run_logs
-from paddle_sam.training.loop import Intervals, Run, stop_signals
-from paddle_sam.training.run import prepare_folder
-from paddle_sam.training.run_logger import RunLogger
-from paddle_sam.training.state import RunCheckpoints, RunState
+from paddle_sam.training.folder import RunCheckpoints, RunLogger, prepare_folder
+from paddle_sam.training.run import Intervals, Job, Run, stop_signals
+from paddle_sam.training.state import RunState
 from tests.unit.training.comparing import records
 
 
@@ -59,7 +60,8 @@ def _run(folder, trainer, **intervals):
     defaults = dict.fromkeys(("board_interval", "image_interval", "val_interval"), 2)
     given = {"max_steps": 6, "save_interval": 2, **defaults, **intervals}
     checkpoints = RunCheckpoints(Path(folder) / "checkpoints", keep=2)
-    return Run(folder, trainer, Intervals(**given), 6, checkpoints)
+    job = Job(trainer, Intervals(**given), loader=None, test_batches=lambda: ["test"])
+    return Run(folder, job, 6, checkpoints)
 
 
 def weight_in(path):
@@ -68,7 +70,7 @@ def weight_in(path):
 
 def _train(run, batches=None):
     feed = batches or (lambda step: (1 + i for i in itertools.count(step)))
-    run.train(feed, lambda: ["test"], say=lambda line: None)
+    run.train(feed(run.step), say=lambda line: None)
 
 
 def test_events_happen_at_their_intervals_and_at_the_end(tmp_path):
@@ -123,7 +125,7 @@ def test_a_finished_run_says_so(tmp_path):
     again = _run(tmp_path, Counter())
     again.resume(again.checkpoints.read())
     said = []
-    again.train(lambda step: iter(()), lambda: [], said.append)
+    again.train(iter(()), say=said.append)
     assert "has 6 steps already, as many as asked" in said[0]
 
 
@@ -168,14 +170,14 @@ def test_a_note_has_the_values_of_its_own_step(tmp_path):
 def test_a_first_signal_ends_the_run_with_a_checkpoint(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
 
-    def batches(step):
+    def batches():
         yield 1
         os.kill(os.getpid(), signal.SIGTERM)  # heard before the second step is computed
         yield from (2, 4)
 
     run, said = _run(tmp_path, Counter(), save_interval=6), []
     with pytest.raises(KeyboardInterrupt):
-        run.train(batches, lambda: ["test"], said.append)
+        run.train(batches(), say=said.append)
     assert "stopped after step 1, which is saved" in said[-1]
     assert weight_in(tmp_path / "checkpoints" / "iteration_1.pdparams") == 1
     assert signal.getsignal(signal.SIGTERM) is before
@@ -218,20 +220,21 @@ def test_under_nohup_a_closed_terminal_is_ignored():
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(tmp_path, monkeypatch, capfd):
     said, clock = [], itertools.count(0, 25)
-    monkeypatch.setattr("paddle_sam.training.loop.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("paddle_sam.training.run.time.monotonic", lambda: next(clock))
     run = _run(tmp_path, Counter())
-    run.train(lambda step: (i for i in range(1, 7)), lambda: ["test"], said.append)
+    run.train((i for i in range(1, 7)), say=said.append)
     assert said == ["step 3 of 6, loss 6.0000", "step 6 of 6, loss 21.0000"]
     assert capfd.readouterr().err == ""
 
 
 def test_snapshots_are_taken_with_the_panels(tmp_path):
     taken = []
-    intervals = Intervals(6, 2, 3, 2, 6)
-    run = Run(
-        *(tmp_path, Counter(), intervals, 6, RunCheckpoints(tmp_path / "checkpoints")),
-        snapshot=lambda step, panel: functools.partial(taken.append, (step, panel.shape)),
-    )
+
+    def snapshot(step, panel):
+        return functools.partial(taken.append, (step, panel.shape))
+
+    run = _run(tmp_path, Counter(), image_interval=3)
+    run.job = dataclasses.replace(run.job, snapshot=snapshot)
     _train(run)
     assert taken == [(step, (4, 4, 3)) for step in (1, 3, 6)]
 
@@ -375,7 +378,7 @@ def test_files_that_a_kill_left_half_written_are_cleared_away(tmp_path):
     left = tmp_path / "images" / "train" / "faces" / ".0000003.k2j_4m8x.tmp.jpg"
     left.write_bytes(b"half")
     RunLogger(tmp_path, step=2, say=lambda line: None).close()  # does not stumble over it
-    prepare_folder(tmp_path, "{}")
+    prepare_folder(tmp_path, RunOptions(), {})
     assert not left.exists()
     panels = [path.name for path in sorted((tmp_path / "images/train/faces").iterdir())]
     assert panels == ["0000001.jpg", "0000002.jpg"]
@@ -394,7 +397,7 @@ def test_visualdl_holds_every_curve_and_picture_once_after_a_restart(tmp_path, m
         stream.write(b"\xff\x00\x00\x00\x00\x00\x00\x00half")
     resumed = _run(tmp_path, Counter())
     resumed.resume(resumed.checkpoints.read())
-    monkeypatch.setattr("paddle_sam.training.run_logger.read_image", None)  # no panel is replayed
+    monkeypatch.setattr("paddle_sam.training.folder.read_image", None)  # no panel is replayed
     _train(resumed)
     assert list((tmp_path / "visualdl").iterdir()) == [log]
     assert log.read_bytes().startswith(before)

@@ -15,9 +15,8 @@ from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources
 from paddle_sam.imagesets.loader import identify_images
 from paddle_sam.options import RunOptions, option
-from paddle_sam.training.loop import Intervals
-from paddle_sam.training.run import Job, identify_file, numbered, start_run
-from paddle_sam.training.run_logger import read_records
+from paddle_sam.training.folder import identify_file, numbered, read_records
+from paddle_sam.training.run import Intervals, Job, start_run
 from tests import DEVICE
 from tests.unit.training.test_run import Counter
 

@@ -2,7 +2,7 @@
 
 import paddle
 
-from paddle_sam.training.optimizers import Ranger
+from paddle_sam.training.ranger import Ranger
 from tests.unit.stargan2 import test_trainer as stargan2
 from tests.unit.stylegan2.train import tiny as stylegan2
 from tests.unit.training import tiny as sam

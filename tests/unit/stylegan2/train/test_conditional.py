@@ -12,11 +12,13 @@ from PIL import Image
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources, write_archive
+from paddle_sam.stylegan2.train.draws import Labels, Part, StepDraws
 from paddle_sam.stylegan2.train.growth import Archs
-from paddle_sam.stylegan2.train.losses import G, Labels, Part, Step, StepDraws, read_labels
-from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
+from paddle_sam.stylegan2.train.run import read_labels
+from paddle_sam.stylegan2.train.trainer import G, Step, StyleGAN2Trainer
 from scripts.train_stylegan2 import main
 from tests import DEVICE
+from tests.unit.stylegan2.train import tiny
 from tests.unit.stylegan2.train.tiny import TINY, batch
 
 CLASSES = 3
@@ -130,6 +132,6 @@ def test_a_conditional_run_resumes_to_the_same_bits(archive, tmp_path, capsys):
 
 
 def test_losses_without_labels_need_none():
-    step = Step(TINY, None, None, StepDraws(TINY), 0, paddle.zeros([4]), 0, 0.0, 0.0)
+    step = Step(tiny.make_trainer(), 0, paddle.zeros([4]))
     part = Part(np.arange(4), 1.0)
     assert step.labels_of_real(part) is None and step.labels_of_fake(part, G) is None

@@ -8,8 +8,8 @@ import pytest
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.load import held
-from paddle_sam.stylegan2.train import losses
-from paddle_sam.stylegan2.train.losses import split_batch
+from paddle_sam.stylegan2.train import trainer as losses
+from paddle_sam.stylegan2.train.draws import split_batch
 from paddle_sam.training.distributed import World
 from tests.unit.stylegan2.train.tiny import TINY, batch, make_trainer
 
@@ -21,9 +21,7 @@ def softplus(x):
 
 
 def make_step(trainer, number, images):
-    networks = (trainer.generator, trainer.discriminator, trainer.draws)
-    numbers = (trainer.augment_p, trainer.path_mean)
-    return losses.Step(trainer.options, *networks, number, images.tensors()[0], 0, *numbers)
+    return losses.Step(trainer, number, images.tensors()[0])
 
 
 class Double:

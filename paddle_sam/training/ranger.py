@@ -1,6 +1,5 @@
-"""What updates weights: Ranger, StyleGAN2's Adam, averages, and mixed precision.
+"""Ranger: rectified Adam, Lookahead and gradient centralisation in one optimizer.
 
-Ranger is rectified Adam, Lookahead and gradient centralisation in one optimizer.
 Written with Paddle's operators alone: there is nothing to compile, and it runs wherever Paddle
 runs. It never waits for the device. For a parameter p with gradient g at its t-th update:
 
@@ -17,20 +16,15 @@ runs. It never waits for the device. For a parameter p with gradient g at its t-
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import functools
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import paddle
-from paddle import nn
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.load import freeze
-from paddle_sam.networks.stylegan2_ops import exact
 
 _GROUP_OPTIONS = frozenset(
     ("alpha", "k", "betas", "eps", "weight_decay", "use_gc", "gc_conv_only", "output_axis")
@@ -40,7 +34,6 @@ _PADDLE_GROUP_OPTIONS = frozenset(("params", "learning_rate", "grad_clip"))
 # From Paddle 3 on its Adam takes a third moment, which is not used here.
 _HAS_AMSGRAD = "amsgrad" in inspect.signature(paddle.optimizer.Adam.__init__).parameters
 _CHUNK = 1 << 16  # weights that a GPU's block of threads updates
-_BETA2 = 0.99
 
 
 class Ranger(paddle.optimizer.Optimizer):
@@ -286,113 +279,3 @@ def _check_options(options: dict) -> None:
     ):
         if not fits:
             raise ConfigError(f"Ranger: {name} must be {meaning}, found {options[name]}.")
-
-
-def lazy_adam(
-    parameters: Sequence[paddle.Tensor], rate: float, interval: int | None
-) -> paddle.optimizer.Adam:
-    """Return StyleGAN2's Adam: no momentum, beta2 0.99, both per step of the loss.
-
-    With a regularisation every `interval` steps, in an update of its own, there are interval + 1
-    updates in `interval` steps; rate and decays are corrected for that by c = interval /
-    (interval + 1): c rate, beta2^c (Karras et al. 2020, arXiv 1912.04958, appendix B).
-
-    Args:
-        parameters: to be updated.
-        rate: learning rate.
-        interval: None where there is no regularisation.
-    """
-    ratio = 1.0 if interval is None else interval / (interval + 1)
-    return paddle.optimizer.Adam(
-        rate * ratio, beta1=0.0, beta2=_BETA2**ratio, epsilon=1e-8, parameters=list(parameters)
-    )
-
-
-def averaged_copy(network: nn.Layer) -> nn.Layer:
-    """Return a frozen copy of `network`, in eval mode, for `update_average`."""
-    average = copy.deepcopy(network)
-    freeze(average)
-    average.eval()
-    return average
-
-
-@paddle.no_grad()
-def update_average(average: nn.Layer, network: nn.Layer, decay: float) -> None:
-    """Move `average` towards `network`: a <- a + (1 - decay) (w - a), for all parameters w."""
-    means = list(average.parameters())
-    values = [value.detach() for value in network.parameters()]
-    if means[0].place.is_gpu_place():
-        if not hasattr(average, "work_space"):
-            average.work_space = [paddle.zeros_like(mean) for mean in means]
-        average_together(means, values, decay, average.work_space)
-        return
-    for mean, value in zip(means, values, strict=True):
-        mean.add_((value - mean).scale_(1 - decay))
-
-
-@paddle.no_grad()
-def average_together(
-    means: list[paddle.Tensor],
-    values: list[paddle.Tensor],
-    decay: float,
-    work_space: list[paddle.Tensor],
-) -> None:
-    """Do all of `update_average` in two operators, for GPUs: a CPU does it faster one by one.
-
-    They are Paddle's update with momentum: u <- a, then u <- u - w and a <- a - (1 - decay) u.
-    `work_space` is u: finite float32 tensors of the same shapes. The values w keep their bits.
-    """
-    from paddle import _C_ops
-
-    one = paddle.ones_like(means[0].flatten()[:1])
-    copied, moved = (values, means, 0.0, 0.0, 1.0), (means, values, 1 - decay, 1.0, -1.0)
-    for weights, gradients, rate, mu, scale in (copied, moved):
-        flags = None, mu, False, [], [], False, scale
-        _C_ops.merged_momentum_(weights, gradients, work_space, [rate * one], *flags)
-
-
-class MixedPrecision:
-    """16-bit arithmetic for one optimizer's losses, or plain arithmetic where it is not enabled.
-
-    Args:
-        enabled: whether `--amp` was given.
-
-    Raises:
-        ConfigError: it is enabled on a CPU, for which Paddle has no 16-bit training.
-    """
-
-    def __init__(self, enabled: bool):
-        if enabled and not paddle.device.get_device().startswith("gpu"):
-            raise ConfigError("--amp: Paddle has 16-bit training on GPUs only; leave it out here")
-        self.enabled = enabled
-        self.dtype = "bfloat16" if enabled and paddle.amp.is_bfloat16_supported() else "float16"
-        self._scaler = paddle.amp.GradScaler(enable=enabled and self.dtype == "float16")
-
-    def arithmetic(self):
-        """Return the context in which forward passes run.
-
-        Paddle's list of what 16 bits are for lacks the transposed convolution, the generator's
-        heaviest operation.
-        """
-        if not self.enabled:
-            return contextlib.nullcontext()
-        return paddle.amp.auto_cast(dtype=self.dtype, custom_white_list={"conv2d_transpose"})
-
-    def exact(self):
-        """Return a context, within `arithmetic`, for what 16 bits are too coarse for."""
-        return exact() if self.enabled else contextlib.nullcontext()
-
-    def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
-        """What to call `backward` on."""
-        return self._scaler.scale(loss)
-
-    def step(self, optimizer) -> None:
-        """Step the optimizer with the gradients of scaled losses."""
-        self._scaler.step(optimizer)
-        self._scaler.update()
-
-    def state(self) -> dict:
-        return self._scaler.state_dict()
-
-    def restore(self, state: dict) -> None:
-        self._scaler.load_state_dict(state)

@@ -1,12 +1,15 @@
-"""Adaptive discriminator augmentation (Karras et al. 2020, arXiv 2006.06676).
+"""What a step of StyleGAN2's training draws at random, augmentations among it.
 
-The discriminator sees every image, real or generated, through random transformations, each
-applied with probability p. While p stays well below 1 the generator cannot profit from imitating
-them, and a discriminator that would learn a small data set by heart has a harder time (section 2).
-p follows how sure the discriminator is of real images: r_t = E[sign D(real)] (section 3).
+Every random number is a function of the seed, the step, what it is for, and the image's place in
+the batch. Resumed runs, parts of a batch and several processes therefore see what an unbroken run
+in one piece sees.
 
-Of the paper's pipeline (appendix B) the groups pixel blitting, geometry and colour, which are
-what it recommends. All of them are linear in the image, up to an added constant.
+Augmentations are those of ADA (Karras et al. 2020, arXiv 2006.06676). The discriminator sees every
+image, real or generated, through random transformations, each applied with probability p. While p
+stays well below 1 the generator cannot profit from imitating them, and a discriminator that would
+learn a small data set by heart has a harder time (section 2). Of the paper's pipeline (appendix B)
+the groups pixel blitting, geometry and colour, which are what it recommends. All of them are linear
+in the image, up to an added constant.
 """
 
 from __future__ import annotations
@@ -14,14 +17,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from paddle_sam.core.device import constant_beside
+from paddle_sam.core.device import constant_beside, seed_of
+from paddle_sam.errors import ConfigError
+from paddle_sam.imagesets.archive import ImageSource
+from paddle_sam.options import parse_names
+from paddle_sam.stylegan2.train.options import AUGMENTATIONS, StyleGAN2Options
+from paddle_sam.training.distributed import World
 
+# Streams of random numbers; 20 to 23 are the trainer's.
+_LATENTS, _MIXING, _NOISE, _AUGMENT, _LABELS = 24, 25, 26, 27, 28
 BLIT, GEOMETRY, COLOUR = "blit", "geometry", "colour"
 
 # Low-pass filter of the orthogonal wavelet Symlet 6: its even shifts are orthonormal, so that
@@ -39,6 +49,114 @@ _HALF = len(SYM6) // 2
 _BESIDE = (len(SYM6) - 1) / 2 - (np.arange(len(SYM6)) * SYM6).sum() / SYM6.sum()
 _MARGIN_STEP = 8
 _GREY_AXIS = np.array([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some images of a batch: their places in it, and their share of this process's images."""
+
+    places: np.ndarray
+    share: float
+
+    def every(self, step: int) -> Part:
+        """The images whose places `step` divides; the share stays."""
+        return dataclasses.replace(self, places=self.places[self.places % step == 0])
+
+
+def split_batch(config: StyleGAN2Options, group: int, world: World) -> list[Part]:
+    """The parts in which a process computes its share of a batch.
+
+    Parts hold whole groups of the minibatch deviation, each group neighbouring places, ordered so
+    that the discriminator, which takes every (N/G)-th image into a group, forms these groups.
+
+    Raises:
+        ConfigError: images or groups cannot be shared out equally.
+    """
+    batch, parts = config.batch_size, config.accumulate
+    places = np.arange(batch)[world.share(batch)]
+    size, rest = divmod(len(places), parts)
+    unit = math.lcm(group, config.path_shrink)
+    if rest or (size < batch and size % unit):
+        raise ConfigError(
+            f"batch_size: {batch} images cannot be computed in {parts * world.size} equal parts of"
+            f" a multiple of {unit} (--accumulate times processes; --mbstd_group, --path_shrink)"
+        )
+    found = []
+    for chunk in np.split(places, parts):
+        whole = chunk.reshape([-1, group]).T.ravel() if size % group == 0 else chunk
+        found.append(Part(whole, size / len(places)))
+    return found
+
+
+class StepDraws:
+    """Random numbers for parts of a step's batch.
+
+    Args:
+        config: the run's options.
+
+    In every method `use` tells apart what the numbers are for.
+    """
+
+    def __init__(self, config: StyleGAN2Options):
+        self.config = config
+        self._groups = parse_names(config.augment_ops, AUGMENTATIONS, "augment_ops")
+
+    def latents(self, part: Part, step: int, use: int, length: int) -> np.ndarray:
+        """Two z for each image, float32 [N, 2, length]."""
+        size = [self.config.batch_size, 2, length]
+        return self._rng(_LATENTS, use, step).standard_normal(size, np.float32)[part.places]
+
+    def first_style(self, part: Part, step: int, use: int, count: int) -> np.ndarray:
+        """Which of `count` codes are the first style's: float32 [N, count] of 0 and 1.
+
+        Without mixing all of them, else those before a random one.
+        """
+        rng, batch = self._rng(_MIXING, use, step), self.config.batch_size
+        mixed = rng.random(batch) < self.config.style_mixing
+        change = np.where(mixed, rng.integers(1, count, batch), count)[part.places]
+        return (np.arange(count) < change[:, None]).astype("float32")
+
+    def labels(self, part: Part, step: int, use: int, numbers: np.ndarray) -> np.ndarray:
+        """Classes of generated images [N], as frequent as those of the training images."""
+        places = self._rng(_LABELS, use, step).integers(len(numbers), size=self.config.batch_size)
+        return numbers[places][part.places]
+
+    def normal(self, part: Part, step: int, use: int, shape: Sequence[int]) -> paddle.Tensor:
+        """Standard normal [N, *shape], made on the device."""
+        rows = []
+        for place in part.places:
+            paddle.seed(seed_of(self.config.seed, _NOISE, use, step, int(place)))
+            rows.append(paddle.randn([1, *shape]))
+        return paddle.concat(rows)
+
+    def transform(self, part: Part, step: int, use: int, p: float, size: int) -> Transform:
+        """Augmentations of images of `size` pixels, each with probability `p`."""
+        rng = self._rng(_AUGMENT, use, step)
+        return draw(rng, p, self.config.batch_size, size, self._groups).of(part.places)
+
+    def _rng(self, stream: int, use: int, step: int) -> np.random.Generator:
+        return np.random.default_rng((self.config.seed, stream, use, step))
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The class of each image.
+
+    by_image: class numbers from 0 on. numbers: those of all images, in their order and as often as
+    they are trained on. classes: how many there are.
+    """
+
+    by_image: Mapping[ImageSource, int]
+    numbers: np.ndarray
+    classes: int
+
+    def of(self, images: Iterable[ImageSource]) -> np.ndarray:
+        """One-hot labels of images, float32 [N, classes]."""
+        return self.one_hot([self.by_image[image] for image in images])
+
+    def one_hot(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """One-hot labels of classes, float32 [N, classes]."""
+        return np.eye(self.classes, dtype=np.float32)[np.asarray(numbers, np.int64)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,14 +383,3 @@ def halving(size: int) -> np.ndarray:
         start = 2 * place + 1
         matrix[place, start : start + len(SYM6)] = SYM6 / math.sqrt(2)
     return matrix
-
-
-def adjusted(p: float, sign: float, target: float, images: int, kimg: float) -> float:
-    """p after `images` more images whose mean sign was `sign`; it moves 1 in `kimg` thousand.
-
-    >>> adjusted(0.5, sign=0.7, target=0.6, images=1000, kimg=100)
-    0.51
-    >>> adjusted(0.0, sign=0.5, target=0.6, images=1000, kimg=100)
-    0.0
-    """
-    return min(max(p + float(np.sign(sign - target)) * images / (1000 * kimg), 0.0), 1.0)

@@ -6,8 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.stylegan2.train import ada
-from paddle_sam.stylegan2.train.ada import Transform
+from paddle_sam.stylegan2.train import draws
+from paddle_sam.stylegan2.train.draws import Transform
+from paddle_sam.stylegan2.train.trainer import adjusted
 
 SIZE = 16
 
@@ -22,7 +23,7 @@ def picture(count=1, size=SIZE, seed=0):
 def moved(images, forward):
     """What `forward` [3, 3], from image to result, makes of images."""
     inverse = np.linalg.inv(np.broadcast_to(forward, (len(images), 3, 3)))
-    return ada.warped(paddle.to_tensor(images), inverse).numpy()
+    return draws.warped(paddle.to_tensor(images), inverse).numpy()
 
 
 def one(values):
@@ -30,14 +31,14 @@ def one(values):
 
 
 def test_the_filter_is_an_orthonormal_low_pass():
-    assert ada.SYM6.sum() == pytest.approx(math.sqrt(2), abs=1e-9)
+    assert draws.SYM6.sum() == pytest.approx(math.sqrt(2), abs=1e-9)
     for shift in range(6):
-        product = (ada.SYM6[2 * shift :] * ada.SYM6[: len(ada.SYM6) - 2 * shift]).sum()
+        product = (draws.SYM6[2 * shift :] * draws.SYM6[: len(draws.SYM6) - 2 * shift]).sum()
         assert product == pytest.approx(float(shift == 0), abs=1e-9)
 
 
 def test_enlarging_and_halving_gives_back_the_row_and_keeps_constants():
-    enlarging, halving = ada.enlarging(SIZE, 8), ada.halving(SIZE)
+    enlarging, halving = draws.enlarging(SIZE, 8), draws.halving(SIZE)
     middle = enlarging[16 - 6 : 16 + 2 * SIZE + 6]  # the margin is 8 pixels, 16 when doubled
     np.testing.assert_allclose(halving @ middle, np.eye(SIZE), atol=1e-9)
     np.testing.assert_allclose(enlarging.sum(axis=1), 1, atol=1e-9)
@@ -51,10 +52,10 @@ def test_the_identity_changes_nothing():
 @pytest.mark.parametrize(
     ("forward", "expected"),
     [
-        (ada.scaling(one(-1), one(1)), lambda x: x[..., ::-1]),
+        (draws.scaling(one(-1), one(1)), lambda x: x[..., ::-1]),
         # x is rightwards and y downwards, so that this turns clockwise.
-        (ada.rotation(one(math.pi / 2)), lambda x: np.rot90(x, -1, (2, 3))),
-        (ada.rotation(one(math.pi)), lambda x: x[..., ::-1, ::-1]),
+        (draws.rotation(one(math.pi / 2)), lambda x: np.rot90(x, -1, (2, 3))),
+        (draws.rotation(one(math.pi)), lambda x: x[..., ::-1, ::-1]),
     ],
 )
 def test_mirror_and_quarter_turns_move_whole_pixels(forward, expected):
@@ -66,10 +67,10 @@ def test_mirror_and_quarter_turns_move_whole_pixels(forward, expected):
 
 def test_a_shift_continues_the_image_by_reflection():
     images = picture()
-    right = moved(images, ada.translation(one(2 * 3 / SIZE), one(0))[0])
+    right = moved(images, draws.translation(one(2 * 3 / SIZE), one(0))[0])
     np.testing.assert_allclose(right[..., 3:], images[..., :-3], atol=2e-5)
     np.testing.assert_allclose(right[..., :3], images[..., :3][..., ::-1], atol=2e-5)
-    down = moved(images, ada.translation(one(0), one(2 * 2 / SIZE))[0])
+    down = moved(images, draws.translation(one(0), one(2 * 2 / SIZE))[0])
     np.testing.assert_allclose(down[:, :, 2:], images[:, :, :-2], atol=2e-5)
 
 
@@ -78,20 +79,20 @@ def test_scaling_enlarges_about_the_centre():
     places = (np.arange(64) + 0.5) / 32 - 1
     wave = np.cos(1.5 * places)
     image = np.broadcast_to(wave, (1, 3, 64, 64)).astype("float32")
-    found = moved(image, ada.scaling(one(2), one(2))[0])
+    found = moved(image, draws.scaling(one(2), one(2))[0])
     np.testing.assert_allclose(found[0, 0, 32], np.cos(1.5 * places / 2), atol=3e-3)
-    stretched = moved(image, ada.scaling(one(1), one(2))[0])
+    stretched = moved(image, draws.scaling(one(1), one(2))[0])
     np.testing.assert_allclose(stretched[0, 0, 32], wave, atol=3e-3)
 
 
 def colour(matrix):
     image = np.array([0.5, -0.25, 0.1], "float32").reshape(1, 3, 1, 1)
-    found = ada.recoloured(paddle.to_tensor(image), np.asarray(matrix)[None, :3])
+    found = draws.recoloured(paddle.to_tensor(image), np.asarray(matrix)[None, :3])
     return found.numpy().ravel(), image.ravel()
 
 
 def test_hue_turns_about_grey():
-    third = ada.hue_rotation(np.array([2 * math.pi / 3]))[0]
+    third = draws.hue_rotation(np.array([2 * math.pi / 3]))[0]
     found, image = colour(third)
     np.testing.assert_allclose(found, np.roll(image, 1), atol=1e-6)  # red becomes green
     np.testing.assert_allclose(third[:3, :3].sum(axis=1), 1, atol=1e-9)  # grey stays
@@ -135,7 +136,7 @@ class Fixed:
     ],
 )
 def test_each_colour_transformation_by_hand(values, expected):
-    found, image = colour(ada._colours(Fixed(**values))[0])
+    found, image = colour(draws._colours(Fixed(**values))[0])
     np.testing.assert_allclose(found, expected(image), atol=1e-6)
 
 
@@ -152,17 +153,17 @@ def test_each_colour_transformation_by_hand(values, expected):
     ],
 )
 def test_each_movement_by_hand(values, group, forward):
-    inverse = ada._geometry(Fixed(**values), SIZE, (group,))[0]
+    inverse = draws._geometry(Fixed(**values), SIZE, (group,))[0]
     np.testing.assert_allclose(inverse @ np.array(forward, float), np.eye(3), atol=1e-12)
     other = "geometry" if group == "blit" else "blit"
-    np.testing.assert_allclose(ada._geometry(Fixed(**values), SIZE, (other,))[0], np.eye(3))
+    np.testing.assert_allclose(draws._geometry(Fixed(**values), SIZE, (other,))[0], np.eye(3))
 
 
 def test_strengths_are_the_papers():
-    draws = Fixed()
-    ada._geometry(draws, SIZE, ())
-    ada._colours(draws)
-    assert draws.order == {
+    fixed = Fixed()
+    draws._geometry(fixed, SIZE, ())
+    draws._colours(fixed)
+    assert fixed.order == {
         "integer": [2, 4, 2],
         "uniform": [(0.125, None)] * 2 + [(math.pi, 1.0)] * 2 + [(math.pi, None)],
         "factor": [0.2, 0.2, 0.5, 1.0],
@@ -171,7 +172,7 @@ def test_strengths_are_the_papers():
 
 
 def draw(p, count=400, groups=("blit", "geometry", "colour"), seed=0):
-    return ada.draw(np.random.default_rng(seed), p, count, SIZE, groups)
+    return draws.draw(np.random.default_rng(seed), p, count, SIZE, groups)
 
 
 def test_no_probability_is_no_transformation():
@@ -230,12 +231,12 @@ def test_gradients_reach_the_images():
 def test_the_sign_statistic_drives_p():
     p, history = 0.0, []
     for sign in [0.9] * 10 + [0.3] * 20:
-        p = ada.adjusted(p, sign, 0.6, 64, 1.0)
+        p = adjusted(p, sign, 0.6, 64, 1.0)
         history.append(p)
     np.testing.assert_allclose(history[:10], 0.064 * np.arange(1, 11))
     assert history[-1] == 0
-    assert ada.adjusted(0.99, 1.0, 0.6, 64, 1.0) == 1
-    assert ada.adjusted(0.5, 0.6, 0.6, 64, 1.0) == 0.5
+    assert adjusted(0.99, 1.0, 0.6, 64, 1.0) == 1
+    assert adjusted(0.5, 0.6, 0.6, 64, 1.0) == 0.5
 
 
 def test_a_step_uploads_what_was_drawn_and_no_matrices(monkeypatch):
