@@ -386,9 +386,9 @@ def _absent_in_paddle(network: nn.Layer) -> Iterator[tuple[str, np.ndarray]]:
     for name, layer in network.named_sublayers():
         if isinstance(layer, (nn.BatchNorm1D, nn.BatchNorm2D)):
             yield f"{name}.num_batches_tracked", np.zeros([], np.int64)
-        elif isinstance(layer, ModulatedConv2D) and layer.upsample:
+        elif isinstance(layer, ModulatedConv2D) and layer.resamples:
             yield f"{name}.blur.kernel", layer.kernel.numpy()
         elif isinstance(layer, ToRGB) and hasattr(layer, "kernel"):
             yield f"{name}.upsample.kernel", layer.kernel.numpy()
-        elif isinstance(layer, EqualConv2D) and layer.downsample:
+        elif isinstance(layer, EqualConv2D) and layer.resamples:
             yield f"{name.removesuffix('.conv')}.0.kernel", layer.kernel.numpy()

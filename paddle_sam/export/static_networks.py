@@ -252,11 +252,11 @@ class StaticStyledConv(nn.Layer):
         self.register_buffer("noise", constant(doubles(noise) * doubles(layer.noise.weight)))
         self.register_buffer("bias", constant(doubles(layer.activate.bias)[None, :, None, None]))
         weight = weight * input_gain
-        if conv.upsample:
+        if conv.resamples:
             weight = weight.transpose(1, 0, 2, 3)
             self.low_pass = DepthwiseFIR(conv, weight.shape[1])
         self.register_buffer("weight", constant(weight))
-        self.upsample = conv.upsample
+        self.upsample = conv.resamples
         self.padding = conv.padding
 
     def forward(self, x, w):

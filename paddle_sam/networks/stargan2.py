@@ -16,6 +16,7 @@ from paddle import nn
 
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.load import freeze
+from paddle_sam.networks.stylegan2_ops import log2
 
 # Where the high-pass skip is added: by feature size, which of the two masks limits it.
 MASK_OF_SIZE = {32: 0, 64: 1, 128: 1}
@@ -135,7 +136,7 @@ class Generator(nn.Layer):
         base_dim: int | None = None,
     ):
         super().__init__()
-        widths = _widths(img_size, _log2(img_size) - 4 + (w_hpf > 0), max_conv_dim, base_dim)
+        widths = _widths(img_size, 8 if w_hpf > 0 else 16, max_conv_dim, base_dim)
         self.img_size = img_size
         self.style_dim = style_dim
         self.from_rgb = conv(3, widths[0], 3)
@@ -307,7 +308,7 @@ def _linear_relu(widths: Sequence[int]) -> list[nn.Layer]:
 
 def _image_trunk(img_size, max_conv_dim, base_dim) -> tuple[list[nn.Layer], int]:
     """Layers from an image to [N, C, 1, 1], and C."""
-    widths = _widths(img_size, _log2(img_size) - 2, max_conv_dim, base_dim)
+    widths = _widths(img_size, 4, max_conv_dim, base_dim)
     blocks = [
         ResidualBlock(high, low, downsample=True)
         for high, low in zip(widths[:-1], widths[1:], strict=True)
@@ -323,14 +324,8 @@ def _image_trunk(img_size, max_conv_dim, base_dim) -> tuple[list[nn.Layer], int]
     ], widths[-1]
 
 
-def _widths(img_size: int, steps: int, max_conv_dim: int, base_dim: int | None) -> list[int]:
-    """Channels at full resolution and after each of `steps` halvings."""
+def _widths(img_size: int, smallest: int, max_conv_dim: int, base_dim: int | None) -> list[int]:
+    """Channels at full resolution and after each halving down to `smallest` pixels."""
+    steps = log2("img_size", img_size, 32) - log2("smallest", smallest, 4)
     first = base_dim or published_width(img_size)
     return [first, *[min(first << step, max_conv_dim) for step in range(1, steps + 1)]]
-
-
-def _log2(size: int) -> int:
-    exponent = int(size).bit_length() - 1
-    if size < 32 or 1 << exponent != size:
-        raise ConfigError(f"img_size: expected a power of two of at least 32, found {size}")
-    return exponent

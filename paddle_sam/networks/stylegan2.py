@@ -1,4 +1,4 @@
-"""StyleGAN2 generator (Karras et al. 2020, config F), of any power-of-two size.
+"""StyleGAN2: generator and discriminator (Karras et al. 2020, config F), of any power-of-two size.
 
 Shapes: z [N, D] and w [N, D] (D the style dimension), w_plus [N, L, D] with L = 2*log2(size) - 2
 codes, images [N, 3, size, size] in about [-1, 1]. Parameter names follow the published PyTorch
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.core.device import device_of
@@ -21,13 +20,16 @@ from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.stylegan2_ops import (
     MEAN_SAMPLES,
     BiasedLeakyReLU,
+    EqualConv2D,
     EqualLinear,
+    ModulatedConv2D,
+    PixelNorm,
     average_code,
     code_count,
-    conv_upsample2d,
     exact,
     fir_kernel,
     mix_latents,
+    noise_resolutions,
     resolution_levels,
     upsample2d,
 )
@@ -56,79 +58,11 @@ def check_labels(labels: paddle.Tensor | None, classes: int, batch: int) -> None
         check_shape("labels", labels, (batch, classes))
 
 
-class PixelNorm(nn.Layer):
-    """Scale each row of [N, D] to unit mean square."""
-
-    def forward(self, x):
-        return x * paddle.rsqrt((x * x).mean(axis=1, keepdim=True) + 1e-8)
-
-
-class ModulatedConv2D(nn.Layer):
-    """Convolution whose weights are modulated, and demodulated, by a style (section 2.2).
-
-    Modulation scales the input channels by s = A(w) and demodulation scales the output channels
-    by 1 / sqrt(sum (s W)^2 + 1e-8). Both are applied to the activations, which is the same
-    arithmetic, so that the whole batch shares one convolution with constant weights.
-
-    Args:
-        in_channels, out_channels, kernel_size: of the convolution, which keeps H and W.
-        style_dim: D.
-        demodulate: normalise the output's scale (off in the RGB layers).
-        fir: taps of the low-pass filter; when given, the layer doubles the resolution.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        style_dim: int,
-        demodulate: bool = True,
-        fir: Sequence[float] | None = None,
-    ):
-        super().__init__()
-        self.weight = self.create_parameter(
-            [out_channels, in_channels, kernel_size, kernel_size],
-            default_initializer=nn.initializer.Normal(0.0, 1.0),
-        )
-        self.weight_gain = 1.0 / math.sqrt(in_channels * kernel_size**2)
-        self.modulation = EqualLinear(style_dim, in_channels, bias_init=1.0)
-        self.demodulate = demodulate
-        self.padding = kernel_size // 2
-        self.upsample = fir is not None
-        self.upsample_impl = "fast"
-        if self.upsample:
-            kernel = paddle.to_tensor(fir_kernel(fir, gain=4.0))
-            self.register_buffer("kernel", kernel, persistable=False)
-
-    def forward(self, x, w):
-        """x [N, I, H, W], w [N, D] -> [N, O, H, W], or twice the size when up-sampling."""
-        style = self.modulation(w)
-        weight = self.weight * self.weight_gain
-        if self.demodulate:
-            with exact():
-                power = paddle.matmul(style**2, (weight**2).sum(axis=[2, 3]), transpose_y=True)
-            demodulation = paddle.rsqrt(power + 1e-8)
-            if x.dtype != weight.dtype:  # 16 bits: float16 ends at 65,504
-                style, weight, demodulation = _in_range(style, weight, demodulation)
-        x = x * style.unsqueeze([2, 3]).astype(x.dtype)
-        if self.upsample:
-            x = conv_upsample2d(x, weight, self.kernel, self.upsample_impl)
-        else:
-            x = F.conv2d(x, weight, padding=self.padding)
-        if self.demodulate:
-            x = x * demodulation.unsqueeze([2, 3]).astype(x.dtype)
-        return x
-
-
-def _in_range(style, weight, demodulation):
-    """Scale styles and weights to 1 at most, which demodulation [N, O] makes up for.
-
-    The factors cancel in the result, so their gradients do, too.
-    """
-    styles = style.detach().abs().max(axis=1, keepdim=True)
-    weights = weight.detach().abs().amax(axis=[1, 2, 3], keepdim=True)
-    return style / styles, weight / weights, demodulation * styles * weights.reshape([1, -1])
+def mapping(inputs: int, width: int, layers: int, lr_mul: float = 0.01) -> nn.Sequential:
+    """Mapping network [N, inputs] -> [N, width]: pixel norm and fully connected layers."""
+    widths = [inputs, *[width] * (layers - 1)]
+    linear = [EqualLinear(size, width, lr_mul=lr_mul, activate=True) for size in widths]
+    return nn.Sequential(PixelNorm(), *linear)
 
 
 class NoiseInjection(nn.Layer):
@@ -136,7 +70,7 @@ class NoiseInjection(nn.Layer):
 
     def __init__(self):
         super().__init__()
-        self.weight = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.0))
+        self.weight = self.create_parameter([1], is_bias=True)
 
     def forward(self, x, noise=None):
         if noise is None:
@@ -163,9 +97,7 @@ class ToRGB(nn.Layer):
     def __init__(self, in_channels, style_dim, fir=None, out_channels=3):
         super().__init__()
         self.conv = ModulatedConv2D(in_channels, out_channels, 1, style_dim, demodulate=False)
-        self.bias = self.create_parameter(
-            [1, out_channels, 1, 1], default_initializer=nn.initializer.Constant(0.0)
-        )
+        self.bias = self.create_parameter([1, out_channels, 1, 1], is_bias=True)
         if fir is not None:
             kernel = paddle.to_tensor(fir_kernel(fir, gain=4.0))
             self.register_buffer("kernel", kernel, persistable=False)
@@ -232,22 +164,10 @@ class Generator(nn.Layer):
         super().__init__()
         channels = channels or published_channels(size)
         resolutions = resolution_levels(size, channels)
-        self.size = size
-        self.classes = classes
-        self.image_channels = image_channels
-        self.style_dim = style_dim
-        self.n_codes = code_count(size)
+        self.size, self.n_codes, self.style_dim = size, code_count(size), style_dim
+        self.classes, self.image_channels = classes, image_channels
         self.latent_avg = None
-        self.style = nn.Sequential(
-            PixelNorm(),
-            *[
-                EqualLinear(width, style_dim, lr_mul=lr_mlp, activate=True)
-                for width in [
-                    style_dim * (2 if classes else 1),
-                    *[style_dim] * (mapping_layers - 1),
-                ]
-            ],
-        )
+        self.style = mapping(style_dim * (2 if classes else 1), style_dim, mapping_layers, lr_mlp)
         if classes:
             self.embed = EqualLinear(classes, style_dim)
         self.input = ConstantInput(channels[4])
@@ -259,7 +179,7 @@ class Generator(nn.Layer):
             self.convs.append(StyledConv(channels[low], channels[high], style_dim, fir))
             self.convs.append(StyledConv(channels[high], channels[high], style_dim))
             self.to_rgbs.append(ToRGB(channels[high], style_dim, fir, image_channels))
-        self.noises = NoiseBuffers([4, *[r for r in resolutions[1:] for _ in range(2)]])
+        self.noises = NoiseBuffers(noise_resolutions(size))
 
     @property
     def output_size(self) -> int:
@@ -302,7 +222,7 @@ class Generator(nn.Layer):
     @contextlib.contextmanager
     def second_derivatives(self) -> Iterator[None]:
         """Within this context, render with twice-differentiable operators (slower)."""
-        layers = [layer for layer in self.sublayers() if getattr(layer, "upsample", False)]
+        layers = [layer for _, layer in modulated_layers(self) if layer.resamples]
         for layer in layers:
             phases = layer.weight.shape[-1] == 3 and layer.kernel.shape[0] == 4
             layer.upsample_impl = "phases" if phases else "reference"
@@ -398,3 +318,104 @@ def modulated_layers(generator: Generator) -> list[tuple[int, ModulatedConv2D]]:
         convs = generator.convs[2 * level : 2 * level + 2]
         layers += zip(range(2 * level + 1, 2 * level + 4), (*convs, to_rgb), strict=True)
     return [(code, layer.conv) for code, layer in layers]
+
+
+class ConvLayer(nn.Layer):
+    """Equalised convolution with bias and leaky ReLU; `fir` halves the resolution."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, fir=None, activate=True):
+        super().__init__()
+        self.conv = EqualConv2D(in_channels, out_channels, kernel_size, fir)
+        self.activate = BiasedLeakyReLU(out_channels) if activate else nn.Identity()
+
+    def forward(self, x):
+        return self.activate(self.conv(x))
+
+
+class ResidualBlock(nn.Layer):
+    """Two 3x3 convolutions beside a 1x1 skip, both halving the resolution, summed / sqrt(2)."""
+
+    def __init__(self, in_channels, out_channels, fir):
+        super().__init__()
+        self.conv1 = ConvLayer(in_channels, in_channels, 3)
+        self.conv2 = ConvLayer(in_channels, out_channels, 3, fir)
+        self.skip = ConvLayer(in_channels, out_channels, 1, fir, activate=False)
+
+    def forward(self, x):
+        return (self.conv2(self.conv1(x)) + self.skip(x)) / math.sqrt(2.0)
+
+
+def minibatch_stddev(x: paddle.Tensor, group_size: int = 4) -> paddle.Tensor:
+    """Append one channel: the deviation over a group of samples, averaged over C, H and W.
+
+    [N, C, H, W] -> [N, C+1, H, W]. Sample i belongs to the group of all i modulo N/G, where G is
+    the largest divisor of N that is not above `group_size` ("Progressive Growing", section 3).
+    """
+    n, channels, height, width = x.shape
+    group = next(size for size in range(min(n, group_size), 0, -1) if n % size == 0)
+    y = x.reshape([group, n // group, channels, height, width])
+    y = y - y.mean(axis=0, keepdim=True)
+    deviation = paddle.sqrt((y * y).mean(axis=0) + 1e-8).mean(axis=[1, 2, 3])
+    feature = deviation.tile([group]).reshape([n, 1, 1, 1]).expand([n, 1, height, width])
+    return paddle.concat([x, feature], axis=1)
+
+
+class Discriminator(nn.Layer):
+    """StyleGAN2 discriminator: residual blocks, minibatch deviation, two linear layers.
+
+    Args:
+        size, channels, classes, image_channels: as of `Generator`.
+        fir: taps of the low-pass filter of the down-sampling.
+        group_size: samples in a minibatch deviation group.
+        mapping_layers: fully connected layers between a conditional network's labels and its score.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        channels: Mapping[int, int] | None = None,
+        fir: Sequence[float] = DEFAULT_FIR,
+        group_size: int = 4,
+        classes: int = 0,
+        image_channels: int = 3,
+        mapping_layers: int = 8,
+    ):
+        super().__init__()
+        channels = channels or published_channels(size)
+        resolutions = resolution_levels(size, channels)[::-1]
+        self.size, self.group_size = size, group_size
+        self.classes, self.image_channels = classes, image_channels
+        self.convs = nn.Sequential(
+            ConvLayer(image_channels, channels[size], 1),
+            *[
+                ResidualBlock(channels[high], channels[low], fir)
+                for high, low in zip(resolutions[:-1], resolutions[1:], strict=True)
+            ],
+        )
+        self.final_conv = ConvLayer(channels[4] + 1, channels[4], 3)
+        self.final_linear = nn.Sequential(
+            EqualLinear(channels[4] * 16, channels[4], activate=True),
+            EqualLinear(channels[4], channels[4] if classes else 1),
+        )
+        if classes:
+            self.embed = EqualLinear(classes, channels[4])
+            self.mapping = mapping(channels[4], channels[4], mapping_layers)
+
+    def forward(self, images: paddle.Tensor, labels: paddle.Tensor | None = None) -> paddle.Tensor:
+        """images [N, C, size, size] in [-1, 1] -> scores (logits) [N, 1].
+
+        A conditional network also takes labels [N, classes]; its score is the scalar product of
+        the images' features and the mapped labels (Miyato and Koyama 2018), / sqrt(features).
+        """
+        check_shape("images", images, (None, self.image_channels, self.size, self.size))
+        check_labels(labels, self.classes, images.shape[0])
+        x = self.convs(images)
+        with exact():
+            x = minibatch_stddev(x.astype(self.final_conv.conv.weight.dtype), self.group_size)
+            x = self.final_conv(x)
+            # Not flatten(), which has no second derivative; R1 needs it.
+            x = self.final_linear(x.reshape([x.shape[0], -1]))
+            if labels is None:
+                return x
+            wanted = self.mapping(self.embed(labels))
+            return (x * wanted).sum(axis=1, keepdim=True) / math.sqrt(x.shape[1])

@@ -1,6 +1,4 @@
-"""The arithmetic that StyleGAN2 is made of: FIR resampling, equalised layers, and its W+ codes.
-
-Of the codes: how many there are, what they act on, their mean, mixing them.
+"""What StyleGAN2 is made of: FIR resampling, equalised and modulated layers, and its W+ codes.
 
 Under mixed precision (`paddle.amp.auto_cast`) convolutions compute, and feature maps stay, in 16
 bits. Filters, fully connected layers, demodulation and RGB images keep the parameters' precision:
@@ -23,13 +21,9 @@ from paddle import nn
 from paddle_sam.errors import ConfigError, check_shape
 
 LEAKY_SLOPE = 0.2
-# Some of cuDNN's kernels take no larger batch.
-_MOST_MAPS = 65_535
-_ONE_TAP = np.eye(9).reshape(9, 1, 3, 3)
 ACTIVATION_GAIN = math.sqrt(2.0)
 MEAN_SAMPLES = 10_000  # random codes whose mean stands for the average code
-# Resolutions in the coarse and in the middle range of the papers' figures.
-_PUBLISHED_RESOLUTIONS = 2
+_MOST_MAPS = 65_535  # some of cuDNN's kernels take no larger batch
 
 
 def exact():
@@ -136,7 +130,7 @@ def _upsample_by_phases(
     with exact():
         # What each of the nine taps becomes, and by a matrix product all of them at once.
         taps = F.conv2d(
-            paddle.to_tensor(_ONE_TAP, kernel.dtype, kernel.place),
+            paddle.to_tensor(np.eye(9).reshape(9, 1, 3, 3), kernel.dtype, kernel.place),
             paddle.flip(kernel, axis=[0, 1]).reshape([1, 1, 4, 4]),
             padding=3,
         )
@@ -178,9 +172,7 @@ class BiasedLeakyReLU(nn.Layer):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.bias = self.create_parameter(
-            [channels], default_initializer=nn.initializer.Constant(0.0)
-        )
+        self.bias = self.create_parameter([channels], is_bias=True)
 
     def forward(self, x):
         return biased_leaky_relu(x, self.bias)
@@ -190,13 +182,10 @@ class EqualLinear(nn.Layer):
     """Linear layer with equalised learning rate: y = x W * (lr_mul / sqrt(in)) + b * lr_mul.
 
     Args:
-        in_features: size of the input's last axis.
-        out_features: size of the output's last axis.
+        in_features, out_features: sizes of the last axis; the weight is stored [in, out].
         bias_init: starting value of the bias.
         lr_mul: learning rate multiplier; the stored weight has deviation 1 / lr_mul.
         activate: apply sqrt(2) * leaky_relu(., 0.2) to the result.
-
-    The weight is stored [in, out], as `paddle.nn.Linear` does.
     """
 
     def __init__(
@@ -230,8 +219,9 @@ class EqualConv2D(nn.Layer):
     """Convolution with equalised learning rate (weight deviation 1, scaled by 1/sqrt(fan in)).
 
     Args:
-        in_channels, out_channels, kernel_size: as in `paddle.nn.Conv2D`; odd kernels keep H and W.
+        in_channels, out_channels, kernel_size: odd kernels keep H and W.
         fir: taps of the low-pass filter; when given, the convolution also halves the resolution.
+        fir_gain: sum of the filter.
     """
 
     def __init__(
@@ -240,6 +230,7 @@ class EqualConv2D(nn.Layer):
         out_channels: int,
         kernel_size: int,
         fir: Sequence[float] | None = None,
+        fir_gain: float = 1.0,
     ):
         super().__init__()
         self.weight = self.create_parameter(
@@ -248,36 +239,99 @@ class EqualConv2D(nn.Layer):
         )
         self.weight_gain = 1.0 / math.sqrt(in_channels * kernel_size**2)
         self.padding = kernel_size // 2
-        self.downsample = fir is not None
-        if self.downsample:
-            self.register_buffer("kernel", paddle.to_tensor(fir_kernel(fir)), persistable=False)
+        self.resamples = fir is not None
+        if fir is not None:
+            kernel = paddle.to_tensor(fir_kernel(fir, fir_gain))
+            self.register_buffer("kernel", kernel, persistable=False)
 
     def forward(self, x):
         weight = self.weight * self.weight_gain
-        if self.downsample:
+        if self.resamples:
             return conv_downsample2d(x, weight, self.kernel)
         return F.conv2d(x, weight, padding=self.padding)
 
 
-def code_count(size: int) -> int:
-    """Number of W+ codes of a generator of `size` pixels: 2 log2(size) - 2 (18 at 1024)."""
-    return 2 * _log2(size) - 2
+class ModulatedConv2D(EqualConv2D):
+    """Equalised convolution whose weights are modulated, and demodulated, by a style (section 2.2).
+
+    Modulation scales the input channels by s = A(w) and demodulation scales the output channels
+    by 1 / sqrt(sum (s W)^2 + 1e-8). Both are applied to the activations, which is the same
+    arithmetic, so that the whole batch shares one convolution with constant weights.
+
+    Args:
+        in_channels, out_channels, kernel_size: of the convolution, which keeps H and W.
+        style_dim: D.
+        demodulate: normalise the output's scale (off in the RGB layers).
+        fir: taps of the low-pass filter; when given, the layer doubles the resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        style_dim: int,
+        demodulate: bool = True,
+        fir: Sequence[float] | None = None,
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, fir, fir_gain=4.0)
+        self.modulation = EqualLinear(style_dim, in_channels, bias_init=1.0)
+        self.demodulate = demodulate
+        self.upsample_impl = "fast"
+
+    def forward(self, x, w):
+        """x [N, I, H, W], w [N, D] -> [N, O, H, W], or twice the size when up-sampling."""
+        style = self.modulation(w)
+        weight = self.weight * self.weight_gain
+        if self.demodulate:
+            with exact():
+                power = paddle.matmul(style**2, (weight**2).sum(axis=[2, 3]), transpose_y=True)
+            demodulation = paddle.rsqrt(power + 1e-8)
+            if x.dtype != weight.dtype:  # 16 bits: float16 ends at 65,504
+                style, weight, demodulation = _in_range(style, weight, demodulation)
+        x = x * style.unsqueeze([2, 3]).astype(x.dtype)
+        if self.resamples:
+            x = conv_upsample2d(x, weight, self.kernel, self.upsample_impl)
+        else:
+            x = F.conv2d(x, weight, padding=self.padding)
+        if self.demodulate:
+            x = x * demodulation.unsqueeze([2, 3]).astype(x.dtype)
+        return x
 
 
-def _log2(size: int) -> int:
+def _in_range(style, weight, demodulation):
+    """Scale styles and weights to 1 at most, which demodulation [N, O] makes up for.
+
+    The factors cancel in the result, so their gradients do, too.
+    """
+    styles = style.detach().abs().max(axis=1, keepdim=True)
+    weights = weight.detach().abs().amax(axis=[1, 2, 3], keepdim=True)
+    return style / styles, weight / weights, demodulation * styles * weights.reshape([1, -1])
+
+
+class PixelNorm(nn.Layer):
+    """Scale each row of [N, D] to unit mean square."""
+
+    def forward(self, x):
+        return x * paddle.rsqrt((x * x).mean(axis=1, keepdim=True) + 1e-8)
+
+
+def log2(name: str, size: int, least: int) -> int:
+    """Base-2 logarithm of a size; raises `ConfigError` unless it is a power of two from `least`."""
     exponent = int(size).bit_length() - 1
-    if size < 8 or 1 << exponent != size:
-        raise ConfigError(f"size: expected a power of two of at least 8, found {size}")
+    if size < least or 1 << exponent != size:
+        raise ConfigError(f"{name}: expected a power of two of at least {least}, found {size}")
     return exponent
 
 
-def resolution_levels(size: int, channels: Mapping[int, int]) -> list[int]:
-    """Every resolution 4, 8, ..., size of a network with these channels at each.
+def code_count(size: int) -> int:
+    """Number of W+ codes of a generator of `size` pixels: 2 log2(size) - 2 (18 at 1024)."""
+    return 2 * log2("size", size, 8) - 2
 
-    Raises:
-        ConfigError: the size is not a power of two of at least 8, or `channels` lacks a resolution.
-    """
-    resolutions = [1 << exponent for exponent in range(2, _log2(size) + 1)]
+
+def resolution_levels(size: int, channels: Mapping[int, int]) -> list[int]:
+    """Every resolution 4, 8, ..., size of a network, all of which `channels` must have."""
+    resolutions = [1 << exponent for exponent in range(2, log2("size", size, 8) + 1)]
     if missing := [r for r in resolutions if r not in channels]:
         raise ConfigError(f"channels: no entry for resolution {missing[0]} of size {size}")
     return resolutions
@@ -300,8 +354,6 @@ def style_ranges(size: int) -> dict[str, range]:
         64      4      0-1    8       2-3    16-64     4-9
         32      4      0-1    8       2-3    16-32     4-7
 
-    >>> style_ranges(1024)
-    {'coarse': range(0, 4), 'middle': range(4, 8), 'fine': range(8, 18)}
     >>> style_ranges(64)
     {'coarse': range(0, 2), 'middle': range(2, 4), 'fine': range(4, 10)}
 
@@ -311,12 +363,9 @@ def style_ranges(size: int) -> dict[str, range]:
     codes = code_count(size)
     if size < 16:
         raise ConfigError(f"style ranges: expected a generator of 16 px or more, found {size}")
-    width = 2 * min(codes // 2 // 3, _PUBLISHED_RESOLUTIONS)
-    return {
-        "coarse": range(width),
-        "middle": range(width, 2 * width),
-        "fine": range(2 * width, codes),
-    }
+    width = 2 * min(codes // 2 // 3, 2)
+    middle = range(width, 2 * width)
+    return {"coarse": range(width), "middle": middle, "fine": range(middle.stop, codes)}
 
 
 def first_resolution(codes: range) -> int:
@@ -339,13 +388,7 @@ def average_code(
     style_dim: int,
     samples: int = MEAN_SAMPLES,
 ) -> np.ndarray:
-    """Mean float32 [D] of w over random z, always the same ones.
-
-    Args:
-        map_latents: the mapping network, z [N, D] -> w [N, D].
-        style_dim: D.
-        samples: number of z.
-    """
+    """Mean float32 [D] of w = `map_latents`(z) over `samples` random z [N, D], always the same."""
     random = np.random.RandomState(0)
     total = np.zeros(style_dim)
     for start in range(0, samples, 1000):

@@ -27,8 +27,7 @@ from paddle_sam.imagesets.archive import ImageSet, ImageSource, open_image_set, 
 from paddle_sam.imagesets.loader import read_batches, read_sample
 from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.load import build
-from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from paddle_sam.stylegan2.generator import StyleGenerator, open_generator
 from paddle_sam.stylegan2.options import InspectionOptions
 from paddle_sam.stylegan2.parsing import parse_seeds

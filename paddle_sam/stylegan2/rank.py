@@ -34,7 +34,7 @@ from paddle_sam.imagesets.archive import (
 )
 from paddle_sam.imagesets.loader import read_batches
 from paddle_sam.networks.load import load
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2 import Discriminator
 from paddle_sam.stylegan2.generator import EMBEDDED_GENERATOR
 from paddle_sam.stylegan2.options import RankOptions, SamplingOptions
 from paddle_sam.stylegan2.sampling import sample

@@ -19,8 +19,7 @@ from paddle_sam.core.device import seed_of
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit, load_strict
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.load import build_empty, freeze
-from paddle_sam.networks.stylegan2 import Generator, published_channels
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2 import Discriminator, Generator, published_channels
 from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.distributed import World, send_from_first

@@ -10,8 +10,7 @@ from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.weight_file import NetworkEntry, WeightFile
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError
-from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from tests import DEVICE
 from tests.parity import nvidia_files, recipe
 from tests.parity.cases import expected

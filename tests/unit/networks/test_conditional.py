@@ -5,8 +5,7 @@ import paddle
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2 import Discriminator, Generator
 
 CHANNELS = {4: 8, 8: 8, 16: 4}
 CLASSES, DIM = 3, 6

@@ -11,8 +11,7 @@ from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
 from paddle_sam.networks.load import BUILDERS, build_empty
 from paddle_sam.networks.sam import SAM
-from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from tests import DEVICE
 
 ARCH = {"input_size": 32, "widths": [2, 2, 2, 2, 2], "fc": 3}

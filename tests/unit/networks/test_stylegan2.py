@@ -61,7 +61,7 @@ def per_sample_convolution(layer, x, w):
         weight = weight / (weight.pow(2).sum(dim=(2, 3, 4), keepdim=True) + 1e-8).sqrt()
     n, _, height, width = x.shape
     x = torch.from_numpy(x).reshape(1, n * into, height, width)
-    if not layer.upsample:
+    if not layer.resamples:
         y = tF.conv2d(x, weight.reshape(n * out, into, size, size), padding=size // 2, groups=n)
         return y.reshape(n, out, height, width).numpy()
     weight = weight.transpose(1, 2).reshape(n * into, out, size, size)

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.stylegan2_discriminator import Discriminator, minibatch_stddev
+from paddle_sam.networks.stylegan2 import Discriminator, minibatch_stddev
 from tests.unit.networks.gradients import assert_r1_trains, without_gradient
 
 CHANNELS = {4: 10, 8: 8, 16: 6, 32: 5, 64: 3}

@@ -15,8 +15,7 @@ from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.imagesets.archive import open_image_set, read_description, write_archive
 from paddle_sam.networks.load import load
-from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from paddle_sam.stylegan2.options import RankOptions
 from paddle_sam.stylegan2.rank import rank_images, score_all
 from scripts.rank_images import main

@@ -14,10 +14,9 @@ import pytest
 
 from paddle_sam.core.device import _tune
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks import stylegan2, stylegan2_discriminator, stylegan2_ops
+from paddle_sam.networks import stylegan2, stylegan2_ops
 from paddle_sam.networks.image_features import LPIPS
-from paddle_sam.networks.stylegan2 import Generator
-from paddle_sam.networks.stylegan2_discriminator import Discriminator
+from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from paddle_sam.training.steps import MixedPrecision, logistic
 
 CHANNELS = {4: 8, 8: 8, 16: 8}
@@ -88,7 +87,7 @@ def types(cast, monkeypatch):
     watch(F, "leaky_relu")
     watch(stylegan2_ops, "upfirdn2d")
     watch(paddle, "rsqrt")
-    watch(stylegan2_discriminator, "minibatch_stddev")
+    watch(stylegan2, "minibatch_stddev")
     return seen
 
 
