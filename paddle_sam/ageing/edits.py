@@ -26,7 +26,7 @@ import paddle
 from paddle_sam.ageing.options import AgeingOptions
 from paddle_sam.ageing.pipeline import Edit
 from paddle_sam.core.files import read_arrays, write_arrays
-from paddle_sam.core.torch_arrays import read_torch_arrays
+from paddle_sam.core.pickles import read_torch_arrays
 from paddle_sam.errors import CheckpointError, ConfigError, quoted
 from paddle_sam.networks.stylegan2 import Generator, modulated_layers
 from paddle_sam.networks.stylegan2_ops import EqualLinear, mix_latents

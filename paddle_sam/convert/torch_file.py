@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from paddle_sam.core.array_pickle import check_size
 from paddle_sam.core.files import atomic_path, open_file
-from paddle_sam.core.weight_file import TORCH_LEGACY, TORCH_ZIP
+from paddle_sam.core.pickles import TORCH_LEGACY, TORCH_ZIP, check_size
 from paddle_sam.errors import CheckpointError
 
 

@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
-from paddle_sam.core.array_pickle import read_objects
 from paddle_sam.core.files import atomic_path, open_file, read_arrays, write_arrays
 from paddle_sam.core.images import check_image, read_image
-from paddle_sam.core.torch_arrays import read_torch_arrays
-from paddle_sam.core.weight_file import read_pickle
+from paddle_sam.core.pickles import (
+    MOST_DEPTH,
+    MOST_ENTRIES,
+    CountedStream,
+    SafeUnpickler,
+    check_size,
+    read_pickle,
+    read_torch_arrays,
+    refusing,
+)
 from paddle_sam.errors import CheckpointError, check_shape, quoted
 
 BARE = ".pd"
@@ -150,14 +158,67 @@ def _content(path: Path) -> Any:
     if path.suffix == ".npy" and path.is_file():
         with contextlib.suppress(CheckpointError):
             return read_arrays(path, _WRITER)
-        try:
-            with open_file(path) as stream:
-                return read_objects(stream)
-        except Exception as error:  # damage raises nearly every exception there is
-            raise CheckpointError(
-                f"{path}: damaged, or not a NumPy file of codes ({error}); {_WRITER}"
-            ) from error
+        return _read_objects(path)
     return read_arrays(path, _WRITER)
+
+
+class _Objects:
+    """Stands for NumPy's type of Python objects."""
+
+    def __setstate__(self, state):
+        pass
+
+
+class _Reconstructed:
+    """Stands for an array of numbers or of objects, which its state tells: `value`."""
+
+    def __init__(self, empty: np.ndarray):
+        self.value: Any = empty
+
+    def __setstate__(self, state):
+        _, shape, kind, _, data = state
+        if not isinstance(kind, _Objects):
+            self.value.__setstate__(state)
+        elif isinstance(data, list) and len(data) == int(np.prod(shape)):
+            self.value = data if shape else data[0]
+        else:
+            raise CheckpointError("it holds an array of objects in another form than NumPy's")
+
+
+class _ObjectsUnpickler(SafeUnpickler):
+    """Reads arrays of Python objects too, as NumPy pickles them: lists of plain values."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        known = super().find_class(module, name)
+        if (module, name) == ("numpy", "dtype"):
+            return lambda kind, *_: _Objects() if kind in ("O", "O8") else known(kind)
+        return (lambda *_: _Reconstructed(known())) if name == "_reconstruct" else known
+
+
+def _read_objects(path: Path) -> Any:
+    """What an `.npy` file of Python objects holds: dicts and lists of plain values and arrays."""
+    with refusing(path, "a NumPy file of codes"), open_file(path) as stream:
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        if first:
+            np.lib.format.read_array_header_1_0(stream)
+        else:
+            np.lib.format.read_array_header_2_0(stream)
+        walked = itertools.count()
+
+        def unwrapped(value: Any, depth: int = 0) -> Any:
+            if depth > MOST_DEPTH or next(walked) > MOST_ENTRIES:
+                raise CheckpointError("it is nested too deeply, or has too many entries")
+            if isinstance(value, _Reconstructed):
+                return unwrapped(value.value, depth + 1)
+            if isinstance(value, dict):
+                return {key: unwrapped(item, depth + 1) for key, item in value.items()}
+            if isinstance(value, list | tuple):
+                return [unwrapped(item, depth + 1) for item in value]
+            return value
+
+        content = unwrapped(_ObjectsUnpickler(CountedStream(stream)).load())
+        check_size(content, path.stat().st_size)
+        return content
 
 
 def _numbered(value: Any, where: str) -> dict[str, np.ndarray]:

@@ -8,32 +8,20 @@ unknown source can do no harm. It is written whole or not at all.
 from __future__ import annotations
 
 import os
-import pickle
-import zlib
 from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import paddle
 
-from paddle_sam.core.array_pickle import ArrayUnpickler, CountedStream, check_size
-from paddle_sam.core.files import atomic_path, open_file
+from paddle_sam.core.pickles import diagnosis, read_pickle, write_pickle
 from paddle_sam.core.weights import locate, way_to
 from paddle_sam.errors import CheckpointError, ConfigError
 
 FORMAT = "paddle_sam"
 FORMAT_VERSION = 1
-# Protocol 5 writes arrays from their own memory; older ones copy every array first.
-PICKLE_PROTOCOL = 5
-
-# What follows the pickle: this and the CRC-32 of every byte before. Files of version 0.1 lack it.
-CHECKSUM = b"PSAMCRC1"
-
-# How PyTorch's files begin: an archive, or before version 1.6 a pickle with this number.
-TORCH_ZIP = b"PK\x03\x04"
-TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 
 
 @dataclass
@@ -132,10 +120,7 @@ class WeightFile:
             "networks": networks,
             **{name: value for name, value in facts.items() if value is not None},
         }
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            counted = _Counting(stream)
-            pickle.dump(content, counted, protocol=PICKLE_PROTOCOL)
-            stream.write(CHECKSUM + counted.crc.to_bytes(4, "little"))
+        write_pickle(path, content)
 
     def entry(self, name: str | None = None) -> NetworkEntry:
         """Return the network called `name`, or the first.
@@ -187,17 +172,6 @@ _FACTS = {
 }
 
 
-class _Counting:
-    """Passes bytes on to a file and counts their CRC-32."""
-
-    def __init__(self, stream: BinaryIO):
-        self._stream, self.crc = stream, 0
-
-    def write(self, data: bytes) -> int:
-        self.crc = zlib.crc32(data, self.crc)
-        return self._stream.write(data)
-
-
 def _typed(content: Mapping, key: str, kind: type, default: Any, label: str) -> Any:
     value = content.get(key)
     if value is None:
@@ -225,50 +199,12 @@ def state_of(layer: paddle.nn.Layer) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
 
 
-def read_pickle(path: Path, label: str, advice: str) -> Any:
-    """Read a pickle of plain data and arrays; nothing in it is executed.
-
-    Args:
-        path: the file.
-        label: what messages begin with.
-        advice: what they add where there is no such file.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or holds more than data.
-    """
-    try:
-        with open_file(path) as stream:
-            counted = CountedStream(stream)
-            content = ArrayUnpickler(counted).load()
-            stored = counted.rest(len(CHECKSUM) + 5)
-        check_size(content, path.stat().st_size)
-    except FileNotFoundError:
-        raise CheckpointError(f"{label}: there is no such file. {advice}") from None
-    except CheckpointError as error:
-        if "torch_utils.persistence" in str(error) or "dnnlib" in str(error):
-            raise CheckpointError(
-                f"{label}: an NVIDIA network pickle; convert it first:"
-                f" python convert/convert_weights.py {path}"
-            ) from None
-        raise CheckpointError(f"{label}: refused: {error}") from None
-    except (OSError, MemoryError) as error:
-        raise CheckpointError(f"{label}: could not be read: {error}") from error
-    except Exception as error:  # damaged pickles raise nearly every exception there is
-        raise CheckpointError(f"{label}: {_diagnosis(path)}") from error
-    if stored and stored != CHECKSUM + counted.crc.to_bytes(4, "little"):
-        raise CheckpointError(
-            f"{label}: the file is damaged: its content does not have the checksum that it was"
-            " written with; fetch or convert it again, or resume from another checkpoint"
-        )
-    return content
-
-
 def _read_content(path: Path, label: str, usual: str) -> dict:
     content = read_pickle(path, label, way_to(path, usual))
     ours = isinstance(content, dict) and content.get("format") == FORMAT
     if not ours or not isinstance(content.get("format_version"), int):
         raise CheckpointError(
-            f"{label}: not a weight file of paddle_sam. {_diagnosis(path, damaged=False)}"
+            f"{label}: not a weight file of paddle_sam. {diagnosis(path, damaged=False)}"
         )
     if content["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
@@ -276,22 +212,6 @@ def _read_content(path: Path, label: str, usual: str) -> dict:
             f" {FORMAT_VERSION}; update paddle_sam"
         )
     return content
-
-
-def _diagnosis(path: Path, damaged: bool = True) -> str:
-    """Say what a file that is not ours seems to be, from its first bytes."""
-    with open_file(path) as stream:
-        start = stream.read(512)
-    if not start:
-        return "the file is empty; fetch or convert it again"
-    if start.lstrip()[:1] == b"<":
-        return "this is a web page, not a weight file; the download failed, fetch it again"
-    convert = f"convert it first: python convert/convert_weights.py {path}"
-    if start.startswith(TORCH_ZIP) or TORCH_LEGACY in start:
-        return f"this is a PyTorch file; {convert}"
-    if damaged:
-        return "the file is truncated or damaged; fetch or convert it again"
-    return f"If it is a published checkpoint, {convert}"
 
 
 def load_strict(

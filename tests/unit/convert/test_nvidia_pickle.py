@@ -143,18 +143,18 @@ def test_a_truncated_pickle_is_explained(write_pickle, tmp_path):
 
 def test_a_tensor_may_not_reach_outside_its_storage(tmp_path):
     """A forged stride must not read the process's memory."""
-    from paddle_sam.core.torch_arrays import Refused, rebuild_tensor
+    from paddle_sam.core.pickles import rebuild_tensor
 
     storage = np.arange(6, dtype=np.float32)
     np.testing.assert_array_equal(rebuild_tensor(storage, 1, (2, 2), (1, 2)), [[1, 3], [2, 4]])
     for offset, size, stride in [(0, (7,), (1,)), (3, (2, 2), (2, 1)), (-1, (2,), (1,))]:
-        with pytest.raises(Refused, match="outside its storage"):
+        with pytest.raises(CheckpointError, match="outside its storage"):
             rebuild_tensor(storage, offset, size, stride)
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)  # offsets count numbers, not rows
     np.testing.assert_array_equal(rebuild_tensor(rows, 2, (10,), (1,)), np.arange(2, 12))
     repeated = rebuild_tensor(storage, 1, (1000,), (0,))
     np.testing.assert_array_equal(rebuild_tensor(repeated, 0, (1000,), (1,)), np.ones(1000))
-    with pytest.raises(Refused, match="without a storage"):
+    with pytest.raises(CheckpointError, match="without a storage"):
         rebuild_tensor({"itemsize": 4}, 0, (1,), (1,))
 
 

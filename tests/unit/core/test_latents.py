@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from paddle_sam.core.latents import list_codes, read_latent
-from paddle_sam.core.torch_arrays import read_torch_arrays
+from paddle_sam.core.pickles import read_torch_arrays
 from paddle_sam.errors import CheckpointError
 
 L, D = 4, 6

@@ -6,12 +6,12 @@ import pickle
 import numpy as np
 import pytest
 
-from paddle_sam.core.array_pickle import ArrayUnpickler
+from paddle_sam.core.pickles import SafeUnpickler
 from paddle_sam.errors import CheckpointError
 
 
 def through(value, protocol=5):
-    return ArrayUnpickler(io.BytesIO(pickle.dumps(value, protocol))).load()
+    return SafeUnpickler(io.BytesIO(pickle.dumps(value, protocol))).load()
 
 
 class Calls:
@@ -55,7 +55,7 @@ def test_arrays_come_through(name, protocol):
 def test_names_of_numpy_1():
     data = pickle.dumps([np.arange(3)[::-1], np.float32(2)], 4)
     data = data.replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
-    array, scalar = ArrayUnpickler(io.BytesIO(data[:2] + data[11:])).load()  # without the frame
+    array, scalar = SafeUnpickler(io.BytesIO(data[:2] + data[11:])).load()  # without the frame
     assert (array.tolist(), scalar) == ([2, 1, 0], 2)
 
 
