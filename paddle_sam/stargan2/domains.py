@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from paddle_sam.core.folders import is_system_folder
-from paddle_sam.core.images import to_network
 from paddle_sam.core.processes import ahead, reading_pool
 from paddle_sam.errors import ConfigError, ImageError, Note
 from paddle_sam.imagesets.archive import (
@@ -296,20 +295,19 @@ def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, in
 
 
 def read_all(paths: Sequence[ImageSource], size: int) -> np.ndarray:
-    """Read images unaltered and resize them: float32 [N, 3, size, size] in [-1, 1].
+    """Read images unaltered and resize them: uint8 [N, size, size, 3].
 
     Those that are not square are squeezed, which a `Note` says.
     """
     samples = [read_sample([path], size) for path in paths]
     if squeezed := [sample.squeezed for sample in samples if sample.squeezed]:
         warnings.warn(f"{len(squeezed)} of {len(paths)}: {SQUEEZED.format(squeezed[0])}", Note, 2)
-    return to_network([sample.images[0] for sample in samples])
+    return np.stack([sample.images[0] for sample in samples])
 
 
 def read_domains(domains: Domains, size: int, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first `limit` images of every domain (0: all), and their domains, int64 [N].
-
-    Images are as `read_all` returns them, [N, 3, size, size].
+    """Return the first `limit` images of every domain (0: all), as `read_all` does, and their
+    domains, int64 [N].
     """
     files = [paths[: limit or None] for paths in domains.files]
     images = np.concatenate([read_all(paths, size) for paths in files])

@@ -31,6 +31,7 @@ from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ImageSource, content_digest
+from paddle_sam.imagesets.loader import to_device
 from paddle_sam.metrics.features import FeatureStore
 from paddle_sam.metrics.pairs import diversity
 from paddle_sam.metrics.sets import feature_store, report, set_measures
@@ -167,7 +168,7 @@ class TranslationEvaluation:
     def _translate(self, guide, source, target, chosen: Sequence[int], files) -> None:
         size = self.system.img_size
         paths = [self.sources[source][index] for index in chosen]
-        images = paddle.to_tensor(read_all(paths, size))
+        images = to_device(read_all(paths, size))
         masks = self.system.masks(images)
         for output in range(self.protocol.outputs):
             keys = [(source, target, index, output) for index in chosen]

@@ -13,11 +13,12 @@ from paddle_sam.core.images import tiled, to_uint8
 from paddle_sam.core.processes import batches
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError
+from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.networks.load import build, load
 from paddle_sam.networks.stargan2 import Generator, MappingNetwork, StyleEncoder
 
-_PARTS = {
+PARTS = {
     "generator": Generator,
     "mapping_network": MappingNetwork,
     "style_encoder": StyleEncoder,
@@ -67,7 +68,7 @@ class StarGAN2:
         """
         file = WeightFile.read(path, kinds=("stargan2",))
         with on_device(device):
-            networks = [build(file, part, kind) for part, kind in _PARTS.items()]
+            networks = [build(file, part, kind) for part, kind in PARTS.items()]
             fan = None
             if wing_path:
                 fan = load_fan(wing_path, device)
@@ -108,16 +109,21 @@ class StarGAN2:
         return self.mapping_network(paddle.to_tensor(z), y)
 
     def reference_styles(self, images: np.ndarray, domains: np.ndarray) -> paddle.Tensor:
-        """References [N, 3, S, S] in [-1, 1] and their domains [N] -> styles [N, D]."""
-        pairs = zip(_parts(images), _parts(domains), strict=True)
-        return paddle.concat([self.style_encoder(image, domain) for image, domain in pairs])
+        """References uint8 [N, S, S, 3] and their domains [N] -> styles [N, D]."""
+        pairs = zip(batches(images, _BATCH), batches(domains, _BATCH), strict=True)
+        return paddle.concat(
+            [
+                self.style_encoder(to_device(part), paddle.to_tensor(theirs))
+                for part, theirs in pairs
+            ]
+        )
 
     @paddle.no_grad()
     def in_styles(
         self, images: np.ndarray, styles: Iterable[paddle.Tensor]
     ) -> Iterator[np.ndarray]:
-        """For each of styles [D]: all images [N, 3, S, S] in it, uint8 [N, S, S, 3]."""
-        sources = _parts(images)
+        """For each of styles [D]: all images uint8 [N, S, S, 3] in it."""
+        sources = [to_device(part) for part in batches(images, _BATCH)]
         masks = [self.masks(part) for part in sources]
         for style in styles:
             made = [
@@ -145,17 +151,13 @@ def translation_matrix(
 ) -> np.ndarray:
     """Every source in the style of every reference, as one uint8 picture.
 
-    Sources [N, 3, S, S] lie along the top, references [M, 3, S, S], of `domains` [M], down the
-    left side. `shown` may watch the styles go by, as a progress bar does.
+    Sources uint8 [N, S, S, 3] lie along the top, references uint8 [M, S, S, 3], of `domains` [M],
+    down the left side. `shown` may watch the styles go by, as a progress bar does.
     """
     with paddle.no_grad():
         styles = system.reference_styles(references, domains)
-    rows = [np.concatenate([np.full_like(to_uint8(sources[:1]), 255), to_uint8(sources)])]
+    rows = [np.concatenate([np.full_like(sources[:1], 255), sources])]
     translated = system.in_styles(sources, shown(styles))
     for reference, images in zip(references, translated, strict=True):
-        rows.append(np.concatenate([to_uint8(reference[None]), images]))
+        rows.append(np.concatenate([reference[None], images]))
     return tiled(np.concatenate(rows), len(rows[0]))
-
-
-def _parts(array: np.ndarray) -> list[paddle.Tensor]:
-    return [paddle.to_tensor(part) for part in batches(array, _BATCH)]

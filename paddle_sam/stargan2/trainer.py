@@ -22,7 +22,7 @@ from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.networks.load import held
 from paddle_sam.stargan2.domains import DomainBatch
 from paddle_sam.stargan2.options import StarGAN2Options
-from paddle_sam.stargan2.system import StarGAN2, translation_matrix
+from paddle_sam.stargan2.system import PARTS, StarGAN2, translation_matrix
 from paddle_sam.training.distributed import (
     GradientMeans,
     World,
@@ -40,7 +40,7 @@ from paddle_sam.training.steps import (
     update_average,
 )
 
-AVERAGED = ("generator", "mapping_network", "style_encoder")
+AVERAGED = tuple(PARTS)
 TRAINED = (*AVERAGED, "discriminator")
 GUIDES = ("latent", "ref")
 # What each guide's generator half updates.
@@ -54,7 +54,7 @@ Found = tuple[dict[str, paddle.Tensor], paddle.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class ValidationSet:
-    """Held-out images [N, 3, S, S] with their domains [N], and which of them the panels show."""
+    """Held-out images uint8 [N, S, S, 3], their domains [N], and which of them the panels show."""
 
     images: np.ndarray
     domains: np.ndarray
@@ -96,12 +96,7 @@ def network_archs(options: StarGAN2Options) -> dict[str, dict]:
 
 def build_networks(options: StarGAN2Options) -> dict[str, nn.Layer]:
     """New networks, from Paddle's random numbers as they are seeded."""
-    builders = {
-        "generator": stargan2.Generator,
-        "mapping_network": stargan2.MappingNetwork,
-        "style_encoder": stargan2.StyleEncoder,
-        "discriminator": stargan2.Discriminator,
-    }
+    builders = {**PARTS, "discriminator": stargan2.Discriminator}
     return {name: builders[name](**arch) for name, arch in network_archs(options).items()}
 
 
@@ -272,16 +267,17 @@ class StarGAN2Trainer:
 
     @paddle.no_grad()
     def evaluate(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-        """Judge the averaged networks on (images, domains): how well styles and images return.
+        """Judge the averaged networks on (images, domains), uint8 [N, S, S, 3] and int64 [N].
 
         Every image goes to the next domain, with latents that are the same at every call, and
-        back. `loss` is the weighted sum; see `judge` for what else there is.
+        back: `sty` and `cyc` say how well styles and images return. `loss` is the weighted sum; see
+        `judge` for what else there is.
         """
         system, options = self.averaged, self.options
         rng = np.random.default_rng((options.seed, _TEST_LATENTS))
         found: dict[str, list[np.ndarray]] = {"sty": [], "cyc": []}
         for array, domains in batches:
-            images, domain = paddle.to_tensor(array), paddle.to_tensor(domains)
+            images, domain = to_device(array), paddle.to_tensor(domains)
             target = (domain + 1) % options.num_domains
             z = rng.standard_normal([len(array), options.latent_dim], np.float32)
             style = system.mapping_network(paddle.to_tensor(z), target)

@@ -11,7 +11,7 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.core.device import resolve_device
-from paddle_sam.core.images import LONGEST_SIDES, SMALLEST_TILE, matrix, save_image, tiled, to_uint8
+from paddle_sam.core.images import LONGEST_SIDES, SMALLEST_TILE, matrix, save_image, tiled
 from paddle_sam.core.video import ease, write_video
 from paddle_sam.errors import ConfigError
 from paddle_sam.stargan2.domains import Domains, read_domains
@@ -79,7 +79,7 @@ def latent_matrix(
     psi: float = 1.0,
     shown: Callable[[paddle.Tensor], Iterable[paddle.Tensor]] = iter,
 ) -> np.ndarray:
-    """Sources [N, 3, S, S] along the top, below them a row for each of the latents [M, Z].
+    """Sources uint8 [N, S, S, 3] along the top, below them a row for each of the latents [M, Z].
 
     `psi` below 1 moves the styles towards the domain's mean: more alike, with fewer faults. `shown`
     may watch the styles go by, as in `translation_matrix`.
@@ -89,7 +89,7 @@ def latent_matrix(
         if psi != 1:
             mean = system.latent_styles(latents(system, _MEAN_LATENTS, 0), domain).mean(axis=0)
             styles = mean + psi * (styles - mean)
-    rows = [to_uint8(sources), *system.in_styles(sources, shown(styles))]
+    rows = [sources, *system.in_styles(sources, shown(styles))]
     return tiled(np.concatenate(rows), len(sources))
 
 
@@ -98,8 +98,8 @@ def series(
 ) -> np.ndarray:
     """What training taught: a row for each checkpoint, the sources in every domain in columns.
 
-    Sources [N, 3, S, S] lie along the top; `z` [1, Z] is the latent of every translation. Small
-    images are enlarged.
+    Sources uint8 [N, S, S, 3] lie along the top; `z` [1, Z] is the latent of every translation.
+    Small images are enlarged.
     """
     rows = []
     for step in tqdm(steps, "series", unit="checkpoint"):
@@ -108,8 +108,8 @@ def series(
         with paddle.no_grad():
             styles = [system.latent_styles(z, domain)[0] for domain in range(system.num_domains)]
         rows.append([image for images in system.in_styles(sources, styles) for image in images])
-    rows.insert(0, list(to_uint8(sources)) * (len(rows[0]) // len(sources)))
-    size = max(sources.shape[2], SMALLEST_TILE)
+    rows.insert(0, list(sources) * (len(rows[0]) // len(sources)))
+    size = max(sources.shape[1], SMALLEST_TILE)
     return matrix(rows, size, left=["sources", *map(str, steps)])
 
 
@@ -132,7 +132,7 @@ def reference_frames(
     domains: np.ndarray,
     steps: int,
 ) -> Iterator[np.ndarray]:
-    """Frames in which the sources [N, 3, S, S] take on one reference's style after another.
+    """Frames in which the sources uint8 [N, S, S, 3] take on one reference's style after another.
 
     Each frame shows the sources above and their translations below, uint8 [2 S, N S, 3]. From one
     reference to the next there are `steps` frames, which start and end slowly; the last frame is
@@ -147,7 +147,7 @@ def reference_frames(
         a + float(t) * (b - a) for a, b in zip(styles[:-1], styles[1:], strict=True) for t in share
     ]
     for images in system.in_styles(sources, paddle.stack([*path, styles[-1]])):
-        yield tiled(np.concatenate([to_uint8(sources), images]), len(sources))
+        yield tiled(np.concatenate([sources, images]), len(sources))
 
 
 def _check_size(tiles: int, size: int) -> None:

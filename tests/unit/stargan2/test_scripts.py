@@ -75,7 +75,7 @@ def align(flags):
 
 def images(count, seed=0):
     rng = np.random.default_rng(seed)
-    return to_network(rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8))
+    return rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
 
 
 def tile(picture, row, column):
@@ -84,7 +84,7 @@ def tile(picture, row, column):
 
 @paddle.no_grad()
 def translated(system, image, style):
-    return to_uint8(system.translate(paddle.to_tensor(image[None]), style).numpy())[0]
+    return to_uint8(system.translate(paddle.to_tensor(to_network(image)), style).numpy())[0]
 
 
 def assert_same(found, expected):
@@ -96,8 +96,8 @@ def test_a_matrix_has_sources_above_and_references_beside(system, monkeypatch):
     picture = translation_matrix(system, sources, references, domains)
     assert picture.shape == (4 * SIZE, 4 * SIZE, 3)
     assert (tile(picture, 0, 0) == 255).all()
-    assert_same(tile(picture, 0, 2), to_uint8(sources[1]))
-    assert_same(tile(picture, 3, 0), to_uint8(references[2]))
+    assert_same(tile(picture, 0, 2), sources[1])
+    assert_same(tile(picture, 3, 0), references[2])
     monkeypatch.setattr(stargan2_system, "_BATCH", 2)
     assert_same(translation_matrix(system, sources, references, domains), picture)
     for row in range(3):
@@ -109,7 +109,7 @@ def test_a_latent_grid_has_a_row_for_each_latent(system):
     sources, z = images(2), latents(system, 3, seed=5)
     picture = latent_matrix(system, sources, z, domain=1)
     assert picture.shape == (4 * SIZE, 2 * SIZE, 3)
-    assert_same(tile(picture, 0, 1), to_uint8(sources[1]))
+    assert_same(tile(picture, 0, 1), sources[1])
     style = system.latent_styles(z[2:], 1)
     assert_same(tile(picture, 3, 1), translated(system, sources[1], style))
     other = latent_matrix(system, sources, z, domain=0)
@@ -130,7 +130,7 @@ def test_an_interpolation_passes_through_every_reference(system):
     assert len(frames) == 2 * 4 + 1
     for place, row in ((0, 0), (4, 1), (8, 2)):
         assert frames[place].shape == (2 * SIZE, 2 * SIZE, 3)
-        assert_same(tile(frames[place], 0, 1), to_uint8(sources[1]))
+        assert_same(tile(frames[place], 0, 1), sources[1])
         style = system.reference_styles(references[row : row + 1], domains[row : row + 1])
         assert_same(tile(frames[place], 1, 1), translated(system, sources[1], style))
     half = system.reference_styles(references[:2], domains[:2]).mean(axis=0, keepdim=True)

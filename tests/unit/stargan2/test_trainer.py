@@ -14,7 +14,7 @@ import pytest
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.core.images import read_image, save_image
+from paddle_sam.core.images import read_image, save_image, to_network
 from paddle_sam.core.weight_file import WeightFile
 from paddle_sam.errors import ConfigError, ImageError, TrainingError
 from paddle_sam.metrics import sets
@@ -54,6 +54,10 @@ def images(count, seed):
     return np.random.default_rng(seed).uniform(-1, 1, (count, 3, 32, 32)).astype("float32")
 
 
+def held_out():
+    return np.random.default_rng(4).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
 def batch():
     return DomainBatch(images(2, 1), np.array([0, 1]), images(2, 2), images(2, 3), np.array([1, 1]))
 
@@ -61,7 +65,7 @@ def batch():
 def make_trainer(fan=None, **changes):
     paddle.seed(0)
     config = dataclasses.replace(TINY, **changes)
-    validation = ValidationSet(images(3, 4), np.array([0, 1, 1]), np.array([0, 2]))
+    validation = ValidationSet(held_out(), np.array([0, 1, 1]), np.array([0, 2]))
     return StarGAN2Trainer(build_networks(config), config, fan, validation)
 
 
@@ -224,7 +228,7 @@ def test_masks_are_used_where_there_is_a_skip(tmp_path):
 
 def test_validation_is_the_same_at_every_call_and_weighs_every_image_alike():
     trainer = make_trainer(lambda_sty=0.5, lambda_cyc=2.0)
-    x, y = images(3, 4), np.array([0, 1, 1])
+    x, y = held_out(), np.array([0, 1, 1])
     whole = trainer.evaluate([(x, y)])
     assert whole == trainer.evaluate([(x, y)])
     parts = trainer.evaluate([(x[:2], y[:2]), (x[2:], y[2:])])
@@ -233,9 +237,27 @@ def test_validation_is_the_same_at_every_call_and_weighs_every_image_alike():
     assert whole["loss"] == pytest.approx(0.5 * whole["sty"] + 2 * whole["cyc"])
 
 
+def test_validation_images_travel_as_bytes(monkeypatch):
+    """As on a GPU; their values are those of floats made here."""
+    trainer, domains, sent = make_trainer(), np.array([0, 1, 1]), []
+    expected = trainer.evaluate([(to_network(held_out()), domains)])
+    panel = trainer.panel()
+    real = paddle.to_tensor
+
+    def watched(data, *arguments, **options):
+        sent.append(np.asarray(data))
+        return real(data, *arguments, **options)
+
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle, "to_tensor", watched)
+    assert trainer.evaluate([(held_out(), domains)]) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(trainer.panel(), panel)
+    assert {array.dtype for array in sent if array.ndim == 4} == {np.dtype(np.uint8)}
+
+
 def test_a_judge_adds_measures_and_may_decide_what_is_best():
     trainer = make_trainer()
-    plain = trainer.evaluate([(images(3, 4), np.array([0, 1, 1]))])
+    plain = trainer.evaluate([(held_out(), np.array([0, 1, 1]))])
     asked = []
 
     def judge(system):
@@ -243,7 +265,7 @@ def test_a_judge_adds_measures_and_may_decide_what_is_best():
         return {"latent/FID": 3.0, "loss": 7.0}
 
     trainer.judge = judge
-    found = trainer.evaluate([(images(3, 4), np.array([0, 1, 1]))])
+    found = trainer.evaluate([(held_out(), np.array([0, 1, 1]))])
     assert asked == [trainer.averaged]
     assert found == plain | {"latent/FID": 3.0, "loss": 7.0}
 
