@@ -28,7 +28,7 @@ import paddle
 from benchmarks import gpu_subjects as subjects
 from benchmarks import timing
 from paddle_sam.core.device import resolve_device
-from paddle_sam.core.weight_file import load_strict
+from paddle_sam.core.weights import load_strict
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a check accepts; the parity of published networks between libraries is 1e-3.

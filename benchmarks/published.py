@@ -9,7 +9,7 @@ import numpy as np
 from paddle_sam.convert.recognise import recognise
 from paddle_sam.convert.rules import to_paddle
 from paddle_sam.convert.tables import TABLES
-from paddle_sam.core.weight_file import load_strict
+from paddle_sam.core.weights import load_strict
 from paddle_sam.networks.load import build_empty
 from paddle_sam.networks.sam import SAM
 from tests.parity import recipe

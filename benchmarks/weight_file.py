@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 
 REPEATS = 3
 

@@ -25,7 +25,7 @@ _PLACES = {
         "train_stylegan2",
         "tune",
     ),
-    "core.weight_file": ("WeightFile",),
+    "core.weights": ("WeightFile",),
     "errors": (
         "CheckpointError",
         "ConfigError",

@@ -16,8 +16,7 @@ import numpy as np
 
 from paddle_sam.ageing.options import ExportOptions
 from paddle_sam.core.device import resolve_device
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.export.opening import open_exported

@@ -29,8 +29,7 @@ from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.files import sha256, write_json
 from paddle_sam.core.folders import claim_folder
 from paddle_sam.core.images import save_image
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight, locate
+from paddle_sam.core.weights import WeightFile, find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.paste import paste
 from paddle_sam.metrics.judges import AGE_JUDGE, Judges, open_judges, picture_of

@@ -27,8 +27,7 @@ from paddle_sam.core.images import (
     to_network,
     to_uint8,
 )
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.hyperstyle import HyperStyle

@@ -35,8 +35,7 @@ from paddle_sam.core.files import write_json
 from paddle_sam.core.images import LARGE_TILE, resize, save_image, strip, to_network, to_uint8
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
 from paddle_sam.core.video import VideoWriter, open_video
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings, FaceCutter
 from paddle_sam.metrics.judges import as_judged, open_judges

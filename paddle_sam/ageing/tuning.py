@@ -24,7 +24,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_sam.ageing.projection import Comparison
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import ConfigError, TrainingError, check_shape
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.image_features import LPIPS

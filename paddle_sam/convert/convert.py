@@ -23,7 +23,7 @@ from paddle_sam.convert.tables import TABLES
 from paddle_sam.convert.torch_file import read_torch, write_torch
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import read_arrays, sha256, write_arrays
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit
+from paddle_sam.core.weights import NetworkEntry, WeightFile, check_fit
 from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
 from paddle_sam.networks.load import build_empty
 from paddle_sam.networks.stylegan2 import ModulatedConv2D, ToRGB

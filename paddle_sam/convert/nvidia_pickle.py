@@ -36,7 +36,7 @@ from paddle_sam.core.pickles import (
     check_size,
     refusing,
 )
-from paddle_sam.core.weight_file import FORMAT
+from paddle_sam.core.weights import FORMAT
 from paddle_sam.errors import CheckpointError
 
 # Under this key, sentences on networks of a file that are not converted.

@@ -12,7 +12,7 @@ import numpy as np
 from paddle_sam.convert import encoders, stargan2_tables, tables
 from paddle_sam.convert.nvidia_pickle import LEFT_OUT
 from paddle_sam.convert.rules import to_paddle
-from paddle_sam.core.weight_file import load_strict
+from paddle_sam.core.weights import load_strict
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.face_heatmaps import LANDMARKS
 from paddle_sam.networks.load import build_empty

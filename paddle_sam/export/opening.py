@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from paddle_sam.core.device import check_engine, cpu_threads, resolve_device
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
 from paddle_sam.export import cache
 from paddle_sam.export.engine import LARGE, EngineGenerator

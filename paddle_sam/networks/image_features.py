@@ -25,8 +25,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.core.files import read_arrays
-from paddle_sam.core.weight_file import WeightFile, load_strict
-from paddle_sam.core.weights import locate
+from paddle_sam.core.weights import WeightFile, load_strict, locate
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.load import freeze
 from paddle_sam.networks.stylegan2_ops import exact

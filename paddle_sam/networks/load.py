@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 
 from paddle_sam.core.device import on_device
-from paddle_sam.core.weight_file import WeightFile, load_strict
+from paddle_sam.core.weights import WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, PaddleSamError
 
 Network = TypeVar("Network", bound=nn.Layer)

@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.processes import batches
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import locate
+from paddle_sam.core.weights import WeightFile, locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.loader import identify_images
 from paddle_sam.metrics.features import NEIGHBOURS, open_store

@@ -11,7 +11,7 @@ import paddle
 from paddle_sam.core.device import on_device
 from paddle_sam.core.images import tiled, to_uint8
 from paddle_sam.core.processes import batches
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps

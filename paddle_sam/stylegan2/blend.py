@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_sam.core.images import matrix, save_image
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.stylegan2.generator import StyleGenerator
 from paddle_sam.stylegan2.options import BlendOptions

@@ -20,8 +20,7 @@ from paddle_sam.core.images import resize, save_image, stack, strip, to_network
 from paddle_sam.core.latents import read_latent
 from paddle_sam.core.processes import spread
 from paddle_sam.core.video import ease, there_and_back, write_all
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSet, ImageSource, open_image_set, read_source
 from paddle_sam.imagesets.loader import read_batches, read_sample

@@ -36,7 +36,7 @@ from paddle_sam.core.files import (
     write_json,
 )
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, OutputError, quoted
 from paddle_sam.options import check_resumable, parse_names, read_json
 

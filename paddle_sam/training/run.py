@@ -27,7 +27,7 @@ from tqdm import tqdm
 from paddle_sam.core.device import seed_everything
 from paddle_sam.core.folders import LOCK, one_writer
 from paddle_sam.core.processes import InBackground
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import ImageError, PaddleSamError, TrainingError
 from paddle_sam.training.distributed import World, agree, join_world, meet
 from paddle_sam.training.folder import (

@@ -18,7 +18,7 @@ import paddle
 from paddle import nn
 from paddle.base.layer_helper import LayerHelper
 
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict, state_of
+from paddle_sam.core.weights import NetworkEntry, WeightFile, load_strict, state_of
 from paddle_sam.errors import CheckpointError, quoted
 
 _MASTER = "master_weight"

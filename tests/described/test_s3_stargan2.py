@@ -79,7 +79,7 @@ def test_training_sampling_and_evaluation_follow_each_other(kind, lpips, tmp_pat
     """The commands for animals and for faces, in their form, at 32 px: two steps."""
     import json
 
-    from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+    from paddle_sam.core.weights import NetworkEntry, WeightFile
     from paddle_sam.networks.face_heatmaps import FaceHeatmaps
     from scripts.stargan2 import main
 
@@ -114,7 +114,7 @@ def test_photographs_are_aligned(tmp_path, monkeypatch):
     import numpy as np
 
     from paddle_sam.core.images import read_image, save_image
-    from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+    from paddle_sam.core.weights import NetworkEntry, WeightFile
     from paddle_sam.networks.face_heatmaps import FaceHeatmaps
     from scripts.stargan2 import main
 

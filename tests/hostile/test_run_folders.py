@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paddle_sam.ageing.train import age_options
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.training.folder import read_records
 from scripts import plot_run, train_age
 from tests.unit.training import old_runs

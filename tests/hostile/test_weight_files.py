@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_files, read_checkpoint
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, PaddleSamError
 from tests import DEVICE, ROOT
 from tests.hostile.weight_files import (
@@ -183,7 +183,7 @@ def test_reading_calls_nothing(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError
 
 seen, reading = set(), False

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from paddle_sam.core.weight_file import FORMAT, FORMAT_VERSION
+from paddle_sam.core.weights import FORMAT, FORMAT_VERSION
 
 PLAIN = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": "test", "networks": {}}
 

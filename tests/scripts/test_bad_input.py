@@ -16,8 +16,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from scripts.animate import main as animate
 from scripts.edit import main as edit
 from scripts.inference import main as inference

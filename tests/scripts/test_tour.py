@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from paddle_sam.convert.convert import revert_file
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.networks.sam import build_sam
 from tests import ROOT
 from tests.unit.convert.test_encoder_types import DECODER, SMALL

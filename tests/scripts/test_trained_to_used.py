@@ -7,7 +7,7 @@ import paddle
 import pytest
 from PIL import Image
 
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.networks.face_networks import AgeRegressor
 from paddle_sam.networks.image_features import LPIPS
 from scripts import (

@@ -17,8 +17,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import save_image, to_uint8
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.networks.load import load
 from tests import DEVICE, ROOT
 

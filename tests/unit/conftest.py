@@ -1,7 +1,7 @@
 import pytest
 
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.stylegan2.generator import StyleGenerator
 from tests import DEVICE
 from tests.unit.ageing.tiny import tiny_generator

@@ -22,7 +22,7 @@ from paddle_sam.core.device import seed_of
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import captioned_grid, to_uint8
 from paddle_sam.core.processes import batches
-from paddle_sam.core.weight_file import WeightFile, load_strict
+from paddle_sam.core.weights import WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.archive import ImageSource, list_sources
 from paddle_sam.imagesets.loader import Batch, BatchLoader, ImagePairs, identify_images

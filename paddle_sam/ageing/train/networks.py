@@ -11,8 +11,14 @@ import paddle
 
 from paddle_sam.ageing.losses import LossWeights, SAMLoss
 from paddle_sam.ageing.train.options import SAMOptions
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict
-from paddle_sam.core.weights import PUBLISHED, way_to, weights_dir
+from paddle_sam.core.weights import (
+    PUBLISHED,
+    NetworkEntry,
+    WeightFile,
+    load_strict,
+    way_to,
+    weights_dir,
+)
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.face_networks import (
     PUBLISHED_UNITS,

@@ -10,7 +10,7 @@ from paddle_sam.ageing.train.networks import assemble, build_loss, judges, weigh
 from paddle_sam.ageing.train.options import SAMOptions, data_folders
 from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.core.files import check_outside
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images
 from paddle_sam.training.distributed import World
 from paddle_sam.training.folder import Identity, identify_file, numbered

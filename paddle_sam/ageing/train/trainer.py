@@ -20,7 +20,7 @@ from paddle_sam.ageing.train.networks import Assembled
 from paddle_sam.ageing.train.options import SAMOptions, target_ages
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import captioned_grid, to_uint8
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.training.distributed import (

@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 
 from paddle_sam.core.device import seed_of
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit, load_strict
+from paddle_sam.core.weights import NetworkEntry, WeightFile, check_fit, load_strict
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.load import build_empty, freeze
 from paddle_sam.networks.stylegan2 import Discriminator, Generator, published_channels

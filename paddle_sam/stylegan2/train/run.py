@@ -13,7 +13,7 @@ from tqdm import tqdm
 from paddle_sam.core import processes
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import grid_columns, save_image, tiled
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import ConfigError, ImageError, quoted
 from paddle_sam.imagesets.archive import ImageSource, list_sources, open_image_set, read_source
 from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images, joined

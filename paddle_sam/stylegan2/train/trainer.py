@@ -23,7 +23,7 @@ import paddle
 from paddle import nn
 
 from paddle_sam.core.images import grid_columns, tiled, to_uint8
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.load import held, trained
 from paddle_sam.stylegan2.train.draws import Labels, Part, StepDraws, Transform, split_batch

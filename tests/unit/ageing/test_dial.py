@@ -22,8 +22,7 @@ from paddle_sam.ageing.engines import Calibration
 from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight
 from paddle_sam.demo.app import make_app
 from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model

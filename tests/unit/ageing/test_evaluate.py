@@ -17,8 +17,7 @@ from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
 from paddle_sam.ageing.measures import measure_ages
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import read_image, save_image, to_network
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight
 from paddle_sam.metrics import pairs as faces
 from paddle_sam.metrics.judges import Judges, as_judged
 from paddle_sam.networks.face_networks import FaceEmbedder

@@ -11,7 +11,7 @@ from paddle_sam.ageing.picture_encoder import PictureEncoder, shrink
 from paddle_sam.convert.encoders import ENCODER_TYPES
 from paddle_sam.core.images import read_image, to_network, to_uint8
 from paddle_sam.core.latents import read_latent
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.sam import build_sam

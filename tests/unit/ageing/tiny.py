@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.face_networks import FaceEmbedder, GradualStyleEncoder
 from paddle_sam.networks.sam import SAM

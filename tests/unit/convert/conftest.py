@@ -5,7 +5,7 @@ import lzma
 import numpy as np
 import pytest
 
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from tests import ROOT
 
 

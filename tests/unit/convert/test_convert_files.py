@@ -15,8 +15,7 @@ import torch
 import paddle_sam
 from convert.convert_weights import main as convert_weights
 from paddle_sam.convert.convert import convert_file, explain, revert_file
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import CheckpointError, OutputError
 from tests import DEVICE
 

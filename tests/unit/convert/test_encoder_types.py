@@ -9,7 +9,7 @@ import paddle_sam
 from paddle_sam.ageing.train.networks import _inverter_of
 from paddle_sam.convert.convert import convert_file, explain, revert_file
 from paddle_sam.convert.encoders import ENCODER_TYPES
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.sam import build_sam
 from tests import DEVICE

@@ -9,7 +9,7 @@ from PIL import Image
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, explain, revert_file
 from paddle_sam.core.latents import read_latent
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.hyperstyle import build_hyperstyle
 from paddle_sam.networks.sam import pool

@@ -7,8 +7,7 @@ import torch
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from tests import DEVICE

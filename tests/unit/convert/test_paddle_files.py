@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError
 
 

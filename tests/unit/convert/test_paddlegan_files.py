@@ -8,7 +8,7 @@ import torch
 import paddle_sam
 from convert.convert_weights import main as convert_weights
 from paddle_sam.convert.convert import convert_file, convert_files, revert_file
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.image_features import LpipsWeights, load_lpips
 from paddle_sam.networks.load import build_empty

@@ -12,7 +12,7 @@ import pytest
 from paddle_sam.convert.recognise import recognise
 from paddle_sam.convert.rules import to_paddle, to_torch
 from paddle_sam.convert.tables import PSP_ENCODER, RESIDUAL_BODY, TABLES
-from paddle_sam.core.weight_file import check_fit
+from paddle_sam.core.weights import check_fit
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.load import build_empty
 from paddle_sam.networks.stylegan2_ops import fir_kernel

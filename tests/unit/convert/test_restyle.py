@@ -8,7 +8,7 @@ import torch
 import paddle_sam
 from paddle_sam.ageing.project import _inverter
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.sam import build_sam, pool
 from tests import DEVICE

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from convert.convert_weights import main as convert_weights
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.convert.safetensors_file import write_safetensors
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError
 from tests import ROOT
 

@@ -14,7 +14,7 @@ from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.convert.recognise import recognise
 from paddle_sam.convert.rules import to_paddle
 from paddle_sam.convert.tables import TABLES
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile, check_fit
+from paddle_sam.core.weights import NetworkEntry, WeightFile, check_fit
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps

@@ -10,7 +10,7 @@ import torch
 import paddle_sam
 from convert.convert_weights import main as convert_weights
 from paddle_sam.convert.convert import convert_file, convert_files, revert_file
-from paddle_sam.core.weight_file import WeightFile, state_of
+from paddle_sam.core.weights import WeightFile, state_of
 from paddle_sam.errors import CheckpointError
 from paddle_sam.export.static_networks import StaticEncoder
 from tests import DEVICE, ROOT

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from paddle_sam.convert.convert import convert_file
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import CheckpointError
 from tests.parity import nvidia_files
 from tests.parity.nvidia_files import TensorFlowNetwork

@@ -6,7 +6,7 @@ import pytest
 
 from tests import ROOT
 
-OWNER = ROOT / "paddle_sam" / "core" / "weight_file.py"
+OWNER = ROOT / "paddle_sam" / "core" / "weights.py"
 # Keys that nothing but a weight file has; `source`, `options`, ... are words of other files too.
 KEYS = {"networks", "arch", "state", "latent_avg", "alignment"}
 # The layouts of torch checkpoints use the same words.

@@ -11,7 +11,7 @@ import pytest
 from paddle import nn
 
 from paddle_sam.core.files import append_text, atomic_path, remove_leftovers
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile, load_strict
+from paddle_sam.core.weights import NetworkEntry, WeightFile, load_strict
 from paddle_sam.errors import CheckpointError, OutputError
 from tests.unit.training.comparing import assert_equal
 

@@ -7,7 +7,7 @@ import torch
 
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.metrics.features import (
     FeatureStore,

@@ -5,8 +5,7 @@ import paddle
 import pytest
 
 import paddle_sam
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
 from paddle_sam.networks.load import BUILDERS, build_empty

@@ -11,7 +11,7 @@ import pytest
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.core.weight_file import WeightFile, state_of
+from paddle_sam.core.weights import WeightFile, state_of
 from tests import DEVICE, ROOT
 
 FILES = sorted((ROOT / "tests" / "fixtures" / "weights").glob("*.xz"))

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import read_image, resize, save_image, to_network
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.loader import resize_bilinear
 from paddle_sam.metrics.features import AlexFeatures, FeatureStore, fid

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import read_image, save_image, to_network, to_uint8
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps

@@ -15,7 +15,7 @@ import pytest
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
 from paddle_sam.core.images import read_image, save_image, to_network
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import ConfigError, ImageError, TrainingError
 from paddle_sam.metrics import sets
 from paddle_sam.metrics.features import FeatureStore

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import paddle_sam
-from paddle_sam.core.weight_file import WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2_ops import noise_resolutions

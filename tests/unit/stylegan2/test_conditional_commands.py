@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import read_image
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.stylegan2.generator import StyleGenerator, as_rgb

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.imagesets.archive import write_archive
 from paddle_sam.metrics import sets
 from paddle_sam.metrics.features import FeatureStore

@@ -10,8 +10,7 @@ from PIL import Image
 
 from paddle_sam.core.folders import LOCK, FolderInUseError, Store, one_writer
 from paddle_sam.core.images import read_image, to_network
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.imagesets.archive import open_image_set, read_description, write_archive
 from paddle_sam.networks.load import load

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.networks.face_networks import AgeRegressor
 from paddle_sam.networks.sam import build_sam
 from paddle_sam.networks.stylegan2 import Generator

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError, OutputError, TrainingError
 from paddle_sam.options import RunOptions
 from paddle_sam.training.curves import draw_curves, run_logs
@@ -323,7 +323,6 @@ def _no_space(handle):
 KILLED = """
     import os, pickle, signal, sys
     sys.path.insert(0, {tests!r})
-    from paddle_sam.core import weight_file
     from tests.unit.training.test_run import Counter, _run, _train
 
     dump = pickle.dump
@@ -336,7 +335,7 @@ KILLED = """
             os.kill(os.getpid(), signal.SIGKILL)
         dump(content, stream, protocol=protocol)
 
-    weight_file.pickle.dump = killed
+    pickle.dump = killed
     _train(_run({folder!r}, Counter()))
 """
 

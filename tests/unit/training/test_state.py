@@ -5,7 +5,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.training.ranger import Ranger
 from paddle_sam.training.state import RunState, named_state, restore_named_state

@@ -11,7 +11,7 @@ from PIL import Image
 from paddle_sam.ageing.train.networks import assemble, build_loss
 from paddle_sam.ageing.train.options import SAMOptions
 from paddle_sam.ageing.train.trainer import SAMTrainer
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
 from paddle_sam.networks.image_features import LPIPS

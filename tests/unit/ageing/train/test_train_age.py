@@ -14,7 +14,7 @@ from PIL import Image
 import paddle_sam
 from paddle_sam.ageing.train.age import _split, errors_by_decade, start_from_vgg, train_age
 from paddle_sam.ageing.train.age_options import AgeOptions
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.loader import sample_index
 from paddle_sam.networks.face_networks import AgeRegressor
@@ -178,7 +178,7 @@ def test_a_holdout_must_leave_images_to_train_on(faces, tmp_path):
 def test_a_converted_dex_is_fine_tuned(faces, tmp_path, capsys):
     """A PyTorch file in the published layout, converted; a smaller network than the options say."""
     from paddle_sam.convert.convert import convert_file, revert_file
-    from paddle_sam.core.weight_file import NetworkEntry
+    from paddle_sam.core.weights import NetworkEntry
 
     paddle.seed(0)
     arch = {"input_size": 32, "widths": [4, 4, 8, 8, 8], "fc": 16}

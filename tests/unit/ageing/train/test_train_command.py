@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import paddle_sam
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from tests import DEVICE, ROOT
 from tests.unit.training import tiny
 from tests.unit.training.comparing import assert_equal, records

@@ -9,7 +9,7 @@ import paddle
 import pytest
 from PIL import Image
 
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources, write_archive
 from paddle_sam.stylegan2.train.draws import Labels, Part, StepDraws

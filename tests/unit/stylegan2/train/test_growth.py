@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.core.weight_file import NetworkEntry, WeightFile
+from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks.stylegan2_ops import upsample2d

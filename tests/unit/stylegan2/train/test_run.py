@@ -13,7 +13,7 @@ import pytest
 
 import paddle_sam
 from paddle_sam.core.images import read_image, save_image
-from paddle_sam.core.weight_file import WeightFile
+from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.loader import ImagePairs
 from paddle_sam.networks.image_features import LPIPS
