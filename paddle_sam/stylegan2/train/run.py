@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from paddle_sam.networks.image_features import load_lpips
 from paddle_sam.stylegan2.train.draws import Labels, split_batch
 from paddle_sam.stylegan2.train.growth import Archs, read_start
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
-from paddle_sam.stylegan2.train.trainer import StyleGAN2Trainer
+from paddle_sam.stylegan2.train.trainer import Judge, StyleGAN2Trainer
 from paddle_sam.training.distributed import World, join_world
 from paddle_sam.training.folder import RunCheckpoints, numbered
 from paddle_sam.training.run import Intervals, Job, start_run
@@ -30,7 +31,6 @@ from paddle_sam.training.run import Intervals, Job, start_run
 _REALS_AT_ONCE = 32
 _CHECKED = 16
 _MOST_WEIGHT = 100
-Extract = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def train_stylegan2(options: StyleGAN2Options) -> Path:
@@ -202,24 +202,61 @@ def spread(data: ImagePairs, count: int) -> ImagePairs:
     return ImagePairs([data.sources[index] for index in processes.spread(count, len(data))])
 
 
-def _judge(options: StyleGAN2Options, data: ImagePairs) -> GeneratedQuality | None:
+def _judge(options: StyleGAN2Options, data: ImagePairs) -> Judge | None:
     """What `--metric` names: FID, or over all images at once the kernel distance of AlexNet's."""
+    if options.metric == "none":
+        return None
     chosen = spread(data, options.metric_images)
-    count = len(chosen)
+    count, loader = len(chosen), _loader(chosen, options)
 
     def reals() -> Iterator[np.ndarray]:
-        return (batch.source for batch in _loader(chosen, options).once(_REALS_AT_ONCE))
+        return (batch.source for batch in loader.once(_REALS_AT_ONCE))
 
     def kernel(real: np.ndarray, made: np.ndarray) -> float:
         return kid(real, made, subsets=1, subset_size=count)[0]
 
     if options.metric == "fid":
         extract = InceptionFeatures.from_file(options.inception_path, options.device)
-        return GeneratedQuality("fid", extract, fid, reals, count)
-    if options.metric == "kid_alex":
-        extract = AlexFeatures(load_lpips(options.lpips_path))
-        return GeneratedQuality("kid_alex", extract, kernel, reals, count)
-    return None
+        return quality("fid", extract, fid, reals, count)
+    extract = AlexFeatures(load_lpips(options.lpips_path))
+    return quality("kid_alex", extract, kernel, reals, count)
+
+
+def quality(
+    name: str,
+    extract: Callable[[Sequence[np.ndarray]], np.ndarray],
+    distance: Callable[[np.ndarray, np.ndarray], float],
+    reals: Callable[[], Iterable[np.ndarray]],
+    most: int,
+) -> Judge:
+    """Return what compares images that a generator makes with real ones.
+
+    It returns the measure under its name and as `loss` (smaller is better).
+
+    Args:
+        name: of the measure.
+        extract: uint8 images of a batch -> features [N, D].
+        distance: of features of real and generated images.
+        reals: returns batches of real images, uint8 [N, H, W, 3]; read once, at the first call.
+        most: images of each kind.
+    """
+
+    def features(batches: Iterable[np.ndarray]) -> np.ndarray:
+        found, left = [], most
+        for batch in batches:
+            found.append(extract(list(batch[:left])))
+            left -= len(found[-1])
+            if not left:
+                break
+        return np.concatenate(found)
+
+    real_features = functools.cache(lambda: features(reals()))
+
+    def judge(fakes: Callable[[int], Iterator[np.ndarray]]) -> dict[str, float]:
+        value = distance(real_features(), features(fakes(most)))
+        return {name: value, "loss": value}
+
+    return judge
 
 
 def _snapshot(
@@ -247,52 +284,3 @@ def _snapshot(
             save_image(reals, tiled(batch.source, columns))
 
     return write
-
-
-class GeneratedQuality:
-    """Compares what a generator makes with real images; call it as often as it is trained.
-
-    Args:
-        name: of the measure.
-        extract: uint8 images of a batch -> features [N, D].
-        distance: of features of real and generated images.
-        reals: returns batches of real images, uint8 [N, H, W, 3]; read once, at the first call.
-        images: most images of each kind.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        extract: Extract,
-        distance: Callable[[np.ndarray, np.ndarray], float],
-        reals: Callable[[], Iterable[np.ndarray]],
-        images: int,
-    ):
-        self.name = name
-        self._extract = extract
-        self._distance = distance
-        self._reals = reals
-        self._images = images
-        self._real_features: np.ndarray | None = None
-
-    def __call__(self, fakes: Callable[[int], Iterator[np.ndarray]]) -> dict[str, float]:
-        """The measure of images from `fakes`, under its name and as `loss` (smaller is better).
-
-        `fakes(n)` yields batches of n images in all, uint8 [N, H, W, 3].
-        """
-        if self._real_features is None:
-            self._real_features = self._features(self._reals())
-        made = self._features(fakes(self._images))
-        value = self._distance(self._real_features, made)
-        return {self.name: value, "loss": value}
-
-    def _features(self, batches: Iterable[np.ndarray]) -> np.ndarray:
-        found, count = [], 0
-        for batch in batches:
-            batch = batch[: self._images - count]
-            count += len(batch)
-            if len(batch):
-                found.append(self._extract(list(batch)))
-            if count >= self._images:
-                break
-        return np.concatenate(found)

@@ -6,7 +6,7 @@ import pytest
 
 from paddle_sam.metrics.features import AlexFeatures, kid
 from paddle_sam.networks.image_features import LPIPS
-from paddle_sam.stylegan2.train.run import GeneratedQuality
+from paddle_sam.stylegan2.train.run import quality
 
 
 def images(count, seed, brightness=0):
@@ -54,8 +54,8 @@ def test_quality_compares_what_is_made_with_what_is_real(features):
     def distance(real, made):
         return kid(real, made, subsets=1, subset_size=8)[0]
 
-    quality = GeneratedQuality("kid_alex", features, distance, reals, 8)
-    near, far = quality(fakes(0)), quality(fakes(100))
+    judge = quality("kid_alex", features, distance, reals, 8)
+    near, far = judge(fakes(0)), judge(fakes(100))
     assert set(near) == {"kid_alex", "loss"}
     assert near["loss"] == near["kid_alex"] < far["kid_alex"]
     assert reads == [1]
