@@ -26,7 +26,9 @@ from paddle_sam.training.distributed import World, send_from_first
 from paddle_sam.training.steps import averaged_copy
 
 _BUILD = 20  # stream of random numbers
-GENERATOR, DISCRIMINATOR = "stylegan2_generator", "stylegan2_discriminator"
+GENERATOR = "stylegan2_generator"
+# What weight files call the networks of a run.
+KINDS = {"g_ema": GENERATOR, "g": GENERATOR, "d": "stylegan2_discriminator"}
 Entries = Mapping[str, NetworkEntry]
 
 
@@ -62,7 +64,7 @@ class Archs:
         generator = {"style_dim": options.latent_dim, "mapping_layers": options.mapping_layers}
         if classes:
             shared["classes"] = classes
-        return cls({**shared, **generator}, {**shared, "group_size": options.mbstd_group})
+        return cls(shared | generator, shared | {"group_size": options.mbstd_group})
 
     @classmethod
     def of_entries(cls, entries: Entries, options: StyleGAN2Options) -> Archs:
@@ -85,33 +87,22 @@ class Archs:
         widths = {**channels, **(judge.get("channels") or {})}
         return cls(generator, {**judge, "size": size, "channels": widths})
 
-    def build(self, size: int) -> tuple[Generator, Discriminator]:
-        """New networks for images of `size` pixels, from Paddle's random numbers."""
-        return Generator(**at_size(self.generator, size)), Discriminator(
-            **at_size(self.discriminator, size)
-        )
-
-
-def at_size(arch: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Return the constructor arguments of a smaller network; widths of larger ones stay known."""
-    return {**arch, "size": size}
+    def at(self, name: str, size: int) -> dict[str, Any]:
+        """Return those of a network of a run at another size; widths of larger ones stay known."""
+        return {**(self.discriminator if name == "d" else self.generator), "size": size}
 
 
 def networks_at(
-    size: int,
-    archs: Archs,
-    options: StyleGAN2Options,
-    entries: Entries,
-    world: World,
+    size: int, archs: Archs, options: StyleGAN2Options, entries: Entries, world: World
 ) -> tuple[Generator, Discriminator, Generator]:
     """Build generator, discriminator and averaged generator for images of `size` pixels.
 
     They are filled from `entries`, as far as these go, and are the same in all processes.
     """
     paddle.seed(seed_of(options.seed, _BUILD, size))
-    generator, discriminator = archs.build(size)
-    full = {"g": archs.generator, "g_ema": archs.generator, "d": archs.discriminator}
-    entries = {name: doubled_up_to(entry, full[name], size) for name, entry in entries.items()}
+    generator = Generator(**archs.at("g", size))
+    discriminator = Discriminator(**archs.at("d", size))
+    entries = {name: _doubled(entry, name, archs, size) for name, entry in entries.items()}
     source = options.init_from or "checkpoint"
     if live := entries.get("g") or entries.get("g_ema"):
         take_over(generator, live, source)
@@ -139,9 +130,8 @@ def read_start(options: StyleGAN2Options) -> tuple[dict[str, NetworkEntry], str]
     """
     path, size = options.init_from, options.size_at(0)
     file = WeightFile.read(path, "--init_from")
-    kinds = {"g_ema": GENERATOR, "g": GENERATOR, "d": DISCRIMINATOR}
     entries = {
-        name: entry for name, entry in file.networks.items() if entry.network == kinds.get(name)
+        name: entry for name, entry in file.networks.items() if entry.network == KINDS.get(name)
     }
     if not {"g_ema", "g"} & set(entries):
         raise ConfigError(
@@ -187,16 +177,13 @@ def take_over(network: nn.Layer, entry: NetworkEntry, source: str) -> None:
         _pass_on(network, entry.state)
 
 
-def doubled_up_to(entry: NetworkEntry, arch: Mapping[str, Any], size: int) -> NetworkEntry:
-    """The network of `entry` grown doubling by doubling until one more gives `size` pixels.
-
-    `arch` describes it at full resolution. What is larger already stays as it is.
-    """
-    build = Generator if entry.network == GENERATOR else Discriminator
+def _doubled(entry: NetworkEntry, name: str, archs: Archs, size: int) -> NetworkEntry:
+    """Grow a network doubling by doubling until one more gives `size` pixels or more."""
     while 2 * entry.arch["size"] < size:
-        network = build(**at_size(arch, 2 * entry.arch["size"]))
+        arch = archs.at(name, 2 * entry.arch["size"])
+        network = (Discriminator if name == "d" else Generator)(**arch)
         take_over(network, entry, "start")
-        entry = NetworkEntry.of(entry.network, at_size(arch, network.size), network)
+        entry = NetworkEntry.of(entry.network, arch, network)
     return entry
 
 

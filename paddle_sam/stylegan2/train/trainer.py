@@ -20,20 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import paddle
-from paddle import nn
 
 from paddle_sam.core.images import grid_columns, tiled, to_uint8
 from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.load import held, trained
 from paddle_sam.stylegan2.train.draws import Labels, Part, StepDraws, Transform, split_batch
-from paddle_sam.stylegan2.train.growth import (
-    DISCRIMINATOR,
-    GENERATOR,
-    Archs,
-    at_size,
-    networks_at,
-)
+from paddle_sam.stylegan2.train.growth import KINDS, Archs, networks_at
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.distributed import GradientMeans, World, check_finite, read_values
 from paddle_sam.training.state import RunState
@@ -121,30 +114,25 @@ class StyleGAN2Trainer:
         """Take networks for images of `size` pixels, filled from `entries` as far as they go."""
         networks = networks_at(size, self.archs, self.options, entries, self.world)
         self.generator, self.discriminator, self.average = networks
-        arch = at_size(self.archs.generator, size)
-        self.state.network("g_ema", self.average, GENERATOR, arch)
-        self.state.network("g", self.generator, GENERATOR, arch)
-        arch = at_size(self.archs.discriminator, size)
-        self.state.network("d", self.discriminator, DISCRIMINATOR, arch)
-        self.optimizers: dict[str, paddle.optimizer.Adam] = {}
-        self.means = {n: GradientMeans(self._network(n).parameters(), self.world) for n in "gd"}
+        self._trained = {"g": self.generator, "d": self.discriminator}
+        for name, network in {"g_ema": self.average, **self._trained}.items():
+            self.state.network(name, network, KINDS[name], self.archs.at(name, size))
         # Updates of the main loss between two of the regularisation.
         intervals = {phase.network: phase.every for phase in self.phases if phase.lazy}
         if "d" in intervals:
             intervals["d"] *= self.options.d_repeats
         rates = self.options.rates_at(size)
         self.learning_rate = rates[0]
-        for name, rate in zip(("g", "d"), rates, strict=True):
-            optimizer = lazy_adam(trained(self._network(name)), rate, intervals.get(name))
-            self.optimizers[name] = optimizer
-            self.state.optimizer(f"optimizers/{name}", optimizer, self._network(name))
+        self.optimizers: dict[str, paddle.optimizer.Adam] = {}
+        self.means: dict[str, GradientMeans] = {}
+        for (name, network), rate in zip(self._trained.items(), rates, strict=True):
+            self.optimizers[name] = lazy_adam(trained(network), rate, intervals.get(name))
+            self.means[name] = GradientMeans(network.parameters(), self.world)
+            self.state.optimizer(f"optimizers/{name}", self.optimizers[name], network)
 
     def images(self, steps: int) -> int:
         """Return how many images `steps` steps have trained on."""
         return steps * self.options.images_per_step + self.image_offset
-
-    def _network(self, name: str) -> nn.Layer:
-        return {"g": self.generator, "d": self.discriminator}[name]
 
     # Training
 
@@ -185,11 +173,10 @@ class StyleGAN2Trainer:
 
     def _update(self, phase: Phase, step: Step) -> dict[str, paddle.Tensor]:
         """Step the optimizer of a phase down the gradient of its loss; returns values to log."""
-        other = "gd".replace(phase.network, "")
         optimizer, amp = self.optimizers[phase.network], self.amp[phase.network]
         means = self.means[phase.network]
         logged: dict[str, paddle.Tensor] = {}
-        with held(self._network(other)):
+        with held(self.discriminator if phase.network == "g" else self.generator):
             for part in self.parts:
                 with contextlib.nullcontext() if phase.lazy else amp.arithmetic():
                     loss, values = phase.loss(step, part)

@@ -8,6 +8,7 @@ import pytest
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.load import held
+from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from paddle_sam.stylegan2.train import trainer as losses
 from paddle_sam.stylegan2.train.draws import split_batch
 from paddle_sam.training.distributed import World
@@ -28,7 +29,9 @@ class Double:
     """The trainer's networks in float64, judged by formulas written out once more."""
 
     def __init__(self, trainer, step):
-        self.generator, self.discriminator = trainer.archs.build(trainer.generator.size)
+        size = trainer.generator.size
+        self.generator = Generator(**trainer.archs.at("g", size))
+        self.discriminator = Discriminator(**trainer.archs.at("d", size))
         for own, theirs in (
             (self.generator, trainer.generator),
             (self.discriminator, trainer.discriminator),
