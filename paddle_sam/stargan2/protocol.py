@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import paddle
@@ -72,8 +73,7 @@ class TranslationEvaluation:
         features: of FID, KID, precision and recall; None leaves them out.
         protocol: what is made.
         keep_features: also keep what is measured of translations, to resume an evaluation.
-        groups: for each domain the groups of each of its validation images; `by_group` then has
-            {guide: {`cat2dog`: {group of the source: see `of_groups`}}} after `run`.
+        groups: for each domain the groups of each of its validation images, to compare their LPIPS.
 
     Raises:
         ConfigError: the domains do not fit each other or the network, or the folder holds the
@@ -104,47 +104,48 @@ class TranslationEvaluation:
         self.protocol = protocol or Protocol()
         self.keep_features = keep_features
         self.groups = groups
-        self.by_group: dict[str, dict[str, dict[str, dict[str, float]]]] = {
-            guide: {} for guide in GUIDES
-        }
         limit = self.protocol.max_images or None
         self.sources = [files[:limit] for files in val.files]
         self._claim_folder(model_id)
 
     def run(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Translate and judge: {guide: {measure: {`cat2dog`: value, ..., `mean`: value}}}."""
-        results = {}
-        for guide in GUIDES:
-            tasks = {}
-            for target in range(len(self.val)):
-                for source in range(len(self.val)):
-                    if source != target:
-                        name = f"{self.val.names[source]}2{self.val.names[target]}"
-                        tasks[name] = self._task(guide, name, source, target)
-            results[guide] = _by_measure(tasks)
-        return results
+        """Translate and judge: {guide: {measure: {`cat2dog`: value, ..., `mean`: value}}}.
 
-    def _task(self, guide: str, name: str, source: int, target: int) -> dict[str, float]:
+        With groups also {`groups`: {guide: {`cat2dog`: {group of the source: see `of_groups`}}}}.
+        """
+        numbers = range(len(self.val))
+        pairs = [(source, target) for target in numbers for source in numbers if source != target]
+        results, by_group = {}, {}
+        for guide in GUIDES:
+            tasks = {self._name(*pair): self._task(guide, *pair) for pair in pairs}
+            if self.groups is not None:
+                by_group[guide] = {name: found.pop("groups") for name, found in tasks.items()}
+            results[guide] = _by_measure(tasks)
+        return results if self.groups is None else results | {"groups": by_group}
+
+    def _name(self, source: int, target: int) -> str:
+        return f"{self.val.names[source]}2{self.val.names[target]}"
+
+    def _task(self, guide: str, source: int, target: int) -> dict[str, Any]:
         """Every measure of one pair of domains."""
+        name = self._name(source, target)
         folder = self.folder / guide / name
-        groups = self._outputs(folder, guide, source, target)
-        found = {}
+        made = self._outputs(folder, guide, source, target)
+        found: dict[str, Any] = {}
         if self.diversities is not None:
-            keys = [_content_id(paths) for paths in groups]
             values = self.diversities.of_made(
-                keys,
-                lambda chosen: [np.stack([read_image(p) for p in groups[i]]) for i in chosen],
+                [_content_id(paths) for paths in made],
+                lambda chosen: [np.stack([read_image(p) for p in made[i]]) for i in chosen],
                 f"{guide} {name}: LPIPS",
                 self.keep_features,
             )
             found["LPIPS"] = float(values.mean())
             if self.groups is not None:
-                self.by_group[guide][name] = of_groups(values, self.groups[source])
+                found["groups"] = of_groups(values, self.groups[source])
         if self.features is not None:
-            made = [path for paths in groups for path in paths]
             real = self.features.of_files(self.train.files[target], f"{name}: real")
-            what = f"{guide} {name}: made"
-            fake = self.features.of_files(made, what, self.keep_features)
+            files = [path for paths in made for path in paths]
+            fake = self.features.of_files(files, f"{guide} {name}: made", self.keep_features)
             found |= set_measures(real, fake)
         return found
 
@@ -227,8 +228,6 @@ def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
         groups=groups,
     )
     results: dict = evaluation.run()
-    if groups is not None:
-        results["groups"] = evaluation.by_group
     return report(config, results | {"seconds": round(time.monotonic() - start, 1)})
 
 

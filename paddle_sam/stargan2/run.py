@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import WeightFile, locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.loader import identify_images
-from paddle_sam.metrics.features import NEIGHBOURS, open_store
+from paddle_sam.metrics.features import NEIGHBOURS, FeatureStore, open_store
 from paddle_sam.stargan2.domains import DomainLoader, Domains, read_domains
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation, diversity_store
@@ -38,7 +39,7 @@ def train_stargan2(options: StarGAN2Options) -> Path:
 
     def build(world: World, resumed: WeightFile | None) -> Job:
         validation = _validation(held_out, options)
-        judge = TranslationJudge(options, domains, held_out) if world.rank == 0 else None
+        judge = translation_judge(options, domains, held_out) if world.rank == 0 else None
         fan = load_fan(options.wing_path, options.device) if options.w_hpf > 0 else None
         networks = build_networks(options)
         return Job(
@@ -70,60 +71,31 @@ def train_stargan2(options: StarGAN2Options) -> Path:
     return start_run(options, build, inputs, options.resume_iter or None)
 
 
-class TranslationJudge:
-    """StarGAN v2's own measures of a network in training, on the run's validation images.
+def translation_judge(
+    options: StarGAN2Options, train: Domains, val: Domains
+) -> Callable[[StarGAN2], dict[str, float]]:
+    """Return what measures a network in training on the run's validation images.
 
-    They are those of `scripts/evaluate.py stargan2`, on fewer images; translations are not kept.
-    The mean FID over latents and references is the `loss` by which the best model is chosen.
-
-    Args:
-        options: the run's options.
-        train, val: its domains.
+    The measures are those of `scripts/evaluate.py stargan2`, on fewer images, as means over all
+    pairs of domains: `latent/FID`, `reference/LPIPS` and so on. The mean FID over latents and
+    references is the `loss` by which the best model is chosen. Translations are not kept.
 
     Raises:
         PaddleSamError: weights are missing, a domain is too small for a measure, or a training
             image cannot be read.
     """
+    diversities = None if options.no_lpips else diversity_store(options.lpips_path, None)
+    features = None if options.no_fid or len(val) < 2 else _real_features(options, train, val)
+    protocol = Protocol(
+        options.num_outs_per_domain, options.val_batch_size, options.seed, options.max_val_images
+    )
 
-    def __init__(self, options: StarGAN2Options, train: Domains, val: Domains):
-        self._train, self._val = train, val
-        self._diversities = None if options.no_lpips else diversity_store(options.lpips_path, None)
-        self._protocol = Protocol(
-            options.num_outs_per_domain,
-            options.val_batch_size,
-            options.seed,
-            options.max_val_images,
-        )
-        self._features = None
-        if not options.no_fid and len(val) > 1:
-            shown = min(len(files[: options.max_val_images or None]) for files in val.files)
-            real, made = min(map(len, train.files)), options.num_outs_per_domain * shown
-            if min(real, made) <= NEIGHBOURS:
-                raise ConfigError(
-                    f"train_img_dir, val_img_dir: of a domain there are {real} training images and"
-                    f" {made} translations, expected more than {NEIGHBOURS} of each for precision"
-                    " and recall; give --no_fid"
-                )
-            folder = Path(options.exp_dir) / "features"
-            self._features = open_store(options.inception_path, folder, options.device)
-            # Now, not at the first validation, so that an unreadable image is known at once.
-            for name, files in zip(train.names, train.files, strict=True):
-                self._features.of_files(files, f"{name}: real")
-
-    def __call__(self, system: StarGAN2) -> dict[str, float]:
-        """Return means over all pairs of domains: `latent/FID`, `reference/LPIPS` and so on."""
-        if len(self._val) < 2 or not (self._diversities or self._features):
+    def judge(system: StarGAN2) -> dict[str, float]:
+        if len(val) < 2 or (diversities is None and features is None):
             return {}
         with tempfile.TemporaryDirectory() as folder:
             found = TranslationEvaluation(
-                system,
-                "in training",
-                self._train,
-                self._val,
-                Path(folder),
-                self._diversities,
-                self._features,
-                self._protocol,
+                *(system, "in training", train, val, Path(folder), diversities, features, protocol),
                 keep_features=False,
             ).run()
         measures = {
@@ -131,9 +103,30 @@ class TranslationJudge:
             for guide, by_name in found.items()
             for name, values in by_name.items()
         }
-        if self._features is not None:
+        if features is not None:
             measures["loss"] = float(np.mean([measures[f"{guide}/FID"] for guide in found]))
         return measures
+
+    return judge
+
+
+def _real_features(options: StarGAN2Options, train: Domains, val: Domains) -> FeatureStore:
+    """Return the features of all training images.
+
+    Now, not at the first validation, so that an unreadable image is known at once.
+    """
+    shown = min(len(files[: options.max_val_images or None]) for files in val.files)
+    real, made = min(map(len, train.files)), options.num_outs_per_domain * shown
+    if min(real, made) <= NEIGHBOURS:
+        raise ConfigError(
+            f"train_img_dir, val_img_dir: of a domain there are {real} training images and {made}"
+            f" translations, expected more than {NEIGHBOURS} of each for precision and recall; give"
+            " --no_fid"
+        )
+    store = open_store(options.inception_path, Path(options.exp_dir) / "features", options.device)
+    for name, files in zip(train.names, train.files, strict=True):
+        store.of_files(files, f"{name}: real")
+    return store
 
 
 def _validation(domains: Domains, options: StarGAN2Options) -> ValidationSet:

@@ -298,11 +298,11 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
     )
     domains = [Domains(data / split) for split in ("train", "val")]
     with pytest.raises(ConfigError, match="3 training images and 9 translations.* give no_fid"):
-        stargan2_run.TranslationJudge(config, *domains)
+        stargan2_run.translation_judge(config, *domains)
     monkeypatch.setattr(stargan2_run, "NEIGHBOURS", 2)
     monkeypatch.setattr(sets, "precision_recall", lambda real, made: (0.5, 0.25))
     system = make_trainer().averaged
-    found = stargan2_run.TranslationJudge(config, *domains)(system)
+    found = stargan2_run.translation_judge(config, *domains)(system)
     guides = ("latent", "reference")
     assert set(found) == {
         "loss",
@@ -321,9 +321,9 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
     bad = tmp_path / "train" / "adults" / "1.png"
     bad.write_bytes(b"no image")
     with pytest.raises(ImageError, match=re.escape(str(bad))):  # before the first step
-        stargan2_run.TranslationJudge(config, Domains(tmp_path / "train"), domains[1])
+        stargan2_run.translation_judge(config, Domains(tmp_path / "train"), domains[1])
     without = dataclasses.replace(config, no_fid=True)
-    assert stargan2_run.TranslationJudge(without, *domains)(system) == {}
+    assert stargan2_run.translation_judge(without, *domains)(system) == {}
 
 
 # The command
