@@ -6,7 +6,6 @@ The noise figures are figures 4 and 5 of "A Style-Based Generator Architecture f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -118,18 +117,6 @@ def truncation_figure(config: FiguresOptions, generator: StyleGenerator) -> np.n
     return matrix(lines, generator.tile_size(config.tile_size), top, list(map(str, seeds)))
 
 
-@dataclass(frozen=True, eq=False)
-class NoiseStudy:
-    """One code under many noise draws.
-
-    images: the first draws, uint8 [SHOWN_DRAWS, R, R, 3]. deviation: of each pixel over all draws,
-    in grey levels, root mean square over the channels, float64 [R, R].
-    """
-
-    images: np.ndarray
-    deviation: np.ndarray
-
-
 def noise_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
     """Each face, a detail of it under four noise draws, and the deviation over many.
 
@@ -139,22 +126,27 @@ def noise_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarra
     lines, left = [], []
     for seed in parse_seeds(config.noise_seeds, "--noise_seeds"):
         code = generator.seed_codes([seed], config.truncation, config.truncation_cutoff)
-        study = study_noise(generator, code, config.noise_draws)
-        box = busiest(study.deviation, generator.size // CROP_SHARE)
-        peak = study.deviation.max()
-        shade = np.rint(255 * study.deviation / max(peak, 1e-9)).astype(np.uint8)
-        details = matrix(
-            [[zoom(image, box, tile // 2) for image in study.images[k : k + 2]] for k in (0, 2)],
-            tile // 2,
-        )
-        lines.append([framed(study.images[0], box, tile), details, np.dstack([shade] * 3)])
+        images, spread = study_noise(generator, code, config.noise_draws)
+        box = busiest(spread, generator.size // CROP_SHARE)
+        peak = spread.max()
+        shade = np.rint(255 * spread / max(peak, 1e-9)).astype(np.uint8)
+        details = [zoom(image, box, tile // 2) for image in images]
+        details = matrix([details[:2], details[2:]], tile // 2)
+        lines.append([framed(images[0], box, tile), details, np.dstack([shade] * 3)])
         left.append(f"{seed}\nwhite:\nstd. {peak:.0f}")
     top = ["generated image", "four noise draws", f"std. of {config.noise_draws} draws"]
     return matrix(lines, tile, top, left, gap=2)
 
 
-def study_noise(generator: StyleGenerator, code: np.ndarray, draws: int) -> NoiseStudy:
-    """Render a code [1, L, D] with the noise of the seeds 0 to `draws` - 1, keeping only sums."""
+def study_noise(
+    generator: StyleGenerator, code: np.ndarray, draws: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Render a code [1, L, D] with the noise of the seeds 0 to `draws` - 1, keeping only sums.
+
+    Returns:
+        the first images, uint8 [SHOWN_DRAWS, R, R, 3], and the deviation of each pixel over all, in
+        grey levels, root mean square over the channels, float64 [R, R].
+    """
     resolutions = noise_resolutions(generator.size)
     total = np.zeros((generator.size, generator.size, 3))
     squares = np.zeros_like(total)
@@ -168,7 +160,7 @@ def study_noise(generator: StyleGenerator, code: np.ndarray, draws: int) -> Nois
             squares += np.square(images, dtype=np.float64).sum(axis=0)
             progress.update(len(seeds))
     variance = np.maximum(squares / draws - (total / draws) ** 2, 0)
-    return NoiseStudy(np.stack(shown), np.sqrt(variance.mean(axis=-1)))
+    return np.stack(shown), np.sqrt(variance.mean(axis=-1))
 
 
 def components_figure(config: FiguresOptions, generator: StyleGenerator) -> np.ndarray:
@@ -183,14 +175,11 @@ def components_figure(config: FiguresOptions, generator: StyleGenerator) -> np.n
     for place, seed in enumerate(seeds):
         code = generator.seed_codes([seed], config.truncation, config.truncation_cutoff)
         stored = generator.stored_noise()
-        images = [
-            generator.render(code, [noise * on for noise, on in zip(stored, layers, strict=True)])[
-                0
-            ]
-            for layers in columns.values()
-        ]
-        if place in flips:
-            images = [image[:, ::-1] for image in images]
+        images = []
+        for layers in columns.values():
+            noise = [stored_map * on for stored_map, on in zip(stored, layers, strict=True)]
+            (image,) = generator.render(code, noise)
+            images.append(image[:, ::-1] if place in flips else image)
         box = busiest(deviation(np.stack(images)), generator.size // CROP_SHARE)
         lines += [
             [framed(images[0], box, tile), *images[1:]],

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import paddle
 from paddle import nn
 from tqdm import tqdm
 
-from paddle_sam.core.files import atomic_path
-from paddle_sam.core.images import resize, save_image, stack, strip, to_network
+from paddle_sam.core.files import write_json
+from paddle_sam.core.images import resize, save_image, stack, strip
 from paddle_sam.core.latents import read_latent
 from paddle_sam.core.processes import spread
 from paddle_sam.core.video import ease, there_and_back, write_all
 from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import ImageSet, ImageSource, open_image_set, read_source
-from paddle_sam.imagesets.loader import read_batches, read_sample
+from paddle_sam.imagesets.loader import read_batches, read_sample, to_device
 from paddle_sam.networks.image_features import LPIPS, load_lpips
 from paddle_sam.networks.load import build
 from paddle_sam.networks.stylegan2 import Discriminator, Generator
@@ -52,18 +49,15 @@ def inspect_generator(config: InspectionOptions) -> Iterator[Path]:
     folder = Path(config.exp_dir) / "inspection"
     if config.layers:
         print(layer_tables(generator.source, generator.network))
-    yield average_face(config, generator, folder / "average_face.png")
+    # What truncation at psi 0 leaves of every face.
+    average = np.broadcast_to(generator.w_avg, (1, generator.n_codes, generator.dim))
+    face = resize(generator.render(average)[0], generator.tile_size(config.tile_size))
+    save_image(folder / "average_face.png", face)
+    yield folder / "average_face.png"
     if images is not None:
         yield nearest_sheet(config, generator, seeds, images, folder / "nearest.png")
     if ends:
         yield from interpolate_latents(config, generator, ends, folder)
-
-
-def average_face(config: InspectionOptions, generator: StyleGenerator, path: Path) -> Path:
-    """Render the average code: what truncation at psi 0 leaves of every face."""
-    codes = np.broadcast_to(generator.w_avg, (1, generator.n_codes, generator.dim))
-    save_image(path, resize(generator.render(codes)[0], generator.tile_size(config.tile_size)))
-    return path
 
 
 def nearest_sheet(
@@ -85,21 +79,27 @@ def nearest_sheet(
     own = own_images(sources, config.references, size)
     queries = [*[resize(sample, size) for sample in samples], *own.values()]
 
+    lpips = None
+    if config.features == "lpips":
+        lpips = load_lpips(config.lpips_path or find_weight("lpips_alex"))
     table = distances(
-        np.stack(queries), sources, distance_of(config), config.mirror, config.num_threads
+        np.stack(queries), sources, Distance(lpips), config.mirror, config.num_threads
     )
     table[range(len(seeds), len(queries)), list(own)] = np.inf
-    found = nearest(table[: len(seeds)], config.neighbours)
-    tile, lines = generator.tile_size(config.tile_size), []
-    for sample, seed, places, far in zip(
-        samples, seeds, found.indices, found.distances, strict=True
-    ):
+    tile, lines, named = generator.tile_size(config.tile_size), [], []
+    rows = zip(samples, seeds, *nearest(table[: len(seeds)], config.neighbours), strict=True)
+    for sample, seed, places, far in rows:
         tiles = [sample, *[read_source(sources[place]) for place in places]]
         lines.append(strip(tiles, tile, [f"seed {seed}", *[f"{one:.3g}" for one in far]]))
+        named.append(
+            [
+                {"image": images.names[place], "distance": float(one)}
+                for place, one in zip(places, far, strict=True)
+            ]
+        )
     save_image(path, stack(lines))
-    write_neighbours(
-        path.with_suffix(".json"), config, seeds, images, found, table[len(seeds) :].min(axis=1)
-    )
+    own_nearest = table[len(seeds) :].min(axis=1)
+    write_neighbours(path.with_suffix(".json"), config, seeds, named, own_nearest)
     return path
 
 
@@ -112,34 +112,29 @@ def own_images(sources: Sequence[ImageSource], count: int, size: int) -> dict[in
     return found
 
 
-def distance_of(config: InspectionOptions) -> Distance:
-    """What `--features` names."""
-    if config.features == "pixels":
-        return PixelDistance()
-    return LpipsDistance(load_lpips(config.lpips_path or find_weight("lpips_alex")))
-
-
 def write_neighbours(
-    path: Path, config: InspectionOptions, seeds, images: ImageSet, found, own
+    path: Path,
+    config: InspectionOptions,
+    seeds: Sequence[int],
+    named: list[list[dict]],
+    own: np.ndarray,
 ) -> None:
-    """Write and print how near the neighbours are."""
+    """Write and print how near the neighbours are.
+
+    Args:
+        named: for each seed its neighbours, the nearest first: `image` and `distance`.
+        own: distances of images of the data set to their own nearest neighbours.
+    """
     content = {
         "features": config.features,
         "samples": [
-            {
-                "seed": seed,
-                "neighbours": [
-                    {"image": images.names[place], "distance": float(far)}
-                    for place, far in zip(places, distances, strict=True)
-                ],
-            }
-            for seed, places, distances in zip(seeds, found.indices, found.distances, strict=True)
+            {"seed": seed, "neighbours": neighbours}
+            for seed, neighbours in zip(seeds, named, strict=True)
         ],
-        "data_set_to_itself": [float(far) for far in own],
+        "data_set_to_itself": own.tolist(),
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    middle = np.median(found.distances[:, 0])
+    write_json(path, content)
+    middle = np.median([neighbours[0]["distance"] for neighbours in named])
     print(f"nearest neighbours of {len(seeds)} samples: {middle:.3g} away ({config.features})")
     if len(own):
         print(
@@ -192,55 +187,33 @@ def between(
     return generator.render_all(codes, len(shares))
 
 
-class Distance(Protocol):
-    """What makes two images near each other."""
+class Distance:
+    """What makes images near: LPIPS, which is small where people see the same picture.
 
-    def extract(self, images: np.ndarray) -> Sequence:
-        """What is compared of images uint8 [N, S, S, 3]: arrays or tensors [N, ...]."""
-
-    def between(self, queries: Sequence, images: Sequence) -> np.ndarray:
-        """Distances float [Q, N] between what `extract` gave for Q and for N images."""
-
-
-class PixelDistance:
-    """Root mean square difference of the pixels, in grey levels."""
-
-    def extract(self, images: np.ndarray) -> list[np.ndarray]:
-        return [images.reshape(len(images), -1).astype(np.float32)]
-
-    def between(self, queries: Sequence, images: Sequence) -> np.ndarray:
-        rows = [np.square(images[0] - query).mean(axis=1) for query in queries[0]]
-        return np.sqrt(np.stack(rows))
-
-
-class LpipsDistance:
-    """LPIPS, which is small where people see the same picture."""
-
-    def __init__(self, lpips: LPIPS):
-        self.lpips = lpips
-
-    def extract(self, images: np.ndarray) -> list[paddle.Tensor]:
-        with paddle.no_grad():
-            return self.lpips.extract(paddle.to_tensor(to_network(images)))
-
-    def between(self, queries: Sequence, images: Sequence) -> np.ndarray:
-        rows = []
-        with paddle.no_grad():
-            for index in range(len(queries[0])):
-                query = [level[index : index + 1] for level in queries]
-                rows.append(self.lpips.distance(query, images).numpy())
-        return np.stack(rows)
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """The nearest images of each of Q queries, the nearest first.
-
-    indices: int [Q, K], places in the data set. distances: float [Q, K].
+    Without a network it is the root mean square difference of the pixels, in grey levels.
     """
 
-    indices: np.ndarray
-    distances: np.ndarray
+    def __init__(self, lpips: LPIPS | None = None):
+        self.lpips = lpips
+
+    @paddle.no_grad()
+    def extract(self, images: np.ndarray) -> list:
+        """Return what is compared of images uint8 [N, S, S, 3]: levels of [N, ...]."""
+        if self.lpips is None:
+            return [images.reshape(len(images), -1).astype(np.float32)]
+        return self.lpips.extract(to_device(images))
+
+    @paddle.no_grad()
+    def between(self, queries: list, images: list) -> np.ndarray:
+        """Return distances float [Q, N] between what `extract` gave for Q and for N images."""
+        rows = []
+        for index in range(len(queries[0])):
+            query = [level[index : index + 1] for level in queries]
+            if self.lpips is None:
+                rows.append(np.sqrt(np.square(images[0] - query[0]).mean(axis=1)))
+            else:
+                rows.append(self.lpips.distance(query, images).numpy())
+        return np.stack(rows)
 
 
 def distances(
@@ -281,15 +254,17 @@ def distances(
     return found.reshape(2, -1, len(images)).min(axis=0) if mirror else found
 
 
-def nearest(table: np.ndarray, count: int) -> Neighbours:
-    """The `count` smallest of each row of `distances`, or all of them if there are fewer.
+def nearest(table: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return places and distances [Q, K] of the `count` smallest in each row, rising.
 
-    >>> nearest(np.array([[0.5, 0.1, 0.3]]), 2).indices
-    array([[1, 2]])
+    There are fewer if fewer images can be read.
+
+    >>> nearest(np.array([[0.5, 0.1, 0.3]]), 2)
+    (array([[1, 2]]), array([[0.1, 0.3]]))
     """
     readable = int(np.isfinite(table).sum(axis=1).min())
-    indices = np.argsort(table, axis=1, kind="stable")[:, : min(count, readable)]
-    return Neighbours(indices, np.take_along_axis(table, indices, axis=1))
+    places = np.argsort(table, axis=1, kind="stable")[:, : min(count, readable)]
+    return places, np.take_along_axis(table, places, axis=1)
 
 
 def layer_tables(path: str | Path, generator: Generator) -> str:

@@ -10,7 +10,7 @@ from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.latents import Latent, save_latent
 from paddle_sam.errors import ImageError
 from paddle_sam.networks.image_features import LPIPS
-from paddle_sam.stylegan2.inspection import LpipsDistance, PixelDistance, distances, nearest
+from paddle_sam.stylegan2.inspection import Distance, distances, nearest
 from scripts.inspect_generator import main
 from tests.unit.ageing.tiny import save_generator, tiny_generator
 
@@ -42,7 +42,7 @@ def result(tmp_path):
 def test_pixel_distance_by_hand():
     images = np.zeros((3, 1, 1, 3), np.uint8)
     images[1], images[2] = (3, 0, 0), (255, 255, 255)
-    distance = PixelDistance()
+    distance = Distance()
     parts = distance.extract(images)
     want = [[0, np.sqrt(3), 255], [np.sqrt(3), 0, np.sqrt((252**2 + 2 * 255**2) / 3)]]
     np.testing.assert_allclose(distance.between([parts[0][:2]], parts), want, rtol=1e-6)
@@ -57,7 +57,7 @@ def test_lpips_distance_is_lpips():
     lpips = LPIPS("alex")
     lpips.eval()
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
-    distance = LpipsDistance(lpips)
+    distance = Distance(lpips)
     found = distance.between(distance.extract(images[:2]), distance.extract(images))
     pairs = [paddle.to_tensor(to_network(images[[q] * 5])) for q in range(2)]
     whole = paddle.to_tensor(to_network(images))
@@ -107,12 +107,12 @@ def test_unreadable_images_are_skipped_and_never_near(data, options, tmp_path, c
         names = [one["image"] for one in sample["neighbours"]]
         assert len(names) == 11 and "0.png" not in names
     with pytest.raises(ImageError, match="none of 1 images can be read"):
-        distances(np.zeros((1, 8, 8, 3), np.uint8), [data / "0.png"], PixelDistance())
+        distances(np.zeros((1, 8, 8, 3), np.uint8), [data / "0.png"], Distance())
 
 
 def test_fewer_neighbours_than_asked_for():
-    found = nearest(np.array([[0.3, np.inf, 0.1]]), 5)
-    assert found.indices.tolist() == [[2, 0]] and found.distances.tolist() == [[0.1, 0.3]]
+    places, far = nearest(np.array([[0.3, np.inf, 0.1]]), 5)
+    assert places.tolist() == [[2, 0]] and far.tolist() == [[0.1, 0.3]]
 
 
 def test_the_average_face_is_psi_0(options, tmp_path, generator):
