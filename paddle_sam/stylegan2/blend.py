@@ -148,14 +148,8 @@ def layer_resolution(name: str) -> int:
     >>> [layer_resolution(f"{name}.bias") for name in ("style.1", "to_rgb1", "convs.2.activate")]
     [0, 4, 16]
     """
-    if name.startswith(MAPPING):
-        return 0
-    found = re.match(r"(convs|to_rgbs|noises)\.(?:noise_)?(\d+)", name)
-    if found is None:
-        return 4
-    index = int(found[2])
-    octaves = {"convs": 1 + index // 2, "to_rgbs": 1 + index, "noises": (index + 1) // 2}
-    return 4 << octaves[found[1]]
+    number = layer_number(name)
+    return 0 if number < 0 else 4 << (number + 1) // 2
 
 
 def layer_number(name: str) -> int:

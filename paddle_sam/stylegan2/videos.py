@@ -36,9 +36,7 @@ def videos(config: VideosOptions) -> Iterator[Path]:
     """
     suffixes, encoding = config.suffixes, config.encoding
     kinds = config.names
-    generator = None
-    if kinds != ["training"]:
-        generator = open_generator(config)
+    generator = None if kinds == ["training"] else open_generator(config)
     for kind in kinds:
         if kind == "training":
             frames = grid_frames(config) if config.grids else training_frames(config)
@@ -155,18 +153,20 @@ def find_snapshots(folder: Path) -> list[tuple[float, Path]]:
     Raises:
         ConfigError: there are fewer than two.
     """
-    if (folder / "snapshots").is_dir():
-        folder = folder / "snapshots"
-    named = [
-        (re.fullmatch(r"network[_-](\d+(\.\d+)?)", path.stem), path)
-        for path in folder.glob("*.pdparams")
-    ]
+    names = r"network[_-](\d+(\.\d+)?)\.pdparams"
+    return _numbered(folder, "snapshots", names, "--snapshots", "files network_KIMG.pdparams")
+
+
+def _numbered(
+    folder: Path, below: str, names: str, option: str, what: str
+) -> list[tuple[float, Path]]:
+    """Files of a folder, or of the folder `below` in it, by the number in their names."""
+    if (folder / below).is_dir():
+        folder = folder / below
+    named = [(re.fullmatch(names, path.name), path) for path in folder.glob("*")]
     found = sorted((float(match[1]), path) for match, path in named if match)
     if len(found) < 2:
-        raise ConfigError(
-            f"--snapshots: expected at least two files network_KIMG.pdparams in {folder}, found"
-            f" {len(found)}"
-        )
+        raise ConfigError(f"{option}: expected at least two {what} in {folder}, found {len(found)}")
     return found
 
 
@@ -185,22 +185,14 @@ def training_frames(config: VideosOptions) -> Iterator[np.ndarray]:
         images = list(generator.render_all(codes, len(seeds), progress=False))
         return matrix(list(batches(images, columns)), tile)
 
-    for position in tqdm(snapshot_positions(len(snapshots), config.frames), unit="frame"):
+    positions = np.linspace(0, len(snapshots) - 1, config.frames).tolist()
+    for position in tqdm(positions, unit="frame"):
         nearest = round(position)
         frame = crossfade(picture, position) if config.fade else picture(nearest)
         if config.labels:
             captions = [f"{snapshots[nearest][0]:,g} kimg", *[""] * (columns - 1)]
             frame = np.concatenate([frame, caption_line(captions, frame.shape[1] // columns)])
         yield frame
-
-
-def snapshot_positions(snapshots: int, frames: int) -> list[float]:
-    """Where each frame lies among the snapshots, from 0 to their number - 1, evenly.
-
-    >>> snapshot_positions(3, 5)
-    [0.0, 0.5, 1.0, 1.5, 2.0]
-    """
-    return np.linspace(0, snapshots - 1, frames).tolist()
 
 
 def crossfade(picture, position: float) -> np.ndarray:
@@ -226,7 +218,9 @@ def open_snapshot(config: VideosOptions, path: Path) -> StyleGenerator:
 
 def grid_frames(config: VideosOptions) -> Iterator[np.ndarray]:
     """The sample grids of a run one after the other, `grid_rate` a second, reduced to one size."""
-    paths = find_grids(Path(config.grids))
+    names = r"fakes\D*(\d+(\.\d+)?).*\.(?i:png|jpg|webp)"
+    found = _numbered(Path(config.grids), "samples", names, "--grids", "pictures fakes*.png")
+    paths = [path for _, path in found]
     height, width = (round(config.grid_scale * side) for side in read_image(paths[-1]).shape[:2])
     size = (max(width, 2), max(height, 2))
     count = max(round(len(paths) / config.grid_rate * config.fps), 1)
@@ -237,23 +231,3 @@ def grid_frames(config: VideosOptions) -> Iterator[np.ndarray]:
             picture = Image.fromarray(read_image(paths[place]))
             shown, frame = place, np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
         yield frame
-
-
-def find_grids(folder: Path) -> list[Path]:
-    """The pictures `fakes*` of a folder, or of the `samples` of a run folder, by their numbers.
-
-    Raises:
-        ConfigError: there are fewer than two.
-    """
-    if (folder / "samples").is_dir():
-        folder = folder / "samples"
-    found = []
-    for path in folder.glob("fakes*"):
-        number = re.search(r"\d+(\.\d+)?", path.stem)
-        if number and path.suffix.lower() in (".png", ".jpg", ".webp"):
-            found.append((float(number[0]), path))
-    if len(found) < 2:
-        raise ConfigError(
-            f"--grids: expected at least two pictures fakes*.png in {folder}, found {len(found)}"
-        )
-    return [path for _, path in sorted(found)]
