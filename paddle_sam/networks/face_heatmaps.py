@@ -118,6 +118,9 @@ class FaceHeatmaps(nn.Layer):
         channels: of the hourglass, 256 in the published network.
     """
 
+    title = "StarGAN v2's face alignment network"
+    usual = "wing"
+
     def __init__(self, channels: int = 256):
         super().__init__()
         self.conv1 = CoordConv(_INPUT_SIZE, 3, channels // 4, 7, stride=2, padding=3)
@@ -166,6 +169,9 @@ class FaceHeatmaps(nn.Layer):
 
 class MeanFace(nn.Layer):
     """Where the 98 landmarks of the average aligned CelebA-HQ face are: x and y at 256 pixels."""
+
+    title = "StarGAN v2's mean face"
+    usual = "celeba_lm_mean"
 
     def __init__(self):
         super().__init__()

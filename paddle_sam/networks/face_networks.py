@@ -141,6 +141,9 @@ class FaceEmbedder(nn.Layer):
         embedding_dim: length of the embedding.
     """
 
+    title = "a face recognition network"
+    usual = "ir_se50"
+
     def __init__(
         self,
         input_size: int = 112,
@@ -317,6 +320,9 @@ class AgeRegressor(nn.Layer):
         widths: channels of the five stages.
         fc: width of the two hidden linear layers.
     """
+
+    title = "an age regressor"
+    usual = "dex"
 
     def __init__(
         self,

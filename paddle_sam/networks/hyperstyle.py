@@ -175,6 +175,8 @@ class HyperStyle(nn.Layer):
     codes to.
     """
 
+    title = "HyperStyle's network"
+
     def __init__(
         self, hypernet: HyperNetwork, decoder: Generator, input_size: int = 256, iterations: int = 5
     ):

@@ -207,6 +207,9 @@ class InceptionV3(nn.Layer):
             statistics; otherwise as the TensorFlow graph, whose input is in [-1, 1].
     """
 
+    title = "Inception-v3"
+    usual = "inception"
+
     def __init__(self, torchvision: bool = False):
         super().__init__()
         self.torchvision = torchvision
@@ -322,6 +325,8 @@ class SelfSupervisedFeatures(nn.Layer):
     Where there is no network of identities, pSp and e4e compare these features (Tov et al. 2021,
     section 5.3), of images resized to 224 px by the nearest pixel, as published.
     """
+
+    title = "self-supervised features"
 
     def __init__(self):
         super().__init__()

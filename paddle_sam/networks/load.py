@@ -21,7 +21,8 @@ from paddle_sam.errors import CheckpointError, PaddleSamError
 Network = TypeVar("Network", bound=nn.Layer)
 
 
-# What a weight file calls a network -> what builds it, imported when a file names it.
+# What a weight file calls a network -> what builds it, imported when a file names it. Classes that
+# commands ask for say what messages call them (`title`) and which published weights are `usual`.
 BUILDERS = {
     "sam": "sam:build_sam",
     "hyperstyle": "hyperstyle:build_hyperstyle",
@@ -43,31 +44,6 @@ BUILDERS = {
 }
 # Any number in a network's description. The largest known is 25,088, the features of a face.
 _LARGEST_NUMBER = 1 << 16
-# What messages call the networks that commands ask for, and which published weights they are.
-_NAMES = {
-    "sam:SAM": "a SAM or pSp network",
-    "hyperstyle:HyperStyle": "HyperStyle's network",
-    "stylegan2:Generator": "a StyleGAN2 generator",
-    "stylegan2:Discriminator": "a StyleGAN2 discriminator",
-    "face_networks:FaceEmbedder": "a face recognition network",
-    "face_networks:AgeRegressor": "an age regressor",
-    "face_heatmaps:FaceHeatmaps": "StarGAN v2's face alignment network",
-    "image_features:InceptionV3": "Inception-v3",
-    "face_heatmaps:MeanFace": "StarGAN v2's mean face",
-    "image_features:SelfSupervisedFeatures": "self-supervised features",
-}
-_USUAL = {
-    "face_networks:FaceEmbedder": "ir_se50",
-    "face_networks:AgeRegressor": "dex",
-    "face_heatmaps:FaceHeatmaps": "wing",
-    "image_features:InceptionV3": "inception",
-    "face_heatmaps:MeanFace": "celeba_lm_mean",
-}
-
-
-def _place(kind: Any) -> str:
-    """Where a class stands, as the tables above write it; empty for several classes."""
-    return f"{kind.__module__.rpartition('.')[2]}:{kind.__name__}" if isinstance(kind, type) else ""
 
 
 def build_empty(network: str, arch: Mapping) -> nn.Layer:
@@ -109,8 +85,6 @@ def load(
 ) -> Network:
     """Load the network that a converted or trained weight file holds, in eval mode.
 
-    Paddle's current device stays what it is.
-
     Args:
         path: a `.pdparams` file written by `convert/convert_weights.py` or by training.
         part: which network of a file with several, such as `d` of a StyleGAN2 file; the first
@@ -126,9 +100,8 @@ def load(
         ConfigError: the device or the part does not exist.
     """
     with on_device(device):
-        return build(
-            WeightFile.read(path, option, usual=_USUAL.get(_place(expect), "")), part, expect
-        )
+        file = WeightFile.read(path, option, usual=getattr(expect, "usual", ""))
+        return build(file, part, expect)
 
 
 def build(
@@ -144,8 +117,8 @@ def build(
         raise CheckpointError(f"{file.label}: {error}") from error
     if not isinstance(network, expect):
         expected = expect if isinstance(expect, tuple) else (expect,)
-        names = " or ".join(_NAMES.get(_place(kind), kind.__name__) for kind in expected)
-        found = _NAMES.get(_place(type(network)), entry.network)
+        names = " or ".join(getattr(kind, "title", kind.__name__) for kind in expected)
+        found = getattr(network, "title", entry.network)
         raise CheckpointError(f"{file.label}: holds {found}, expected {names}")
     load_strict(network, entry.state, file.label, consume=True)
     if entry.network == "stylegan2_generator" and file.latent_avg is not None:
@@ -170,8 +143,7 @@ def trained(network: nn.Layer) -> list[paddle.Tensor]:
 def held(*networks: nn.Layer) -> Iterator[None]:
     """Within this context, freeze these networks; afterwards each parameter is as it was."""
     parameters = [parameter for network in networks for parameter in trained(network)]
-    for parameter in parameters:
-        parameter.stop_gradient = True
+    freeze(*networks)
     try:
         yield
     finally:

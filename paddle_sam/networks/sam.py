@@ -42,6 +42,8 @@ class SAM(nn.Layer):
     age / 100, or 3 for pSp; an encoder of wide pictures has fewer rows. W+ codes are [N, L, D].
     """
 
+    title = "a SAM or pSp network"
+
     def __init__(
         self,
         encoder: GradualStyleEncoder | LastLayerEncoder,

@@ -150,6 +150,8 @@ class Generator(nn.Layer):
     file knows it, else None; `mean_latent` estimates it.
     """
 
+    title = "a StyleGAN2 generator"
+
     def __init__(
         self,
         size: int,
@@ -369,6 +371,8 @@ class Discriminator(nn.Layer):
         group_size: samples in a minibatch deviation group.
         mapping_layers: fully connected layers between a conditional network's labels and its score.
     """
+
+    title = "a StyleGAN2 discriminator"
 
     def __init__(
         self,
