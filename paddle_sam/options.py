@@ -28,6 +28,9 @@ AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 MOST_AGES = 1001  # of a request or command: 0 to 100 in steps of a tenth
 HIGHEST_FRAME_RATE = 240  # frames per second, of the fastest displays
+# Weights that several commands look for unless they are told otherwise.
+INCEPTION = "pretrained_models/pt_inception-2015-12-05-6726825d.pdparams"
+LPIPS = "pretrained_models/lpips_alex.npz"
 # The most of an option by its name, in every command: a slip of the keyboard is not to fill the
 # memory or the disk.
 _MOST = {

@@ -6,8 +6,7 @@ import dataclasses
 
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
 from paddle_sam.errors import ConfigError
-from paddle_sam.metrics.options import LPIPS
-from paddle_sam.options import option
+from paddle_sam.options import LPIPS, option
 
 _IDENTITY = "face recognition weights that judge the crop's face region, such as IR-SE50"
 _ALIGNED_IDENTITY = (

@@ -38,10 +38,11 @@ from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError, check_shape
 from paddle_sam.imagesets.archive import ImageSource, content_digest, read_source
-from paddle_sam.metrics.options import CLEAN, LEGACY, RESIZINGS, TORCHVISION
 from paddle_sam.networks.image_features import FEATURES, INPUT_SIZE, LPIPS, InceptionV3, load_lpips
 from paddle_sam.networks.load import load
 
+RESIZINGS = ("clean", "legacy")  # of the images, for the network of the TensorFlow graph
+TORCHVISION = "torchvision"  # for torchvision's
 _ALEX_SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
 _ALEX_SIZE = 224  # of the images that AlexNet was trained on
 _IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
@@ -65,17 +66,10 @@ class InceptionFeatures:
         self,
         network: InceptionV3,
         weights_id: str,
-        resizing: str = CLEAN,
+        resizing: str = "clean",
         batch_size: int = 32,
     ):
-        allowed = (TORCHVISION,) if network.torchvision else RESIZINGS
-        if resizing not in allowed:
-            raise ConfigError(f"--resizing: expected {' or '.join(allowed)}, found {resizing!r}")
-        if batch_size < 1:
-            raise ConfigError(f"--batch_size: expected at least 1, found {batch_size}")
-        self.network = network
-        self.resizing = resizing
-        self.batch_size = batch_size
+        self.network, self.resizing, self.batch_size = network, resizing, batch_size
         # Everything but the images that the features depend on.
         self.settings = {"weights": weights_id, "resizing": resizing, "features": FEATURES}
 
@@ -204,7 +198,7 @@ def torchvision_input(image: np.ndarray) -> np.ndarray:
     )
 
 
-_INPUTS = {CLEAN: clean_input, LEGACY: legacy_input, TORCHVISION: torchvision_input}
+_INPUTS = {"clean": clean_input, "legacy": legacy_input, TORCHVISION: torchvision_input}
 
 
 class FeatureStore(Store):

@@ -12,6 +12,7 @@ from paddle_sam.core.files import write_json
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources
 from paddle_sam.metrics.features import (
+    TORCHVISION,
     FeatureStore,
     fid,
     kid,
@@ -19,7 +20,7 @@ from paddle_sam.metrics.features import (
     open_store,
     precision_recall,
 )
-from paddle_sam.metrics.options import ALEXNET, TORCHVISION, FeatureOptions, SetsOptions
+from paddle_sam.metrics.options import FeatureOptions, SetsOptions
 
 
 def evaluate_sets(config: SetsOptions) -> dict:
@@ -54,7 +55,7 @@ def feature_store(config: FeatureOptions) -> FeatureStore:
         PaddleSamError: the weights or the device cannot be used.
     """
     resolve_device(config.device)
-    if config.features == ALEXNET:
+    if config.features == "alexnet":
         return open_alex_store(config.lpips_path, config.cache_dir, config.batch_size)
     torchvision = config.features == TORCHVISION
     return open_store(

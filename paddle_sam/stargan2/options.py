@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from paddle_sam.core.command import parse
 from paddle_sam.errors import CheckpointError, ConfigError
-from paddle_sam.metrics.options import INCEPTION, LPIPS, FeatureOptions
-from paddle_sam.options import Options, RunOptions, device_option, option
+from paddle_sam.metrics.options import FeatureOptions
+from paddle_sam.options import INCEPTION, LPIPS, Options, RunOptions, device_option, option
 
 
 def mode_option(mode: str) -> str:

@@ -18,8 +18,13 @@ import paddle.nn.functional as F
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file
-from paddle_sam.metrics.features import InceptionFeatures, clean_input, torchvision_input
-from paddle_sam.metrics.options import RESIZINGS, TORCHVISION
+from paddle_sam.metrics.features import (
+    RESIZINGS,
+    TORCHVISION,
+    InceptionFeatures,
+    clean_input,
+    torchvision_input,
+)
 from paddle_sam.networks.face_heatmaps import masks_from_heatmaps
 from paddle_sam.networks.sam import add_age_plane
 from paddle_sam.networks.stylegan2_ops import mix_latents

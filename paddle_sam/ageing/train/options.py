@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from paddle_sam.core.files import read_json
 from paddle_sam.errors import ConfigError
-from paddle_sam.options import RunOptions, option
+from paddle_sam.options import LPIPS, RunOptions, option
 
 UNIFORM = "uniform_random"
 
@@ -56,7 +56,7 @@ class SAMOptions(RunOptions):
     age_regressor_path: str = option(
         "pretrained_models/dex_age_classifier.pdparams", "age regressor", resumable=True
     )
-    lpips_path: str = option("pretrained_models/lpips_alex.npz", "LPIPS weights", resumable=True)
+    lpips_path: str = option(LPIPS, "LPIPS weights", resumable=True)
     lpips_lin_path: str = option(
         "", "converted channel weights, where --lpips_path has none", resumable=True
     )

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from paddle_sam.errors import ConfigError, quoted
-from paddle_sam.metrics.options import INCEPTION, LPIPS
-from paddle_sam.options import RunOptions, option, parse_names
+from paddle_sam.options import INCEPTION, LPIPS, RunOptions, option, parse_names
 
 AUGMENTATIONS = ("blit", "geometry", "colour")
 # From this many images on, discriminators are not known to overfit (Karras et al. 2020b).

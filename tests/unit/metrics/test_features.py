@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -10,13 +11,15 @@ from paddle_sam.core.images import read_image, save_image
 from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.metrics.features import (
+    RESIZINGS,
+    TORCHVISION,
     FeatureStore,
     InceptionFeatures,
     clean_input,
     legacy_input,
     torchvision_input,
 )
-from paddle_sam.metrics.options import RESIZINGS, TORCHVISION
+from paddle_sam.metrics.options import FeatureOptions
 from paddle_sam.networks.image_features import (
     InceptionV3,
     max_pool,
@@ -114,7 +117,7 @@ def test_weights_are_converted_there_and_back(tmp_path):
     assert features.settings["weights"] == report.sha256
 
 
-def test_torchvisions_network_is_told_from_tensorflows(network, tmp_path):
+def test_torchvisions_network_is_told_from_tensorflows(tmp_path):
     """Its tensors, of which the second classifier has no part in features, convert and return."""
     manifest = json.loads((PARITY / "manifests" / "inception_v3_google.json").read_text())
     state = {
@@ -128,8 +131,6 @@ def test_torchvisions_network_is_told_from_tensorflows(network, tmp_path):
     assert features.network.torchvision
     with pytest.raises(CheckpointError, match="inception_path: .*torchvision"):
         InceptionFeatures.from_file(path, device=DEVICE)
-    with pytest.raises(ConfigError, match="resizing: .*torchvision"):
-        InceptionFeatures(network, "random", TORCHVISION)
     revert_file(path, tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert back.keys() == state.keys()
@@ -165,11 +166,13 @@ def test_missing_weights_name_the_commands_that_get_them(tmp_path):
         InceptionFeatures.from_file(tmp_path / "none.pdparams", device=DEVICE)
 
 
-def test_options_are_checked(network):
-    with pytest.raises(ConfigError, match="resizing: expected clean or legacy"):
-        InceptionFeatures(network, "random", "bicubic")
-    with pytest.raises(ConfigError, match="batch_size: expected at least 1, found 0"):
-        InceptionFeatures(network, "random", batch_size=0)
+def test_options_are_checked():
+    with pytest.raises(ConfigError, match="resizing: .*clean, legacy"):
+        FeatureOptions(resizing="bicubic")
+    with pytest.raises(ConfigError, match="batch_size: .*1"):
+        FeatureOptions(batch_size=0)
+    with pytest.raises(ConfigError, match="resizing legacy: .*features inception"):
+        FeatureOptions(resizing="legacy", features=TORCHVISION)
 
 
 def test_each_content_is_looked_at_once(files, tmp_path):
@@ -258,3 +261,9 @@ def test_without_a_folder_features_stay_in_memory(files):
     assert len(extractor.asked) == 5
     with pytest.raises(ConfigError, match="expected at least one image, found none"):
         store.of_files([])
+
+
+def test_options_offer_what_the_network_can_be_fed():
+    fields = {field.name: field for field in dataclasses.fields(FeatureOptions)}
+    assert fields["resizing"].metadata["choices"] == RESIZINGS
+    assert TORCHVISION in fields["features"].metadata["choices"]
