@@ -37,9 +37,6 @@ def in_processes(
     function: Callable[[Task], Any],
     tasks: Sequence[Task],
     workers: int,
-    *,
-    start: Callable,
-    arguments: Sequence = (),
     died: Any,
 ) -> Iterator[tuple[Task, Any]]:
     """Yield each task with what `function` gave, as they end; an error it raises is raised here.
@@ -48,20 +45,16 @@ def in_processes(
     The tasks that it may have been are then tried one by one, the others in a new pool.
 
     Args:
-        function, start: importable by name. Each process calls `start(*arguments)` first.
+        function: importable by name, or a `functools.partial` of such a function.
         tasks: each once.
         workers: number of processes.
         died: given in place of a result for a task whose process died.
     """
     tasks = list(tasks)
     order = {task: index for index, task in enumerate(tasks)}
-
-    def pooled(some: Sequence[Task], processes: int):
-        return _pooled(function, some, processes, (start, *arguments))
-
     while tasks:
         unfinished = []
-        for task, future in pooled(tasks, workers):
+        for task, future in _pooled(function, tasks, workers):
             try:
                 yield task, future.result()
             except BrokenProcessPool:
@@ -69,7 +62,7 @@ def in_processes(
         unfinished.sort(key=order.get)
         in_flight = 2 * workers + 2  # running, and handed to the pool's queue
         for suspect in unfinished[:in_flight]:
-            for task, future in pooled([suspect], 1):
+            for task, future in _pooled(function, [suspect], 1):
                 try:
                     yield task, future.result()
                 except BrokenProcessPool:
@@ -77,9 +70,9 @@ def in_processes(
         tasks = unfinished[in_flight:]
 
 
-def _pooled(function: Callable, tasks: Sequence[Task], workers: int, start: Sequence):
+def _pooled(function: Callable, tasks: Sequence[Task], workers: int):
     """Give every task to a pool and yield it with its future when that is done."""
-    pool = process_pool(workers, *start)
+    pool = process_pool(workers)
     waiting = iter(tasks)
     futures: dict[Future, Task] = {}
     try:
@@ -105,19 +98,19 @@ def _submit(pool: ProcessPoolExecutor, function: Callable, task: Task) -> Future
 
 
 def process_pool(
-    workers: int, start: Callable | None = None, *arguments: Any
+    workers: int, start: Callable | None = None
 ) -> ProcessPoolExecutor | ThreadPoolExecutor:
     """Return processes that leave Ctrl-C to this one, but do not outlive it, however it ends.
 
     Where the system has no semaphores, and so no pools of processes, a thread does the work.
 
     Args:
-        start: importable by name. Each process calls `start(*arguments)` first, if given.
+        start: importable by name. Each process calls it first, if given.
     """
     # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
     try:
-        return ProcessPoolExecutor(workers, context, _start_worker, (start, *arguments))
+        return ProcessPoolExecutor(workers, context, _start_worker, (start,))
     # What Python raises without semaphores differs by system and version.
     except (OSError, ImportError, NotImplementedError) as error:
         warnings.warn(
@@ -125,20 +118,20 @@ def process_pool(
             Note,
             stacklevel=2,
         )
-        return ThreadPoolExecutor(1, initializer=_start_thread, initargs=(start, *arguments))
+        return ThreadPoolExecutor(1, initializer=_start_thread, initargs=(start,))
 
 
-def _start_thread(start: Callable | None, *arguments: Any) -> None:
+def _start_thread(start: Callable | None) -> None:
     try:
         if start is not None:
-            start(*arguments)
+            start()
     except ConfigError:
         raise
     except ValueError:  # a thread can set no signal handlers, and needs none
         pass
 
 
-def _start_worker(start: Callable | None, *arguments: Any) -> None:
+def _start_worker(start: Callable | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     open_streams()
     show_notes()
@@ -149,7 +142,7 @@ def _start_worker(start: Callable | None, *arguments: Any) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     if start is not None:
-        start(*arguments)
+        start()
 
 
 def ahead(items: Iterable, submit: Callable[[Any], Any]) -> Iterator:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from paddle_sam.core.files import append_text
 from paddle_sam.core.folders import claim_folder, lies_in, list_images, one_writer
 from paddle_sam.core.images import read_image, result_names, save_image
@@ -40,15 +42,6 @@ class _Task:
     target: Path  # of the crop; of several faces, the pattern their names follow
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What every worker process needs to know."""
-
-    make_landmarker: Callable
-    settings: CropSettings
-    choice: str
-
-
 def align_folder(
     root: Path,
     output: Path,
@@ -77,8 +70,6 @@ def align_folder(
         ConfigError, ImageError: there is nothing to align, or the folders do not fit.
         CheckpointError, OutputError: no image could be aligned or written for the same reason.
     """
-    if workers < 1:
-        raise ConfigError(f"--num_threads: expected at least 1, found {workers}")
     tasks = _plan(root, output, suffix)
     claim_folder(output, asdict(settings) | {"face": choice}, "--output_path", "crops")
     # `Path.exists` raises where a name is too long.
@@ -90,15 +81,13 @@ def align_folder(
         one_writer(output, "crops"),
         contextlib.closing(
             in_processes(
-                _align_one,
+                functools.partial(_align_one, make_landmarker, settings, choice),
                 open_tasks,
                 workers,
-                start=_start_worker,
-                arguments=(_Job(make_landmarker, settings, choice),),
                 died="the process that aligned it died (out of memory?)",
             )
         ) as run,
-        _progress_bar(len(open_tasks)) as bar,
+        tqdm(total=len(open_tasks), unit="img", desc="aligning", disable=not open_tasks) as bar,
     ):
         for task, problem in run:
             if problem is not None:
@@ -134,34 +123,16 @@ def _face_path(target: Path, index: int) -> Path:
     return target.with_name(f"{target.stem}_{index}{target.suffix}")
 
 
-_job: _Job | None = None  # of a worker process
-_find_faces: Callable | None = None
+_landmarker = functools.cache(lambda make: make())  # one in each process
 
 
-def _start_worker(job: _Job) -> None:
-    global _job
-    _job = job
-
-
-def _finder(job: _Job) -> Callable:
-    find = job.make_landmarker().find
-    return find if job.choice == "best" else functools.partial(find, every=True)
-
-
-def _align_one(task: _Task) -> str | None:
-    """Align one photograph; give the reason if it cannot be, raise if none could be."""
-    global _find_faces
-    if _find_faces is None:
-        _find_faces = _finder(_job)
+def _align_one(make: Callable, settings: CropSettings, choice: str, task: _Task) -> str | None:
+    """Align one photograph; return the reason if it cannot be, raise if none could be."""
+    find = functools.partial(_landmarker(make).find, every=choice != "best")
     try:
-        faces = align_faces(
-            read_image(task.source),
-            _find_faces,
-            _job.settings,
-            choice=_job.choice,
-            source=str(task.source),
-        )
-        if _job.choice != "all":
+        image = read_image(task.source)
+        faces = align_faces(image, find, settings, choice=choice, source=str(task.source))
+        if choice != "all":
             save_image(task.target, faces[0].image)
             return None
         for index in reversed(range(len(faces))):  # the first one last: it marks the task as done
@@ -173,9 +144,3 @@ def _align_one(task: _Task) -> str | None:
     except Exception as error:  # whatever else an image provokes concerns that image alone
         return f"{task.source}: {type(error).__name__}: {error}"
     return None
-
-
-def _progress_bar(total: int):
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="img", desc="aligning", disable=not total)

@@ -51,7 +51,8 @@ def add_copies(kept: Sequence[Item], journal: Journal, config: PrepareOptions) -
         for key, item in copies.items()
         if not journal.has(key, item.found.pixels)
     ]
-    with contextlib.closing(run_tasks(_make_copy, tasks, config, None, "altering")) as run:
+    run = run_tasks(_make_copy, tasks, config.num_threads, None, "altering")
+    with contextlib.closing(run):
         for task, result in run:
             if result is None:
                 raise ImageError(f"{task.key}: the process that made it died (out of memory?)")

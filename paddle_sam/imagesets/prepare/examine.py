@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import warnings
@@ -19,10 +20,11 @@ from paddle_sam.core.device import cpu_threads
 from paddle_sam.core.images import resize
 from paddle_sam.core.processes import in_processes
 from paddle_sam.errors import FaceNotFoundError, ImageError, PaddleSamError
+from paddle_sam.faces.alignment import side_of
 from paddle_sam.imagesets.prepare import defects
 from paddle_sam.imagesets.prepare.inputs import Task
 from paddle_sam.imagesets.prepare.options import PrepareOptions
-from paddle_sam.imagesets.prepare.squares import cut_square, side_of, square_finder, upscaler
+from paddle_sam.imagesets.prepare.squares import cut_square, square_finder, upscaler
 
 THUMBNAIL = 128
 _MOST_PAGES = 1000  # of one TIFF file, each an image; the rest is not read
@@ -169,24 +171,15 @@ def _thumbnail(image: np.ndarray) -> bytes:
     return encode(sheet, "jpg")
 
 
-_config: PrepareOptions | None = None  # of a worker process
-_examiner: Examiner | None = None
+_examiner = functools.cache(Examiner)  # one in each process
 
 
-def start_worker(config: PrepareOptions) -> None:
-    """Set this process up for `examine`."""
-    global _config
-    warnings.simplefilter("ignore")  # what decoders say of damage is said in the report
-    _config = config
-
-
-def examine(task: Task) -> list[tuple[Found, bytes]]:
+def examine(config: PrepareOptions, task: Task) -> list[tuple[Found, bytes]]:
     """Examine in a worker process, see `Examiner`. Raise what would fail for every image."""
-    global _examiner
-    if _examiner is None:
-        _examiner = Examiner(_config)
+    warnings.simplefilter("ignore")  # what decoders say of damage is said in the report
+    examiner = _examiner(config)
     try:
-        return _examiner(task)
+        return examiner(task)
     except PaddleSamError:
         raise
     except Exception as error:  # any other error concerns this image alone
@@ -194,13 +187,12 @@ def examine(task: Task) -> list[tuple[Found, bytes]]:
 
 
 def run_tasks(
-    function: Callable, tasks: Sequence, config: PrepareOptions, died: Any, title: str
+    function: Callable, tasks: Sequence, workers: int, died: Any, title: str
 ) -> Iterator[tuple]:
     """Yield each task and its result, as they end, from all processes, under a progress bar.
 
-    `died` is the result of a task whose process died.
+    `workers` is 0 for one process per CPU core; `died` is the result of a task whose process died.
     """
-    workers = config.num_threads or cpu_threads()
-    run = in_processes(function, tasks, workers, start=start_worker, arguments=(config,), died=died)
+    run = in_processes(function, tasks, workers or cpu_threads(), died=died)
     with contextlib.closing(run):
         yield from tqdm(run, title, len(tasks), unit="img", disable=not tasks)

@@ -111,7 +111,8 @@ def _examine_all(tasks: Sequence[Task], journal: Journal, config: PrepareOptions
     """Examine what is not in the journal yet; return all findings, in the tasks' order."""
     unfinished = [task for task in tasks if not journal.has(task.name, task.stamp)]
     died = [(Found("unreadable", "the process that read it died (out of memory?)"), b"")]
-    run = run_tasks(examine, unfinished, config, died, "examining")
+    work = functools.partial(examine, config)
+    run = run_tasks(work, unfinished, config.num_threads, died, "examining")
     with contextlib.closing(run):
         for task, results in run:
             record = {"stamp": task.stamp, "found": [asdict(found) for found, _ in results]}

@@ -1,6 +1,7 @@
 """Work in other processes, and where there can be none."""
 
 import errno
+import functools
 import os
 import signal
 import threading
@@ -12,15 +13,9 @@ from paddle_sam.core import processes
 from paddle_sam.core.processes import ahead, in_processes, process_pool, reading_pool
 from paddle_sam.errors import ConfigError, ImageError, Note
 
-STARTED = []
 
-
-def start(word):
-    STARTED.append(word)
-
-
-def shout(word):
-    return word.upper() + STARTED[-1]
+def shout(end, word):
+    return word.upper() + end
 
 
 def fail():
@@ -40,7 +35,7 @@ def test_without_semaphores_a_thread_does_the_work(monkeypatch, error):
 
     monkeypatch.setattr(processes, "ProcessPoolExecutor", refuse)
     with pytest.warns(Note, match="no pools of processes"):
-        done = dict(in_processes(shout, ["a", "b"], 1, start=start, arguments=("!",), died=None))
+        done = dict(in_processes(functools.partial(shout, "!"), ["a", "b"], 1, died=None))
     assert done == {"a": "A!", "b": "B!"}
     with pytest.warns(Note), process_pool(1, fail) as pool, pytest.raises(BrokenThreadPool):
         pool.submit(os.getpid).result()

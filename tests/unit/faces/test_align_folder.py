@@ -159,17 +159,16 @@ def test_crops_inside_the_tree_are_not_taken_for_photographs(root):
 
 
 @pytest.mark.parametrize(
-    ("root_name", "output_name", "workers", "error", "words"),
+    ("root_name", "output_name", "error", "words"),
     [
-        ("photos", "photos", 1, ConfigError, "output_path: expected a folder other"),
-        ("absent", "crops", 1, ConfigError, "root_path: expected a folder of photographs"),
-        ("photos", "crops", 0, ConfigError, "num_threads: expected at least 1"),
-        ("photos", "crops", 1, ImageError, "found no image"),
+        ("photos", "photos", ConfigError, "output_path: expected a folder other"),
+        ("absent", "crops", ConfigError, "root_path: expected a folder of photographs"),
+        ("photos", "crops", ImageError, "found no image"),
     ],
 )
-def test_refusals(tmp_path, root, root_name, output_name, workers, error, words):
+def test_refusals(tmp_path, root, root_name, output_name, error, words):
     with pytest.raises(error, match=words):
-        align_folder(tmp_path / root_name, tmp_path / output_name, StandIn, CROP, workers=workers)
+        align_folder(tmp_path / root_name, tmp_path / output_name, StandIn, CROP)
 
 
 # --- the command -----------------------------------------------------------------------------
