@@ -20,7 +20,7 @@ from PIL import Image
 
 from paddle_sam.core.images import check_image, crop_square, resize
 from paddle_sam.errors import ConfigError, FaceNotFoundError, ImageError, Note, check_shape
-from paddle_sam.faces.landmarks import Face, FaceLandmarker
+from paddle_sam.faces.landmarks import Face, FaceLandmarker, area
 
 FACE_CHOICES = ("best", "largest", "all")
 # Fainter detections are mostly no faces (dlib sees one at 0.12 beside scikit-image's portrait);
@@ -115,17 +115,18 @@ def align_faces(
             f"{source}: found no face in {image.shape[1]} x {image.shape[0]} pixels. Use a picture"
             " with a face seen from the front."
         )
-    if choice == "best":
-        faces = faces[:1]
-    elif choice == "largest":
-        sure = [face for face in faces if face.confidence >= FAINT] or faces[:1]
-        faces = [max(sure, key=lambda face: _area(face.box))]
-    else:
-        faces = [face for face in faces if face.confidence >= FAINT] or faces[:1]
+    faces = faces[:1] if choice == "best" else clear(faces)
+    if choice == "largest":
+        faces = [max(faces, key=lambda face: area(face.box))]
     try:
         return [align(image, face.landmarks, settings) for face in faces]
     except ImageError as error:
         raise FaceNotFoundError(f"{source}: {error}") from error
+
+
+def clear(faces: list[Face]) -> list[Face]:
+    """Leave out faint detections, unless there are no others."""
+    return [face for face in faces if face.confidence >= FAINT] or faces[:1]
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, settings: CropSettings) -> AlignedFace:
@@ -193,19 +194,20 @@ def crop_quad(landmarks: np.ndarray, settings: CropSettings) -> np.ndarray:
     return centre + np.stack([-right - down, -right + down, right + down, right - down])
 
 
+def box_corners(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """Corners [4, 2] of an upright box: top left, bottom left, bottom right, top right."""
+    return np.array([[left, top], [left, bottom], [right, bottom], [right, top]], np.float64)
+
+
+def side_of(quad: np.ndarray) -> float:
+    """Length of a square's sides, of its corners [4, 2]."""
+    return float(np.hypot(*(quad[3] - quad[0])))
+
+
 def _turned(vector: np.ndarray, *, clockwise: bool) -> np.ndarray:
     """Turn by 90 degrees as seen on the image, whose y axis points down."""
     x, y = vector
     return np.array([-y, x] if clockwise else [y, -x])
-
-
-def _area(box: Sequence[float]) -> float:
-    left, top, right, bottom = box
-    return (right - left) * (bottom - top)
-
-
-def _side(quad: np.ndarray) -> float:
-    return float(np.hypot(*(quad[3] - quad[0])))
 
 
 def _bounds(quad: np.ndarray) -> np.ndarray:
@@ -214,7 +216,7 @@ def _bounds(quad: np.ndarray) -> np.ndarray:
 
 
 def _border(quad: np.ndarray) -> int:
-    return max(round(_side(quad) * 0.1), 3)
+    return max(round(side_of(quad) * 0.1), 3)
 
 
 def _shrink(picture: Image.Image, quad: np.ndarray, size: int):
@@ -222,7 +224,7 @@ def _shrink(picture: Image.Image, quad: np.ndarray, size: int):
 
     Also gives how many pixels of the original one pixel of the result spans, in x and y.
     """
-    factor = int(_side(quad) / size * 0.5)
+    factor = int(side_of(quad) / size * 0.5)
     if factor <= 1:
         return picture, quad, np.ones(2)
     reduced = [max(round(length / factor), 1) for length in picture.size]
@@ -259,12 +261,12 @@ def _pad(picture: Image.Image, quad: np.ndarray):
     missing = np.array([-left, -top, right - picture.width, bottom - picture.height]) + border
     if missing.max() <= border - 4:
         return picture, quad
-    left, top, right, bottom = pad = np.maximum(missing, max(round(_side(quad) * 0.3), 1))
+    left, top, right, bottom = pad = np.maximum(missing, max(round(side_of(quad) * 0.3), 1))
     pixels = np.pad(
         np.asarray(picture, np.float32), ((top, bottom), (left, right), (0, 0)), "reflect"
     )
     outwards = _distance_outwards(pixels.shape[:2], pad)[..., None]
-    sigma = _side(quad) * 0.02
+    sigma = side_of(quad) * 0.02
     blurred = scipy.ndimage.gaussian_filter(pixels, [sigma, sigma, 0])
     pixels += (blurred - pixels) * (outwards * 3 + 1).clip(0, 1)
     pixels += (np.median(pixels, axis=(0, 1)) - pixels) * outwards.clip(0, 1)
@@ -290,8 +292,7 @@ class FaceCutter:
     """
 
     def __init__(self, crop: CropSettings, centre: bool = False):
-        self.crop = crop
-        self.centre = centre
+        self.crop, self.centre = crop, centre
         self._said = False
         self._landmarker: FaceLandmarker | None = None
         self._lock = threading.Lock()
@@ -316,13 +317,13 @@ class FaceCutter:
             find = functools.partial(self._find, every=face != "best")
             return align_faces(image, find, self.crop, choice=face, source=source)
         height, width = image.shape[:2]
-        corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
+        left = top = 0
         if self.centre and width != height:
             self._say_once(f"{source}: is not square; of such images the centre is taken")
-            side = min(height, width)
-            corner = [(width - side) // 2, (height - side) // 2]
-            corners = np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64) + corner
             image = crop_square(image)
+            left, top = (width - len(image)) // 2, (height - len(image)) // 2
+            height = width = len(image)
+        corners = box_corners(left, top, left + width, top + height)
         return [AlignedFace(resize(image, self.crop.size), corners)]
 
     def _say_once(self, note: str) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.images import resize
+from paddle_sam.core.weights import command_for, find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, check_shape
 
 # The detector sees faces of 40 pixels and more. It looks at copies whose longer side is one of
@@ -39,21 +38,34 @@ class Face:
 class FaceLandmarker:
     """Finds faces and their landmarks; loads the predictor when it is made. Threads may share it.
 
-    Args:
-        predictor_path: dlib's `shape_predictor_68_face_landmarks.dat`; None looks for it among
-            the weights.
-
     Raises:
-        CheckpointError: the file is missing, damaged, or predicts other landmarks.
+        ConfigError: dlib is not installed.
+        CheckpointError: the predictor is missing, damaged, or predicts other landmarks.
     """
 
-    def __init__(self, predictor_path: str | os.PathLike | None = None):
-        path = find_weight("landmarks") if predictor_path is None else Path(predictor_path)
-        dlib = _import_dlib()
+    def __init__(self):
+        path = find_weight("landmarks")
+        try:
+            import dlib
+        except ImportError as error:
+            raise ConfigError(
+                f"dlib, which finds the faces, cannot be imported ({error}). Install it with"
+                " `pip install dlib-bin`, or give aligned faces and --no_align."
+            ) from error
         self._rectangle = dlib.rectangle
         self._make_detector = dlib.get_frontal_face_detector
         self._thread = threading.local()
-        self._predictor = _load_predictor(dlib, path)
+        try:
+            self._predictor = dlib.shape_predictor(str(path))
+            found = self._predictor(np.zeros((8, 8, 3), np.uint8), dlib.rectangle(0, 0, 7, 7))
+            if found.num_parts != 68:
+                raise RuntimeError(f"it predicts {found.num_parts} landmarks")
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path}: found a damaged file or another one ({str(error).splitlines()[0]}),"
+                " expected dlib's predictor of 68 landmarks. Delete it, then:"
+                f" {command_for('landmarks')}"
+            ) from error
 
     def find(self, image: np.ndarray, every: bool = False) -> list[Face]:
         """Find the faces of a uint8 RGB `[H, W, 3]` image.
@@ -98,24 +110,16 @@ class FaceLandmarker:
 
     def _find_at(self, image: np.ndarray, scale: float) -> list[Face]:
         """Detect on a copy resized by `scale`; landmarks come from the larger of the two."""
-        copy = _rescaled(image, scale)
+        copy = resize(image, tuple(max(round(side * scale), 1) for side in image.shape[:2]))
         boxes, confidences, _ = self._detector.run(copy, 1, 0.0)
+        on, larger = (copy, scale) if scale > 1 else (image, 1.0)
         faces = []
         for box, confidence in zip(boxes, confidences, strict=True):
             corners = np.array([box.left(), box.top(), box.right(), box.bottom()], float)
-            landmarks_scale = max(scale, 1.0)
-            on = copy if scale == landmarks_scale else image
-            rectangle = self._rectangle(
-                *(round(c) for c in _moved(corners, landmarks_scale / scale))
-            )
-            points = np.array([(p.x, p.y) for p in self._predictor(on, rectangle).parts()], float)
-            faces.append(
-                Face(
-                    box=tuple(_moved(corners, 1 / scale).tolist()),
-                    confidence=confidence,
-                    landmarks=_moved(points, 1 / landmarks_scale),
-                )
-            )
+            rectangle = self._rectangle(*map(round, _moved(corners, larger / scale)))
+            points = [(p.x, p.y) for p in self._predictor(on, rectangle).parts()]
+            landmarks = _moved(np.array(points, float), 1 / larger)
+            faces.append(Face(tuple(_moved(corners, 1 / scale).tolist()), confidence, landmarks))
         return faces
 
 
@@ -138,70 +142,32 @@ def _distinct(faces: list[Face]) -> list[Face]:
     return kept
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+def area(box: Sequence[float]) -> float:
+    """Area of a box: left, top, right, bottom."""
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
     """Area that two boxes share, relative to that of the smaller one."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
-    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    smaller = min(area(a), area(b))
     return max(width, 0) * max(height, 0) / smaller if smaller > 0 else 0.0
 
 
 def _turned_back(face: Face, turns: int, shape: tuple[int, int]) -> Face:
     """A face found in `np.rot90(image, turns)`, in the coordinates of the image of this shape."""
-    corners = np.array(face.box).reshape(2, 2)
     height, width = shape
-    moved = []
-    for points in (corners, face.landmarks):
-        x, y = points[:, 0], points[:, 1]
-        if turns == 1:
-            x, y = width - 1 - y, x
-        elif turns == 2:
-            x, y = width - 1 - x, height - 1 - y
-        else:
-            x, y = y, height - 1 - x
-        moved.append(np.stack([x, y], axis=1))
-    box = (*moved[0].min(axis=0).tolist(), *moved[0].max(axis=0).tolist())
-    return Face(box, face.confidence, moved[1])
-
-
-def _rescaled(image: np.ndarray, scale: float) -> np.ndarray:
-    if scale == 1:
-        return image
-    size = [max(round(side * scale), 1) for side in (image.shape[1], image.shape[0])]
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    back = {
+        1: lambda x, y: (width - 1 - y, x),
+        2: lambda x, y: (width - 1 - x, height - 1 - y),
+        3: lambda x, y: (y, height - 1 - x),
+    }[turns]
+    corners = np.stack(back(*np.reshape(face.box, (2, 2)).T))
+    box = (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
+    return Face(box, face.confidence, np.stack(back(*face.landmarks.T), axis=1))
 
 
 def _moved(pixels: np.ndarray, scale: float) -> np.ndarray:
     """Pixel coordinates after resizing; they count from pixel centres, resizing from edges."""
     return pixels if scale == 1 else (pixels + 0.5) * scale - 0.5
-
-
-def _import_dlib():
-    try:
-        import dlib
-    except ImportError as error:
-        raise ConfigError(
-            f"dlib, which finds the faces, cannot be imported ({error}). Install it with"
-            " `pip install dlib-bin`, or give aligned faces and --no_align."
-        ) from error
-    return dlib
-
-
-def _load_predictor(dlib, path: Path):
-    again = "Get it with: python scripts/download_weights.py landmarks"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: the landmark predictor is missing. {again}")
-    try:
-        predictor = dlib.shape_predictor(str(path))
-        blank = predictor(np.zeros((8, 8, 3), np.uint8), dlib.rectangle(0, 0, 7, 7))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: found a damaged file or none of dlib's ({reason}), expected its 68-landmark"
-            f" predictor. Delete it. {again}"
-        ) from error
-    if blank.num_parts != 68:
-        raise CheckpointError(
-            f"{path}: this predictor gives {blank.num_parts} landmarks, expected 68. {again}"
-        )
-    return predictor

@@ -14,7 +14,14 @@ import numpy as np
 
 from paddle_sam.core.images import resize
 from paddle_sam.errors import ConfigError, FaceNotFoundError
-from paddle_sam.faces.alignment import FAINT, CropSettings, crop_quad, cut_out
+from paddle_sam.faces.alignment import (
+    CropSettings,
+    box_corners,
+    clear,
+    crop_quad,
+    cut_out,
+    side_of,
+)
 from paddle_sam.faces.landmarks import FaceLandmarker
 from paddle_sam.imagesets.prepare.options import PrepareOptions
 
@@ -60,21 +67,11 @@ def cut_square(image: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
     return cut_out(image, corners - 0.5, side, _OVERSAMPLE).image
 
 
-def side_of(corners: np.ndarray) -> float:
-    """Return the length of a square's sides, in pixels of the picture."""
-    return float(np.hypot(*(corners[3] - corners[0])))
-
-
 def middle(height: int, width: int) -> np.ndarray:
     """Return the largest square in the middle of a picture."""
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 2
     return box_corners(left, top, left + side, top + side)
-
-
-def box_corners(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """Return the corners [4, 2] of an upright box."""
-    return np.array([[left, top], [left, bottom], [right, bottom], [right, top]], np.float64)
 
 
 class FaceSquares:
@@ -88,7 +85,7 @@ class FaceSquares:
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:
         faces = self._find(image)
         if self._choice == "all":
-            faces = [face for face in faces if face.confidence >= FAINT] or faces[:1]
+            faces = clear(faces)
         squares = [crop_quad(face.landmarks, self._settings) + 0.5 for face in faces]
         return _chosen(_inside(squares, image), self._choice)
 

@@ -59,19 +59,26 @@ def test_non_contiguous_views_are_accepted(landmarker):
     assert abs(511 - mirrored[0].landmarks[:, 0].mean() - EXPECTED[:, 0].mean()) < 3
 
 
-def test_missing_predictor(tmp_path):
-    with pytest.raises(CheckpointError, match=r"absent\.dat: .*download_weights\.py landmarks"):
-        FaceLandmarker(tmp_path / "absent.dat")
-
-
 @pytest.mark.parametrize("kind", ["truncated", "html", "empty"])
-def test_damaged_predictor(tmp_path, kind):
+def test_damaged_predictor(tmp_path, monkeypatch, kind):
     path = tmp_path / "shape_predictor_68_face_landmarks.dat"
     with find_weight("landmarks").open("rb") as whole:
         content = {"truncated": whole.read(100_000), "html": b"<html>", "empty": b""}[kind]
     path.write_bytes(content)
+    monkeypatch.setenv("PADDLE_SAM_WEIGHTS", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"damaged.*download_weights\.py landmarks"):
-        FaceLandmarker(path)
+        FaceLandmarker()
+
+
+def test_a_predictor_of_other_landmarks_is_refused(monkeypatch):
+    dlib = pytest.importorskip("dlib")
+
+    def predictor(path):
+        return lambda image, box: dlib.full_object_detection(box, [dlib.point(1, 1)] * 5)
+
+    monkeypatch.setattr(dlib, "shape_predictor", predictor)
+    with pytest.raises(CheckpointError, match=r"predicts 5 landmarks.*expected .* 68"):
+        FaceLandmarker()
 
 
 def test_importing_the_module_does_not_import_dlib():

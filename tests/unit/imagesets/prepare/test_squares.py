@@ -11,16 +11,14 @@ from PIL import Image
 
 from paddle_sam.core.images import resize
 from paddle_sam.errors import ConfigError, FaceNotFoundError
-from paddle_sam.faces.alignment import CropSettings, align
+from paddle_sam.faces.alignment import CropSettings, align, box_corners, side_of
 from paddle_sam.faces.landmarks import Face
 from paddle_sam.imagesets.prepare import squares
 from paddle_sam.imagesets.prepare.options import PrepareOptions
 from paddle_sam.imagesets.prepare.squares import (
-    box_corners,
     cut_square,
     find_cascade,
     middle,
-    side_of,
     square_finder,
     upscaler,
 )
