@@ -18,8 +18,8 @@ from paddle_sam.ageing.options import ExportOptions
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import CheckpointError
+from paddle_sam.export.cache import open_exported
 from paddle_sam.export.engine import EngineSAM
-from paddle_sam.export.opening import open_exported
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.load import build, load
 from paddle_sam.networks.sam import SAM

@@ -1,4 +1,4 @@
-"""Exported models on disk, built once for each weight file, precision and version, within bounds.
+"""A weight file to its exported network: made once, kept on disk within bounds, ready to run.
 
 An entry is a folder `CHECKPOINT-SETTINGS` under `cache_dir()`: twelve digits of the weight file's
 SHA-256, and eight of the hash of what else the models depend on (Paddle's version,
@@ -10,6 +10,10 @@ Entries are removed when a successor made under other settings is there, and the
 ones when all together exceed `limit_bytes()`; never one that a process holds (`hold`).
 Checkpoints of a run folder change too often to be worth an entry: theirs lives as long as the
 process that opened it.
+
+Whether bfloat16 is right and faster is measured once for a network on a machine, and remembered:
+Paddle's kernels for it differ between CPUs, and not all are right. So a network is tried on a face
+of its own making, both precisions side by side, before anybody sees a picture of it.
 """
 
 from __future__ import annotations
@@ -20,17 +24,31 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
+import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
+from paddle_sam.core.device import check_engine, cpu_threads, resolve_device
 from paddle_sam.core.files import atomic_path, sha256
 from paddle_sam.core.folders import one_writer
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
+from paddle_sam.export.engine import (
+    LARGE,
+    EngineGenerator,
+    Trial,
+    compared,
+    cpu_facts,
+    has_bfloat16,
+)
+from paddle_sam.options import ENGINES
 
 try:
     import fcntl
@@ -41,6 +59,156 @@ EXPORT_VERSION = 5  # raise it whenever an exported model would come out differe
 CONTENTS = "contents.json"
 LIMIT_GB = 10.0  # the published network takes 2.1, twice that with its bfloat16 form
 MOST_NOTES = 256  # remembered hashes and trials, some hundred bytes each
+# Engines of 16 bits: what they compute in, and where.
+_HALF = {"onednn-bf16": ("bfloat16", "cpu"), "gpu-fp16": ("float16", "gpu")}
+
+Engine = TypeVar("Engine", bound=EngineGenerator)
+Export = Callable[[Path, Path, str], None]
+Opened = tuple[EngineGenerator, Path]
+Open = Callable[[str], Opened]  # by precision
+
+
+def open_exported(
+    path: Path,
+    device: str,
+    engine: str,
+    network: type[Engine],
+    export: Export,
+    kind: str = "",
+) -> tuple[Engine, Path] | None:
+    """Return the exported network of a weight file and its cache entry; None: use eager Paddle.
+
+    Args:
+        path: the weight file.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+        engine: one of `options.ENGINES`; see `ageing.engines.ageing_network`.
+        network: what runs the models.
+        export: called with the weight file, a folder to write its models to, and the precision
+            that they will be run in, `float32` or `bfloat16`.
+        kind: keeps apart what different exports make of one file; see `exported`.
+
+    Raises:
+        CheckpointError: the file is missing, or as `export` raises.
+        ConfigError: the device does not exist, or the engine asked for by name cannot run.
+
+    `auto` is float32, or bfloat16 where this machine computes it, and a trial found it right and
+    faster (see `Trial`).
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, found {engine!r}")
+    device = resolve_device(device)
+    if engine == "eager":
+        return None
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    precision, kind_of_device = _HALF.get(engine, ("float32", device))
+    if not device.startswith(kind_of_device):
+        raise ConfigError(
+            f"--engine {engine}: is for {kind_of_device.upper()}s, found --device {device}"
+        )
+
+    def opened(precision: str) -> tuple[Engine, Path]:
+        suffix = "" if precision == "float32" else f".{precision}"
+        entry = exported(path, lambda to: _export(path, export, to, precision), kind + suffix)
+        held = hold(entry)  # a large network loads its models again and again
+        loaded = network(entry, device, precision)
+        loaded.held = held
+        return loaded, entry
+
+    try:
+        check_engine(device)
+        if engine in _HALF:
+            loaded, entry = opened_half(opened, precision)
+        elif engine == "auto" and device == "cpu":
+            loaded, entry = opened_fastest(opened)
+        else:
+            loaded, entry = opened("float32")
+        loaded.check()
+        return loaded, entry
+    except (EngineError, OutputError, OSError) as error:
+        if engine != "auto":
+            raise ConfigError(
+                f"--engine {engine}: cannot run here: {error}. Use --engine eager."
+            ) from error
+        print(
+            f"note: the fast engine cannot run here ({error}); using eager Paddle, which gives"
+            " the same images several times slower",
+            file=sys.stderr,
+        )
+        return None
+
+
+def _export(path: Path, export: Export, folder: Path, precision: str) -> None:
+    """Fill a cache entry; where that takes long, say so."""
+    large = path.stat().st_size > LARGE
+    start = time.monotonic()
+    if large:
+        print(f"making the fast models of {path}, once; about a minute", file=sys.stderr)
+    try:
+        export(path, folder, precision)
+    except (ValueError, RuntimeError) as error:
+        # Paddle's tracer reads its own call stack as text, and a file name with ", " ends it.
+        raise EngineError(f"{path}: could not be exported ({error})") from error
+    if large:
+        print(f"made in {time.monotonic() - start:.0f} s: {cache_dir()}", file=sys.stderr)
+
+
+def opened_half(opened: Open, precision: str) -> Opened:
+    """Open a network in 16 bits.
+
+    Raises:
+        EngineError: it does not run, or a trial found it wrong.
+    """
+    quick, entry = opened(precision)
+    trial = _remembered(entry) or _tried(opened("float32")[0], quick, entry)
+    if trial.problem:
+        raise EngineError(trial.problem)
+    return quick, entry
+
+
+def opened_fastest(opened: Open) -> Opened:
+    """Open a network in float32, or in bfloat16 where that is right and pays.
+
+    Only large networks are tried: a small one renders a strip in a tenth of a second either way.
+    """
+    exact, entry = opened("float32")
+    if not exact.large or not has_bfloat16():
+        return exact, entry
+    trial = _remembered(entry)
+    if trial is not None and not trial.pays:
+        return exact, entry
+    try:
+        quick = opened("bfloat16")
+        if trial is None:
+            trial = _tried(exact, quick[0], entry)
+        if trial.problem:
+            raise EngineError(trial.problem)
+        if trial.pays:
+            quick[0].check()
+            return quick
+    except (EngineError, OutputError, OSError) as error:
+        print(f"note: bfloat16 cannot be used here ({error}); using float32", file=sys.stderr)
+    return exact, entry
+
+
+def _tried(exact: EngineGenerator, quick: EngineGenerator, entry: Path) -> Trial:
+    """Try and remember."""
+    trial = compared(exact, quick)
+    write_note("trials", _key(entry), asdict(trial))
+    return trial
+
+
+def _remembered(entry: Path) -> Trial | None:
+    try:
+        return Trial(**read_note("trials", _key(entry)))
+    except TypeError:  # none, or one of another version
+        return None
+
+
+def _key(entry: Path) -> list:
+    """What a trial holds for: the weights and version, this CPU, and how many threads it has."""
+    processor = cpu_facts("model name") or platform.processor()
+    return [entry.name.replace(".bfloat16", ""), processor, cpu_facts("flags"), cpu_threads()]
 
 
 def cache_dir() -> Path:

@@ -1,4 +1,7 @@
-"""Networks as exported models in `paddle.inference`: the methods inference needs, faster."""
+"""Networks as exported models in `paddle.inference`: the methods inference needs, faster.
+
+And the trial of one in 16 bits against itself in float32.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import paddle
 
 from paddle_sam.core.device import cpu_threads, keep_freed_memory, return_freed_memory
 from paddle_sam.errors import ConfigError, EngineError
-from paddle_sam.export import cache
 from paddle_sam.networks.sam import add_age_plane, pool
 
 # Above this size of weights (bytes) memory rules on a CPU: models that are not needed are let go,
@@ -25,6 +29,8 @@ _TRIAL_AGE = 40.0
 DESCRIPTION = "network.json"
 LATENT_AVG = "latent_avg.npy"
 ENCODERS = ("encoder", "pretrained_encoder")
+LOWEST_PSNR = 35.0  # dB of images in [-1, 1]; right networks reach 45 and more, wrong ones 20
+WORTHWHILE = 0.85  # of float32's time; less gain is not worth the precision
 
 
 class EngineGenerator:
@@ -51,7 +57,7 @@ class EngineGenerator:
         except (OSError, ValueError, KeyError) as error:
             raise EngineError(f"{self._folder}: holds no exported network ({error})") from error
         self.large = device == "cpu" and sum(weights) > LARGE
-        self._held = cache.hold(self._folder)  # a large network loads from it again and again
+        self.held: IO | None = None  # what keeps the folder from being removed
         self._predictors: dict[str, Predictor] = {}
         # Of a large network one encoder is in memory: who uses it must be done before it goes.
         self._one_at_a_time = threading.Lock()
@@ -247,6 +253,68 @@ class Predictor:
                 yield
             except Exception as error:
                 raise EngineError(f"{self._path}: failed to run: {_first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was measured: PSNR of 16 bits against float32 (dB), and seconds of an image in each.
+
+    `failed` is why 16 bits did not run at all, else empty.
+    """
+
+    psnr: float = 0.0
+    float32_s: float = 0.0
+    bfloat16_s: float = 0.0
+    failed: str = ""
+
+    @property
+    def problem(self) -> str:
+        """Why 16 bits must not be used; empty where they may."""
+        if self.failed:
+            return self.failed
+        if not self.psnr >= LOWEST_PSNR:  # not a number, too
+            return f"16-bit arithmetic is wrong on this machine: {self.psnr:.0f} dB against float32"
+        return ""
+
+    @property
+    def pays(self) -> bool:
+        """Whether bfloat16 may be used and is clearly faster."""
+        return not self.problem and self.bfloat16_s <= WORTHWHILE * self.float32_s
+
+
+def compared(exact: EngineGenerator, quick: EngineGenerator) -> Trial:
+    """Run a network in float32 and in 16 bits; leaves both without models in memory."""
+    example = exact.example()
+    want, float32_s = exact.trial(example)
+    exact.release()
+    try:
+        found, bfloat16_s = quick.trial(example)
+        trial = Trial(_psnr(found, want), float32_s, bfloat16_s)
+    except EngineError as error:
+        trial = Trial(failed=str(error))
+    quick.release()
+    return trial
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 (AVX512-BF16 or AMX), as Linux lists them."""
+    flags = cpu_facts("flags").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def cpu_facts(name: str) -> str:
+    """Return what Linux says of this CPU under a name such as `flags`; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def _psnr(found: np.ndarray, want: np.ndarray) -> float:
+    """Peak signal to noise ratio in dB, of images in [-1, 1]; inf where they are equal."""
+    error = float(np.square(found - want, dtype=np.float64).mean())
+    return float(10 * np.log10(4 / error)) if error else float("inf")
 
 
 def _first_line(error: Exception) -> str:

@@ -22,10 +22,12 @@ from tqdm import tqdm
 
 from paddle_sam.core.device import cpu_threads, fitting_batch
 from paddle_sam.core.images import SMALLEST_TILE, to_uint8
-from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ConfigError, check_shape
+from paddle_sam.core.weights import WeightFile, find_weight
+from paddle_sam.errors import ConfigError, EngineError, check_shape
+from paddle_sam.export.cache import open_exported
 from paddle_sam.export.engine import EngineGenerator
-from paddle_sam.export.opening import rendering_network
+from paddle_sam.networks.load import build
+from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_ops import (
     MEAN_SAMPLES,
@@ -271,3 +273,43 @@ def mix(w_plus: np.ndarray, source: np.ndarray, codes: Sequence[int]) -> np.ndar
     """w_plus [N, L, D] with the numbered codes taken from source [N or 1, L, D]."""
     with paddle.no_grad():
         return mix_latents(paddle.to_tensor(w_plus), codes, paddle.to_tensor(source)).numpy()
+
+
+def rendering_network(
+    path: Path, device: str = "auto", engine: str = "auto"
+) -> Generator | EngineGenerator:
+    """The generator of a weight file in eval mode: its own, or the decoder of SAM or pSp.
+
+    Args:
+        path: a StyleGAN2, pSp or SAM weight file.
+        device, engine: see `open_exported`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or renders nothing.
+        ConfigError: the device does not exist, or the engine asked for cannot run.
+    """
+    loaded = open_exported(path, device, engine, EngineGenerator, _export_generator, ".generator")
+    return read_generator(path) if loaded is None else loaded[0]
+
+
+def read_generator(path: Path) -> Generator:
+    """The eager generator of a weight file, with the file's `latent_avg` if it has one.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or renders nothing.
+    """
+    network = build(WeightFile.read(path), expect=(SAM, Generator))
+    if isinstance(network, SAM):
+        known = network.latent_avg.numpy().any()  # zero where the file did not state it
+        network.decoder.latent_avg = network.latent_avg if known else None
+        return network.decoder
+    return network
+
+
+def _export_generator(path: Path, folder: Path, _precision: str) -> None:
+    from paddle_sam.export.static_model import export_generator
+
+    generator = read_generator(path)
+    if generator.classes or generator.image_channels != 3:
+        raise EngineError(f"{path}: conditional generators and those that are not RGB run eagerly")
+    export_generator(generator, folder)

@@ -9,9 +9,9 @@ from paddle_sam.ageing import engines as networks
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError
-from paddle_sam.export import opening
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.networks.sam import SAM
+from paddle_sam.stylegan2.generator import rendering_network
 
 AGES = [0, 45, 100]
 
@@ -46,13 +46,13 @@ def test_the_cache_is_used_without_the_weights(checkpoint, crops, monkeypatch):
 
 def test_the_generator_alone_has_an_entry_of_its_own(checkpoint, crops, own_cache, monkeypatch):
     first = aged(checkpoint, "onednn", crops)
-    generator = opening.rendering_network(checkpoint, "cpu")
+    generator = rendering_network(checkpoint, "cpu")
     assert (generator.output_size, generator.n_codes, generator.style_dim) == (32, 8, 16)
     assert len(list(own_cache.glob("*/decoder.json"))) == 2
     monkeypatch.setattr(networks, "read_sam", lambda path: pytest.fail("read the weights"))
     np.testing.assert_array_equal(aged(checkpoint, "onednn", crops), first)
     with pytest.raises(CheckpointError, match="holds an age regressor"):
-        opening.rendering_network(find_weight("age_mini"), "cpu")
+        rendering_network(find_weight("age_mini"), "cpu")
 
 
 @pytest.mark.parametrize("name", ["decoder.pdiparams", "decoder.json", "network.json"])
@@ -143,6 +143,6 @@ def test_unknown_engines_are_refused(checkpoint):
 def test_sixteen_bits_are_refused_on_the_wrong_device(
     checkpoint, monkeypatch, engine, device, message
 ):
-    monkeypatch.setattr("paddle_sam.export.opening.resolve_device", lambda name: name)
+    monkeypatch.setattr("paddle_sam.export.cache.resolve_device", lambda name: name)
     with pytest.raises(ConfigError, match=message):
         networks.ageing_network(checkpoint, device, engine)

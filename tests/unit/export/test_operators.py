@@ -10,8 +10,7 @@ from paddle.static import InputSpec
 from paddle_sam.ageing.engines import ageing_network, read_sam
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
-from paddle_sam.export.engine import Predictor
-from paddle_sam.export.opening import has_bfloat16
+from paddle_sam.export.engine import Predictor, has_bfloat16
 from paddle_sam.export.static_model import save_inference_model
 from paddle_sam.export.static_networks import BilinearDoubling, SplitPReLU, StaticSqueezeExcite
 from paddle_sam.networks.face_networks import SqueezeExcite
@@ -222,6 +221,6 @@ def test_the_embedded_model_in_bfloat16(cache_folder):
 
 
 def test_bfloat16_on_a_gpu_is_refused(checkpoint, cache_folder, monkeypatch):
-    monkeypatch.setattr("paddle_sam.export.opening.resolve_device", lambda name: "gpu:0")
+    monkeypatch.setattr("paddle_sam.export.cache.resolve_device", lambda name: "gpu:0")
     with pytest.raises(ConfigError, match="engine onednn-bf16: .*gpu:0"):
         ageing_network(checkpoint, "gpu:0", "onednn-bf16")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from paddle_sam.errors import EngineError
-from paddle_sam.export import opening as module
-from paddle_sam.export.opening import opened_fastest, opened_half
+from paddle_sam.export import cache as module
+from paddle_sam.export import engine as engine_module
+from paddle_sam.export.cache import opened_fastest, opened_half
 
 
 class Network:
@@ -120,5 +121,5 @@ def test_bfloat16_asked_for_need_not_be_faster(bfloat16_cpu):
     [("sse avx512_bf16 x", True), ("amx_bf16", True), ("avx512f amx_bf16x", False), ("", False)],
 )
 def test_instructions_are_read_from_the_processors_flags(monkeypatch, flags, expected):
-    monkeypatch.setattr(module, "_cpuinfo", lambda name: flags if name == "flags" else "")
-    assert module.has_bfloat16() is expected
+    monkeypatch.setattr(engine_module, "cpu_facts", lambda name: {"flags": flags}.get(name, ""))
+    assert engine_module.has_bfloat16() is expected
