@@ -32,7 +32,10 @@ from paddle_sam.training.distributed import World
 
 # Streams of random numbers; 20 to 23 are the trainer's.
 _LATENTS, _MIXING, _NOISE, _AUGMENT, _LABELS = 24, 25, 26, 27, 28
-BLIT, GEOMETRY, COLOUR = "blit", "geometry", "colour"
+# What the random numbers of a step are for.
+_USES = 6
+G, PATH, PATH_NOISE, D_FAKE, D_REAL, R1 = range(_USES)
+BLIT, GEOMETRY, COLOUR = AUGMENTATIONS
 
 # Low-pass filter of the orthogonal wavelet Symlet 6: its even shifts are orthonormal, so that
 # doubling the resolution with it and halving it again gives back every image exactly.
@@ -88,54 +91,61 @@ def split_batch(config: StyleGAN2Options, group: int, world: World) -> list[Part
     return found
 
 
-class StepDraws:
-    """Random numbers for parts of a step's batch.
-
-    Args:
-        config: the run's options.
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Random numbers of a step, for parts of its batch.
 
     In every method `use` tells apart what the numbers are for.
+
+    Attributes:
+        options: of the run.
+        step: its number.
+        repeat: of the discriminator's updates in a step; each has numbers of its own.
     """
 
-    def __init__(self, config: StyleGAN2Options):
-        self.config = config
-        self._groups = parse_names(config.augment_ops, AUGMENTATIONS, "augment_ops")
+    options: StyleGAN2Options
+    step: int
+    repeat: int = 0
 
-    def latents(self, part: Part, step: int, use: int, length: int) -> np.ndarray:
+    def latents(self, part: Part, use: int, length: int) -> np.ndarray:
         """Two z for each image, float32 [N, 2, length]."""
-        size = [self.config.batch_size, 2, length]
-        return self._rng(_LATENTS, use, step).standard_normal(size, np.float32)[part.places]
+        size = [self.options.batch_size, 2, length]
+        return self._rng(_LATENTS, use).standard_normal(size, np.float32)[part.places]
 
-    def first_style(self, part: Part, step: int, use: int, count: int) -> np.ndarray:
+    def first_style(self, part: Part, use: int, count: int) -> np.ndarray:
         """Which of `count` codes are the first style's: float32 [N, count] of 0 and 1.
 
         Without mixing all of them, else those before a random one.
         """
-        rng, batch = self._rng(_MIXING, use, step), self.config.batch_size
-        mixed = rng.random(batch) < self.config.style_mixing
+        rng, batch = self._rng(_MIXING, use), self.options.batch_size
+        mixed = rng.random(batch) < self.options.style_mixing
         change = np.where(mixed, rng.integers(1, count, batch), count)[part.places]
         return (np.arange(count) < change[:, None]).astype("float32")
 
-    def labels(self, part: Part, step: int, use: int, numbers: np.ndarray) -> np.ndarray:
+    def labels(self, part: Part, use: int, numbers: np.ndarray) -> np.ndarray:
         """Classes of generated images [N], as frequent as those of the training images."""
-        places = self._rng(_LABELS, use, step).integers(len(numbers), size=self.config.batch_size)
+        places = self._rng(_LABELS, use).integers(len(numbers), size=self.options.batch_size)
         return numbers[places][part.places]
 
-    def normal(self, part: Part, step: int, use: int, shape: Sequence[int]) -> paddle.Tensor:
+    def normal(self, part: Part, use: int, shape: Sequence[int]) -> paddle.Tensor:
         """Standard normal [N, *shape], made on the device."""
         rows = []
         for place in part.places:
-            paddle.seed(seed_of(self.config.seed, _NOISE, use, step, int(place)))
+            paddle.seed(seed_of(*self._key(_NOISE, use), int(place)))
             rows.append(paddle.randn([1, *shape]))
         return paddle.concat(rows)
 
-    def transform(self, part: Part, step: int, use: int, p: float, size: int) -> Transform:
+    def transform(self, part: Part, use: int, p: float, size: int) -> Transform:
         """Augmentations of images of `size` pixels, each with probability `p`."""
-        rng = self._rng(_AUGMENT, use, step)
-        return draw(rng, p, self.config.batch_size, size, self._groups).of(part.places)
+        groups = parse_names(self.options.augment_ops, AUGMENTATIONS, "augment_ops")
+        rng = self._rng(_AUGMENT, use)
+        return draw(rng, p, self.options.batch_size, size, groups).of(part.places)
 
-    def _rng(self, stream: int, use: int, step: int) -> np.random.Generator:
-        return np.random.default_rng((self.config.seed, stream, use, step))
+    def _rng(self, stream: int, use: int) -> np.random.Generator:
+        return np.random.default_rng(self._key(stream, use))
+
+    def _key(self, stream: int, use: int) -> tuple[int, ...]:
+        return self.options.seed, stream, use + _USES * self.repeat, self.step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,19 @@ from paddle_sam.core.images import grid_columns, tiled, to_uint8
 from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.load import held, trained
-from paddle_sam.stylegan2.train.draws import Labels, Part, StepDraws, Transform, split_batch
+from paddle_sam.stylegan2.train.draws import (
+    D_FAKE,
+    D_REAL,
+    PATH,
+    PATH_NOISE,
+    R1,
+    Draws,
+    G,
+    Labels,
+    Part,
+    Transform,
+    split_batch,
+)
 from paddle_sam.stylegan2.train.growth import KINDS, Archs, networks_at
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.distributed import GradientMeans, World, check_finite, read_values
@@ -48,10 +60,6 @@ _ADVICE = (
     "Resume from the last checkpoint with smaller --g_lr and --d_lr, or another --r1_gamma, in a"
     " new --exp_dir."
 )
-
-# What the random numbers of a step are for.
-_USES = 6
-G, PATH, PATH_NOISE, D_FAKE, D_REAL, R1 = range(_USES)
 
 # The loss to descend, and values to log.
 Found = tuple[paddle.Tensor, dict[str, paddle.Tensor]]
@@ -96,7 +104,6 @@ class StyleGAN2Trainer:
         self.path_mean = 0.0
         self.signs: list[float] = []  # of real images, since the last move of augment_p
         self.penalties: dict[str, float] = {}  # the last, for records at any interval
-        self.draws = StepDraws(options)
         self.phases = phases(options)
         self.amp = {name: MixedPrecision(options.amp) for name in ("g", "d")}
         group = archs.discriminator.get("group_size", 4)
@@ -150,12 +157,13 @@ class StyleGAN2Trainer:
         if (size := options.size_at(scheduled)) != self.generator.size:
             self.enter_size(size, self.state.entries())
         real_labels = self.labels and paddle.to_tensor(self.labels.of(batch.paths))
-        now = Step(self, step, batch.tensors(size)[0], real_labels)
+        reals = batch.tensors(size)[0]
         values: dict[str, paddle.Tensor] = {}
         lazy: set[str] = set()
         for phase in self.phases:
             for repeat in range(phase.repeats if step % phase.every == 0 else 0):
-                found = self._update(phase, dataclasses.replace(now, repeat=repeat))
+                now = Step(self, Draws(options, step, repeat), reals, real_labels)
+                found = self._update(phase, now)
                 for name, value in found.items():
                     values[name] = values.get(name, 0.0) + value / phase.repeats
                 lazy |= set(found) if phase.lazy else set()
@@ -266,18 +274,16 @@ class Step:
     """What the losses of a step are computed from.
 
     Attributes:
-        trainer: its networks, options, random numbers and running values.
-        number: of the step; 0 is the first.
+        trainer: its networks, options and running values.
+        draws: random numbers, by image.
         reals: [N, 3, S, S], this process's images of the batch.
         real_labels: [N, classes], theirs; None if the run is not conditional.
-        repeat: of the discriminator's updates in a step; each has images of its own.
     """
 
     trainer: StyleGAN2Trainer
-    number: int
+    draws: Draws
     reals: paddle.Tensor
     real_labels: paddle.Tensor | None = None
-    repeat: int = 0
 
     def real(self, part: Part) -> paddle.Tensor:
         """Return the real images at the places of `part`."""
@@ -291,43 +297,36 @@ class Step:
         """Return the labels of `render(part, use)`; None if the run is not conditional."""
         if (known := self.trainer.labels) is None:
             return None
-        numbers = self.trainer.draws.labels(part, self.number, self._of_repeat(use), known.numbers)
-        return paddle.to_tensor(known.one_hot(numbers))
+        return paddle.to_tensor(known.one_hot(self.draws.labels(part, use, known.numbers)))
 
     def _real_places(self, part: Part) -> np.ndarray:
-        options = self.trainer.options
+        options = self.draws.options
         first = self.trainer.world.share(options.batch_size).start
-        return options.d_repeats * (part.places - first) + self.repeat
+        return options.d_repeats * (part.places - first) + self.draws.repeat
 
     def render(self, part: Part, use: int) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Return generated images [N, 3, S, S] and their codes [N, L, D] for `part`."""
         labels = self.labels_of_fake(part, use)
         labels = None if labels is None else labels.repeat_interleave(2, axis=0)
-        generator, draws = self.trainer.generator, self.trainer.draws
-        use = self._of_repeat(use)
-        z = draws.latents(part, self.number, use, generator.style_dim)
+        generator, draws = self.trainer.generator, self.draws
+        z = draws.latents(part, use, generator.style_dim)
         with self.trainer.amp["g"].exact():
             z = paddle.to_tensor(z.reshape([-1, generator.style_dim]))
             w = generator.map_latents(z, labels)
         w = w.reshape([-1, 2, generator.style_dim])
-        first = draws.first_style(part, self.number, use, generator.n_codes)
+        first = draws.first_style(part, use, generator.n_codes)
         first = paddle.to_tensor(first).unsqueeze(2)
         w_plus = w[:, :1] * first + w[:, 1:] * (1 - first)
         shapes = [buffer.shape[1:] for buffer in generator.noises.as_list()]
         sizes = [math.prod(shape) for shape in shapes]
-        noise = draws.normal(part, self.number, use, [sum(sizes)]).split(sizes, axis=1)
+        noise = draws.normal(part, use, [sum(sizes)]).split(sizes, axis=1)
         noise = [one.reshape([-1, *shape]) for one, shape in zip(noise, shapes, strict=True)]
         return generator.synthesis(w_plus, noise)[0], w_plus
 
     def transform(self, part: Part, use: int) -> Transform:
         """Draw the augmentations of `part`."""
-        trainer, use = self.trainer, self._of_repeat(use)
-        size = trainer.generator.size
-        return trainer.draws.transform(part, self.number, use, trainer.augment_p, size)
-
-    def _of_repeat(self, use: int) -> int:
-        """Tell apart the random numbers of the repeats of a step."""
-        return use + _USES * self.repeat
+        trainer = self.trainer
+        return self.draws.transform(part, use, trainer.augment_p, trainer.generator.size)
 
     def scores(
         self, images: paddle.Tensor, part: Part, use: int, labels: paddle.Tensor | None
@@ -351,7 +350,7 @@ def path_penalty(step: Step, part: Part) -> Found:
     part = part.every(options.path_shrink)
     with trainer.generator.second_derivatives():
         images, w_plus = step.render(part, PATH)
-        noise = trainer.draws.normal(part, step.number, PATH_NOISE, images.shape[1:])
+        noise = step.draws.normal(part, PATH_NOISE, images.shape[1:])
         lengths = path_lengths(images, w_plus, noise)
         penalty = (lengths - trainer.path_mean).square().mean()
     loss = penalty * options.path_weight * options.path_interval

@@ -12,7 +12,7 @@ from PIL import Image
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import list_sources, write_archive
-from paddle_sam.stylegan2.train.draws import Labels, Part, StepDraws
+from paddle_sam.stylegan2.train.draws import Draws, Labels, Part
 from paddle_sam.stylegan2.train.growth import Archs
 from paddle_sam.stylegan2.train.run import read_labels
 from paddle_sam.stylegan2.train.trainer import G, Step, StyleGAN2Trainer
@@ -74,12 +74,11 @@ def _order(trainer):
 
 
 def test_drawn_labels_are_as_frequent_as_in_the_data():
-    draws = StepDraws(TINY)
     part = Part(np.arange(4), 1.0)
     numbers = np.array([0, 0, 0, 1])
-    found = np.concatenate([draws.labels(part, step, G, numbers) for step in range(200)])
+    found = np.concatenate([Draws(TINY, step).labels(part, G, numbers) for step in range(200)])
     assert 0.2 < found.mean() < 0.3
-    np.testing.assert_array_equal(draws.labels(part, 7, G, numbers), found[28:32])
+    np.testing.assert_array_equal(Draws(TINY, 7).labels(part, G, numbers), found[28:32])
 
 
 def test_a_step_trains_everything_that_belongs_to_labels():
@@ -132,6 +131,6 @@ def test_a_conditional_run_resumes_to_the_same_bits(archive, tmp_path, capsys):
 
 
 def test_losses_without_labels_need_none():
-    step = Step(tiny.make_trainer(), 0, paddle.zeros([4]))
+    step = Step(tiny.make_trainer(), Draws(TINY, 0), paddle.zeros([4]))
     part = Part(np.arange(4), 1.0)
     assert step.labels_of_real(part) is None and step.labels_of_fake(part, G) is None

@@ -10,7 +10,7 @@ from paddle_sam.errors import ConfigError
 from paddle_sam.networks.load import held
 from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from paddle_sam.stylegan2.train import trainer as losses
-from paddle_sam.stylegan2.train.draws import split_batch
+from paddle_sam.stylegan2.train.draws import Draws, split_batch
 from paddle_sam.training.distributed import World
 from tests.unit.stylegan2.train.tiny import TINY, batch, make_trainer
 
@@ -22,7 +22,7 @@ def softplus(x):
 
 
 def make_step(trainer, number, images):
-    return losses.Step(trainer, number, images.tensors()[0])
+    return losses.Step(trainer, Draws(trainer.options, number), images.tensors()[0])
 
 
 class Double:
@@ -38,14 +38,14 @@ class Double:
         ):
             own.set_state_dict(theirs.state_dict())
             own.to(dtype="float64")
-        self.trainer, self.step = trainer, step
+        self.trainer, self.draws = trainer, Draws(trainer.options, step)
         self.reals = paddle.to_tensor(batch().source[trainer.parts[0].places], "float64")
 
     def fakes(self, use, every=1):
-        draws, part = self.trainer.draws, self.trainer.parts[0].every(every)
+        draws, part = self.draws, self.trainer.parts[0].every(every)
         generator = self.generator
-        z = draws.latents(part, self.step, use, generator.style_dim)
-        first = draws.first_style(part, self.step, use, generator.n_codes)
+        z = draws.latents(part, use, generator.style_dim)
+        first = draws.first_style(part, use, generator.n_codes)
         w = [generator.style(paddle.to_tensor(z[:, side], "float64")) for side in (0, 1)]
         rows = [
             paddle.stack([w[0 if first[i, layer] else 1][i] for layer in range(first.shape[1])])
@@ -54,7 +54,7 @@ class Double:
         w_plus = paddle.stack(rows).detach()
         w_plus.stop_gradient = False
         sides = [buffer.shape[-1] for buffer in generator.noises.as_list()]
-        noise = draws.normal(part, self.step, use, [sum(s * s for s in sides)]).numpy()
+        noise = draws.normal(part, use, [sum(s * s for s in sides)]).numpy()
         noise = np.split(noise, np.cumsum([s * s for s in sides])[:-1], axis=1)
         noise = [
             paddle.to_tensor(n.reshape([-1, 1, s, s]), "float64")
@@ -64,9 +64,8 @@ class Double:
 
     def transform(self, use):
         trainer = self.trainer
-        return trainer.draws.transform(
-            trainer.parts[0], self.step, use, trainer.augment_p, trainer.generator.size
-        )
+        size = trainer.generator.size
+        return self.draws.transform(trainer.parts[0], use, trainer.augment_p, size)
 
     def score(self, images, use):
         return self.discriminator(self.transform(use)(images))[:, 0]
@@ -77,7 +76,7 @@ class Double:
     def path_loss(self):
         images, w_plus = self.fakes(losses.PATH, every=2)
         part = self.trainer.parts[0].every(2)
-        y = self.trainer.draws.normal(part, self.step, losses.PATH_NOISE, images.shape[1:])
+        y = self.draws.normal(part, losses.PATH_NOISE, images.shape[1:])
         scaled = (images * y.astype("float64")).sum() / images.shape[-1]
         jacobian = paddle.grad(scaled, w_plus)[0].numpy()  # first derivative only
         lengths = np.sqrt(np.square(jacobian).sum(axis=2).mean(axis=1))
