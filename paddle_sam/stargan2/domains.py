@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -175,7 +176,7 @@ class DomainLoader:
 
             def submit(places: np.ndarray) -> tuple:
                 draws = [draw(self.domains, seed, int(place)) for place in places]
-                return draws, [[self._submit(pool, i) for i in one.images] for one in draws]
+                return draws, [[self._submit(pool, i) for i in one] for one in draws]
 
             for jobs in ahead(step_positions(batch_size, start, part), submit):
                 yield self._collect(pool, *jobs)
@@ -186,7 +187,7 @@ class DomainLoader:
 
     def _collect(self, pool, draws: Sequence[Draw], jobs: Sequence[Sequence]) -> DomainBatch:
         images = [
-            [self._result(pool, image, job) for image, job in zip(one.images, row, strict=True)]
+            [self._result(pool, image, job) for image, job in zip(one, row, strict=True)]
             for one, row in zip(draws, jobs, strict=True)
         ]
         source, reference, other = (np.stack(side) for side in zip(*images, strict=True))
@@ -234,17 +235,12 @@ class Drawn:
     key: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """The images that make one sample of a step."""
 
     source: Drawn
     reference: Drawn
     other_reference: Drawn
-
-    @property
-    def images(self) -> tuple[Drawn, ...]:
-        return self.source, self.reference, self.other_reference
 
 
 def draw(domains: Domains, seed: int, position: int) -> Draw:
@@ -272,15 +268,14 @@ def read_augmented(
     The text says which picture was squeezed, where it is not square.
     """
     image = read_source(path)
-    whole_height, whole_width = image.shape[:2]
-    squeezed = f"{path}, {whole_width} x {whole_height} pixels"
+    height, width = image.shape[:2]
+    squeezed = f"{path}, {width} x {height} pixels" if height != width else ""
     rng = np.random.default_rng(key)
     if rng.random() < crop_probability:
-        top, left, height, width = crop_box(*image.shape[:2], rng)
+        top, left, height, width = crop_box(height, width, rng)
         image = image[top : top + height, left : left + width]
     image = resize_bilinear(np.ascontiguousarray(image), size)
-    image = image[:, ::-1] if rng.random() < 0.5 else image
-    return image, squeezed if whole_height != whole_width else ""
+    return image[:, ::-1] if rng.random() < 0.5 else image, squeezed
 
 
 def crop_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from paddle_sam.core.files import sha256
 from paddle_sam.core.processes import batches
 from paddle_sam.imagesets.archive import list_sources
 from paddle_sam.metrics.sets import feature_store, report, require, set_measures
-from paddle_sam.stylegan2.generator import StyleGenerator, open_generator
+from paddle_sam.stylegan2.generator import open_generator
 from paddle_sam.stylegan2.options import EvaluationOptions, SamplingOptions
 from paddle_sam.stylegan2.sampling import render_seeds
 
@@ -29,18 +29,11 @@ def evaluate_stylegan2(config: EvaluationOptions) -> dict:
     store = feature_store(config)
     facts = f"{sha256(generator.source)} {config.truncation} {config.noise}"
     keys = [f"{facts} {seed}" for seed in range(config.num_images)]
-    made = store.of_made(keys, image_maker(generator, sampling), "made")
+
+    def make(chosen: Sequence[int]) -> list[np.ndarray]:  # as `scripts/sample.py` does
+        parts = batches(chosen, config.batch_size)
+        return [image for part in parts for image in render_seeds(generator, part, sampling)]
+
+    made = store.of_made(keys, make, "made")
     measures = set_measures(store.of_files(real, "real"), made)
     return report(config, measures | {"real": len(real), "made": len(keys)})
-
-
-def image_maker(
-    generator: StyleGenerator, config: SamplingOptions
-) -> Callable[[Sequence[int]], list[np.ndarray]]:
-    """What makes the images of seeds, uint8 RGB [S, S, 3] each, as `scripts/sample.py` does."""
-
-    def make(seeds: Sequence[int]) -> list[np.ndarray]:
-        parts = batches(seeds, config.batch_size)
-        return [image for part in parts for image in render_seeds(generator, part, config)]
-
-    return make

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import atomic_path, check_outside, sha256
 from paddle_sam.core.folders import PART_SIZE, Store, one_writer
-from paddle_sam.core.images import contact_sheet, save_image, to_network
+from paddle_sam.core.images import contact_sheet, save_image
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
@@ -32,7 +32,7 @@ from paddle_sam.imagesets.archive import (
     stamp,
     write_archive,
 )
-from paddle_sam.imagesets.loader import read_batches
+from paddle_sam.imagesets.loader import read_batches, to_device
 from paddle_sam.networks.load import load
 from paddle_sam.networks.stylegan2 import Discriminator
 from paddle_sam.stylegan2.generator import EMBEDDED_GENERATOR
@@ -68,7 +68,10 @@ def rank_images(config: RankOptions) -> Ranking:
 
 def _rank_images(config: RankOptions, folder: Path) -> Ranking:
     weights = config.checkpoint_path or find_weight(EMBEDDED_GENERATOR)
-    discriminator = read_discriminator(weights, config.discriminator, config.device)
+    resolve_device(config.device)
+    discriminator = load(
+        weights, config.discriminator, config.device, expect=Discriminator, option="--discriminator"
+    )
     images = make_samples(config) if config.samples else open_image_set(config.data_path)
     facts = {"weights": sha256(weights), "discriminator": config.discriminator}
     store = Store(folder / "scores", facts | {"batch_size": config.batch_size})
@@ -98,17 +101,6 @@ def _rank_images(config: RankOptions, folder: Path) -> Ranking:
     return Ranking(len(images), len(problems), tuple(files))
 
 
-def read_discriminator(path: str | Path, part: str, device: str) -> Discriminator:
-    """The network called `part` of a weight file.
-
-    Raises:
-        CheckpointError: the file cannot be used.
-        ConfigError: it holds no discriminator of that name.
-    """
-    resolve_device(device)
-    return load(path, part, device, expect=Discriminator, option="--discriminator")
-
-
 def score_all(
     discriminator: Discriminator, images: ImageSet, batch_size: int, workers: int, store: Store
 ) -> tuple[np.ndarray, dict[int, str]]:
@@ -130,8 +122,12 @@ def score_all(
     problems: dict[int, str] = {}
     with tqdm(total=len(keys), initial=len(keys) - len(missing), desc="scoring", unit="img") as bar:
         for read, failed in read_batches(unread, discriminator.size, batch_size, workers):
-            for place, score in _scores(discriminator, read).items():
-                fresh[keys[missing[place]]] = np.array([score])
+            if read:
+                with paddle.no_grad():
+                    logits = discriminator(to_device(np.stack(list(read.values())))).numpy()
+                fresh |= {
+                    keys[missing[place]]: row for place, row in zip(read, logits, strict=True)
+                }
             problems |= {missing[place]: reason for place, reason in failed.items()}
             if len(fresh) >= PART_SIZE:
                 store.keep(fresh)
@@ -141,15 +137,6 @@ def score_all(
     if len(problems) == len(keys):
         raise ImageError(f"none of {len(keys)} images can be read, the first: {problems[0]}")
     return np.array([store.rows.get(key, [np.nan])[0] for key in keys]), problems
-
-
-def _scores(discriminator: Discriminator, images: Mapping[int, np.ndarray]) -> dict[int, float]:
-    """Return the logits of uint8 images [S, S, 3], by the same keys."""
-    if not images:
-        return {}
-    with paddle.no_grad():
-        logits = discriminator(paddle.to_tensor(to_network(list(images.values()))))
-    return dict(zip(images, logits.numpy()[:, 0].tolist(), strict=True))
 
 
 def make_samples(config: RankOptions) -> ImageSet:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import paddle
 import paddle.nn.functional as F
@@ -44,16 +43,8 @@ def r1_penalty(logits: paddle.Tensor, images: paddle.Tensor) -> paddle.Tensor:
     return 0.5 * gradient.square().sum(axis=[1, 2, 3])
 
 
-class LinearMap(Protocol):
-    """A map A of images, with its transpose."""
-
-    def __call__(self, images: paddle.Tensor) -> paddle.Tensor: ...
-
-    def transposed(self, gradient: paddle.Tensor) -> paddle.Tensor: ...
-
-
 def r1_penalty_through(
-    logits: paddle.Tensor, transformed: paddle.Tensor, linear: LinearMap
+    logits: paddle.Tensor, transformed: paddle.Tensor, linear: Callable
 ) -> paddle.Tensor:
     """Return R1 with respect to the images x when the discriminator sees A x + constant: [N].
 
@@ -64,7 +55,7 @@ def r1_penalty_through(
     Args:
         logits: [N], of `transformed`.
         transformed: A x + constant, [N, C, H, W]; must take gradients.
-        linear: A.
+        linear: A, of images; its method `transposed` is A^T.
     """
     gradient = paddle.grad(logits.sum(), transformed, create_graph=True)[0]
     by_images = linear.transposed(gradient.detach())
