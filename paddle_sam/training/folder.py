@@ -21,7 +21,7 @@ import re
 import shutil
 import struct
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,51 +89,46 @@ def identify_file(path: Path) -> Identity:
 
 
 def check_same(folder: Path, options: Any, inputs: Mapping[str, Identity]) -> dict[str, str]:
-    """Check that options and inputs are those of the run in `folder`; returns allowed changes."""
-    kept = folder / "opt.json"
-    known = {field.name for field in dataclasses.fields(options)} | set(inputs)
-    allowed = []
-    if options.allow_changed:
-        allowed = parse_names(options.allow_changed, sorted(known), "--allow_changed")
-    changed = check_inputs(folder, inputs, allowed)
-    if kept.exists():
-        changed |= check_resumable(read_json(type(options), kept), options, folder, allowed)
-    return changed
-
-
-def check_inputs(
-    folder: Path, inputs: Mapping[str, Identity], allowed: Collection[str]
-) -> dict[str, str]:
-    """Compare inputs, by the options that name them, with those the run in `folder` was made from.
+    """Check that options and inputs are those of the run in `folder`.
 
     Returns:
-        the changes that are `allowed`, in words by option.
+        the changes that `--allow_changed` names, in words by option.
 
     Raises:
-        ConfigError: others have changed, or the note of them is damaged.
+        ConfigError: others have changed, or the notes of them are damaged.
     """
-    note = folder / _INPUTS
-    if not note.exists():
-        return {}
-    try:
-        before = dict(json.loads(note.read_text(encoding="utf-8")))
-        changed = {
-            name: f"{_words(before[name])} -> {_words(identity)}"
-            for name, identity in inputs.items()
-            if identity and before.get(name, identity) != identity
-        }
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{note}: cannot be read ({error}). Delete it to resume the run without comparing its"
-            " data with what it was started with."
-        ) from error
+    allowed = []
+    if options.allow_changed:
+        known = {field.name for field in dataclasses.fields(options)} | set(inputs)
+        allowed = parse_names(options.allow_changed, sorted(known), "--allow_changed")
+    changed = _changed_inputs(folder / _INPUTS, inputs)
     for name, words in changed.items():
         if name not in allowed:
             raise ConfigError(
                 f"--{name}: not what the run in {folder} was started with ({words}). Give that, or"
                 f" --allow_changed {name} to continue with the other on purpose."
             )
+    if (kept := folder / "opt.json").exists():
+        changed |= check_resumable(read_json(type(options), kept), options, folder, allowed)
     return changed
+
+
+def _changed_inputs(note: Path, inputs: Mapping[str, Identity]) -> dict[str, str]:
+    """Say in words, by option, which inputs are not those that a run's note tells of."""
+    try:
+        before = dict(json.loads(note.read_text(encoding="utf-8")))
+        return {
+            name: f"{_words(before[name])} -> {_words(identity)}"
+            for name, identity in inputs.items()
+            if identity and before.get(name, identity) != identity
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{note}: cannot be read ({error}). Delete it to resume the run without comparing its"
+            " data with what it was started with."
+        ) from error
 
 
 def _words(identity: Identity) -> str:
@@ -287,12 +282,22 @@ class RunLogger:
         self.folder = make_folder(folder)
         self.say = say
         self._stats = self.folder / "stats.jsonl"
-        self._keep_until(step)
+        records = [r for r in read_records(self.folder, say) if r["step"] <= step]
+        self._last_step = {record["split"]: record["step"] for record in records}
+        with atomic_path(self._stats) as temporary:
+            text = "".join(json.dumps(r) + "\n" for r in records)
+            temporary.write_text(text, encoding="utf-8")
+        for _, number, path in self._panels():
+            if number > step:
+                path.unlink()
         log = self.folder / "visualdl" / _VISUALDL_FILE
         anew = not log.exists()
         self._visualdl = _visualdl_writer(log, step, say)
         if anew:
-            self._replay()
+            for record in records:
+                self._show(record)
+            for name, number, path in self._panels():
+                self._show_image(name, number, read_image(path))
 
     def scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
         """Record values by name of `split` (`train`, `test`, ...) at `step`."""
@@ -332,28 +337,12 @@ class RunLogger:
     def _note(self, text: str) -> None:
         append_text(self.folder / "timestamp.txt", text + "\n")
 
-    def _keep_until(self, step: int) -> None:
-        records = [r for r in read_records(self.folder, self.say) if r["step"] <= step]
-        self._last_step = {record["split"]: record["step"] for record in records}
-        with atomic_path(self._stats) as temporary:
-            text = "".join(json.dumps(r) + "\n" for r in records)
-            temporary.write_text(text, encoding="utf-8")
-        for _, number, path in self._panels():
-            if number > step:
-                path.unlink()
-
     def _panels(self) -> Iterator[tuple[str, int, Path]]:
         """Yield name, step and file of every panel so far."""
         images = self.folder / "images"
         for path in sorted(images.rglob("*.jpg")):
             if path.stem.isdecimal():  # not what a kill left half written
                 yield path.parent.relative_to(images).as_posix(), int(path.stem), path
-
-    def _replay(self) -> None:
-        for record in read_records(self.folder, self.say):
-            self._show(record)
-        for name, step, path in self._panels():
-            self._show_image(name, step, read_image(path))
 
     def _show(self, record: Mapping) -> None:
         if self._visualdl is None or record["split"] == CHANGED:

@@ -99,6 +99,10 @@ LOCKED = {  # damage: the file that the message names
     "inputs.json cut": (lambda r: _write(r / "inputs.json", '{"train_d'), "inputs.json"),
     "inputs.json deep": (lambda r: _write(r / "inputs.json", DEEP), "inputs.json"),
     "inputs.json a list": (lambda r: _write(r / "inputs.json", "[3]"), "inputs.json"),
+    "inputs.json of lists": (
+        lambda r: _write(r / "inputs.json", '{"train_data": [], "test_data": []}'),
+        "inputs.json",
+    ),
     "inputs.json odd": (
         lambda r: _write(r / "inputs.json", '{"train_data": {"images": 1}, "test_data": 3}'),
         "inputs.json",
