@@ -335,12 +335,14 @@ class Run:
                 f"step {self.step}: {bad} has values that are not finite numbers; it was not saved."
                 f" {self._last_checkpoint()}"
             )
-        self._saved = self.step
-        self._aside(self._write, self.step, checkpoint, self._values)
+        step, values = self.step, self._values
 
-    def _write(self, step: int, checkpoint: WeightFile, values: dict[str, float]) -> None:
-        self.checkpoints.save(step, checkpoint)
-        self._logger.saved(step, values)
+        def write() -> None:
+            self.checkpoints.save(step, checkpoint)
+            self._logger.saved(step, values)
+
+        self._saved = step
+        self._aside(write)
 
     def _validate(self) -> None:
         found = self.trainer.evaluate(self.job.test_batches())
@@ -351,9 +353,13 @@ class Run:
         self._log_panel("test")
         if self.best_loss is None or found["loss"] < self.best_loss:
             self.best_loss = found["loss"]
-            best = self.trainer.state.weights()
-            self._aside(best.write, self.checkpoints.folder / "best_model.pdparams")
-            self._aside(self._logger.best, self.step, self.best_loss, found)
+            step, best = self.step, self.trainer.state.weights()
+
+            def write() -> None:
+                best.write(self.checkpoints.folder / "best_model.pdparams")
+                self._logger.best(step, found["loss"], found)
+
+            self._aside(write)
 
     def _log_panel(self, split: str) -> np.ndarray | None:
         panel = self.trainer.panel()

@@ -194,7 +194,8 @@ def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], stat
                 f"optimizer state: {key} has shape {list(state[key].shape)},"
                 f" expected {list(tensor.shape)}."
             )
-        tensor.set_value(state[key])
+        # Not `set_value`, which moves what Ranger counts on the host to the GPU.
+        tensor.copy_(paddle.to_tensor(state[key], tensor.dtype, tensor.place), False)
 
 
 def _arrays(state: Any, name: str) -> dict[str, np.ndarray]:
