@@ -1,7 +1,8 @@
 """Checkpoints as safetensors: tensors by name and nothing that could be executed.
 
 Such a file is flat. The dicts of a checkpoint become the first part of the names, and what is not a
-tensor goes into the file's metadata as JSON, under `KEY`.
+tensor goes into the file's metadata as JSON, under `KEY`. A tensor of several names is written
+once; the metadata says what the other names stand for, as `safetensors.torch.save_model` does.
 """
 
 from __future__ import annotations
@@ -45,7 +46,13 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, Any]:
             pass
         with library.safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            notes = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            metadata = file.metadata() or {}
+        tensors |= {
+            name: tensors[kept]
+            for name, kept in metadata.items()
+            if name not in tensors and kept in tensors
+        }
+        notes = json.loads(metadata.get(KEY, "{}"))
         nested, plain = notes.get("nested"), dict(notes.get("plain", {}))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
@@ -75,15 +82,20 @@ def write_safetensors(path: str | os.PathLike, content: Mapping[str, Any]) -> No
         OutputError: the disk is full or the folder cannot be written.
     """
     library = _safetensors()
-    tensors, plain, nested = {}, {}, []
+    named, plain, nested = {}, {}, []
     for key, value in content.items():
         if isinstance(value, np.ndarray):
-            tensors[key] = np.ascontiguousarray(value)
+            named[key] = value
         elif isinstance(value, Mapping) and any(isinstance(v, np.ndarray) for v in value.values()):
             nested.append(key)
-            tensors |= {f"{key}.{name}": np.ascontiguousarray(v) for name, v in value.items()}
+            named |= {f"{key}.{name}": array for name, array in value.items()}
         else:
             plain[key] = value
-    notes = json.dumps({"nested": nested, "plain": plain}, default=str)
+    metadata = {KEY: json.dumps({"nested": nested, "plain": plain}, default=str)}
+    first: dict[int, str] = {}
+    for name, array in named.items():
+        if (kept := first.setdefault(id(array), name)) != name:
+            metadata[name] = kept
+    tensors = {name: np.ascontiguousarray(named[name]) for name in first.values()}
     with atomic_path(path) as temporary:
-        library.numpy.save_file(tensors, temporary, metadata={KEY: notes})
+        library.numpy.save_file(tensors, temporary, metadata=metadata)

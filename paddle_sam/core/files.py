@@ -39,7 +39,8 @@ ARRAY_BYTES = 4 << 30  # of a NumPy archive, unpacked; the largest in use, VGG16
 NAME_BYTES = 255  # of a file, on nearly every file system
 # Text files: descriptions of data sets, tables of labels, lists of images. The labels of 4 million
 # images fit; parsed, they take about ten times as much memory.
-TEXT_BYTES = (1 << 20) * number_from("PADDLE_SAM_MAX_TEXT_MB", 256)
+TEXT_VARIABLE = "PADDLE_SAM_MAX_TEXT_MB"
+TEXT_BYTES = (1 << 20) * number_from(TEXT_VARIABLE, 256)
 
 
 # What `atomic_path` calls its files: eight letters of mkstemp, before them once the file's name.
@@ -331,7 +332,9 @@ def read_text(path: str | os.PathLike, name: str) -> str:
     try:
         data = read_bytes(path, TEXT_BYTES)
     except OSError as error:
-        raise ConfigError(f"{name}: {path} cannot be read ({error.strerror or error})") from error
+        more = f"; {TEXT_VARIABLE} allows more" if error.errno == errno.EFBIG else ""
+        reason = f"{error.strerror or error}{more}"
+        raise ConfigError(f"{name}: {path} cannot be read ({reason})") from error
     return decode_text(data)
 
 

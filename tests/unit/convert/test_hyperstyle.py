@@ -5,6 +5,7 @@ import paddle
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, explain, revert_file
@@ -72,6 +73,16 @@ def test_forth_and_back(published, tmp_path, separable):
     assert report.notes == [
         "the encoder that it starts from is a file of its own, a W encoder; convert both"
     ]
+    revert_file(tmp_path / "hyper.pdparams", tmp_path / "back.safetensors")
+    names = load_file(tmp_path / "back.safetensors").keys()
+    common = {
+        f"state_dict.hypernet.shared_weight_hypernet.{leaf}" for leaf in ("w1", "b1", "w2", "b2")
+    }
+    assert {name for name in names if name.endswith(("w1", "b1", "w2", "b2"))} == common
+    convert_file(tmp_path / "back.safetensors", tmp_path / "again.pdparams")
+    again = WeightFile.read(tmp_path / "again.pdparams")
+    for name, array in file.entry().state.items():
+        np.testing.assert_array_equal(again.entry().state[name], array)
     revert_file(tmp_path / "hyper.pdparams", tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert back["state_dict"].keys() == content["state_dict"].keys()

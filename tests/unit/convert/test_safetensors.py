@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_model
 
 from convert.convert_weights import main as convert_weights
 from paddle_sam.convert.convert import convert_file, revert_file
-from paddle_sam.convert.safetensors_file import write_safetensors
+from paddle_sam.convert.safetensors_file import read_safetensors, write_safetensors
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError
 from tests import ROOT
@@ -57,6 +58,22 @@ def test_a_flat_generator_of_others(tmp_path, form):
     assert found.arch == want.arch
     for name, array in want.state.items():
         np.testing.assert_array_equal(found.state[name], array)
+
+
+def test_a_tensor_of_several_names_is_in_the_file_once(tmp_path):
+    """As `save_model` writes it: `load_model` fills the other names."""
+    weight, bias = np.arange(6, dtype=np.float32).reshape(3, 2), np.ones(3, np.float32)
+    content = {"a.weight": weight, "a.bias": bias, "b.c.weight": weight, "b.c.bias": bias}
+    write_safetensors(tmp_path / "x.safetensors", content)
+    assert load_file(tmp_path / "x.safetensors").keys() == {"a.weight", "a.bias"}
+    found = read_safetensors(tmp_path / "x.safetensors")
+    assert {name: array.tolist() for name, array in found.items()} == {
+        name: array.tolist() for name, array in content.items()
+    }
+    common = torch.nn.Linear(2, 3)
+    model = torch.nn.ModuleDict({"b": torch.nn.ModuleDict({"c": common}), "a": common})
+    assert load_model(model, tmp_path / "x.safetensors") == (set(), [])
+    np.testing.assert_array_equal(model["b"]["c"].weight.detach().numpy(), weight)
 
 
 @pytest.mark.parametrize(

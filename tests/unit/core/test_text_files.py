@@ -64,7 +64,7 @@ def test_json_that_cannot_be_read_is_named(tmp_path, content):
 def test_text_is_bounded_and_regular(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "TEXT_BYTES", 3)
     (tmp_path / "a.txt").write_text("abcd")
-    with pytest.raises(ConfigError, match="it has 4 bytes, more than 3"):
+    with pytest.raises(ConfigError, match="it has 4 bytes, more than 3; PADDLE_SAM_MAX_TEXT_MB"):
         read_text(tmp_path / "a.txt", "--labels")
     with pytest.raises(ConfigError, match="labels: .*cannot be read .it is a folder"):
         read_text(tmp_path, "--labels")
