@@ -103,7 +103,7 @@ def measure(args) -> tuple[dict, np.ndarray]:
 def naive(name: str, path: Path, _ages: int):
     """The reference's arithmetic, in Paddle or torch, for one age."""
     from benchmarks.naive import NaiveSAM, paddle_ops, torch_ops
-    from paddle_sam.ageing.engines import read_sam
+    from paddle_sam.ageing.pipeline import read_sam
     from paddle_sam.core.images import to_network
 
     network, crop, _ = read_sam(path)
@@ -133,8 +133,7 @@ def by_pipeline(name: str, path: Path, ages: int):
     """The pipeline by one engine, for one age and for the whole strip."""
     import paddle
 
-    from paddle_sam.ageing.engines import ageing_network
-    from paddle_sam.ageing.pipeline import AgePipeline
+    from paddle_sam.ageing.pipeline import AgePipeline, ageing_network
     from paddle_sam.core.images import to_network
 
     pipeline = AgePipeline(*ageing_network(path, "cpu", name)[:2])

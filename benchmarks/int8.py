@@ -12,7 +12,7 @@ import paddle.nn.functional as functional
 
 from benchmarks.inference import photograph
 from benchmarks.naive import NaiveSAM, Ops, paddle_ops
-from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, read_sam
+from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, read_sam
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
 

@@ -15,7 +15,7 @@ from paddle_sam.core.command import script
 main = script(
     __doc__,
     "paddle_sam.ageing.options:ExportOptions",
-    "paddle_sam.ageing.engines:export",
+    "paddle_sam.ageing.export:export",
 )
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from paddle_sam.core.command import script
 main = script(
     __doc__,
     "paddle_sam.ageing.options:FolderPerAgeOptions",
-    "paddle_sam.ageing.strips:folder_per_age",
+    "paddle_sam.ageing.run:folder_per_age",
 )
 
 if __name__ == "__main__":

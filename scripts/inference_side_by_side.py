@@ -16,7 +16,7 @@ from paddle_sam.core.command import script
 main = script(
     __doc__,
     "paddle_sam.ageing.options:SideBySideOptions",
-    "paddle_sam.ageing.strips:side_by_side",
+    "paddle_sam.ageing.run:side_by_side",
 )
 
 if __name__ == "__main__":

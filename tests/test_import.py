@@ -53,7 +53,7 @@ def test_help_loads_no_framework(path):
 
 
 def test_importing_a_model_loads_no_torch():
-    loaded, _, _ = fresh("import paddle_sam.networks.load, paddle_sam.ageing.strips")
+    loaded, _, _ = fresh("import paddle_sam.networks.load, paddle_sam.ageing.run")
     assert "torch" not in loaded and "dlib" not in loaded
 
 

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_sam.ageing.engines import Calibration
 from paddle_sam.ageing.eval_options import AgeingEvaluationOptions, CalibrationOptions
 from paddle_sam.ageing.evaluation_summary import JUDGED, FaceRecord, summarise
-from paddle_sam.ageing.measures import Measures
+from paddle_sam.ageing.measures import Calibration, Measures
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions, parse_ages
 from paddle_sam.ageing.photos import Photo, face_mask
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT

@@ -1,15 +1,22 @@
-"""Measure single results: their age, whether it is the same person, how much changed."""
+"""Measure single results: their age, whether it is the same person, how much changed.
+
+A calibration is what was measured of a model before, so that its faces look the ages asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+from tqdm import tqdm
 
+from paddle_sam.ageing.options import InferenceOptions
+from paddle_sam.ageing.photos import AgedPhoto, results_folder
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
@@ -162,7 +169,126 @@ def region_identity(
     return cosine(embed(after), embed(before)).numpy()
 
 
-def report_lpips() -> LPIPS | None:
+class EmbeddedAges:
+    """Reads apparent ages by the regressor that belongs to the embedded model; loads it once."""
+
+    def __init__(self, device: str = "auto"):
+        self._device, self._regressor, self._lock = device, None, threading.Lock()
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Ages [F] of crops uint8 [F, S, S, 3] that are cut as for the embedded model."""
+        with self._lock:
+            self._regressor = self._regressor or embedded_age_regressor(self._device)
+        return measure_ages(self._regressor, crops)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A measured curve from the age that a model is asked for to the age its faces look.
+
+    asked, seen: years; both rise strictly. judge: what read the ages.
+    """
+
+    asked: tuple[float, ...]
+    seen: tuple[float, ...]
+    judge: str = ""
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any] | None, label: str) -> Calibration | None:
+        """Build from a weight file's entry `calibration`; None without one.
+
+        Raises:
+            CheckpointError: it is not such a curve; the message begins with `label`.
+        """
+        if not entry:
+            return None
+        try:
+            found = cls(*(tuple(map(float, entry[name])) for name in ("asked", "seen")))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{label}: its `calibration` cannot be used: {error}") from error
+        rising = all(len(one) > 1 and (np.diff(one) > 0).all() for one in (found.asked, found.seen))
+        if not rising or len(found.asked) != len(found.seen):
+            raise CheckpointError(f"{label}: its `calibration` is not a rising curve")
+        return cls(found.asked, found.seen, str(entry.get("judge", "")))
+
+    @classmethod
+    def fitted(cls, asked: np.ndarray, seen: np.ndarray, judge: str) -> Calibration:
+        """The curve through measured ages [N], made to rise: where it does not, points go.
+
+        >>> Calibration.fitted(np.array([0, 50, 80, 100]), np.array([9, 40, 38, 60]), "x").seen
+        (9.0, 40.0, 60.0)
+        """
+        rising = [0]
+        for at in range(1, len(asked)):
+            if seen[at] > seen[rising[-1]]:
+                rising.append(at)
+        picked = [tuple(round(float(of[at]), 2) for at in rising) for of in (asked, seen)]
+        return cls(*picked, judge)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The youngest and the oldest age that the model's faces look."""
+        return self.seen[0], self.seen[-1]
+
+    def asks(self, ages: np.ndarray) -> np.ndarray:
+        """Return what to ask for, float32, so that faces look `ages`, as far as they can."""
+        return np.interp(ages, self.seen, self.asked).astype(np.float32)
+
+    def entry(self) -> dict[str, Any]:
+        """What a weight file holds of it."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+class MeasureWriter:
+    """Prints what results are like in numbers; on `--report` also writes `report.json`.
+
+    Args:
+        options: of the run.
+        crop: how its faces are cut.
+        source: what the weights are called, for the report.
+    """
+
+    def __init__(self, options: InferenceOptions, crop: CropSettings, source: str):
+        lpips = judges = self._path = None
+        self._content = {"checkpoint": source}
+        if options.report:  # slower than the ageing itself
+            from paddle_sam.metrics.judges import open_judges
+
+            self._path = results_folder(options) / "report.json"
+            lpips, judges = _report_lpips(), open_judges()
+            if judges:
+                self._content["judges"] = judges.NAMES
+        self._faces = self._content["faces"] = []
+        files = (options.checkpoint_path, options.age_regressor_path, options.identity_path)
+        self._measures = Measures.from_files(crop, *files, options.device, lpips, judges)
+
+    def add(self, result: AgedPhoto) -> None:
+        """Measure, and print a table; a measure that was not taken becomes null in the report."""
+        picture = None
+        for name, face, images in result.by_face():
+            if self._measures.judges:
+                from paddle_sam.metrics.judges import picture_of
+
+                picture = picture_of(face, result.photo.pixels)
+            measured = self._measures(face.image, images, picture)
+            if measured:
+                tqdm.write(f"{name}:\n{_table(result.ages, measured)}")
+            results = [
+                {"target_age": age} | {key: _at(measured, key, at) for key in MEASURES}
+                for at, age in enumerate(result.ages)
+            ]
+            input_age = self._measures.input_age(face.image)
+            face = {"name": name.as_posix(), "input_age": input_age, "results": results}
+            self._faces.append(face)
+
+    def close(self) -> None:
+        """Write the report, of what was measured so far."""
+        if self._path:
+            write_json(self._path, self._content)
+            print(f"report: {self._path}")
+
+
+def _report_lpips() -> LPIPS | None:
     """Return LPIPS for a report; where its weights are missing, say so and return None."""
     from paddle_sam.networks.image_features import load_lpips
 
@@ -173,40 +299,12 @@ def report_lpips() -> LPIPS | None:
         return None
 
 
-class Report:
-    """Collect the measures of a run and write them as JSON."""
-
-    def __init__(self, checkpoint: str, judges: Judges | None = None):
-        judges = {"judges": judges.NAMES} if judges else {}
-        self._content = {"checkpoint": checkpoint, **judges, "faces": []}
-
-    def add(
-        self,
-        name: Path,
-        input_age: float | None,
-        ages: list[float],
-        measured: dict[str, np.ndarray],
-    ) -> None:
-        """Add the results of one face; a measure that was not taken becomes null."""
-        results = [
-            {"target_age": age}
-            | {key: _rounded(measured[key][at]) if key in measured else None for key in MEASURES}
-            for at, age in enumerate(ages)
-        ]
-        face = {"name": name.as_posix(), "input_age": input_age, "results": results}
-        self._content["faces"].append(face)
-
-    def write(self, path: Path) -> None:
-        """Write all faces added so far."""
-        write_json(path, self._content)
-        print(f"report: {path}")
+def _at(measured: Mapping[str, np.ndarray], key: str, at: int) -> float | None:
+    found = key in measured and not np.isnan(measured[key][at])
+    return round(float(measured[key][at]), 4) if found else None
 
 
-def _rounded(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
-
-
-def table(ages: list[float], measured: dict[str, np.ndarray]) -> str:
+def _table(ages: list[float], measured: dict[str, np.ndarray]) -> str:
     """Return lines of text: the target ages, and below them what was measured."""
     rows = [("target age", ages, "6.0f")]
     rows += [(name, measured[key], form) for key, name, form in _ROWS if key in measured]

@@ -1,4 +1,4 @@
-"""The photographs of a run: read and aligned ahead, N inputs give N results or N reasons.
+"""The photographs of a run, read and aligned ahead: N inputs give N results or N reasons.
 
 What of a face counts is said by masks: those that lie beside photographs, and what these show.
 """
@@ -18,14 +18,21 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from paddle_sam.ageing.dial import input_tile
 from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import check_name
 from paddle_sam.core.folders import IMAGE_SUFFIXES, lies_in, list_images, printable
-from paddle_sam.core.images import WRITABLE_SUFFIXES, read_image, result_names
+from paddle_sam.core.images import (
+    SMALLEST_TILE,
+    WRITABLE_SUFFIXES,
+    read_image,
+    result_names,
+    strip,
+)
 from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace, FaceCutter
-from paddle_sam.faces.paste import cut_plane
+from paddle_sam.faces.paste import Patch, cut_plane, paste
 
 PORTRAIT = "astronaut"
 _SMALL_FACES = "faces are smaller than 40 pixels, too small to be recognised again when aged"
@@ -319,3 +326,74 @@ def face_mask(pixels: np.ndarray, face: AlignedFace, path: Path | None = None) -
     if file is None:
         raise ImageError(f"{path or 'photograph'}: the face lies outside the photograph")
     raise ImageError(f"{file}: the mask leaves nothing of the face; white is what counts")
+
+
+@dataclass(frozen=True, eq=False)
+class AgedPhoto:
+    """A photograph and its faces at every age.
+
+    images: of each face uint8 [A, R, R, 3]. patches: of each face, what to paste at each age.
+    """
+
+    photo: Photo
+    images: list[np.ndarray]
+    patches: list[list[Patch]]
+    ages: list[float]
+
+    @property
+    def faces(self) -> list[AlignedFace]:
+        return self.photo.faces
+
+    def by_face(self) -> Iterator[tuple[Path, AlignedFace, np.ndarray]]:
+        """Of each face the name of its results, the face and its images [A, R, R, 3]."""
+        yield from zip(self.photo.face_names(), self.faces, self.images, strict=True)
+
+    def strips(self) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+        """Of each face the name of its results, the input to show beside them, and its images."""
+        for (name, face, images), patches in zip(self.by_face(), self.patches, strict=True):
+            yield name, input_tile(self.photo.pixels, face, patches[0]), images
+
+
+@dataclass(frozen=True, eq=False)
+class Aged:
+    """The faces of photographs at several ages: a sequence of arrays, one for each face.
+
+    images: of each face uint8 [A, R, R, 3]; with the dial R is the face's side in the photograph,
+    see `FaceDial`. ages: [A]. faces: the crops that were aged, and where they lie. photo_of_face:
+    for each face the number of its photograph, from 0. photos: those photographs, uint8 [H, W, 3].
+    patches: of each face, what to paste at each age.
+    """
+
+    images: list[np.ndarray]
+    ages: list[float]
+    faces: list[AlignedFace]
+    photo_of_face: list[int]
+    photos: list[np.ndarray]
+    patches: list[list[Patch]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, face: int) -> np.ndarray:
+        return self.images[face]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """uint8 [F, A, R, R, 3], where all images have one size."""
+        return np.array(self.images, dtype)
+
+    def strip(self, face: int = 0, size: int = 0, captions: bool = True) -> np.ndarray:
+        """Lay a face's crop and results side by side: uint8 [*, size * (A + 1), 3].
+
+        `size` is the side of each, by default that of the results, but at least 128.
+        """
+        images = self.images[face]
+        words = ["input", *[f"{age:g}" for age in self.ages]] if captions else None
+        photo = self.photos[self.photo_of_face[face]]
+        tiles = [input_tile(photo, self.faces[face], self.patches[face][0]), *images]
+        return strip(tiles, size or max(images.shape[2], SMALLEST_TILE), words)
+
+    def paste(self, photo: int = 0, feather: float = 0.15) -> np.ndarray:
+        """Return a photograph with all its faces aged: uint8 [A, H, W, 3]. See `paste`."""
+        patches = [self.patches[face] for face, of in enumerate(self.photo_of_face) if of == photo]
+        by_age = zip(*patches, strict=True)
+        return np.stack([paste(self.photos[photo], group, feather) for group in by_age])

@@ -16,8 +16,8 @@ import numpy as np
 import paddle
 from PIL import Image
 
-from paddle_sam.ageing.engines import EMBEDDED_DEFAULT, read_inverter
 from paddle_sam.ageing.latent_options import InvertOptions
+from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, read_inverter
 from paddle_sam.core.images import (
     crop_square,
     crop_to_ratio,

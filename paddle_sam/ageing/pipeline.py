@@ -1,90 +1,47 @@
-"""`AgePipeline`: a photograph in, the same face at other ages out."""
+"""`AgePipeline`: a photograph in, the same face at other ages out.
+
+Its network is that of a weight file, run by the fast engine, or else by eager Paddle.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.dial import FaceDial, aims, blend, input_tile
-from paddle_sam.ageing.engines import (
-    EMBEDDED_DEFAULT,
-    Calibration,
-    ageing_network,
-    check_can_age,
-    fitting_generator,
-)
-from paddle_sam.ageing.measures import embedded_age_regressor, measure_ages
+from paddle_sam.ageing.dial import FaceDial, aims, blend
+from paddle_sam.ageing.measures import Calibration, EmbeddedAges
 from paddle_sam.ageing.options import Ages, list_ages
+from paddle_sam.ageing.photos import Aged
 from paddle_sam.core.device import fitting_batch
-from paddle_sam.core.images import SMALLEST_TILE, ImageLike, as_image, strip, to_network, to_uint8
+from paddle_sam.core.images import ImageLike, as_image, to_network, to_uint8
 from paddle_sam.core.processes import batches
-from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ConfigError, ImageError, check_shape
+from paddle_sam.core.weights import WeightFile, find_weight
+from paddle_sam.errors import CheckpointError, ConfigError, ImageError, check_shape
+from paddle_sam.export.cache import open_exported
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.faces.alignment import AlignedFace, CropSettings, FaceCutter
-from paddle_sam.faces.paste import Patch, paste
+from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM, add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
 
+EMBEDDED_DEFAULT = "sam_mini"
 EMBEDDED_NOTE = (
     "No --checkpoint_path: using the small embedded model (trained on UTKFace, research use). The"
     " published 1024 px model is fetched and converted once; see README, 'The published models'."
 )
 
+_CROP, _CALIBRATION = "crop.json", "calibration.json"  # beside exported models
+
 # Changes codes [N, L, D] of aged faces, given what they were inverted to, likewise [N, L, D];
 # see paddle_sam.ageing.edits.
 Edit = Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Aged:
-    """The faces of photographs at several ages: a sequence of arrays, one for each face.
-
-    images: of each face uint8 [A, R, R, 3]; with the dial R is the face's side in the photograph,
-    see `FaceDial`. ages: [A]. faces: the crops that were aged, and where they lie. photo_of_face:
-    for each face the number of its photograph, from 0. photos: those photographs, uint8 [H, W, 3].
-    patches: of each face, what to paste at each age.
-    """
-
-    images: list[np.ndarray]
-    ages: list[float]
-    faces: list[AlignedFace]
-    photo_of_face: list[int]
-    photos: list[np.ndarray]
-    patches: list[list[Patch]]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, face: int) -> np.ndarray:
-        return self.images[face]
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        """uint8 [F, A, R, R, 3], where all images have one size."""
-        return np.array(self.images, dtype)
-
-    def strip(self, face: int = 0, size: int = 0, captions: bool = True) -> np.ndarray:
-        """Lay a face's crop and results side by side: uint8 [*, size * (A + 1), 3].
-
-        `size` is the side of each, by default that of the results, but at least 128.
-        """
-        images = self.images[face]
-        words = ["input", *[f"{age:g}" for age in self.ages]] if captions else None
-        photo = self.photos[self.photo_of_face[face]]
-        tiles = [input_tile(photo, self.faces[face], self.patches[face][0]), *images]
-        return strip(tiles, size or max(images.shape[2], SMALLEST_TILE), words)
-
-    def paste(self, photo: int = 0, feather: float = 0.15) -> np.ndarray:
-        """Return a photograph with all its faces aged: uint8 [A, H, W, 3]. See `paste`."""
-        patches = [self.patches[face] for face, of in enumerate(self.photo_of_face) if of == photo]
-        by_age = zip(*patches, strict=True)
-        return np.stack([paste(self.photos[photo], group, feather) for group in by_age])
 
 
 class AgePipeline:
@@ -132,7 +89,7 @@ class AgePipeline:
     ) -> AgePipeline:
         """Build from a converted or trained `.pdparams` file; None takes the embedded default.
 
-        For `device` and `engine` see `paddle_sam.ageing.engines.ageing_network`. With `raw_age`
+        For `device` and `engine` see `ageing_network`. With `raw_age`
         the file's calibration is not used. `generator` is a StyleGAN2 to render with, or its
         weight file, such as one tuned for a face; it is run layer by layer.
 
@@ -145,6 +102,8 @@ class AgePipeline:
         engine = engine if generator is None else "eager"
         network, crop, calibration = ageing_network(path, device, engine)
         if generator is not None:
+            from paddle_sam.ageing.tuning import fitting_generator
+
             network.decoder = fitting_generator(generator, network, device)
         read_ages = EmbeddedAges(device) if path == embedded else None
         return cls(network, crop, str(path), None if raw_age else calibration, read_ages)
@@ -361,19 +320,6 @@ class AgePipeline:
         return np.concatenate([to_uint8(images) for images in parts])
 
 
-class EmbeddedAges:
-    """Reads apparent ages by the regressor that belongs to the embedded model; loads it once."""
-
-    def __init__(self, device: str = "auto"):
-        self._device, self._regressor, self._lock = device, None, threading.Lock()
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Ages [F] of crops uint8 [F, S, S, 3] that are cut as for the embedded model."""
-        with self._lock:
-            self._regressor = self._regressor or embedded_age_regressor(self._device)
-        return measure_ages(self._regressor, crops)
-
-
 def _named(photos: ImageLike | Iterable[ImageLike]) -> Iterator[tuple[str, ImageLike]]:
     """Each photograph, and what messages call it: its path, or its number among several."""
     single = isinstance(photos, str | bytes | bytearray | os.PathLike) or hasattr(photos, "read")
@@ -384,3 +330,93 @@ def _named(photos: ImageLike | Iterable[ImageLike]) -> Iterator[tuple[str, Image
     for number, photo in enumerate(photos):
         path = isinstance(photo, str | os.PathLike)
         yield str(photo) if path else name.format(number), photo
+
+
+class Opened(NamedTuple):
+    """What a weight file holds: a network in eval mode, how its faces are cut, and its ages."""
+
+    network: SAM | EngineSAM
+    crop: CropSettings
+    calibration: Calibration | None
+
+
+def ageing_network(path: Path, device: str = "auto", engine: str = "auto") -> Opened:
+    """Open the network of a weight file.
+
+    Args:
+        path: a converted or trained `.pdparams` file.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`.
+        engine: `onednn` and `onednn-bf16` run exported models, which are made and cached on first
+            use, in float32 or bfloat16; `eager` runs the layers one by one; `auto` is `onednn`,
+            or `eager` with a note where that cannot run.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or no network that ages faces.
+        ConfigError: the device does not exist, or the engine asked for cannot run.
+    """
+    loaded = open_exported(path, device, engine, EngineSAM, _export_sam)
+    if loaded is None:
+        return read_sam(path)
+    network, entry = loaded
+    crop, calibration = (
+        json.loads((entry / name).read_text(encoding="utf-8")) for name in (_CROP, _CALIBRATION)
+    )
+    return Opened(network, CropSettings(**crop), Calibration.of(calibration, str(path)))
+
+
+def read_sam(path: Path) -> Opened:
+    """Open the eager network of a weight file.
+
+    Raises:
+        CheckpointError: as for `ageing_network`.
+    """
+    opened = read_inverter(path)
+    check_can_age(opened.network, str(path))
+    return opened
+
+
+def read_inverter(given: Path | WeightFile) -> Opened:
+    """Open the SAM or pSp network of a weight file, or of one that was read.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or no such network.
+    """
+    file = given if isinstance(given, WeightFile) else WeightFile.read(given)
+    network = build(file, expect=SAM)
+    calibration = Calibration.of(file.calibration, file.label)
+    return Opened(network, stated_crop(file, network.input_size), calibration)
+
+
+def stated_crop(file: WeightFile, size: int) -> CropSettings:
+    """How the faces of a weight file's network are cut, to its input's `size`.
+
+    The size is a fact of the network: what the file says of it is not needed, nor trusted.
+
+    Raises:
+        CheckpointError: what it says is of another kind.
+    """
+    try:
+        return CropSettings(**{**(file.alignment or {}), "size": size})
+    except TypeError as error:
+        raise CheckpointError(f"{file.label}: its `alignment` cannot be used: {error}") from error
+
+
+def check_can_age(network: object, source: str) -> None:
+    """Raise `CheckpointError`, naming `source`, unless `network` ages faces."""
+    if isinstance(network, EngineSAM):
+        return
+    if not isinstance(network, SAM) or network.encoder.in_channels != 4:
+        raise CheckpointError(
+            f"{source}: holds a {type(network).__name__} that cannot age a face; expected a"
+            " SAM checkpoint, whose encoder takes an image and an age"
+        )
+
+
+def _export_sam(path: Path, folder: Path, precision: str) -> None:
+    from paddle_sam.export.static_model import export_sam
+
+    network, crop, calibration = read_sam(path)
+    export_sam(network, folder, precision)
+    (folder / _CROP).write_text(json.dumps(asdict(crop)), encoding="utf-8")
+    entry = calibration and calibration.entry()
+    (folder / _CALIBRATION).write_text(json.dumps(entry), encoding="utf-8")

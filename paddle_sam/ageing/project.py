@@ -14,7 +14,6 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.ageing.engines import stated_crop
 from paddle_sam.ageing.latent_options import ProjectOptions
 from paddle_sam.ageing.photos import (
     Failure,
@@ -27,7 +26,7 @@ from paddle_sam.ageing.photos import (
     results_folder,
     without_done,
 )
-from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE
+from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE, stated_crop
 from paddle_sam.ageing.projection import Best, Comparison, ProjectionSettings, project
 from paddle_sam.ageing.tuning import TuningSettings, tune, write_tuned
 from paddle_sam.core.device import fitting_batch, resolve_device

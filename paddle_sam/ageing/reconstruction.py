@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.engines import read_inverter
 from paddle_sam.ageing.eval_options import ReconstructionOptions
 from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.photos import (
@@ -19,7 +18,7 @@ from paddle_sam.ageing.photos import (
     read_photos,
     results_folder,
 )
-from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
+from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, read_inverter
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import sha256, write_json
 from paddle_sam.core.folders import claim_folder

@@ -1,21 +1,33 @@
 """A run of a command that ages: its options become inputs and a network, results come one by one.
 
-The faces of several photographs are inverted, refined, aged, edited and rendered together.
+The faces of several photographs are inverted, refined, aged, edited and rendered together. The
+inference scripts write what comes: age strips, or a folder per age.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import paddle
+from tqdm import tqdm
 
-from paddle_sam.ageing.dial import FaceDial, aims, blend, input_tile
-from paddle_sam.ageing.engines import Calibration
-from paddle_sam.ageing.options import AgeingOptions, parse_keep
+from paddle_sam.ageing.dial import FaceDial, aims, blend
+from paddle_sam.ageing.measures import Calibration, MeasureWriter
+from paddle_sam.ageing.options import (
+    AgeingOptions,
+    FolderPerAgeOptions,
+    InferenceOptions,
+    SideBySideOptions,
+    parse_ages,
+    parse_keep,
+)
 from paddle_sam.ageing.photos import (
+    AgedPhoto,
     Failure,
     Input,
     Photo,
@@ -29,43 +41,25 @@ from paddle_sam.ageing.photos import (
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit
 from paddle_sam.core.device import fitting_batch
-from paddle_sam.core.images import to_network
-from paddle_sam.core.processes import batches
+from paddle_sam.core.images import (
+    SMALLEST_TILE,
+    save_image,
+    save_sheet,
+    stack,
+    strip,
+    to_network,
+)
+from paddle_sam.core.processes import InBackground, batches
 from paddle_sam.errors import ConfigError
 from paddle_sam.export.engine import EngineSAM
-from paddle_sam.faces.alignment import AlignedFace
-from paddle_sam.faces.paste import Patch
+from paddle_sam.faces.paste import Patch, has_deep_colours, paste, save_pasted
 
 # Brings codes [N, L, D] closer to images [N, 3, S, S], of which masks [N, 1, S, S] count.
 Refine = Callable[[paddle.Tensor, paddle.Tensor, paddle.Tensor], paddle.Tensor]
 
 LARGE_TOGETHER = 4  # faces; loading both encoders costs about a fifth of one face's strip
-
-
-@dataclass(frozen=True, eq=False)
-class AgedPhoto:
-    """A photograph and its faces at every age.
-
-    images: of each face uint8 [A, R, R, 3]. patches: of each face, what to paste at each age.
-    """
-
-    photo: Photo
-    images: list[np.ndarray]
-    patches: list[list[Patch]]
-    ages: list[float]
-
-    @property
-    def faces(self) -> list[AlignedFace]:
-        return self.photo.faces
-
-    def by_face(self) -> Iterator[tuple[Path, AlignedFace, np.ndarray]]:
-        """Of each face the name of its results, the face and its images [A, R, R, 3]."""
-        yield from zip(self.photo.face_names(), self.faces, self.images, strict=True)
-
-    def strips(self) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
-        """Of each face the name of its results, the input to show beside them, and its images."""
-        for (name, face, images), patches in zip(self.by_face(), self.patches, strict=True):
-            yield name, input_tile(self.photo.pixels, face, patches[0]), images
+SHEET_TILE = 96
+SHEET_ROWS = 40
 
 
 class AgeingRun:
@@ -306,3 +300,129 @@ class Ageing:
                 group, waiting = [], 0
         if group:
             yield group
+
+
+class Writer(Protocol):
+    """Writes results as they come, in another thread than the networks run in."""
+
+    def path_of(self, one: Input) -> Path: ...
+
+    def add(self, result: AgedPhoto) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def side_by_side(options: SideBySideOptions) -> Summary:
+    """Write one strip per face, the input first, under `exp_dir/inference_side_by_side/`."""
+    return write_results(options, StripWriter(options), measure=True)
+
+
+def folder_per_age(options: FolderPerAgeOptions) -> Summary:
+    """Write `exp_dir/inference_results/AGE/NAME`; input beside result in `inference_coupled`."""
+    return write_results(options, FolderWriter(options))
+
+
+def write_results(options: InferenceOptions, writer: Writer, measure: bool = False) -> Summary:
+    """Age all inputs and have the results written; an input that fails is reported, not fatal.
+
+    Results are measured, and the numbers printed, with `measure` or where an option asks for it.
+    """
+    ages = parse_ages(options.target_age)
+    run = AgeingRun(options, writer.path_of)
+    writers = [writer, PasteWriter(options)] if options.paste_back else [writer]
+    measures = None
+    with contextlib.ExitStack() as at_the_end:
+        if measure or options.measured:
+            pipeline = run.ageing.pipeline
+            measures = MeasureWriter(options, pipeline.crop, pipeline.source)
+            at_the_end.callback(measures.close)  # also of a run that is cut off
+        in_background = at_the_end.enter_context(InBackground())
+        run.summary.finish = in_background.wait
+        for result in run.aged_photos(ages, options.resize_outputs):
+            for one in writers:
+                in_background(one.add, result)
+            if measures:
+                measures.add(result)
+    for one in writers:
+        one.close()
+    return run.summary
+
+
+class StripWriter:
+    """Age strips, and contact sheets `contact_sheet_N.jpg` of up to `SHEET_ROWS` of them."""
+
+    def __init__(self, options: SideBySideOptions):
+        self._options, self._root = options, results_folder(options)
+        self._strips, self._strip_count, self._sheet_count = [], 0, 0
+
+    def path_of(self, one: Input) -> Path:
+        return self._root / "inference_side_by_side" / one.result()
+
+    def add(self, result: AgedPhoto) -> None:
+        options = self._options
+        captions = ["input", *[f"{age:g}" for age in result.ages]] if options.labels else None
+        for name, shown, images in result.strips():
+            tiles = [shown, *images]
+            tile = options.tile_size or max(images.shape[2], SMALLEST_TILE)
+            save_sheet(self._root / "inference_side_by_side" / name, strip(tiles, tile, captions))
+            self._strip_count += 1
+            if options.contact_sheet:
+                self._strips.append(strip(tiles, SHEET_TILE, captions))
+            if len(self._strips) == SHEET_ROWS:
+                self._finish_sheet()
+
+    def close(self) -> None:
+        if self._strips and self._strip_count > 1:
+            self._finish_sheet()
+
+    def _finish_sheet(self) -> None:
+        self._sheet_count += 1
+        path = self._root / f"contact_sheet_{self._sheet_count}.jpg"
+        save_image(path, stack(self._strips))
+        tqdm.write(f"all strips: {path}")
+        self._strips = []
+
+
+class FolderWriter:
+    """Single results, in a folder for each age."""
+
+    def __init__(self, options: FolderPerAgeOptions):
+        self._options, self._root = options, results_folder(options)
+
+    def path_of(self, one: Input) -> Path:
+        last = parse_ages(self._options.target_age)[-1]
+        return self._root / "inference_results" / f"{last:g}" / one.result()
+
+    def add(self, result: AgedPhoto) -> None:
+        for name, shown, images in result.strips():
+            for age, image in zip(result.ages, images, strict=True):
+                save_image(self._root / "inference_results" / f"{age:g}" / name, image)
+                if self._options.couple_outputs:
+                    coupled = strip([shown, image], image.shape[0])
+                    save_image(self._root / "inference_coupled" / f"{age:g}" / name, coupled)
+
+    def close(self) -> None:
+        pass
+
+
+class PasteWriter:
+    """`exp_dir/inference_pasted/AGE/NAME`, the photograph with all its faces at each age.
+
+    Always PNG, which keeps what is around the faces bit for bit.
+    """
+
+    def __init__(self, options: InferenceOptions):
+        self._options, self._root = options, results_folder(options) / "inference_pasted"
+
+    def add(self, result: AgedPhoto) -> None:
+        photo = result.photo
+        if photo.path and has_deep_colours(photo.path):
+            note = f"note: {photo.path}: more than 8 bits a channel; pasted photographs have 8"
+            tqdm.write(note, file=sys.stderr)
+        for age, patches in zip(result.ages, zip(*result.patches, strict=True), strict=True):
+            pasted = paste(photo.pixels, patches, self._options.feather)
+            path = self._root / f"{age:g}" / photo.face_names(".png")[0]
+            save_pasted(path, photo.path, photo.pixels, pasted)
+
+    def close(self) -> None:
+        pass

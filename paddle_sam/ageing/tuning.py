@@ -25,10 +25,11 @@ import paddle.nn.functional as F
 
 from paddle_sam.ageing.projection import Comparison
 from paddle_sam.core.weights import NetworkEntry, WeightFile
-from paddle_sam.errors import ConfigError, TrainingError, check_shape
+from paddle_sam.errors import CheckpointError, ConfigError, TrainingError, check_shape
 from paddle_sam.faces.alignment import CropSettings
 from paddle_sam.networks.image_features import LPIPS
-from paddle_sam.networks.load import freeze
+from paddle_sam.networks.load import freeze, load
+from paddle_sam.networks.sam import SAM
 from paddle_sam.networks.stylegan2 import Generator
 
 TRUNCATION = 0.5  # of the random codes that the generator is kept at, as published
@@ -186,3 +187,24 @@ class _Neighbours:
         after = F.adaptive_avg_pool2d(after, self._side)
         distance = self._lpips.distance(self._lpips.extract(after), features)
         return (distance + (after - before).square().mean(axis=[1, 2, 3])).sum()
+
+
+def fitting_generator(given: Generator | str | os.PathLike, network: SAM, device: str) -> Generator:
+    """A generator, or that of a weight file, to take the place of a network's own.
+
+    Raises:
+        CheckpointError: the file cannot be used, or the generator takes other codes.
+    """
+    generator = given
+    if not isinstance(given, Generator):
+        generator = load(given, device=device, expect=Generator, option="--generator")
+    found, expected = (
+        (one.n_codes, one.style_dim, one.size) for one in (generator, network.decoder)
+    )
+    if found != expected:
+        raise CheckpointError(
+            f"--generator: renders {found[2]} px from {found[0]} codes of {found[1]}, this model"
+            f" {expected[2]} px from {expected[0]} codes of {expected[1]}; expected one that was"
+            " tuned from this model"
+        )
+    return generator

@@ -135,7 +135,7 @@ def script(
 ) -> Callable[..., int]:
     """A command that reads options and calls a function with them.
 
-    Both are named as in `paddle_sam.ageing.strips:side_by_side` and imported when they are needed,
+    Both are named as in `paddle_sam.ageing.run:side_by_side` and imported when they are needed,
     so that `--help` is instant. The function's result is None, the exit status or an object whose
     `status()` that is, or a path or several, which are printed.
 

@@ -211,7 +211,7 @@ class WeightFile:
     networks: by name; the first is what `paddle_sam.load` returns.
     latent_avg: mean code of a StyleGAN2 generator, float32 [D] or [L, D].
     alignment: the crop that the network was trained on, as arguments of `CropSettings`.
-    calibration: of a SAM network, the ages its faces look; see `ageing.engines`.
+    calibration: of a SAM network, the ages its faces look; see `ageing.measures`.
     options: those of the training run.
     source: where a converted file came from, for the way back.
     training: in checkpoints, what resuming needs beside the networks.

@@ -81,7 +81,7 @@ def open_exported(
     Args:
         path: the weight file.
         device: `auto`, `cpu`, `gpu` or `gpu:N`.
-        engine: one of `options.ENGINES`; see `ageing.engines.ageing_network`.
+        engine: one of `options.ENGINES`; see `ageing.pipeline.ageing_network`.
         network: what runs the models.
         export: called with the weight file, a folder to write its models to, and the precision
             that they will be run in, `float32` or `bfloat16`.

@@ -18,8 +18,7 @@ from paddle_sam.ageing.dial import (
     face_mask,
     feature_mask,
 )
-from paddle_sam.ageing.engines import Calibration
-from paddle_sam.ageing.measures import Measures
+from paddle_sam.ageing.measures import Calibration, Measures
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize
 from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from paddle_sam.ageing import engines as networks
+from paddle_sam.ageing import pipeline as networks
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError

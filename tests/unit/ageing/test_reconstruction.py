@@ -7,8 +7,7 @@ import paddle
 import pytest
 import skimage.data
 
-from paddle_sam.ageing.engines import read_sam
-from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.ageing.pipeline import AgePipeline, read_sam
 from paddle_sam.core.images import save_image, to_network, to_uint8
 from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight
 from paddle_sam.networks.image_features import LPIPS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sam.ageing import run, strips
+from paddle_sam.ageing import run
 from paddle_sam.core import device
 from paddle_sam.core.processes import InBackground
 from paddle_sam.errors import OutputError
@@ -112,7 +112,7 @@ def test_a_full_disk_ends_the_command(tmp_path, capsys, monkeypatch):
     def full(path, _):
         raise OutputError(f"{path}: cannot be written: no space left")
 
-    monkeypatch.setattr(strips, "save_image", full)
+    monkeypatch.setattr(run, "save_image", full)
     assert inference(["--exp_dir", str(tmp_path), "--target_age", "50"]) == 2
     assert "no space left" in capsys.readouterr().err
     assert not list(Path(tmp_path).rglob("*.png"))

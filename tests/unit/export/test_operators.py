@@ -7,7 +7,7 @@ import pytest
 from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_sam.ageing.engines import ageing_network, read_sam
+from paddle_sam.ageing.pipeline import ageing_network, read_sam
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
 from paddle_sam.export.engine import Predictor, has_bfloat16
