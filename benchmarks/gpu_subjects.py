@@ -12,9 +12,10 @@ from paddle import nn
 
 from benchmarks import timing
 from paddle_sam.imagesets.loader import Batch
-from paddle_sam.networks.face_networks import FaceEmbedder, GradualStyleEncoder
+from paddle_sam.networks.face_networks import FaceEmbedder
 from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.load import freeze
+from paddle_sam.networks.sam import GradualStyleEncoder
 from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from paddle_sam.training.ranger import Ranger, groups_by_layout
 from paddle_sam.training.steps import averaged_copy, update_average

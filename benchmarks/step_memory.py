@@ -16,8 +16,9 @@ import paddle
 import psutil
 
 from benchmarks.gpu_subjects import Distances, Rendering, uniform
-from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder, GradualStyleEncoder
+from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
 from paddle_sam.networks.load import freeze
+from paddle_sam.networks.sam import GradualStyleEncoder
 
 
 def main() -> None:

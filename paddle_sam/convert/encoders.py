@@ -15,7 +15,7 @@ import numpy as np
 from paddle_sam.convert.rules import State, count
 from paddle_sam.convert.tables import has_squeeze_excite, published_units
 from paddle_sam.errors import CheckpointError
-from paddle_sam.networks.encoders import RESNET34_UNITS
+from paddle_sam.networks.face_networks import RESNET34_UNITS
 
 # HyperStyle's `encoder_type` -> whether its offsets of 3x3 layers are products of two vectors.
 HYPERNETWORKS = {

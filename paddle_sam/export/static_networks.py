@@ -31,12 +31,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from paddle_sam.networks.face_networks import (
-    GradualStyleEncoder,
-    MapToStyle,
-    ResidualUnit,
-    SqueezeExcite,
-)
+from paddle_sam.networks.face_networks import ResidualUnit, SqueezeExcite
+from paddle_sam.networks.sam import GradualStyleEncoder, MapToStyle
 from paddle_sam.networks.stylegan2 import Generator, ModulatedConv2D, StyledConv, ToRGB
 from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE, EqualLinear
 

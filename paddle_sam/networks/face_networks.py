@@ -1,12 +1,10 @@
-"""Networks that look at a face: the pSp encoder, recognition (whose face), and apparent age.
+"""Networks that look at a face: recognition (whose face), apparent age, and encoders' bodies.
 
-Encoder and recognition share a body of improved-residual (IR) units: batch norm, convolution,
-PReLU, convolution, batch norm (Deng et al., "ArcFace", 2019), with squeeze-and-excitation (Hu et
-al. 2018) in the IR-SE variant.
+Recognition and the encoder of pSp share a body of improved-residual (IR) units: batch norm,
+convolution, PReLU, convolution, batch norm (Deng et al., "ArcFace", 2019), with
+squeeze-and-excitation (Hu et al. 2018) in the IR-SE variant. ReStyle has the body of ResNet34 (He
+et al. 2015) for other things than faces.
 
-- The encoder takes an image to W+ offsets through a feature pyramid and map-to-style blocks
-  (Richardson et al., "Encoding in Style: a StyleGAN Encoder for Image-to-Image Translation", 2021,
-  section 3).
 - Recognition has two sets of weights: IR-SE50 (ArcFace) supervises training, so it must carry
   gradients to its input; CurricularFace IR-101 (Huang et al. 2020) judges results independently.
 - DEX is a VGG-16 that reads the apparent age as an expectation over 101 classes (Rothe et al.,
@@ -26,12 +24,10 @@ from paddle import nn
 
 from paddle_sam.core.device import constant_beside
 from paddle_sam.errors import ConfigError, check_shape
-from paddle_sam.networks.stylegan2_ops import EqualLinear
 
 PUBLISHED_WIDTHS = (64, 128, 256, 512)
 PUBLISHED_UNITS = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
-COARSE_STYLES = 3
-MIDDLE_STYLES = 4
+RESNET34_UNITS = (3, 4, 6, 3)
 # The part of a 256 px FFHQ crop that shows the face without its surroundings.
 FACE_ROWS = (35, 223)
 FACE_COLUMNS = (32, 220)
@@ -129,6 +125,39 @@ class SqueezeExcite(nn.Layer):
         return x * self.sigmoid(self.fc2(self.relu(gate)))
 
 
+def resnet_layers(
+    in_channels: int, stem: int, widths: Sequence[int], units: Sequence[int]
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """The first layer of a ResNet, which halves the size and has PReLU, and its stages."""
+    layers, channels = [], stem
+    for stage, (width, count) in enumerate(zip(widths, units, strict=True)):
+        for unit in range(count):
+            layers.append(BasicUnit(channels, width, 2 if stage and unit == 0 else 1))
+            channels = width
+    return input_layer(in_channels, stem, kernel=7, stride=2), nn.Sequential(*layers)
+
+
+class BasicUnit(nn.Layer):
+    """A unit of ResNet34: two convolutions with batch norm; ReLU after the sum."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2D(in_channels, out_channels, 3, stride, padding=1, bias_attr=False)
+        self.bn1 = nn.BatchNorm2D(out_channels)
+        self.conv2 = nn.Conv2D(out_channels, out_channels, 3, padding=1, bias_attr=False)
+        self.bn2 = nn.BatchNorm2D(out_channels)
+        self.downsample = nn.Identity()
+        if stride > 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2D(in_channels, out_channels, 1, stride, bias_attr=False),
+                nn.BatchNorm2D(out_channels),
+            )
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.downsample(x))
+
+
 class FaceEmbedder(nn.Layer):
     """Face crop to an identity embedding of unit length.
 
@@ -179,123 +208,6 @@ class FaceEmbedder(nn.Layer):
         x = self.output_layer(self.body(self.input_layer(x)))
         x = x.astype(self.output_layer[3].weight.dtype)  # also under mixed precision
         return x / paddle.sqrt((x * x).sum(axis=1, keepdim=True))
-
-
-class MapToStyle(nn.Layer):
-    """A feature map [N, C, S, S] to one code [N, D]: stride-2 convolutions down to one pixel."""
-
-    def __init__(self, in_channels: int, style_dim: int, spatial: int):
-        super().__init__()
-        layers, channels = [], in_channels
-        while spatial > 1:
-            layers += [nn.Conv2D(channels, style_dim, 3, 2, padding=1), nn.LeakyReLU(0.01)]
-            channels, spatial = style_dim, spatial // 2
-        self.convs = nn.Sequential(*layers)
-        self.linear = EqualLinear(style_dim, style_dim)
-
-    def forward(self, x):
-        return self.linear(self.convs(x).flatten(1))
-
-
-class GradualStyleEncoder(nn.Layer):
-    """Feature pyramid encoder with one map-to-style block per W+ code.
-
-    The pyramid is tapped after the last unit of the second, third and fourth stage of the body;
-    the coarse codes come from the last, the middle ones from the third, the fine ones from the
-    second.
-
-    Args:
-        input_size: height and width of the input, a power of two of at least 32.
-        in_channels: 3 for an image, 4 for an image and a target age plane.
-        n_styles: number of W+ codes, L (attribute `n_codes`).
-        style_dim: D, also the width of the pyramid.
-        stem: channels of the first convolution.
-        widths: channels of the four stages, of the last one D.
-        units: residual units of the four stages (`PUBLISHED_UNITS` names the published depths).
-        squeeze_excite: IR-SE body instead of IR.
-        progressive: the first code is added to all others, as e4e does (Tov et al. 2021, sec. 5).
-        pyramid: codes read three maps; otherwise all read the smallest, as in ReStyle (Alaluf et
-            al. 2021, sec. 4).
-        rows: height of the input, where it is not `input_size`.
-    """
-
-    def __init__(
-        self,
-        input_size: int = 256,
-        in_channels: int = 3,
-        n_styles: int = 18,
-        style_dim: int = 512,
-        stem: int = 64,
-        widths: Sequence[int] = PUBLISHED_WIDTHS,
-        units: Sequence[int] = PUBLISHED_UNITS[50],
-        squeeze_excite: bool = True,
-        progressive: bool = False,
-        pyramid: bool = True,
-        rows: int | None = None,
-    ):
-        super().__init__()
-        self.progressive, self.pyramid = progressive, pyramid
-        if len(widths) != 4 or len(units) != 4:
-            raise ConfigError(f"widths, units: expected 4 stages, found {widths}, {units}")
-        if widths[-1] != style_dim:
-            raise ConfigError(
-                f"widths: the pyramid adds the last stage to maps of style_dim channels, found"
-                f" {widths[-1]} and {style_dim}"
-            )
-        if input_size < 32 or input_size & (input_size - 1):
-            raise ConfigError(f"input_size: expected a power of two from 32, found {input_size}")
-        self.input_size, self.rows = input_size, input_size if rows is None else rows
-        if not 0 < self.rows <= input_size:
-            raise ConfigError(f"rows: expected 1 to {input_size}, found {rows}")
-        self.in_channels = in_channels
-        self.n_codes = n_styles
-        self.taps = stage_ends(units)[1:]
-        self.input_layer, self.body = self._layers(in_channels, stem, widths, units, squeeze_excite)
-        self.styles = nn.LayerList()
-        for index in range(n_styles):
-            spatial = input_size // 16 * self.pyramid_scale(index)
-            channels = widths[-1] if index < COARSE_STYLES else style_dim
-            self.styles.append(MapToStyle(channels, style_dim, spatial))
-        if pyramid:
-            self.latlayer1 = nn.Conv2D(widths[2], style_dim, 1)
-            self.latlayer2 = nn.Conv2D(widths[1], style_dim, 1)
-
-    @staticmethod
-    def _layers(in_channels, stem, widths, units, squeeze_excite):
-        body = residual_body(stem, widths, units, squeeze_excite)
-        return input_layer(in_channels, stem), body
-
-    def pyramid_scale(self, index: int) -> int:
-        """Size of the feature map that code `index` reads, in units of the smallest map."""
-        if not self.pyramid or index < COARSE_STYLES:
-            return 1
-        return 2 if index < COARSE_STYLES + MIDDLE_STYLES else 4
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """x [N, in_channels, rows, input_size] in [-1, 1] -> codes [N, L, D]."""
-        check_shape("x", x, (None, self.in_channels, self.rows, self.input_size))
-        x = self.input_layer(x)
-        tapped = []
-        for index, unit in enumerate(self.body):
-            x = unit(x)
-            if index in self.taps:
-                tapped.append(x)
-        fine, middle, coarse = tapped
-        if self.pyramid:
-            middle = upsample_add(coarse, self.latlayer1(middle))
-            fine = upsample_add(middle, self.latlayer2(fine))
-        pyramid = {1: coarse, 2: middle, 4: fine}
-        codes = [
-            block(pyramid[self.pyramid_scale(index)]) for index, block in enumerate(self.styles)
-        ]
-        if self.progressive:
-            codes[1:] = [codes[0] + offset for offset in codes[1:]]
-        return paddle.stack(codes, axis=1)
-
-
-def upsample_add(x: paddle.Tensor, lateral: paddle.Tensor) -> paddle.Tensor:
-    """`lateral` plus x resized to its size (bilinear, corners aligned)."""
-    return lateral + F.interpolate(x, lateral.shape[2:], mode="bilinear", align_corners=True)
 
 
 def face_region(images: paddle.Tensor) -> paddle.Tensor:

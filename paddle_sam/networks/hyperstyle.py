@@ -16,8 +16,7 @@ import paddle
 from paddle import nn
 
 from paddle_sam.errors import ConfigError, check_shape
-from paddle_sam.networks.encoders import RESNET34_UNITS, resnet_layers
-from paddle_sam.networks.face_networks import PUBLISHED_WIDTHS
+from paddle_sam.networks.face_networks import PUBLISHED_WIDTHS, RESNET34_UNITS, resnet_layers
 from paddle_sam.networks.sam import pool, without_margins
 from paddle_sam.networks.stylegan2 import Generator, modulated_layers
 from paddle_sam.networks.stylegan2_ops import EqualLinear

@@ -8,8 +8,8 @@ import paddle
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.faces.alignment import CropSettings
-from paddle_sam.networks.face_networks import FaceEmbedder, GradualStyleEncoder
-from paddle_sam.networks.sam import SAM
+from paddle_sam.networks.face_networks import FaceEmbedder
+from paddle_sam.networks.sam import SAM, GradualStyleEncoder
 from paddle_sam.networks.stylegan2 import Generator
 
 SIZE = 32

@@ -9,8 +9,7 @@ from paddle_sam.export import engine as engine_module
 from paddle_sam.export.engine import EngineSAM, Predictor
 from paddle_sam.export.static_model import export_sam
 from paddle_sam.export.static_networks import BilinearDoubling, StaticDecoder
-from paddle_sam.networks.face_networks import upsample_add
-from paddle_sam.networks.sam import add_age_plane
+from paddle_sam.networks.sam import add_age_plane, upsample_add
 from paddle_sam.networks.stylegan2 import Generator
 from tests.unit.export.tiny import ARCH, images, tiny_sam
 

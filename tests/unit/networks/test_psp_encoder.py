@@ -9,14 +9,12 @@ import torch.nn.functional as tF
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.face_networks import (
     PUBLISHED_UNITS,
-    GradualStyleEncoder,
-    MapToStyle,
     ResidualUnit,
     SqueezeExcite,
     residual_body,
     stage_ends,
-    upsample_add,
 )
+from paddle_sam.networks.sam import GradualStyleEncoder, MapToStyle, upsample_add
 from tests.unit.networks.gradients import without_gradient
 
 DIM = 16
@@ -162,7 +160,7 @@ def test_every_parameter_gets_a_gradient(squeeze_excite):
     [
         ({"units": (1, 1, 1)}, r"expected 4 stages, found .*\(1, 1, 1\)"),
         ({"widths": (8, 8)}, r"expected 4 stages, found \(8, 8\)"),
-        ({"input_size": 48}, "input_size: expected a power of two from 32, found 48"),
+        ({"input_size": 48}, "input_size: expected a power of two of at least 32, found 48"),
         ({"input_size": 16}, "input_size: expected a power of two from 32, found 16"),
         ({"style_dim": 32}, "widths: the pyramid adds .* found 16 and 32"),
     ],

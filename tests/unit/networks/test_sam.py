@@ -5,8 +5,7 @@ import paddle
 import pytest
 
 from paddle_sam.errors import ConfigError
-from paddle_sam.networks.face_networks import GradualStyleEncoder
-from paddle_sam.networks.sam import SAM, add_age_plane
+from paddle_sam.networks.sam import SAM, GradualStyleEncoder, add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_ops import mix_latents
 from tests.unit.networks.gradients import without_gradient

@@ -57,7 +57,8 @@ def test_the_published_encoder_starts_from_the_identity_network(files, tmp_path)
     """Published sizes: IR-SE50, whose body an identity network of any head has."""
     from paddle_sam.ageing.train.networks import start_encoder
     from paddle_sam.core.weights import WeightFile
-    from paddle_sam.networks.face_networks import FaceEmbedder, GradualStyleEncoder
+    from paddle_sam.networks.face_networks import FaceEmbedder
+    from paddle_sam.networks.sam import GradualStyleEncoder
 
     paddle.seed(3)
     arch = {"input_size": 32, "embedding_dim": 4}
