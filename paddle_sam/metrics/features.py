@@ -38,13 +38,13 @@ from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import locate
 from paddle_sam.errors import CheckpointError, ConfigError, check_shape
 from paddle_sam.imagesets.archive import ImageSource, content_digest, read_source
-from paddle_sam.networks.image_features import FEATURES, INPUT_SIZE, LPIPS, InceptionV3, load_lpips
+from paddle_sam.networks.image_features import FEATURES, INPUT_SIZE, LPIPS, InceptionV3
 from paddle_sam.networks.load import load
 
 RESIZINGS = ("clean", "legacy")  # of the images, for the network of the TensorFlow graph
 TORCHVISION = "torchvision"  # for torchvision's
 _ALEX_SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
-_ALEX_SIZE = 224  # of the images that AlexNet was trained on
+ALEX_SIZE = 224  # of the images that AlexNet was trained on
 _IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 NEIGHBOURS = 3  # the k of the paper
 _BLOCK = 1024
@@ -139,39 +139,16 @@ def open_store(
     return FeatureStore(Path(folder), features, features.settings)
 
 
-def open_alex_store(
-    lpips_path: str | os.PathLike, folder: str | os.PathLike, batch_size: int = 32
-) -> FeatureStore:
-    """Return a store in `folder` of AlexNet's features of images brought to 224 pixels.
-
-    Args:
-        lpips_path: LPIPS weights that hold AlexNet.
-        folder: where to keep features.
-        batch_size: images per pass; changes speed and memory only.
-
-    Raises:
-        CheckpointError: the weights are missing, damaged, or not LPIPS.
-    """
-    features = AlexFeatures(load_lpips(lpips_path), _ALEX_SIZE, batch_size)
-    settings = {"features": "AlexNet", "size": _ALEX_SIZE, "weights": sha256(locate(lpips_path))}
-    return FeatureStore(Path(folder), features, settings)
-
-
 def clean_input(image: np.ndarray) -> np.ndarray:
     """Return a uint8 RGB image [H, W, 3] as network input [3, 299, 299]: antialiased, in float.
 
     The range is that of the TensorFlow graph, (x - 128) / 128.
     """
     check_image("image", image)
-    channels = [
-        np.asarray(
-            Image.fromarray(channel.astype(np.float32)).resize(
-                (INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC
-            )
-        )
-        for channel in np.moveaxis(image, -1, 0)
-    ]
-    return (np.stack(channels).clip(0, 255) - 128) / 128
+    size = (INPUT_SIZE, INPUT_SIZE)
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(image, -1, 0)]
+    resized = np.stack([plane.resize(size, Image.Resampling.BICUBIC) for plane in planes])
+    return (resized.clip(0, 255) - 128) / 128
 
 
 def legacy_input(image: np.ndarray) -> np.ndarray:
@@ -293,11 +270,6 @@ class Gaussian:
         factor = (features - mean) / np.sqrt(len(features) - 1)
         return cls(mean, np.linalg.qr(factor, mode="r") if len(features) > len(mean) else factor)
 
-    @property
-    def covariance(self) -> np.ndarray:
-        """C = F^T F, [D, D]."""
-        return self.factor.T @ self.factor
-
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
@@ -367,21 +339,17 @@ def precision_recall(
                 f" {len(features)}"
             )
     real, generated = real.astype(np.float64), generated.astype(np.float64)
-    return (
-        _share_inside(generated, real, neighbours),
-        _share_inside(real, generated, neighbours),
-    )
+    precision = _share_inside(generated, real, neighbours)
+    return precision, _share_inside(real, generated, neighbours)
 
 
 def _share_inside(points: np.ndarray, centres: np.ndarray, neighbours: int) -> float:
     """Share of `points` within the ball of at least one of `centres`."""
-    radii = np.concatenate(
-        [
-            # The nearest of all is the point itself.
-            np.partition(distances, neighbours, axis=1)[:, neighbours]
-            for distances in _squared_distances(centres, centres)
-        ]
-    )
+    radii = []
+    for distances in _squared_distances(centres, centres):
+        # The nearest of all is the point itself.
+        radii.append(np.partition(distances, neighbours)[:, neighbours])
+    radii = np.concatenate(radii)
     inside = [(distances <= radii).any(axis=1) for distances in _squared_distances(points, centres)]
     return float(np.concatenate(inside).mean())
 

@@ -41,8 +41,24 @@ class FeatureOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class SetsOptions(FeatureOptions):
-    """FID, KID, precision and recall of one set of images against another."""
+class RealOptions(FeatureOptions):
+    """Real images that others are compared with."""
 
     real: str = option("", "folder or archive of real images")
+
+    def check(self):
+        super().check()
+        if not self.real:
+            raise ConfigError("--real: name a folder or archive of real images")
+
+
+@dataclasses.dataclass(frozen=True)
+class SetsOptions(RealOptions):
+    """FID, KID, precision and recall of one set of images against another."""
+
     made: str = option("", "folder or archive of generated images")
+
+    def check(self):
+        super().check()
+        if not self.made:
+            raise ConfigError("--made: name a folder or archive of generated images")

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from paddle_sam.core.device import resolve_device
-from paddle_sam.core.files import write_json
-from paddle_sam.errors import ConfigError
+from paddle_sam.core.files import sha256, write_json
+from paddle_sam.core.weights import locate
 from paddle_sam.imagesets.archive import list_sources
 from paddle_sam.metrics.features import (
+    ALEX_SIZE,
     TORCHVISION,
+    AlexFeatures,
     FeatureStore,
     fid,
     kid,
-    open_alex_store,
     open_store,
     precision_recall,
 )
 from paddle_sam.metrics.options import FeatureOptions, SetsOptions
+from paddle_sam.networks.image_features import load_lpips
 
 
 def evaluate_sets(config: SetsOptions) -> dict:
-    """Compare two folders or archives of images.
-
-    Raises:
-        PaddleSamError: an option is missing, or a file cannot be used.
-    """
-    require(config, "real", "made")
+    """Compare two folders or archives of images."""
     # Before weights are read, so that a mistyped path is noticed at once.
     real, made = (list_sources(place) for place in (config.real, config.made))
     store = feature_store(config)
@@ -56,7 +53,10 @@ def feature_store(config: FeatureOptions) -> FeatureStore:
     """
     resolve_device(config.device)
     if config.features == "alexnet":
-        return open_alex_store(config.lpips_path, config.cache_dir, config.batch_size)
+        extract = AlexFeatures(load_lpips(config.lpips_path), ALEX_SIZE, config.batch_size)
+        weights = sha256(locate(config.lpips_path))
+        settings = {"features": "AlexNet", "size": ALEX_SIZE, "weights": weights}
+        return FeatureStore(Path(config.cache_dir), extract, settings)
     torchvision = config.features == TORCHVISION
     return open_store(
         config.torchvision_path if torchvision else config.inception_path,
@@ -65,14 +65,6 @@ def feature_store(config: FeatureOptions) -> FeatureStore:
         resizing=TORCHVISION if torchvision else config.resizing,
         batch_size=config.batch_size,
     )
-
-
-def require(config: FeatureOptions, *names: str) -> None:
-    """Raise `ConfigError` if one of these options is empty."""
-    fields = {field.name: field for field in dataclasses.fields(config)}
-    for name in names:
-        if not getattr(config, name):
-            raise ConfigError(f"--{name}: is needed: {fields[name].metadata['help']}")
 
 
 def report(config: FeatureOptions, results: Mapping) -> dict:

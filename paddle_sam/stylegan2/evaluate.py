@@ -9,7 +9,7 @@ import numpy as np
 from paddle_sam.core.files import sha256
 from paddle_sam.core.processes import batches
 from paddle_sam.imagesets.archive import list_sources
-from paddle_sam.metrics.sets import feature_store, report, require, set_measures
+from paddle_sam.metrics.sets import feature_store, report, set_measures
 from paddle_sam.stylegan2.generator import open_generator
 from paddle_sam.stylegan2.options import EvaluationOptions, SamplingOptions
 from paddle_sam.stylegan2.sampling import render_seeds
@@ -21,7 +21,6 @@ def evaluate_stylegan2(config: EvaluationOptions) -> dict:
     Raises:
         PaddleSamError: an option is missing, or a file cannot be used.
     """
-    require(config, "real")
     real = list_sources(config.real)
     names = ("checkpoint_path", "truncation", "noise", "batch_size", "device")
     sampling = SamplingOptions(**{name: getattr(config, name) for name in names})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from paddle_sam.errors import ConfigError, quoted
-from paddle_sam.metrics.options import FeatureOptions
+from paddle_sam.metrics.options import RealOptions
 from paddle_sam.options import (
     Options,
     device_option,
@@ -332,13 +332,12 @@ class BlendOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationOptions(FeatureOptions):
+class EvaluationOptions(RealOptions):
     """FID, KID, precision and recall of what a StyleGAN2 generator makes."""
 
     checkpoint_path: str = option(
         "", "StyleGAN2, SAM or pSp weight file, or a snapshot (default: the small embedded model)"
     )
-    real: str = option("", "folder or archive of real images")
     num_images: int = option(50_000, "images to make, of the seeds 0, 1, 2, ...", minimum=4)
     truncation: float = option(1.0, "psi; below 1 trades variety for quality")
     noise: str = option(

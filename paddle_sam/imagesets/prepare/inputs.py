@@ -1,6 +1,7 @@
-"""The images of folders and archives, as tasks that any process can read. Nothing is extracted.
+"""The images of folders and archives, as tasks that any process can read, and a choice of them.
 
-A member of an archive is only read, never written under its own name, so no name can lead
+Chosen are the numbers of a list, or those whose Danbooru metadata fit. Nothing is extracted: a
+member of an archive is only read, never written under its own name, so no name can lead
 outside; and no more of it is read than it declares, which has a limit.
 """
 
@@ -8,16 +9,19 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
+import itertools
+import json
 import lzma
 import tarfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from paddle_sam.core.files import atomic_path
+from paddle_sam.core.files import atomic_path, open_file, read_text
 from paddle_sam.core.folders import Listing, list_folder
-from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.errors import ConfigError, ImageError, Note
 from paddle_sam.imagesets.archive import (
     DESCRIPTION,
     ArchiveImage,
@@ -31,7 +35,8 @@ from paddle_sam.imagesets.archive import (
     stamp,
     zip_members,
 )
-from paddle_sam.imagesets.prepare.tfrecords import as_archive, find_records
+from paddle_sam.imagesets.prepare.options import PrepareOptions
+from paddle_sam.imagesets.prepare.tfrecords import as_archive, find_records, identity
 
 # A compressed tar is unpacked to a plain one, which can be read at random. Pictures hardly
 # compress, so a tar that grows by much more than this is taken for an attack on the disk.
@@ -43,6 +48,7 @@ _LONG_HEADERS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
+_LONGEST_LINE = 1 << 22  # bytes of one record; the largest of Danbooru2018 has some 20,000
 _COMPRESSED = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
 
 
@@ -223,12 +229,10 @@ def _compression(path: Path):
 
 def _plain_tar(path: Path, opener, folder: Path) -> Path:
     """Decompress a tar, unless an earlier run did."""
-    status = path.stat()
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    unpacked = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.tar"
+    unpacked = folder / f"{identity(path)}.tar"
     if unpacked.is_file():
         return unpacked
-    limit = max(status.st_size * _LARGEST_GROWTH, _LARGEST_START)
+    limit = max(path.stat().st_size * _LARGEST_GROWTH, _LARGEST_START)
     with atomic_path(unpacked) as temporary, temporary.open("wb") as target:
         try:
             with opener(path, "rb") as source:
@@ -252,11 +256,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
     names: list[str] = []
     for path in paths:
         last = path.resolve().name.split(".tar")[0].removesuffix(".zip")
-        number = 2
-        name = last
-        while name in names:
-            name, number = f"{last}-{number}", number + 1
-        names.append(name)
+        numbered = (f"{last}-{number}" for number in itertools.count(2))
+        names.append(next(name for name in itertools.chain([last], numbered) if name not in names))
     return names
 
 
@@ -266,3 +267,154 @@ def _check_unique(tasks: list[Task]) -> None:
         if task.name in seen:
             raise ConfigError(f"the archive holds {task.name} twice; repair it")
         seen.add(task.name)
+
+
+def select_tasks(
+    tasks: Sequence[Task], options: PrepareOptions
+) -> tuple[list[Task], dict[str, list[str]]]:
+    """Return the tasks that `--ids` and `--metadata` choose, and the names of others by reason.
+
+    An image's number is its file's name without the suffix, in whatever folder it lies.
+
+    Raises:
+        ConfigError: a list cannot be read, or no image is chosen.
+    """
+    numbers = {task.name: number_of(task.name) for task in tasks}
+    left_out: dict[str, list[str]] = {}
+    chosen: list[Task] = list(tasks)
+
+    def keep(wanted: set[int], reason: str) -> None:
+        nonlocal chosen
+        others = [task.name for task in chosen if numbers[task.name] not in wanted]
+        if others:
+            left_out[reason] = others
+        chosen = [task for task in chosen if numbers[task.name] in wanted]
+
+    if options.ids:
+        keep(read_ids(options.ids), "not in --ids")
+    if options.metadata:
+        present = {number for number in numbers.values() if number is not None}
+        keep(matching_ids(options, present), "not chosen by --metadata")
+    if not chosen:
+        raise ConfigError(
+            f"--{'ids' if options.ids else 'metadata'}: chooses none of {len(tasks)} images, such"
+            f" as {tasks[0].name}; their numbers are their names without the suffix"
+        )
+    return chosen, left_out
+
+
+def number_of(name: str) -> int | None:
+    """Return the number that a file is named by, None if it is not a number.
+
+    >>> number_of("512px/0123/1000123.jpg"), number_of("cover.jpg")
+    (1000123, None)
+    """
+    stem = PurePosixPath(name).stem
+    return int(stem) if stem.isascii() and stem.isdecimal() and len(stem) < 19 else None
+
+
+def read_ids(path: str) -> set[int]:
+    """Read numbers, or paths of files named by them, one a line.
+
+    Raises:
+        ConfigError: the file cannot be read, or a line holds something else.
+    """
+    found = set()
+    for place, line in enumerate(read_text(path, "--ids").splitlines(), 1):
+        if text := line.strip():
+            number = number_of(text.replace("\\", "/"))
+            if number is None:
+                raise ConfigError(f"--ids: {path}, line {place}: {text[:40]!r} is not a number")
+            found.add(number)
+    return found
+
+
+def matching_ids(options: PrepareOptions, present: set[int]) -> set[int]:
+    """Return the numbers, of those present, whose records fit `--tags`, `--ratings`, `--score`.
+
+    Raises:
+        ConfigError: a metadata file cannot be read, or holds no record.
+    """
+    tags = {tag.strip() for tag in options.tags.split(",") if tag.strip()}
+    unwanted = {tag[1:] for tag in tags if tag.startswith("-")}
+    wanted = {tag for tag in tags if not tag.startswith("-")}
+    ratings = {rating.strip()[:1].lower() for rating in options.ratings.split(",")} - {""}
+    found = set()
+    for record in read_records(options.metadata):
+        number = number_of(str(record.get("id", "")))
+        if number not in present:
+            continue
+        if ratings and str(record.get("rating", ""))[:1].lower() not in ratings:
+            continue
+        if options.score and _score(record) < int(options.score):
+            continue
+        if tags:
+            has = tags_of(record)
+            if not wanted <= has or unwanted & has:
+                continue
+        found.add(number)
+    return found
+
+
+def read_records(metadata: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of JSON lines, of files or folders of them, separated by commas.
+
+    Lines that are not a record are counted in a `Note`.
+
+    Raises:
+        ConfigError: a file cannot be read, or none holds a record.
+    """
+    records = odd = 0
+    for path in _metadata_files(metadata):
+        try:
+            with open_file(path) as stream:
+                while line := stream.readline(_LONGEST_LINE):
+                    record = _record(line)
+                    if record is not None:
+                        records += 1
+                        yield record
+                    elif line.strip():
+                        odd += 1
+        except OSError as error:
+            raise ConfigError(
+                f"--metadata: {path} cannot be read ({error.strerror or error})"
+            ) from error
+    if not records:
+        raise ConfigError(f"--metadata: {metadata} holds no JSON line with an id")
+    if odd:
+        warnings.warn(
+            f"--metadata: {odd} of {records + odd} lines are not records", Note, stacklevel=2
+        )
+
+
+def tags_of(record: dict[str, Any]) -> set[str]:
+    """Return the tags of a record: a list of names or of objects with one, or a text of names."""
+    tags = record.get("tags", record.get("tag_string", ""))
+    if isinstance(tags, str):
+        return set(tags.split())
+    named = (tag.get("name") if isinstance(tag, dict) else tag for tag in tags or ())
+    return {name for name in named if isinstance(name, str)}
+
+
+def _metadata_files(metadata: str) -> list[Path]:
+    paths = [Path(part.strip()) for part in metadata.split(",") if part.strip()]
+    return [
+        file
+        for path in paths
+        for file in (sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path])
+    ]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and "id" in record else None
+
+
+def _score(record: dict[str, Any]) -> float:
+    try:
+        return float(record.get("score", 0))
+    except (TypeError, ValueError):
+        return float("-inf")

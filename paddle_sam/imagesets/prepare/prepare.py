@@ -31,11 +31,11 @@ from paddle_sam.imagesets.prepare.inputs import (
     input_paths,
     list_tasks,
     plain_inputs,
+    select_tasks,
 )
 from paddle_sam.imagesets.prepare.journal import MADE, Journal
 from paddle_sam.imagesets.prepare.options import PrepareOptions
 from paddle_sam.imagesets.prepare.report import Item, counts, write_report
-from paddle_sam.imagesets.prepare.select import select_tasks
 
 _PER_FOLDER = 1000
 # What changes where or how the work is done, but not what comes out.

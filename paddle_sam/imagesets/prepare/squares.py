@@ -219,21 +219,24 @@ def read_model(path: Path) -> Enlarge:
     """
     if not path.is_file():
         raise ConfigError(f"--upscale: expected lanczos or the file of a model, found {path}")
-    if path.suffix == ".pb":
-        enlarge, problem = _published_model(path), "dnn_superres"
-    elif path.suffix == ".onnx":
-        enlarge, problem = _onnx_model(path), "RGB in 0..1, [1, 3, H, W] of any size"
-    elif path.suffix == ".param":
+    if path.suffix == ".param":
         return NcnnModel(path)
-    else:
+    if path.suffix not in (".onnx", ".pb"):
         raise ConfigError(f"--upscale: expected a model .onnx, .pb or .param, found {path}")
-    cv2 = import_cv2("dnn")
+    onnx = path.suffix == ".onnx"
+    cv2 = import_cv2("dnn" if onnx else "dnn_superres")
+    try:
+        enlarge = _onnx_model(cv2, path) if onnx else _published_model(cv2, path)
+    except cv2.error as error:
+        raise ConfigError(f"--upscale: OpenCV cannot read {path}: {_last_line(error)}") from error
+    problem = "RGB in 0..1, [1, 3, H, W] of any size" if onnx else "dnn_superres"
     try:
         larger = enlarge(np.full((_PROBE, _PROBE, 3), 128, np.uint8)).shape[0]
         wider = enlarge(np.full((_PROBE + 3, _PROBE + 3, 3), 128, np.uint8)).shape[0]
     except (cv2.error, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ConfigError(f"--upscale: {path} does not take {problem} ({reason})") from error
+        raise ConfigError(
+            f"--upscale: {path} does not take {problem} ({_last_line(error)})"
+        ) from error
     if larger <= _PROBE or wider * _PROBE != larger * (_PROBE + 3):
         raise ConfigError(
             f"--upscale: {path} makes {larger} pixels of {_PROBE}, expected a multiple"
@@ -241,12 +244,8 @@ def read_model(path: Path) -> Enlarge:
     return enlarge
 
 
-def _onnx_model(path: Path) -> Enlarge:
-    cv2 = import_cv2("dnn")
-    try:
-        network = cv2.dnn.readNetFromONNX(str(path))
-    except cv2.error as error:
-        raise ConfigError(f"--upscale: OpenCV cannot read {path}: {_last_line(error)}") from error
+def _onnx_model(cv2, path: Path) -> Enlarge:
+    network = cv2.dnn.readNetFromONNX(str(path))
 
     def enlarge(image: np.ndarray) -> np.ndarray:
         network.setInput(image.transpose(2, 0, 1)[None].astype(np.float32) / 255)
@@ -258,8 +257,7 @@ def _onnx_model(path: Path) -> Enlarge:
     return enlarge
 
 
-def _published_model(path: Path) -> Enlarge:
-    cv2 = import_cv2("dnn_superres")
+def _published_model(cv2, path: Path) -> Enlarge:
     name = re.match(rf"({'|'.join(_PUBLISHED)})\w*?(?:-small)?_x([2348])$", path.stem, re.I)
     if name is None:
         raise ConfigError(
@@ -267,10 +265,7 @@ def _published_model(path: Path) -> Enlarge:
             " EDSR_x4.pb, ESPCN_x2.pb, FSRCNN_x3.pb or LapSRN_x8.pb"
         )
     model = cv2.dnn_superres.DnnSuperResImpl_create()
-    try:
-        model.readModel(str(path))
-    except cv2.error as error:
-        raise ConfigError(f"--upscale: OpenCV cannot read {path}: {_last_line(error)}") from error
+    model.readModel(str(path))
     model.setModel(name[1].lower(), int(name[2]))
 
     def enlarge(image: np.ndarray) -> np.ndarray:

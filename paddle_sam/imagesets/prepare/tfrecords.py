@@ -25,7 +25,7 @@ from paddle_sam.core.decoding import IMAGE_BYTES
 from paddle_sam.core.files import open_file
 from paddle_sam.core.folders import natural_key
 from paddle_sam.errors import ConfigError, ImageError
-from paddle_sam.imagesets.archive import write_archive
+from paddle_sam.imagesets.archive import stamp, write_archive
 
 _HEADER = struct.Struct("<QI")
 _RESOLUTION = re.compile(r"-r\d+$")  # `faces-r08.tfrecords` has the images at 2^8 pixels
@@ -56,10 +56,7 @@ def as_archive(path: Path, folder: Path) -> Path:
         ImageError: the file is damaged, or a record holds no image.
         ConfigError: its labels are no classes.
     """
-    status = path.stat()
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    place = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    archive = place / f"{path.stem}.zip"
+    archive = folder / identity(path) / f"{path.stem}.zip"
     if archive.is_file():
         return archive
     classes = _classes(path)
@@ -81,13 +78,24 @@ def as_archive(path: Path, folder: Path) -> Path:
     return archive
 
 
+def identity(path: Path) -> str:
+    """Return a name for what is made of a file; another one when the file changes."""
+    return hashlib.sha256(f"{path.resolve()} {stamp(path)}".encode()).hexdigest()[:16]
+
+
 def _is_records(path: Path) -> bool:
     try:
         with open_file(path) as stream:
-            head = stream.read(_HEADER.size)
+            return _length(stream.read(_HEADER.size)) is not None
     except OSError:
         return False
-    return len(head) == _HEADER.size and _checksum(head[:8]) == _HEADER.unpack(head)[1]
+
+
+def _length(head: bytes) -> int | None:
+    """Return the length that the head of a record states; None if this is no such head."""
+    if len(head) < _HEADER.size or _checksum(head[:8]) != _HEADER.unpack(head)[1]:
+        return None
+    return _HEADER.unpack(head)[0]
 
 
 def _records(path: Path) -> Iterator[bytes]:
@@ -96,11 +104,9 @@ def _records(path: Path) -> Iterator[bytes]:
         with open_file(path) as stream:
             left = os.fstat(stream.fileno()).st_size
             while left:
-                head = stream.read(_HEADER.size)
-                whole = len(head) == _HEADER.size and _checksum(head[:8]) == _HEADER.unpack(head)[1]
-                length = _HEADER.unpack(head)[0] if whole else left
-                left -= length + _HEADER.size + 4
-                if left < 0 or length > IMAGE_BYTES:
+                length = _length(stream.read(_HEADER.size))
+                left -= _HEADER.size + (length or 0) + 4
+                if length is None or left < 0 or length > IMAGE_BYTES:
                     raise ImageError(f"{path}: found a damaged or truncated file. Copy it again.")
                 yield stream.read(length)
                 stream.seek(4, os.SEEK_CUR)

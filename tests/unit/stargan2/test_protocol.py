@@ -294,7 +294,7 @@ def test_mistakes_on_the_command_line_are_named(capsys, tmp_path):
     assert "one of sets, stylegan2, stargan2, ageing" in capsys.readouterr().err
     assert evaluate([]) == 2
     assert evaluate(["sets"]) == 2
-    assert "real: is needed: folder or archive of real images" in capsys.readouterr().err
+    assert "--real: name a folder or archive of real images" in capsys.readouterr().err
     nowhere = str(tmp_path / "nowhere")
     assert evaluate(["sets", "--real", nowhere, "--made", nowhere]) == 2
     assert f"{nowhere}: there is no such file or folder" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_a_generator_is_judged_by_what_it_samples_and_goes_on_where_it_stopped(
 
 def test_what_is_missing_is_named(weights, tmp_path, capsys):
     assert evaluate(["stylegan2"]) == 2
-    assert "real: is needed: folder or archive of real images" in capsys.readouterr().err
+    assert "--real: name a folder or archive of real images" in capsys.readouterr().err
     save_image(tmp_path / "real" / "0.png", np.zeros((16, 16, 3), np.uint8))
     given = ["--checkpoint_path", str(weights), "--real", str(tmp_path / "real")]
     assert evaluate(["stylegan2", *given, "--inception_path", str(tmp_path / "none")]) == 2
