@@ -41,8 +41,7 @@ from paddle_sam.imagesets.archive import ImageSource, content_digest, read_sourc
 from paddle_sam.networks.image_features import FEATURES, INPUT_SIZE, LPIPS, InceptionV3
 from paddle_sam.networks.load import load
 
-RESIZINGS = ("clean", "legacy")  # of the images, for the network of the TensorFlow graph
-TORCHVISION = "torchvision"  # for torchvision's
+TORCHVISION = "torchvision"  # Inception's weights, and how images are brought to its size
 _ALEX_SMALLEST = 64  # AlexNet's poolings leave nothing of images much smaller
 ALEX_SIZE = 224  # of the images that AlexNet was trained on
 _IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)

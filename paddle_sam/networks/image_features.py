@@ -15,6 +15,7 @@ norm over channels, and w_l the learned non-negative channel weights, version 0.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,20 +77,10 @@ def same(in_channels, out_channels, kernel):
     return ConvNormReLU(in_channels, out_channels, kernel, padding=[side // 2 for side in sides])
 
 
-def mean_pool(x):
-    return F.avg_pool2d(x, 3, 1, 1, exclusive=True)
-
-
-def padded_mean_pool(x):
-    return F.avg_pool2d(x, 3, 1, 1, exclusive=False)
-
-
-def max_pool(x):
-    return F.max_pool2d(x, 3, 1, 1)
-
-
-def halve(x):
-    return F.max_pool2d(x, 3, 2)
+mean_pool = functools.partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, exclusive=True)
+padded_mean_pool = functools.partial(mean_pool, exclusive=False)
+max_pool = functools.partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
+halve = functools.partial(F.max_pool2d, kernel_size=3, stride=2)
 
 
 class BlockA(nn.Layer):
@@ -285,18 +276,14 @@ class LpipsWeights(nn.Layer):
     def __init__(self, backbone: str = "alex"):
         super().__init__()
         for index, channels in enumerate(_TAP_CHANNELS[backbone]):
-            setattr(self, f"lin{index}", _ChannelWeights(channels))
+            # Place 0 is a dropout in the published layout; it has no part in a frozen loss.
+            model = nn.Sequential(nn.Identity(), nn.Conv2D(channels, 1, 1, bias_attr=False))
+            setattr(self, f"lin{index}", nn.LayerDict({"model": model}))
         freeze(self)
 
 
 class LPIPS(LpipsFeatures):
-    """LPIPS with frozen weights; carries gradients to both images.
-
-    Args:
-        backbone: `alex` (AlexNet, what SAM trains with) or `vgg` (VGG16).
-
-    Parameters have the published names: `features.N.weight|bias` and `lin{k}.model.1.weight`.
-    """
+    """LPIPS with frozen weights; carries gradients to both images. For `backbone` see above."""
 
     def __init__(self, backbone: str = "alex"):
         super().__init__(backbone)
@@ -310,7 +297,7 @@ class LPIPS(LpipsFeatures):
         total = 0.0
         with exact():
             for index, (a, b) in enumerate(zip(left, right, strict=True)):
-                weights = getattr(self, f"lin{index}")
+                weights = getattr(self, f"lin{index}")["model"]
                 total = total + weights((a - b).square()).mean(axis=[1, 2, 3])
         return total
 
@@ -348,19 +335,6 @@ def unit_norm(x: paddle.Tensor, eps: float = 1e-10) -> paddle.Tensor:
     """
     square = x.square().sum(axis=1, keepdim=True)
     return x / (paddle.where(square > 0, square, paddle.ones_like(square)).sqrt() + eps)
-
-
-class _ChannelWeights(nn.Layer):
-    """The learned 1x1 convolution to one channel; nested as its published name says."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        # Place 0 is a dropout in the published layout; it has no part in a frozen loss.
-        convolution = nn.Conv2D(channels, 1, 1, bias_attr=False)
-        self.model = nn.Sequential(nn.Identity(), convolution)
-
-    def forward(self, x):
-        return self.model(x)
 
 
 def _feature_layers(layers: Sequence[tuple[int, ...]]) -> nn.Sequential:

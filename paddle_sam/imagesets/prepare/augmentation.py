@@ -35,11 +35,7 @@ class _CopyTask:
 
 
 def add_copies(kept: Sequence[Item], journal: Journal, config: PrepareOptions) -> None:
-    """Give every kept image its altered copies; make those that the journal does not hold.
-
-    Raises:
-        ImageError: a process died over a copy.
-    """
+    """Give every kept image its altered copies; make those that the journal does not hold."""
     names = tuple(parse_names(config.augmentations, AUGMENTATIONS, "--augmentations"))
     copies = {
         f"copy {number} of {item.name}": item

@@ -21,6 +21,7 @@ from paddle_sam.core.images import resize
 from paddle_sam.core.processes import in_processes
 from paddle_sam.errors import FaceNotFoundError, ImageError, PaddleSamError
 from paddle_sam.faces.alignment import side_of
+from paddle_sam.imagesets.archive import source_bytes
 from paddle_sam.imagesets.prepare import defects
 from paddle_sam.imagesets.prepare.inputs import Task
 from paddle_sam.imagesets.prepare.options import PrepareOptions
@@ -66,11 +67,7 @@ class Found:
 
 
 class Examiner:
-    """Examines image files as the options say; made once in each process.
-
-    Raises:
-        PaddleSamError: the finder of faces, or the upscaler, cannot be used.
-    """
+    """Examines image files as the options say; made once in each process."""
 
     def __init__(self, config: PrepareOptions):
         self._config = config
@@ -86,7 +83,7 @@ class Examiner:
         the contact sheet, or nothing.
         """
         try:
-            data = task.read_bytes()
+            data = source_bytes(task.source)
             defects.check_file(data, task.name)
         except ImageError as error:
             return [_unreadable(task, error)]

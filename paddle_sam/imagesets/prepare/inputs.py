@@ -14,6 +14,7 @@ import json
 import lzma
 import tarfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,7 +32,6 @@ from paddle_sam.imagesets.archive import (
     open_image_set,
     read_description,
     relative_name,
-    source_bytes,
     stamp,
     zip_members,
 )
@@ -63,21 +63,9 @@ class Task:
     source: ImageSource
     stamp: str
 
-    def read_bytes(self) -> bytes:
-        """The file's content.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        return source_bytes(self.source)
-
 
 def input_paths(data_path: str) -> list[Path]:
-    """Return the folders, archives or images that `--data_path` names, separated by commas.
-
-    Raises:
-        ConfigError: it names nothing.
-    """
+    """Return the folders, archives or images that `--data_path` names, separated by commas."""
     if Path(data_path).exists():
         return [Path(data_path)]
     parts = [part.strip() for part in data_path.split(",") if part.strip()]
@@ -87,11 +75,7 @@ def input_paths(data_path: str) -> list[Path]:
 
 
 def plain_inputs(paths: Sequence[Path], unpacked: Path) -> list[Path]:
-    """Return the inputs with archives in the place of TensorFlow's record files.
-
-    Raises:
-        ImageError, ConfigError: such a file is damaged, or its labels are no classes.
-    """
+    """Return the inputs with archives in the place of TensorFlow's record files."""
     plain: list[Path] = []
     for path in paths:
         records = find_records(path)
@@ -108,9 +92,6 @@ def list_tasks(paths: Sequence[Path], unpacked: Path) -> tuple[list[Task], dict[
 
     Returns:
         the images, and the names of files that are left out, by reason.
-
-    Raises:
-        ImageError, ConfigError: an input is missing, holds no images, or is damaged as a whole.
     """
     tasks: list[Task] = []
     left_out: dict[str, list[str]] = {}
@@ -120,7 +101,9 @@ def list_tasks(paths: Sequence[Path], unpacked: Path) -> tuple[list[Task], dict[
         tasks += [Task(name, image, stamp(image)) for name, image in names]
         for reason, others in listing.left_out.items():
             left_out.setdefault(reason, []).extend(f"{start}/{name}" for name in others)
-    _check_unique(tasks)
+    for name, times in Counter(task.name for task in tasks).items():
+        if times > 1:
+            raise ConfigError(f"the archive holds {name} twice; repair it")
     return tasks, left_out
 
 
@@ -143,11 +126,7 @@ def folder_classes(tasks: Sequence[str]) -> Classes:
 
 
 def input_classes(paths: Sequence[Path]) -> Classes:
-    """Return the classes that the inputs state in their `dataset.json`, numbered as there.
-
-    Raises:
-        ConfigError: an input states none, or two of them call their classes differently.
-    """
+    """Return the classes that the inputs state in their `dataset.json`, numbered as there."""
     of: dict[str, int] = {}
     called = {}
     for start, path in zip(_names(paths), paths, strict=True):
@@ -261,23 +240,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _check_unique(tasks: list[Task]) -> None:
-    seen = set()
-    for task in tasks:
-        if task.name in seen:
-            raise ConfigError(f"the archive holds {task.name} twice; repair it")
-        seen.add(task.name)
-
-
 def select_tasks(
     tasks: Sequence[Task], options: PrepareOptions
 ) -> tuple[list[Task], dict[str, list[str]]]:
     """Return the tasks that `--ids` and `--metadata` choose, and the names of others by reason.
 
     An image's number is its file's name without the suffix, in whatever folder it lies.
-
-    Raises:
-        ConfigError: a list cannot be read, or no image is chosen.
     """
     numbers = {task.name: number_of(task.name) for task in tasks}
     left_out: dict[str, list[str]] = {}
@@ -314,11 +282,7 @@ def number_of(name: str) -> int | None:
 
 
 def read_ids(path: str) -> set[int]:
-    """Read numbers, or paths of files named by them, one a line.
-
-    Raises:
-        ConfigError: the file cannot be read, or a line holds something else.
-    """
+    """Read numbers, or paths of files named by them, one a line."""
     found = set()
     for place, line in enumerate(read_text(path, "--ids").splitlines(), 1):
         if text := line.strip():
@@ -330,11 +294,7 @@ def read_ids(path: str) -> set[int]:
 
 
 def matching_ids(options: PrepareOptions, present: set[int]) -> set[int]:
-    """Return the numbers, of those present, whose records fit `--tags`, `--ratings`, `--score`.
-
-    Raises:
-        ConfigError: a metadata file cannot be read, or holds no record.
-    """
+    """Return the numbers, of those present, whose records fit `--tags`, `--ratings`, `--score`."""
     tags = {tag.strip() for tag in options.tags.split(",") if tag.strip()}
     unwanted = {tag[1:] for tag in tags if tag.startswith("-")}
     wanted = {tag for tag in tags if not tag.startswith("-")}
@@ -360,9 +320,6 @@ def read_records(metadata: str) -> Iterator[dict[str, Any]]:
     """Yield the records of JSON lines, of files or folders of them, separated by commas.
 
     Lines that are not a record are counted in a `Note`.
-
-    Raises:
-        ConfigError: a file cannot be read, or none holds a record.
     """
     records = odd = 0
     for path in _metadata_files(metadata):

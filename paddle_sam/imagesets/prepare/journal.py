@@ -29,10 +29,6 @@ class Journal:
     Args:
         folder: made if it is not there.
         settings: what the results depend on.
-
-    Raises:
-        ConfigError: the folder holds results of other settings.
-        OutputError: the system refused to write.
     """
 
     def __init__(self, folder: Path, settings: Mapping):
@@ -106,7 +102,10 @@ class Journal:
         self._lines.seek(0)
         self._end = read = 0
         for line in self._lines:
-            record = _parsed(line)
+            try:
+                record = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                break
             if record is None or not all(self._is_whole(*place) for place in record["images"]):
                 break
             self.records[record["key"]] = record
@@ -118,15 +117,6 @@ class Journal:
     def _is_whole(self, offset: int, length: int, crc: int) -> bool:
         self._images.seek(offset)
         return zlib.crc32(self._images.read(length)) == crc
-
-
-def _parsed(line: bytes) -> dict | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
 
 
 def _refused(folder: Path, error: OSError) -> OutputError:

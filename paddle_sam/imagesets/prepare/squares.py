@@ -42,9 +42,6 @@ def square_finder(config: PrepareOptions) -> FindSquares:
     """Return the function that finds the squares of a uint8 RGB image [H, W, 3].
 
     It returns at least one, or raises `FaceNotFoundError`.
-
-    Raises:
-        ConfigError, CheckpointError: the finder of faces is missing or cannot be used.
     """
     if config.crop == "centre":
         return lambda image: [middle(*image.shape[:2])]
@@ -91,11 +88,7 @@ class FaceSquares:
 
 
 class CascadeSquares:
-    """Upright squares around what an OpenCV cascade (Haar or LBP) finds, largest first.
-
-    Raises:
-        ConfigError: OpenCV or the cascade cannot be used.
-    """
+    """Upright squares around what an OpenCV cascade (Haar or LBP) finds, largest first."""
 
     def __init__(self, config: PrepareOptions):
         self._cv2 = import_cv2("CascadeClassifier")
@@ -130,11 +123,7 @@ class CascadeSquares:
 
 
 def find_cascade(name: str) -> Path:
-    """Return the file of a cascade: `name` itself, or one of that name among OpenCV's.
-
-    Raises:
-        ConfigError: there is no such file.
-    """
+    """Return the file of a cascade: `name` itself, or one of that name among OpenCV's."""
     if Path(name).is_file():
         return Path(name)
     shipped = Path(import_cv2("CascadeClassifier").data.haarcascades)
@@ -145,11 +134,7 @@ def find_cascade(name: str) -> Path:
 
 
 def import_cv2(needed: str):
-    """Return the module `cv2`, which must have `needed`.
-
-    Raises:
-        ConfigError: OpenCV is not installed, or is a version without it.
-    """
+    """Return the module `cv2`, which must have `needed`."""
     try:
         import cv2
         import cv2.data  # noqa: F401
@@ -190,9 +175,6 @@ def upscaler(spec: str) -> Callable[[np.ndarray, int], np.ndarray]:
 
     Args:
         spec: `lanczos` (or empty: the same), or the file of a model, see `read_model`.
-
-    Raises:
-        ConfigError: the model cannot be used.
     """
     if spec in ("", "lanczos"):
         return resize
@@ -213,9 +195,6 @@ def read_model(path: Path) -> Enlarge:
     to the same, larger; the `.pb` models of OpenCV's `dnn_superres`, whose names say what they
     are: EDSR_x4.pb, ESPCN_x2.pb, FSRCNN-small_x3.pb, LapSRN_x8.pb; and ncnn's `.param` files with
     a `.bin` beside each, from RGB in 0..1 to the same, larger, as waifu2x has them.
-
-    Raises:
-        ConfigError: the file is missing, of another kind, or does not enlarge.
     """
     if not path.is_file():
         raise ConfigError(f"--upscale: expected lanczos or the file of a model, found {path}")
@@ -279,9 +258,6 @@ class NcnnModel:
 
     Its convolutions may have no padding, as waifu2x's: what they cut off is found by trying, and
     added to the picture by repeating its edges.
-
-    Raises:
-        ConfigError: ncnn is not installed, or the model does not enlarge.
     """
 
     def __init__(self, path: Path):

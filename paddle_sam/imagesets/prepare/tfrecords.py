@@ -51,10 +51,6 @@ def as_archive(path: Path, folder: Path) -> Path:
     """Write the images of a record file to a zip in `folder`, unless an earlier run did.
 
     Classes are those of the `PREFIX-rxx.labels` beside it, if there is one.
-
-    Raises:
-        ImageError: the file is damaged, or a record holds no image.
-        ConfigError: its labels are no classes.
     """
     archive = folder / identity(path) / f"{path.stem}.zip"
     if archive.is_file():
