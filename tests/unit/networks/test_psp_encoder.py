@@ -161,7 +161,7 @@ def test_every_parameter_gets_a_gradient(squeeze_excite):
         ({"units": (1, 1, 1)}, r"expected 4 stages, found .*\(1, 1, 1\)"),
         ({"widths": (8, 8)}, r"expected 4 stages, found \(8, 8\)"),
         ({"input_size": 48}, "input_size: expected a power of two of at least 32, found 48"),
-        ({"input_size": 16}, "input_size: expected a power of two from 32, found 16"),
+        ({"input_size": 16}, "input_size: expected a power of two of at least 32, found 16"),
         ({"style_dim": 32}, "widths: the pyramid adds .* found 16 and 32"),
     ],
 )
