@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.imagesets.archive import source_bytes
 from paddle_sam.imagesets.prepare import inputs
 from paddle_sam.imagesets.prepare.inputs import input_paths, list_tasks
 from tests.unit.imagesets.prepare.dirty import encoded
@@ -47,7 +48,7 @@ def test_tars_are_read_at_random(tmp_path, name, mode):
     assert [task.name for task in tasks] == [
         f"{label}/{n}" for n in ("a.png", "b/2.png", "b/10.png")
     ]
-    assert [task.read_bytes() for task in tasks] == [CONTENT] * 3
+    assert [source_bytes(task.source) for task in tasks] == [CONTENT] * 3
     unpacked = list(work.rglob("*"))
     assert len(unpacked) == (name != "x.tar")
     before = [path.stat().st_mtime_ns for path in unpacked]
@@ -88,7 +89,7 @@ def test_no_name_leads_outside(tmp_path):
         archive.writestr("../evil.png", CONTENT)
     work = tmp_path / "work"
     tasks = tasks_of(f"{tmp_path}/x.tar.gz,{tmp_path}/y.zip", work)
-    assert [task.read_bytes() for task in tasks] == [CONTENT] * 3
+    assert [source_bytes(task.source) for task in tasks] == [CONTENT] * 3
     assert {path.parent for path in work.rglob("*")} == {work}
     assert not list(tmp_path.parent.glob("evil*"))
 
