@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,19 @@ import numpy as np
 from paddle_sam.convert.paddle_file import torch_layout
 from paddle_sam.convert.tensorflow_pickle import (
     NETWORK,
+    Taker,
     TensorFlowNetwork,
     is_tensorflow,
-    mapping_multipliers,
-    torch_names,
+    torch_networks,
 )
 from paddle_sam.core.files import open_file
 from paddle_sam.core.pickles import (
-    STORAGE_TYPES,
     TENSOR_GLOBALS,
     TORCH_LEGACY,
     CountedStream,
     SafeUnpickler,
     check_size,
+    read_torch_stream,
     refusing,
 )
 from paddle_sam.core.weights import FORMAT
@@ -60,37 +59,9 @@ class _Opaque:
         self.args = args
 
 
-class _BlobUnpickler(SafeUnpickler):
-    """One legacy torch.save blob that holds a single storage."""
-
-    admitted = STORAGE_TYPES
-
-    def persistent_load(self, pid):
-        kind, dtype, key, _, count, *_ = pid
-        if kind != "storage":
-            raise CheckpointError(f"it refers to {kind!r}, which is not data")
-        return dtype, key, count
-
-
-def _load_from_bytes(blob: bytes) -> np.ndarray:
-    """The storage in a nested torch.save blob (magic, version, system, object, keys, data)."""
-    stream = io.BytesIO(blob)
-    for _ in range(3):
-        _BlobUnpickler(stream).load()
-    dtype, key, count = _BlobUnpickler(stream).load()
-    keys = _BlobUnpickler(stream).load()
-    if keys != [key]:
-        raise CheckpointError("it holds a blob of several storages")
-    (stored,) = struct.unpack("<q", stream.read(8))
-    data = stream.read(stored * dtype.itemsize)
-    if stored != count or len(data) != stored * dtype.itemsize:
-        raise EOFError("a storage is cut short")
-    return np.frombuffer(data, dtype)
-
-
 _ADMITTED = {
     PERSISTENCE: lambda meta: _network_object(meta),
-    ("torch.storage", "_load_from_bytes"): _load_from_bytes,
+    ("torch.storage", "_load_from_bytes"): lambda blob: read_torch_stream(io.BytesIO(blob)),
     ("torch", "device"): _Opaque,
     **{("torch", name): name for name in ("float16", "float32", "float64", "int64", "bool")},
     ("dnnlib.util", "EasyDict"): _EasyDict,
@@ -145,15 +116,11 @@ def read_pickle(path: str | os.PathLike) -> dict:
             " into a PyTorch file"
         )
     if is_tensorflow(content):
-        networks = torch_names(content, path)
-        multipliers = mapping_multipliers(content)
-        return _rosinality(
-            {
-                key: _with_multiplier(tensors, multipliers[key], f"{path}: {key}")
-                for key, tensors in networks.items()
-            },
-            path,
-        )
+        networks = {
+            key: _with_multiplier(*found, f"{path}: {key}")
+            for key, found in torch_networks(content, path).items()
+        }
+        return _rosinality(networks, path)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path}: a pickle of a {type(content).__name__}, expected a dict of networks: a"
@@ -161,12 +128,12 @@ def read_pickle(path: str | os.PathLike) -> dict:
         )
     if not isinstance(content.get("G_ema"), dict):
         return torch_layout(content)  # of Paddle, or refused by whoever looks at its keys
-    networks = {key: content.get(key) for key in ("G_ema", "G", "D")}
-    tensors = {}
-    for key, value in networks.items():
-        if isinstance(value, dict):
-            tensors[key] = _as_usual(_flatten(value), value.get("_init_kwargs"), f"{path}: {key}")
-    return _rosinality(tensors, path)
+    networks = {
+        key: _as_usual(_flatten(value), value.get("_init_kwargs"), f"{path}: {key}")
+        for key in ("G_ema", "G", "D")
+        if isinstance(value := content.get(key), dict)
+    }
+    return _rosinality(networks, path)
 
 
 def _rosinality(networks: Mapping[str, dict], path: str | os.PathLike) -> dict:
@@ -201,10 +168,10 @@ def _generator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np
     """stylegan2-ada-pytorch generator names to the rosinality layout."""
     if any(name.startswith(("synthesis.L", "synthesis.input.freqs")) for name in tensors):
         raise CheckpointError(f"{where}: a network of StyleGAN3, not of StyleGAN2")
-    take = _Taker(tensors, where)
+    take = Taker(tensors, where)
     result = _mapping(take, "style")
     result["input.input"] = take("synthesis.b4.const")[None]
-    resolutions = take.resolutions("synthesis.b")
+    resolutions = take.sizes(r"synthesis\.b(\d+)\.")
     fir = take(f"synthesis.b{resolutions[-1]}.resample_filter")
     styled = [("synthesis.b4.conv1", "conv1")]
     rgbs = [("synthesis.b4.torgb", "to_rgb1")]
@@ -222,11 +189,11 @@ def _generator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np
     for old, new in rgbs:
         result |= _modulated(take, old, new)
         result[f"{new}.bias"] = take(f"{old}.bias").reshape(1, -1, 1, 1)
-    take.finish(allowed=("mapping.w_avg",), filters=fir)
-    return result
+    take.left.pop("mapping.w_avg", None)
+    return _finished(take, result, fir)
 
 
-def _modulated(take: _Taker, old: str, new: str) -> dict[str, np.ndarray]:
+def _modulated(take: Taker, old: str, new: str) -> dict[str, np.ndarray]:
     return {
         f"{new}.conv.weight": take(f"{old}.weight")[None],
         f"{new}.conv.modulation.weight": take(f"{old}.affine.weight"),
@@ -236,9 +203,9 @@ def _modulated(take: _Taker, old: str, new: str) -> dict[str, np.ndarray]:
 
 def _discriminator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     """stylegan2-ada-pytorch residual discriminator names to the rosinality layout."""
-    take = _Taker(tensors, where)
+    take = Taker(tensors, where)
     result = _mapping(take, "mapping")
-    resolutions = take.resolutions("b")[::-1]
+    resolutions = take.sizes(r"b(\d+)\.")[::-1]
     fir = take(f"b{resolutions[0]}.resample_filter")
     names = {f"b{resolutions[0]}.fromrgb": ("convs.0.0", "convs.0.1")}
     for block, resolution in enumerate(resolutions[:-1], start=1):
@@ -254,7 +221,15 @@ def _discriminator_names(tensors: dict[str, np.ndarray], where: str) -> dict[str
     for old, (weight, bias) in names.items():
         result[f"{weight}.weight"] = take(f"{old}.weight")
         result[f"{bias}.bias"] = take(f"{old}.bias")
-    take.finish(filters=fir)
+    return _finished(take, result, fir)
+
+
+def _finished(take: Taker, result: dict, fir: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the result, once all that is left are copies of the resampling filter."""
+    for name in [name for name in take.left if name.endswith("resample_filter")]:
+        if np.array_equal(take.left[name], fir):
+            del take.left[name]
+    take.finish()
     return result
 
 
@@ -286,46 +261,13 @@ def _with_multiplier(tensors: dict, multiplier: Any, where: str) -> dict[str, np
     return {n: (array * factor if n in layers else array) for n, array in tensors.items()}
 
 
-def _mapping(take: _Taker, target: str) -> dict[str, np.ndarray]:
+def _mapping(take: Taker, target: str) -> dict[str, np.ndarray]:
     """Take a mapping network, and of a conditional one the layer that reads labels."""
-    names = {"embed": "mapping.embed"} if "mapping.embed.weight" in take.tensors else {}
-    layers = [n for n in take.tensors if n.startswith("mapping.fc") and n.endswith(".weight")]
+    names = {"embed": "mapping.embed"} if "mapping.embed.weight" in take.left else {}
+    layers = [n for n in take.left if n.startswith("mapping.fc") and n.endswith(".weight")]
     names |= {f"{target}.{layer + 1}": f"mapping.fc{layer}" for layer in range(len(layers))}
     return {
         f"{new}.{leaf}": take(f"{old}.{leaf}")
         for new, old in names.items()
         for leaf in ("weight", "bias")
     }
-
-
-class _Taker:
-    """Hands out tensors by name and knows at the end which nobody took."""
-
-    def __init__(self, tensors: Mapping[str, np.ndarray], where: str):
-        self.tensors, self.where, self.taken = tensors, where, set()
-
-    def __call__(self, name: str) -> np.ndarray:
-        if name not in self.tensors:
-            raise CheckpointError(
-                f"{self.where}: tensor {name} is missing; only StyleGAN2 networks with a skip"
-                " generator and a residual discriminator are supported (not StyleGAN3)"
-            )
-        self.taken.add(name)
-        return self.tensors[name]
-
-    def resolutions(self, prefix: str) -> list[int]:
-        found = {n[len(prefix) :].split(".")[0] for n in self.tensors if n.startswith(prefix)}
-        sizes = sorted(int(text) for text in found if text.isdigit())
-        if len(sizes) < 2 or sizes != [4 << level for level in range(len(sizes))]:
-            raise CheckpointError(
-                f"{self.where}: expected blocks {prefix}4, {prefix}8, ...; found"
-                f" {sorted(self.tensors)[:3]}: not a StyleGAN2 network"
-            )
-        return sizes
-
-    def finish(self, filters: np.ndarray, allowed: tuple[str, ...] = ()) -> None:
-        """Raise unless what is left is `allowed` or a copy of the resampling filter."""
-        for name in self.tensors.keys() - self.taken - set(allowed):
-            if name.endswith("resample_filter") and np.array_equal(self.tensors[name], filters):
-                continue
-            raise CheckpointError(f"{self.where}: tensor {name} has no place in StyleGAN2")

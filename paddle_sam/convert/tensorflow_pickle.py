@@ -37,34 +37,57 @@ def is_tensorflow(content: Any) -> bool:
     )
 
 
-def torch_names(content: tuple, path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Return the tensors of G, D and G_ema under the names of stylegan2-ada-pytorch.
+def torch_networks(content: tuple, path: Path) -> dict[str, tuple[dict, Any]]:
+    """Return G, D and G_ema: tensors under the names of stylegan2-ada-pytorch, and a multiplier.
+
+    By the latter the weights of the mapping network are multiplied when it runs.
 
     Raises:
         CheckpointError: another architecture than StyleGAN2's, or a tensor is missing or too many.
     """
-    return {
-        key: _Names(network, f"{path}: {key}").convert(discriminator=key == "D")
-        for key, network in zip(("G", "D", "G_ema"), content, strict=True)
-    }
-
-
-def mapping_multipliers(content: tuple) -> dict[str, Any]:
-    """By which the weights of each network's mapping network are multiplied when it runs."""
     found = {}
     for key, network in zip(("G", "D", "G_ema"), content, strict=True):
-        options = network.get("static_kwargs")
-        stated = options.get("mapping_lrmul") if isinstance(options, Mapping) else None
-        found[key] = stated or (0.1 if key == "D" else 0.01)
+        names = _Names(network, f"{path}: {key}")
+        multiplier = names.options.get("mapping_lrmul") or (0.1 if key == "D" else 0.01)
+        found[key] = names.convert(discriminator=key == "D"), multiplier
     return found
 
 
-class _Names:
-    """The variables of one network; what nobody takes is an error."""
+class Taker:
+    """Hands out the tensors of one network by name, each once; `left` are the others."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], where: str):
+        self.left, self.where = dict(tensors), where
+
+    def __call__(self, name: str) -> np.ndarray:
+        if name not in self.left:
+            raise CheckpointError(
+                f"{self.where}: tensor {name} is missing; supported are StyleGAN2 networks with a"
+                " skip generator and a residual discriminator, not StyleGAN3"
+            )
+        return self.left.pop(name)
+
+    def sizes(self, pattern: str) -> list[int]:
+        """Return 4, 8, ...: the resolutions that names state, as `pattern` reads them."""
+        sizes = sorted({int(found[1]) for name in self.left if (found := re.search(pattern, name))})
+        if len(sizes) < 2 or sizes != [4 << level for level in range(len(sizes))]:
+            raise CheckpointError(
+                f"{self.where}: expected blocks of 4, 8, ... pixels, found {sizes or 'none'}: not a"
+                " StyleGAN2 network"
+            )
+        return sizes
+
+    def finish(self) -> None:
+        """Raise `CheckpointError` if a tensor is left."""
+        for name in self.left:
+            raise CheckpointError(f"{self.where}: tensor {name} has no place in StyleGAN2")
+
+
+class _Names(Taker):
+    """The variables of one TensorFlow network, for those of PyTorch."""
 
     def __init__(self, network: TensorFlowNetwork, where: str):
-        self.where = where
-        self.left = dict(_variables(network, where))
+        super().__init__(dict(_variables(network, where)), where)
         options = network.get("static_kwargs")
         self.options = options if isinstance(options, Mapping) else {}
         if any("StyleMod" in name or "AdaIN" in name for name in self.left):
@@ -73,22 +96,19 @@ class _Names:
             raise CheckpointError(f"{where}: a network that grows (architecture `orig`)")
 
     def convert(self, discriminator: bool) -> dict[str, np.ndarray]:
-        found = {int(m[1]) for name in self.left if (m := re.search(r"(\d+)x\1/", name))}
-        sizes = sorted(found)
-        if len(sizes) < 2 or sizes != [4 << level for level in range(len(sizes))]:
-            raise CheckpointError(f"{self.where}: expected blocks 4x4, 8x8, ..., found {sizes}")
+        sizes = self.sizes(r"(\d+)x\1/")
         tensors = self._discriminator(sizes) if discriminator else self._generator(sizes)
-        if left := [name for name in self.left if name.rpartition("/")[2] != "lod"]:
-            raise CheckpointError(f"{self.where}: tensor {left[0]} has no place in StyleGAN2")
+        self.left = {n: a for n, a in self.left.items() if n.rpartition("/")[2] != "lod"}
+        self.finish()
         taps = self.options.get("resample_kernel") or [1, 3, 3, 1]
         block = f"b{sizes[-1]}" if discriminator else f"synthesis.b{sizes[-1]}"
         tensors[f"{block}.resample_filter"] = fir_kernel(taps)
         return tensors
 
     def _generator(self, sizes: list[int]) -> dict[str, np.ndarray]:
-        result = {"mapping.w_avg": self._take("dlatent_avg")}
+        result = {"mapping.w_avg": self("dlatent_avg")}
         result |= self._mapping("mapping/LabelEmbed", "mapping/Dense")
-        result["synthesis.b4.const"] = self._take("synthesis/4x4/Const/const")[0]
+        result["synthesis.b4.const"] = self("synthesis/4x4/Const/const")[0]
         layers = [("synthesis.b4.conv1", "synthesis/4x4/Conv", False)]
         for size in sizes[1:]:
             block, theirs = f"synthesis.b{size}", f"synthesis/{size}x{size}"
@@ -96,8 +116,8 @@ class _Names:
             layers.append((f"{block}.conv1", f"{theirs}/Conv1", False))
         for index, (name, theirs, flipped) in enumerate(layers):
             result |= self._styled(name, theirs, flipped)
-            result[f"{name}.noise_strength"] = self._take(f"{theirs}/noise_strength").reshape(())
-            result[f"{name}.noise_const"] = self._take(f"synthesis/noise{index}")[0, 0]
+            result[f"{name}.noise_strength"] = self(f"{theirs}/noise_strength").reshape(())
+            result[f"{name}.noise_const"] = self(f"synthesis/noise{index}")[0, 0]
         for size in sizes:
             result |= self._styled(f"synthesis.b{size}.torgb", f"synthesis/{size}x{size}/ToRGB")
         return result
@@ -109,7 +129,7 @@ class _Names:
             for ours, theirs in (("conv0", "Conv0"), ("conv1", "Conv1_down")):
                 result |= self._convolution(f"b{size}.{ours}", f"{size}x{size}/{theirs}")
             if any("/Skip/" in name for name in self.left):  # else it is left out later
-                skip = self._take(f"{size}x{size}/Skip/weight")
+                skip = self(f"{size}x{size}/Skip/weight")
                 result[f"b{size}.skip.weight"] = skip.transpose(3, 2, 0, 1)
         result |= self._mapping("LabelEmbed", "Mapping")
         result |= self._convolution("b4.conv", "4x4/Conv")
@@ -128,27 +148,19 @@ class _Names:
     def _styled(self, name: str, theirs: str, flipped: bool = False) -> dict[str, np.ndarray]:
         return {
             **self._convolution(name, theirs, flipped),
-            f"{name}.affine.weight": self._take(f"{theirs}/mod_weight").T,
-            f"{name}.affine.bias": self._take(f"{theirs}/mod_bias") + 1,
+            f"{name}.affine.weight": self(f"{theirs}/mod_weight").T,
+            f"{name}.affine.bias": self(f"{theirs}/mod_bias") + 1,
         }
 
     def _convolution(self, name: str, theirs: str, flipped: bool = False) -> dict[str, np.ndarray]:
-        weight = self._take(f"{theirs}/weight")
+        weight = self(f"{theirs}/weight")
         weight = weight[::-1, ::-1] if flipped else weight
-        bias = self._take(f"{theirs}/bias")
+        bias = self(f"{theirs}/bias")
         return {f"{name}.weight": weight.transpose(3, 2, 0, 1), f"{name}.bias": bias}
 
     def _linear(self, name: str, theirs: str) -> dict[str, np.ndarray]:
-        weight, bias = self._take(f"{theirs}/weight"), self._take(f"{theirs}/bias")
+        weight, bias = self(f"{theirs}/weight"), self(f"{theirs}/bias")
         return {f"{name}.weight": weight.T, f"{name}.bias": bias}
-
-    def _take(self, name: str) -> np.ndarray:
-        if name not in self.left:
-            raise CheckpointError(
-                f"{self.where}: tensor {name} is missing; supported are StyleGAN2 networks with a"
-                " skip generator and a residual discriminator"
-            )
-        return self.left.pop(name)
 
 
 def _variables(

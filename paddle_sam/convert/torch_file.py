@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from paddle_sam.core.files import atomic_path, open_file
-from paddle_sam.core.pickles import TORCH_LEGACY, TORCH_ZIP, check_size
+from paddle_sam.core.pickles import TORCH_LEGACY, TORCH_ZIP, check_members, check_size
 from paddle_sam.errors import CheckpointError
 
 
@@ -127,23 +127,15 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise unless the members of a zip archive lie in it as they are and side by side.
-
-    So PyTorch writes them. Packed or overlapping ones could be of any size when they are read.
-    """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            # The code of TorchScript is packed: PyTorch refuses it before it reads any member.
+            if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                check_members(archive, path.stat().st_size)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: refused: {error}") from None
     except (zipfile.BadZipFile, OSError, ValueError):  # PyTorch says what is wrong with it
-        return
-    if any(member.filename.endswith("/constants.pkl") for member in members):
-        return  # TorchScript, whose code is packed: PyTorch refuses it before it reads any member
-    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    if packed or sum(member.file_size for member in members) > path.stat().st_size:
-        raise CheckpointError(
-            f"{path}: refused: a zip archive that PyTorch did not write; its members are packed or"
-            " overlap"
-        )
+        pass
 
 
 def _first_line(error: Exception) -> str:

@@ -102,20 +102,20 @@ ARRAY_GLOBALS = {
 
 
 class CountedStream:
-    """Hands out the bytes of a file, at most those that it has, and counts their CRC-32."""
+    """Hands out what follows in a stream, not more than there is, and counts the CRC-32 of it."""
 
     def __init__(self, stream: BinaryIO):
-        self._stream = stream
-        self._left = os.fstat(stream.fileno()).st_size
-        self.crc = 0
+        start = stream.tell()
+        self._stream, self.left, self.crc = stream, stream.seek(0, os.SEEK_END) - start, 0
+        stream.seek(start)
 
     def read(self, count: int) -> bytes:
-        if not 0 <= count <= self._left:
-            raise EOFError(f"{count} bytes are announced where {self._left} follow")
+        if not 0 <= count <= self.left:
+            raise EOFError(f"{count} bytes are announced where {self.left} follow")
         return self._counted(self._stream.read(count))
 
     def readline(self) -> bytes:
-        return self._counted(self._stream.readline(min(self._left, _LONGEST_LINE)))
+        return self._counted(self._stream.readline(min(self.left, _LONGEST_LINE)))
 
     def rest(self, most: int) -> bytes:
         """Return what follows, at most so many bytes; they are not counted."""
@@ -123,7 +123,7 @@ class CountedStream:
 
     def _counted(self, data: bytes) -> bytes:
         self.crc = zlib.crc32(data, self.crc)
-        self._left -= len(data)
+        self.left -= len(data)
         return data
 
 
@@ -365,7 +365,7 @@ def read_torch_arrays(path: str | os.PathLike) -> Any:
             if start.startswith(TORCH_ZIP):
                 content = _from_archive(stream)
             elif TORCH_LEGACY in start:
-                content = _from_stream(stream, path.stat().st_size)
+                content = read_torch_stream(stream)
             else:
                 raise CheckpointError("it is not a PyTorch file")
         check_size(content, path.stat().st_size)
@@ -375,11 +375,8 @@ def read_torch_arrays(path: str | os.PathLike) -> Any:
 def _from_archive(stream) -> Any:
     """The layout since PyTorch 1.6: a zip archive of a pickle, and a member for each storage."""
     with zipfile.ZipFile(stream) as archive:
-        members = archive.infolist()
-        packed = any(one.compress_type != zipfile.ZIP_STORED for one in members)
-        if packed or sum(one.file_size for one in members) > os.fstat(stream.fileno()).st_size:
-            raise CheckpointError("its members are packed or overlap, as PyTorch's never do")
-        (name,) = (one.filename for one in members if one.filename.endswith("/data.pkl"))
+        check_members(archive, os.fstat(stream.fileno()).st_size)
+        (name,) = (one for one in archive.namelist() if one.endswith("/data.pkl"))
         root = name.removesuffix("data.pkl")
 
         def storage(dtype: np.dtype, key: str, count: int) -> np.ndarray:
@@ -391,20 +388,34 @@ def _from_archive(stream) -> Any:
         return _TorchUnpickler(archive.open(name), storage).load()
 
 
-def _from_stream(stream, file_bytes: int) -> Any:
-    """The layout before: pickles of a number, version, system, the object and its keys, data."""
+def check_members(archive: zipfile.ZipFile, file_bytes: int) -> None:
+    """Raise unless the members of an archive lie in it as they are and side by side.
+
+    So PyTorch writes them. Packed or overlapping ones could be of any size when they are read.
+    """
+    members = archive.infolist()
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > file_bytes:
+        raise CheckpointError("its members are packed or overlap, as PyTorch's never do")
+
+
+def read_torch_stream(stream: BinaryIO) -> Any:
+    """Read the layout before 1.6, which is also that of storages within pickles of modules.
+
+    It is pickles of a number, a version, a system, the object and the keys of its storages, whose
+    data follow. Damage raises nearly anything.
+    """
     storages: dict[str, np.ndarray] = {}
-    left = [file_bytes]
+    counted = CountedStream(stream)
 
     def storage(dtype: np.dtype, key: str, count: int) -> np.ndarray:
         if key not in storages:
-            if not 0 <= count * dtype.itemsize <= left[0]:
+            known = sum(array.nbytes for array in storages.values())
+            if not 0 <= count * dtype.itemsize <= counted.left - known:
                 raise EOFError("its storages are larger than the file")
-            left[0] -= count * dtype.itemsize
             storages[key] = np.zeros(count, dtype)  # filled below; tensors are views of it
         return storages[key]
 
-    counted = CountedStream(stream)
     for _ in range(3):
         _TorchUnpickler(counted, storage).load()
     content = _TorchUnpickler(counted, storage).load()
