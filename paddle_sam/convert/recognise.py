@@ -71,9 +71,13 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
     key = "state_dict" if wrapped else None
     state, prefix = _bare(content["state_dict"] if wrapped else content)
     extras = {name: value for name, value in content.items() if name != key} if wrapped else {}
+    if _has(state, "encoder_q.layer4."):  # MoCo: beside it a second encoder and a queue
+        state, prefix = _Below(state, "encoder_q."), f"{prefix}encoder_q."
     try:
-        if {"g_ema", "g", "d"} & content.keys():
-            return _stylegan2(content, path)
+        if parts := [part for part in ("g_ema", "g", "d") if part in content]:
+            places = {part: (*_bare(content[part]), part) for part in parts}
+            rest = {name: value for name, value in content.items() if name not in parts}
+            return _stylegan2(places, rest, path)
         if set(STARGAN2_PARTS) <= content.keys():
             return _stargan2(content)
         if content.keys() == {"mean"} and np.shape(content["mean"]) == (LANDMARKS, 2):
@@ -83,13 +87,9 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
             return _hyperstyle(state, prefix, key, extras, path)
         if _has(state, "encoder.", "decoder.style."):
             return _sam_or_psp(state, prefix, key, extras, path)
-        if _has(state, "encoder_q.layer4."):  # MoCo: beside it a second encoder and a queue
-            return _self_supervised(_Below(state, "encoder_q."), f"{prefix}encoder_q.", key)
-        if _has(state, "bn1.", "layer1.0.conv3.", "layer4.2."):
-            return _self_supervised(state, prefix, key)
         for part, marks in (("g_ema", ("style.1.", "to_rgb1.")), ("d", ("convs.0.0.weight",))):
             if _has(state, *marks):
-                return _lone_stylegan2(part, state, prefix, key, extras, path)
+                return _stylegan2({part: (state, prefix, key)}, extras, path)
         for marks, kind, builder, table, arch in tables.SINGLE_NETWORKS:
             if _has(state, *marks):
                 network = Network(builder, table, key, state, arch(state), prefix=prefix)
@@ -103,11 +103,6 @@ def recognise(content: Mapping, path: Path) -> Checkpoint:
             " architecture is not a published one"
         ) from error
     raise CheckpointError(f"{path}: {_stranger(content)}")
-
-
-def _self_supervised(state: Mapping, prefix: str, key: str | None) -> Checkpoint:
-    network = Network("self_supervised", "resnet50", key, state, {}, prefix=prefix)
-    return Checkpoint("self_supervised", {"self_supervised": network})
 
 
 def _has(state: Mapping, *marks: str) -> bool:
@@ -172,20 +167,53 @@ _STRANGERS = [
 ]
 
 
+class _Family:
+    """What the files of pSp's family have in common: options, a decoder, its average code.
+
+    Attributes: the stored `options`, the `given` entry of files of unpublished sizes, `notes` on
+    what was concluded, the architecture of the `decoder` and how many `codes` it takes.
+    """
+
+    def __init__(self, state: Mapping, extras: dict, path: Path):
+        self.given = extras.get("arch") or {}
+        self.options = extras.pop("opts", None) or {}
+        stated = f"{path.name} states no options (`opts`); read from its tensors"
+        self.notes = [] if self.options else [stated]
+        self._decoder_state = _Below(state, "decoder.")
+        self.decoder = tables.generator_arch(self._decoder_state)
+        self.codes = len(noise_resolutions(self.decoder["size"])) + 1
+        self._extras, self._path = extras, path
+        self._inside = state if "latent_avg" in state else None
+
+    def added(self, codes: int, starts_from_average: bool = True) -> dict[str, np.ndarray]:
+        """Return the Paddle tensors that the file does not hold: average code and noise maps."""
+        noises = _absent_noises(self._decoder_state, self.decoder, self.notes)
+        dim = self.decoder["style_dim"]
+        average = _stated_average(self._inside or self._extras, dim, codes, self._path)
+        if average is None:
+            self._extras.pop("latent_avg", None)
+            average = np.zeros(dim, np.float32)
+            if starts_from_average:
+                average = _estimated_average(self._decoder_state, self.decoder, noises)
+                self.notes.append("no latent_avg: estimated from the decoder's mapping network")
+        added = {f"decoder.{name}": noise for name, noise in noises.items()}
+        # Files made from a raw StyleGAN2 checkpoint hold the one mean w; every code starts from it.
+        repeated = {"latent_avg": np.broadcast_to(average, (codes, dim))}
+        return added if self._inside else repeated | added
+
+
 def _sam_or_psp(
     state: Mapping, prefix: str, key: str | None, extras: dict, path: Path
 ) -> Checkpoint:
-    given = extras.get("arch") or {}
-    options = extras.pop("opts", None) or {}
-    notes = [] if options else [f"{path.name} states no options (`opts`); read from its tensors"]
-    decoder_state, frozen = _Below(state, "decoder."), _Below(state, "pretrained_encoder.")
-    decoder = tables.generator_arch(decoder_state)
-    codes = len(noise_resolutions(decoder["size"])) + 1
+    file, frozen = _Family(state, extras, path), _Below(state, "pretrained_encoder.")
+    options, notes, given = file.options, file.notes, file.given
     encoder_state = _Below(state, "encoder.")
     encoder_type = encoders.stated_type(encoder_state, options, notes, path)
     wide = encoders.reads_wide(options)
-    encoder = encoders.encoder_arch(encoder_state, encoder_type, codes, given.get("encoder"), wide)
-    arch = {"encoder": encoder, "decoder": decoder}
+    encoder = encoders.encoder_arch(
+        encoder_state, encoder_type, file.codes, given.get("encoder"), wide
+    )
+    arch = {"encoder": encoder, "decoder": file.decoder}
     if encoder["in_channels"] == 6:  # ReStyle, which begins with the average and its image
         arch |= {"start": "latent_avg", "iterations": encoders.iterations(options, notes, path)}
     else:
@@ -197,22 +225,9 @@ def _sam_or_psp(
                 " GradualStyleEncoder"
             )
         arch["pretrained_encoder"] = encoders.encoder_arch(
-            frozen, "GradualStyleEncoder", codes, given.get("encoder")
+            frozen, "GradualStyleEncoder", file.codes, given.get("encoder")
         )
-    noises = _absent_noises(decoder_state, decoder, notes)
-    inside = "latent_avg" in state
-    stated = state if inside else extras
-    average = _stated_average(stated, decoder["style_dim"], encoder["n_styles"], path)
-    if average is None:
-        extras.pop("latent_avg", None)
-        average = np.zeros(decoder["style_dim"], np.float32)
-        if arch["start"] != "zero":
-            average = _estimated_average(decoder_state, decoder, noises)
-            notes.append("no latent_avg: estimated from the decoder's mapping network")
-    # Files made from a raw StyleGAN2 checkpoint hold the one mean w; every code starts from it.
-    shape = (encoder["n_styles"], encoder["style_dim"])
-    added = {} if inside else {"latent_avg": np.broadcast_to(average, shape)}
-    added |= {f"decoder.{name}": noise for name, noise in noises.items()}
+    added = file.added(encoder["n_styles"], arch["start"] != "zero")
     kind = "sam" if frozen else "psp"
     crop = {"size": encoder["input_size"], **PUBLISHED_CROP}
     if "alignment" in given:
@@ -226,30 +241,19 @@ def _sam_or_psp(
 def _hyperstyle(
     state: Mapping, prefix: str, key: str | None, extras: dict, path: Path
 ) -> Checkpoint:
-    given = extras.get("arch") or {}
-    options = extras.pop("opts", None) or {}
-    notes = [] if options else [f"{path.name} states no options (`opts`); read from its tensors"]
-    decoder_state = _Below(state, "decoder.")
-    decoder = tables.generator_arch(decoder_state)
-    hypernet, layers = encoders.hypernet_arch(
-        _Below(state, "hypernet."), options, path, given.get("hypernet")
+    file = _Family(state, extras, path)
+    given = file.given.get("hypernet") or {}
+    hypernet, layers = encoders.hypernet_arch(_Below(state, "hypernet."), file.options, path, given)
+    arch = {"hypernet": hypernet, "decoder": file.decoder, "layers": layers}
+    arch["iterations"] = encoders.iterations(file.options, file.notes, path)
+    arch["input_size"] = int(given.get("input_size", 256))
+    added = file.added(file.codes)
+    file.notes.append(
+        "the encoder that it starts from is a file of its own, a W encoder; convert both"
     )
-    arch = {"hypernet": hypernet, "decoder": decoder, "layers": layers}
-    arch["iterations"] = encoders.iterations(options, notes, path)
-    arch["input_size"] = int((given.get("hypernet") or {}).get("input_size", 256))
-    noises = _absent_noises(decoder_state, decoder, notes)
-    codes = len(noise_resolutions(decoder["size"])) + 1
-    average = _stated_average(extras, decoder["style_dim"], codes, path)
-    if average is None:
-        extras.pop("latent_avg", None)
-        average = _estimated_average(decoder_state, decoder, noises)
-        notes.append("no latent_avg: estimated from the decoder's mapping network")
-    added = {"latent_avg": np.broadcast_to(average, (codes, decoder["style_dim"]))}
-    added |= {f"decoder.{name}": noise for name, noise in noises.items()}
-    notes.append("the encoder that it starts from is a file of its own, a W encoder; convert both")
     network = Network("hyperstyle", "hyperstyle", key, state, arch, added, prefix)
-    facts = {"alignment": {"size": arch["input_size"], **PUBLISHED_CROP}, "options": options}
-    return Checkpoint("hyperstyle", {"hyperstyle": network}, facts, extras, notes)
+    facts = {"alignment": {"size": arch["input_size"], **PUBLISHED_CROP}, "options": file.options}
+    return Checkpoint("hyperstyle", {"hyperstyle": network}, facts, extras, file.notes)
 
 
 def _stated_average(content: Mapping, style_dim: int, codes: int, path: Path) -> np.ndarray | None:
@@ -288,43 +292,24 @@ def _absent_noises(state: Mapping, arch: Mapping, notes: list[str]) -> dict[str,
     }
 
 
-def _stylegan2(content: Mapping, path: Path) -> Checkpoint:
-    networks, notes = {}, list(content.get(LEFT_OUT) or ())
-    for part in ("g_ema", "g", "d"):
-        if part in content:
-            networks[part] = _stylegan2_part(part, *_bare(content[part]), part, notes)
-    extras = {k: v for k, v in content.items() if k not in (*networks, "latent_avg", LEFT_OUT)}
-    return _with_average(Checkpoint("stylegan2", networks, {}, extras, notes), content, path)
-
-
-def _lone_stylegan2(
-    part: str, state: Mapping, prefix: str, key: str | None, extras: dict, path: Path
-) -> Checkpoint:
-    notes = []
-    networks = {part: _stylegan2_part(part, state, prefix, key, notes)}
-    rest = {name: value for name, value in extras.items() if name != "latent_avg"}
-    return _with_average(Checkpoint("stylegan2", networks, {}, rest, notes), extras, path)
-
-
-def _stylegan2_part(
-    part: str, state: Mapping, prefix: str, key: str | None, notes: list[str]
-) -> Network:
-    if part == "d":
-        arch = tables.discriminator_arch(state)
-        return Network("stylegan2_discriminator", "discriminator", key, state, arch, {}, prefix)
-    arch = tables.generator_arch(state)
-    noises = _absent_noises(state, arch, notes)
-    return Network("stylegan2_generator", "generator", key, state, arch, noises, prefix)
-
-
-def _with_average(checkpoint: Checkpoint, content: Mapping, path: Path) -> Checkpoint:
-    generators = [n.arch for n in checkpoint.networks.values() if "style_dim" in n.arch]
-    if generators:
-        codes = len(noise_resolutions(generators[0]["size"])) + 1
-        average = _stated_average(content, generators[0]["style_dim"], codes, path)
-        if average is not None:
-            checkpoint.facts["latent_avg"] = np.array(average)
-    return checkpoint
+def _stylegan2(places: Mapping[str, tuple], rest: Mapping, path: Path) -> Checkpoint:
+    """Recognise generators and a discriminator: by name their state, its prefix and its key."""
+    networks, facts, notes = {}, {}, list(rest.get(LEFT_OUT) or ())
+    for part, (state, prefix, key) in places.items():
+        if part == "d":
+            arch, added = tables.discriminator_arch(state), {}
+            builder, table = "stylegan2_discriminator", "discriminator"
+        else:
+            arch = tables.generator_arch(state)
+            added = _absent_noises(state, arch, notes)
+            builder, table = "stylegan2_generator", "generator"
+            codes = len(noise_resolutions(arch["size"])) + 1
+            average = _stated_average(rest, arch["style_dim"], codes, path)
+            if average is not None:
+                facts["latent_avg"] = np.array(average)
+        networks[part] = Network(builder, table, key, state, arch, added, prefix)
+    extras = {name: value for name, value in rest.items() if name not in ("latent_avg", LEFT_OUT)}
+    return Checkpoint("stylegan2", networks, facts, extras, notes)
 
 
 def _stargan2(content: Mapping) -> Checkpoint:

@@ -359,4 +359,8 @@ SINGLE_NETWORKS = [
         *("inception", "inception_v3", "inception", inception_arch),
     ),
     (("conv1.conv.", "m0.b1_4.", "l0."), *["face_heatmaps"] * 3, face_heatmaps_arch),
+    (
+        ("bn1.", "layer1.0.conv3.", "layer4.2."),
+        *("self_supervised", "self_supervised", "resnet50", lambda state: {}),
+    ),
 ]

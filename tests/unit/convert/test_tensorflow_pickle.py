@@ -113,7 +113,10 @@ def test_it_becomes_the_file_of_the_torch_pickle(write, tmp_path, protocol):
         (lambda g, d: g.update({"4x4/StyleMod/w": np.zeros(1)}), "of StyleGAN, not of StyleGAN2"),
         (lambda g, d: g.update({"ToRGB_lod0/weight": np.zeros(1)}), "a network that grows"),
         (lambda g, d: g.update({"64x64/Conv1/bias": "x"}), "expected a tensor as synthesis/64x64"),
-        (lambda g, d: [g.pop(n) for n in list(g) if n.startswith("16x16/")], r"expected blocks of 4.*\[4, 8, 32, 64\]"),
+        (
+            lambda g, d: [g.pop(n) for n in list(g) if n.startswith("16x16/")],
+            r"expected blocks of 4.*\[4, 8, 32, 64\]",
+        ),
     ],
 )
 def test_other_networks_are_refused_by_name(write, tmp_path, change, words):
