@@ -226,7 +226,7 @@ def _stylegan2(small: bool, changes: dict):
 
 def _stargan2(small: bool, changes: dict):
     from paddle_sam.stargan2.options import StarGAN2Options
-    from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
+    from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet
 
     options = StarGAN2Options(w_hpf=0.0, no_fid=True, no_lpips=True)
     if small:
@@ -237,4 +237,4 @@ def _stargan2(small: bool, changes: dict):
     side = options.img_size
     held_out = np.zeros((2, side, side, 3), np.uint8)
     validation = ValidationSet(held_out, np.array([0, 1]), np.array([0, 1]))
-    return StarGAN2Trainer(build_networks(options), options, None, validation)
+    return StarGAN2Trainer(options, None, validation)

@@ -19,7 +19,7 @@ from paddle_sam.stargan2.domains import DomainLoader, Domains, read_domains
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation, diversity_store
 from paddle_sam.stargan2.system import StarGAN2, load_fan
-from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
+from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet
 from paddle_sam.training.distributed import World
 from paddle_sam.training.folder import identify_file, numbered
 from paddle_sam.training.run import Intervals, Job, start_run
@@ -41,9 +41,8 @@ def train_stargan2(options: StarGAN2Options) -> Path:
         validation = _validation(held_out, options)
         judge = translation_judge(options, domains, held_out) if world.rank == 0 else None
         fan = load_fan(options.wing_path, options.device) if options.w_hpf > 0 else None
-        networks = build_networks(options)
         return Job(
-            StarGAN2Trainer(networks, options, fan, validation, world, judge),
+            StarGAN2Trainer(options, fan, validation, world, judge),
             Intervals(options.total_iters, *every),
             DomainLoader(
                 domains,

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import paddle
-from paddle import nn
 
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.imagesets.loader import to_device
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
-from paddle_sam.networks.load import held
+from paddle_sam.networks.load import held, trained
 from paddle_sam.stargan2.domains import DomainBatch
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.system import PARTS, StarGAN2, translation_matrix
@@ -41,7 +40,6 @@ from paddle_sam.training.steps import (
 )
 
 AVERAGED = tuple(PARTS)
-TRAINED = (*AVERAGED, "discriminator")
 GUIDES = ("latent", "ref")
 # What each guide's generator half updates.
 _UPDATED = {"latent": AVERAGED, "ref": ("generator",)}
@@ -94,17 +92,10 @@ def network_archs(options: StarGAN2Options) -> dict[str, dict]:
     }
 
 
-def build_networks(options: StarGAN2Options) -> dict[str, nn.Layer]:
-    """New networks, from Paddle's random numbers as they are seeded."""
-    builders = {**PARTS, "discriminator": stargan2.Discriminator}
-    return {name: builders[name](**arch) for name, arch in network_archs(options).items()}
-
-
 class StarGAN2Trainer:
-    """Trains the four networks and averages three of them.
+    """Trains four networks, which it makes from Paddle's random numbers, and averages three.
 
     Args:
-        networks: by name, from `build_networks`.
         options: the run's options.
         fan: the face alignment network; needed where `w_hpf` is above 0.
         validation: what panels and validations are made from.
@@ -115,7 +106,6 @@ class StarGAN2Trainer:
 
     def __init__(
         self,
-        networks: Mapping[str, nn.Layer],
         options: StarGAN2Options,
         fan: FaceHeatmaps | None,
         validation: ValidationSet,
@@ -124,21 +114,22 @@ class StarGAN2Trainer:
     ):
         self.options = options
         self.learning_rate = options.lr
-        self.networks = dict(networks)
         self.world = world or World()
         self.validation = validation
         self.judge = judge or (lambda system: {})
+        archs, builders = network_archs(options), {**PARTS, "discriminator": stargan2.Discriminator}
+        self.networks = {name: builders[name](**arch) for name, arch in archs.items()}
         for network in self.networks.values():
-            network.train()
             send_from_first(network.state_dict().values(), self.world)
         self.averages = {name: averaged_copy(self.networks[name]) for name in AVERAGED}
         self.live = StarGAN2(*(self.networks[name] for name in AVERAGED), fan)
         self.averaged = StarGAN2(*self.averages.values(), fan)
-        self.optimizers = {name: self._optimizer(name) for name in TRAINED}
-        together = (("discriminator",), *_UPDATED.values())
-        self.means = {names: self._means(names) for names in together}
+        self.optimizers = {name: self._optimizer(name) for name in self.networks}
+        self.means = {}
+        for names in (("discriminator",), *_UPDATED.values()):
+            parameters = [p for name in names for p in self.networks[name].parameters()]
+            self.means[names] = GradientMeans(parameters, self.world)
         self.state = RunState(lambda: WeightFile("stargan2", options=dataclasses.asdict(options)))
-        archs = network_archs(options)
         for name, average in self.averages.items():
             self.state.network(name, average, f"stargan2_{name}", archs[name])
         if self.live.fan is not None:
@@ -252,16 +243,13 @@ class StarGAN2Trainer:
             masks=self.live.masks(images),
         )
 
-    def _means(self, names: Sequence[str]) -> GradientMeans:
-        return GradientMeans((p for n in names for p in self.networks[n].parameters()), self.world)
-
     def _optimizer(self, name: str):
         options = self.options
         return paddle.optimizer.Adam(
             options.f_lr if name == "mapping_network" else options.lr,
             options.beta1,
             options.beta2,
-            parameters=[p for p in self.networks[name].parameters() if not p.stop_gradient],
+            parameters=trained(self.networks[name]),
             weight_decay=options.weight_decay,
         )
 

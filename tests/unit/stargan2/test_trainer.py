@@ -27,7 +27,7 @@ from paddle_sam.stargan2.domains import DomainBatch, Domains
 from paddle_sam.stargan2.options import StarGAN2Options
 from paddle_sam.stargan2.protocol import Protocol, TranslationEvaluation
 from paddle_sam.stargan2.system import StarGAN2
-from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet, build_networks
+from paddle_sam.stargan2.trainer import StarGAN2Trainer, ValidationSet
 from paddle_sam.training.folder import RunCheckpoints
 from tests import DEVICE, ROOT
 from tests.unit.training.comparing import assert_equal, records
@@ -66,7 +66,7 @@ def make_trainer(fan=None, **changes):
     paddle.seed(0)
     config = dataclasses.replace(TINY, **changes)
     validation = ValidationSet(held_out(), np.array([0, 1, 1]), np.array([0, 2]))
-    return StarGAN2Trainer(build_networks(config), config, fan, validation)
+    return StarGAN2Trainer(config, fan, validation)
 
 
 def parameters(networks):
