@@ -14,6 +14,47 @@ from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.metrics.options import FeatureOptions
 from paddle_sam.options import INCEPTION, LPIPS, Options, RunOptions, device_option, option
 
+_PRESETS = {
+    "celeba_hq": {},
+    "afhq": {
+        "train_img_dir": "data/afhq/train",
+        "val_img_dir": "data/afhq/val",
+        "exp_dir": "log/stargan2_afhq",
+        "num_domains": 3,
+        "w_hpf": 0.0,
+        "lambda_ds": 2.0,
+    },
+    # The reproduction report: the published settings but for these, for a smaller GPU.
+    "report": {
+        "batch_size": 4,
+        "ds_iter": 500_000,
+        "total_iters": 500_000,
+        "save_every": 5000,
+        "exp_dir": "log/stargan2_report",
+    },
+    # Small networks, for a CPU.
+    "mini": {
+        "img_size": 64,
+        "base_dim": 16,
+        "max_conv_dim": 64,
+        "hidden_dim": 128,
+        "style_dim": 32,
+        "w_hpf": 0.0,
+        "ds_iter": 2000,
+        "total_iters": 2000,
+        "batch_size": 4,
+        "f_lr": 1e-5,
+        "lr": 2e-4,
+        "num_workers": 0,
+        "sample_every": 100,
+        "save_every": 100,
+        "eval_every": 500,
+        "no_fid": True,
+        "keep_checkpoints": 2,
+        "exp_dir": "log/stargan2_mini",
+    },
+}
+
 
 def mode_option(mode: str) -> str:
     """`--mode`, which has this one value in the options of a mode."""
@@ -29,7 +70,7 @@ class StarGAN2Options(RunOptions):
         "beta1 beta2 weight_decay ema_decay max_val_images num_outs_per_domain no_fid no_lpips"
     )
 
-    presets: ClassVar = ("afhq", "celeba_hq", "mini", "report")
+    presets: ClassVar = tuple(sorted(_PRESETS))
 
     # Data and place
     mode: str = mode_option("train")
@@ -228,46 +269,6 @@ _PUBLISHED = """
     checkpoint_dir eval_dir result_dir src_dir ref_dir inp_dir out_dir wing_path lm_path
     print_every sample_every save_every eval_every
 """
-_PRESETS = {
-    "celeba_hq": {},
-    "afhq": {
-        "train_img_dir": "data/afhq/train",
-        "val_img_dir": "data/afhq/val",
-        "exp_dir": "log/stargan2_afhq",
-        "num_domains": 3,
-        "w_hpf": 0.0,
-        "lambda_ds": 2.0,
-    },
-    # The reproduction report: the published settings but for these, for a smaller GPU.
-    "report": {
-        "batch_size": 4,
-        "ds_iter": 500_000,
-        "total_iters": 500_000,
-        "save_every": 5000,
-        "exp_dir": "log/stargan2_report",
-    },
-    # Small networks, for a CPU.
-    "mini": {
-        "img_size": 64,
-        "base_dim": 16,
-        "max_conv_dim": 64,
-        "hidden_dim": 128,
-        "style_dim": 32,
-        "w_hpf": 0.0,
-        "ds_iter": 2000,
-        "total_iters": 2000,
-        "batch_size": 4,
-        "f_lr": 1e-5,
-        "lr": 2e-4,
-        "num_workers": 0,
-        "sample_every": 100,
-        "save_every": 100,
-        "eval_every": 500,
-        "no_fid": True,
-        "keep_checkpoints": 2,
-        "exp_dir": "log/stargan2_mini",
-    },
-}
 
 
 def read_command_line(argv: Sequence[str] | None, description: str, prog: str | None = None) -> Any:

@@ -13,6 +13,55 @@ from paddle_sam.options import INCEPTION, LPIPS, RunOptions, option, parse_names
 AUGMENTATIONS = ("blit", "geometry", "colour")
 # From this many images on, discriminators are not known to overfit (Karras et al. 2020b).
 PLENTY_OF_IMAGES = 100_000
+# What options by image size list.
+_FORMS = {"stages": "SIZE:KIMG", "stage_rates": "SIZE:RATE", "stage_batches": "SIZE:N"}
+
+_PAPER = {"mapping_layers": 8, "ema_rampup": 0.0, "mirror": True}
+_PAPER64 = _PAPER | {"batch_size": 64, "mbstd_group": 8, "ema_kimg": 20.0, "g_lr": 0.0025}
+# What is started from is good already: it is averaged from the first step, and at its full size.
+# Its discriminator learns a small set by heart sooner than a new one, so p has to follow sooner.
+_TRANSFER = {"ema_rampup": 0.0, "stages": ""}
+_TRANSFER_ADA_KIMG = 100.0
+_PRESETS = {
+    "auto": {},
+    "paper256": _PAPER64 | {"resolution": 256, "r1_gamma": 1.0},
+    "paper512": _PAPER64 | {"resolution": 512, "r1_gamma": 0.5},
+    "paper1024": _PAPER
+    | {"resolution": 1024, "batch_size": 32, "r1_gamma": 2.0, "ema_kimg": 10.0, "g_lr": 0.002},
+    # Config F of the StyleGAN2 paper, without augmentation.
+    "stylegan2": _PAPER
+    | {
+        "resolution": 1024,
+        "batch_size": 32,
+        "r1_gamma": 10.0,
+        "ema_kimg": 10.0,
+        "g_lr": 0.002,
+        "augment": "none",
+        "channel_base": 32768,
+    },
+    # Small networks that grow, for a CPU.
+    "mini": {
+        "resolution": 64,
+        "batch_size": 8,
+        "latent_dim": 64,
+        "channel_base": 512,
+        "channel_max": 64,
+        "stages": "16:9,32:22",
+        "path_interval": 8,
+        "r1_gamma": 0.2,
+        "ema_kimg": 1.0,
+        "ada_kimg": 50.0,
+        "num_workers": 0,
+        "cache_images": True,
+        "total_kimg": 60.0,
+        "log_kimg": 0.2,
+        "snapshot_kimg": 2.0,
+        "save_kimg": 2.0,
+        "metric_kimg": 2.0,
+        "metric_images": 500,
+        "exp_dir": "log/stylegan2_mini",
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +74,7 @@ class StyleGAN2Options(RunOptions):
         "ema_rampup amp freeze_d stage_rates stage_batches d_repeats minibatch_repeats"
     )
 
-    presets: ClassVar = (
-        "auto",
-        "mini",
-        "paper1024",
-        "paper256",
-        "paper512",
-        "stylegan2",
-    )
+    presets: ClassVar = tuple(sorted(_PRESETS))
     # Settings of the StyleGAN1 code.
     aliases: ClassVar = {
         "D_repeats": "d_repeats",
@@ -169,20 +211,24 @@ class StyleGAN2Options(RunOptions):
             raise ConfigError(f"--resume: expected latest or a step, found {quoted(self.resume)}")
         if self.freeze_d and (self.stages or not self.init_from):
             raise ConfigError("--freeze_d: expected with --init_from and without --stages")
-        sizes = {size for size, _ in parse_stages(self.stages, self.resolution)}
-        sizes |= {self.resolution}
-        for size, rate in parse_pairs(self.stage_rates, "--stage_rates", "SIZE:RATE"):
-            if size not in sizes or rate < 0:
-                raise ConfigError(
-                    f"--stage_rates: expected rates of sizes of --stages or --resolution, found"
-                    f" {size}:{rate:g}"
-                )
-        for size, batch in parse_pairs(self.stage_batches, "--stage_batches", "SIZE:N"):
-            if size not in sizes or batch < 1 or batch % 1:
-                raise ConfigError(
-                    f"--stage_batches: expected whole numbers of images for sizes of --stages or"
-                    f" --resolution, found {size}:{batch:g}"
-                )
+        stages = self.pairs("stages")
+        sizes = [size for size, _ in stages]
+        powers = all(8 <= size < self.resolution and not size & (size - 1) for size in sizes)
+        if not powers or sizes != sorted(set(sizes)) or any(kimg < 0 for _, kimg in stages):
+            raise ConfigError(
+                "--stages: expected rising powers of two from 8 and below --resolution"
+                f" {self.resolution}, none with a KIMG below 0, found {self.stages}"
+            )
+        for name, fits, what in (
+            ("stage_rates", lambda rate: rate >= 0, "rates of"),
+            ("stage_batches", lambda n: n >= 1 and n % 1 == 0, "whole numbers of images for"),
+        ):
+            for size, number in self.pairs(name):
+                if size not in {*sizes, self.resolution} or not fits(number):
+                    raise ConfigError(
+                        f"--{name}: expected {what} sizes of --stages or --resolution, found"
+                        f" {size}:{number:g}"
+                    )
         parse_names(self.augment_ops, AUGMENTATIONS, "--augment_ops")
         if self.augment == "fixed" and not self.augment_p:
             raise ConfigError("--augment_p: expected more than 0 with --augment fixed, found 0")
@@ -202,6 +248,23 @@ class StyleGAN2Options(RunOptions):
         size = chosen.get("resolution", cls.resolution)
         return by_resolution(size, chosen.get("batch_size", 0)) | values
 
+    def pairs(self, name: str) -> list[tuple[int, float]]:
+        """Pairs of an image size and a number that one of the options by size lists.
+
+        >>> StyleGAN2Options(stages="16:20,32:40", resolution=64).pairs("stages")
+        [(16, 20.0), (32, 40.0)]
+        """
+        pairs = []
+        for item in filter(None, getattr(self, name).split(",")):
+            size, _, number = item.partition(":")
+            try:
+                pairs.append((int(size), float(number)))
+            except ValueError:
+                pairs.append((0, math.nan))
+            if not math.isfinite(pairs[-1][1]):
+                raise ConfigError(f"--{name}: expected {_FORMS[name]},..., found {quoted(item)}")
+        return pairs
+
     def steps(self, kimg: float) -> int:
         """Steps in which about `kimg` thousand images are trained on; at least 1."""
         return max(1, round(1000 * kimg / self.images_per_step))
@@ -213,20 +276,17 @@ class StyleGAN2Options(RunOptions):
 
     def rates_at(self, size: int) -> tuple[float, float]:
         """Return the learning rates of generator and discriminator for images of `size` pixels."""
-        rates = dict(parse_pairs(self.stage_rates, "--stage_rates", "SIZE:RATE"))
+        rates = dict(self.pairs("stage_rates"))
         return rates.get(size, self.g_lr), rates.get(size, self.d_lr)
 
     def stretches(self) -> list[StyleGAN2Options]:
         """Return the options of each part of the run that has one batch size, in their order."""
-        batches = dict(parse_pairs(self.stage_batches, "--stage_batches", "SIZE:N"))
+        batches = dict(self.pairs("stage_batches"))
         if not batches:
             return [self]
         allowed = ",".join(filter(None, [self.allow_changed, "batch_size"]))
         ends, done = [], 0.0
-        for size, kimg in [
-            *parse_stages(self.stages, self.resolution),
-            (self.resolution, math.inf),
-        ]:
+        for size, kimg in [*self.pairs("stages"), (self.resolution, math.inf)]:
             done = min(done + kimg, self.total_kimg)
             ends.append((int(batches.get(size, self.batch_size)), done))
         return [
@@ -238,42 +298,11 @@ class StyleGAN2Options(RunOptions):
     def size_at(self, images: int) -> int:
         """Return the size of the images that the next step trains on, after `images` images."""
         done = 0.0
-        for size, kimg in parse_stages(self.stages, self.resolution):
+        for size, kimg in self.pairs("stages"):
             done += 1000 * kimg
             if images < done:
                 return size
         return self.resolution
-
-
-def parse_stages(text: str, resolution: int) -> list[tuple[int, float]]:
-    """Stages (size, kimg) before the full resolution, from `16:20,32:40`.
-
-    >>> parse_stages("16:20,32:40", 64)
-    [(16, 20.0), (32, 40.0)]
-    """
-    stages = parse_pairs(text, "--stages", "SIZE:KIMG")
-    sizes = [size for size, _ in stages]
-    fits = all(8 <= size < resolution and not size & (size - 1) for size in sizes)
-    if not fits or sizes != sorted(set(sizes)):
-        raise ConfigError(
-            f"--stages: expected rising powers of two from 8 and below --resolution {resolution},"
-            f" found {', '.join(map(str, sizes))}"
-        )
-    return stages
-
-
-def parse_pairs(text: str, name: str, form: str) -> list[tuple[int, float]]:
-    """Pairs of a size and a number that the option `name` lists in the form `form`,..."""
-    pairs = []
-    for item in filter(None, text.split(",")):
-        size, _, number = item.partition(":")
-        try:
-            pairs.append((int(size), float(number)))
-        except ValueError:
-            pairs.append((0, math.nan))
-        if not math.isfinite(pairs[-1][1]):
-            raise ConfigError(f"{name}: expected {form},..., found {quoted(item)}")
-    return pairs
 
 
 def by_resolution(resolution: int, batch_size: int = 0) -> dict[str, Any]:
@@ -293,51 +322,3 @@ def by_resolution(resolution: int, batch_size: int = 0) -> dict[str, Any]:
         "channel_base": 32768 if resolution >= 512 else 16384,
         "mapping_layers": 2,
     }
-
-
-_PAPER = {"mapping_layers": 8, "ema_rampup": 0.0, "mirror": True}
-_PAPER64 = _PAPER | {"batch_size": 64, "mbstd_group": 8, "ema_kimg": 20.0, "g_lr": 0.0025}
-# What is started from is good already: it is averaged from the first step, and at its full size.
-# Its discriminator learns a small set by heart sooner than a new one, so p has to follow sooner.
-_TRANSFER = {"ema_rampup": 0.0, "stages": ""}
-_TRANSFER_ADA_KIMG = 100.0
-_PRESETS = {
-    "auto": {},
-    "paper256": _PAPER64 | {"resolution": 256, "r1_gamma": 1.0},
-    "paper512": _PAPER64 | {"resolution": 512, "r1_gamma": 0.5},
-    "paper1024": _PAPER
-    | {"resolution": 1024, "batch_size": 32, "r1_gamma": 2.0, "ema_kimg": 10.0, "g_lr": 0.002},
-    # Config F of the StyleGAN2 paper, without augmentation.
-    "stylegan2": _PAPER
-    | {
-        "resolution": 1024,
-        "batch_size": 32,
-        "r1_gamma": 10.0,
-        "ema_kimg": 10.0,
-        "g_lr": 0.002,
-        "augment": "none",
-        "channel_base": 32768,
-    },
-    # Small networks that grow, for a CPU.
-    "mini": {
-        "resolution": 64,
-        "batch_size": 8,
-        "latent_dim": 64,
-        "channel_base": 512,
-        "channel_max": 64,
-        "stages": "16:9,32:22",
-        "path_interval": 8,
-        "r1_gamma": 0.2,
-        "ema_kimg": 1.0,
-        "ada_kimg": 50.0,
-        "num_workers": 0,
-        "cache_images": True,
-        "total_kimg": 60.0,
-        "log_kimg": 0.2,
-        "snapshot_kimg": 2.0,
-        "save_kimg": 2.0,
-        "metric_kimg": 2.0,
-        "metric_images": 500,
-        "exp_dir": "log/stylegan2_mini",
-    },
-}

@@ -78,6 +78,7 @@ def test_stages_follow_the_images_trained_on():
         ({"resume": "newest"}, "resume: expected latest or a step, found 'newest'"),
         ({"stages": "8"}, "stages: expected SIZE:KIMG,..., found '8'"),
         ({"stages": "16:1"}, "stages: expected rising powers of two from 8 and below resolution"),
+        ({"stages": "8:-1"}, "stages: expected .* none with a KIMG below 0, found 8:-1"),
         ({"stage_batches": "32:4"}, "stage_batches: expected .*, found 32:4"),
         ({"stage_batches": "16:0"}, "stage_batches: expected .*, found 16:0"),
         ({"stage_batches": "16:2.5"}, "stage_batches: expected .*, found 16:2.5"),
