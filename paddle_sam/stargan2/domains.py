@@ -164,14 +164,7 @@ class DomainLoader:
     def training(
         self, batch_size: int, seed: int, start: int, part: slice
     ) -> Iterator[DomainBatch]:
-        """Yield batches without end, from step `start` (0 is the first).
-
-        Args:
-            batch_size: samples per step in the whole run.
-            seed: the run's seed.
-            start: first step to yield.
-            part: which samples of each step to read (those of this process).
-        """
+        """Yield batches without end, as `BatchLoader.training` does."""
         with reading_pool(self.workers) as pool:
 
             def submit(places: np.ndarray) -> tuple:

@@ -140,14 +140,8 @@ class StarGAN2Trainer:
             self.state.optimizer(f"optimizers/{name}", self.optimizers[name], network)
 
     def train_step(self, batch: DomainBatch, step: int) -> dict[str, float]:
-        """Do step number `step` (0 is the first) on this process's share of its batch.
-
-        Returns:
-            every loss by name: of the discriminator (`D/`) and the generator (`G/`), by guide
-            and in total.
-
-        Raises:
-            TrainingError: a loss is not a finite number. The networks are spoilt by then.
+        """Do a step; returns the losses of discriminator (`D/`) and generator (`G/`), by guide and
+        in total. See `run.Trainer`.
         """
         sample = self._sample(batch, step)
         factor = diversity_weight(self.options.lambda_ds, step, self.options.ds_iter)

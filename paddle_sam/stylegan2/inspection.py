@@ -42,7 +42,11 @@ def inspect_generator(config: InspectionOptions) -> Iterator[Path]:
         ImageError: the data set cannot be read.
         OutputError: the system refused to write.
     """
-    ends = latent_paths(config.latents)
+    ends = [Path(part.strip()) for part in config.latents.split(",") if part.strip()]
+    if len(ends) not in (0, 2):
+        raise ConfigError(
+            f"--latents: expected two files such as a.npz,b.npz, found {config.latents!r}"
+        )
     seeds = parse_seeds(config.seeds)
     images = open_image_set(config.data_path) if config.data_path else None
     generator = open_generator(config, any_noise=config.layers)
@@ -143,14 +147,6 @@ def write_neighbours(
         )
 
 
-def latent_paths(text: str) -> list[Path]:
-    """The two files of `--latents`, or none."""
-    paths = [Path(part.strip()) for part in text.split(",") if part.strip()]
-    if len(paths) not in (0, 2):
-        raise ConfigError(f"--latents: expected two files such as a.npz,b.npz, found {text!r}")
-    return paths
-
-
 def interpolate_latents(
     config: InspectionOptions, generator: StyleGenerator, paths: Sequence[Path], folder: Path
 ) -> Iterator[Path]:
@@ -158,7 +154,7 @@ def interpolate_latents(
     first, last = (read_latent(path, generator.n_codes, generator.dim) for path in paths)
     name = f"{paths[0].stem}_to_{paths[1].stem}"
     shares = np.linspace(0, 1, config.steps, dtype=np.float32)
-    images = between(config, generator, first.w_plus, last.w_plus, shares)
+    images = between(generator, first.w_plus, last.w_plus, shares)
     tiles = [first.crop, *images, last.crop]
     captions = [paths[0].stem, *[f"{share:.2f}" for share in shares], paths[1].stem]
     save_image(
@@ -168,7 +164,7 @@ def interpolate_latents(
     if config.video:
         count = max(round(config.fps * config.duration) // 2 + 1, 2)
         shares = ease(np.arange(count) / (count - 1))
-        images = between(config, generator, first.w_plus, last.w_plus, shares)
+        images = between(generator, first.w_plus, last.w_plus, shares)
         size = generator.tile_size(config.tile_size)
         frames = there_and_back((resize(image, size) for image in images), count)
         write_all([folder / f"{name}.mp4"], frames, config.fps)
@@ -176,11 +172,7 @@ def interpolate_latents(
 
 
 def between(
-    config: InspectionOptions,
-    generator: StyleGenerator,
-    first: np.ndarray,
-    last: np.ndarray,
-    shares: np.ndarray,
+    generator: StyleGenerator, first: np.ndarray, last: np.ndarray, shares: np.ndarray
 ) -> Iterator[np.ndarray]:
     """Images of (1 - share) first + share last, codes [L, D], for each share in [0, 1]."""
     codes = ((1 - share) * first + share * last for share in shares)

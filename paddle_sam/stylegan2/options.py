@@ -15,7 +15,6 @@ from paddle_sam.options import (
     device_option,
     engine_option,
     option,
-    parse_formats,
     parse_names,
     parse_numbers,
     tile_size_option,
@@ -233,11 +232,6 @@ class VideosOptions(GeneratorOptions):
     def encoding(self) -> dict[str, Any]:
         """How MP4 files are encoded: `codec`, `bitrate` and `crf` of `core.video.open_video`."""
         return {"codec": self.codec, "bitrate": self.bits_per_second, "crf": self.crf or None}
-
-    @property
-    def suffixes(self) -> list[str]:
-        """File suffixes of `formats`."""
-        return parse_formats(self.formats)
 
     @property
     def bits_per_second(self) -> int | None:

@@ -102,13 +102,6 @@ def claim(folder: Path, config: SamplingOptions, weights: Path) -> None:
             f"{folder}: holds samples, but no {CLAIM} that says how they were made; choose another"
             " --exp_dir, or remove them"
         )
-    facts = {
-        "weights": sha256(weights),
-        "truncation": config.truncation,
-        "truncation_cutoff": config.truncation_cutoff,
-        "mean_samples": config.mean_samples,
-        "noise": config.noise,
-        "label": config.label,
-        "rows": config.rows,
-    }
+    names = ("truncation", "truncation_cutoff", "mean_samples", "noise", "label", "rows")
+    facts = {"weights": sha256(weights), **{name: getattr(config, name) for name in names}}
     claim_folder(folder, facts, "--exp_dir", "samples")

@@ -21,6 +21,7 @@ from paddle_sam.core.processes import batches
 from paddle_sam.core.video import ease, write_all
 from paddle_sam.errors import ConfigError
 from paddle_sam.networks.stylegan2_ops import style_ranges
+from paddle_sam.options import parse_formats
 from paddle_sam.stylegan2.generator import StyleGenerator, mix, open_generator
 from paddle_sam.stylegan2.options import VideosOptions
 from paddle_sam.stylegan2.parsing import parse_grid, parse_seeds, parse_styles, split_styles
@@ -34,7 +35,7 @@ def videos(config: VideosOptions) -> Iterator[Path]:
         CheckpointError: a weight file cannot be used.
         OutputError: the system refused to write.
     """
-    suffixes, encoding = config.suffixes, config.encoding
+    suffixes, encoding = parse_formats(config.formats), config.encoding
     kinds = config.names
     generator = None if kinds == ["training"] else open_generator(config)
     for kind in kinds:

@@ -179,7 +179,7 @@ class MixedPrecision:
             raise ConfigError("--amp: Paddle has 16-bit training on GPUs only; leave it out here")
         self.enabled = enabled
         self.dtype = "bfloat16" if enabled and paddle.amp.is_bfloat16_supported() else "float16"
-        self._scaler = paddle.amp.GradScaler(enable=enabled and self.dtype == "float16")
+        self.scaler = paddle.amp.GradScaler(enable=enabled and self.dtype == "float16")
 
     def arithmetic(self):
         """Return the context in which forward passes run.
@@ -197,15 +197,9 @@ class MixedPrecision:
 
     def scale(self, loss: paddle.Tensor) -> paddle.Tensor:
         """What to call `backward` on."""
-        return self._scaler.scale(loss)
+        return self.scaler.scale(loss)
 
     def step(self, optimizer) -> None:
         """Step the optimizer with the gradients of scaled losses."""
-        self._scaler.step(optimizer)
-        self._scaler.update()
-
-    def state(self) -> dict:
-        return self._scaler.state_dict()
-
-    def restore(self, state: dict) -> None:
-        self._scaler.load_state_dict(state)
+        self.scaler.step(optimizer)
+        self.scaler.update()

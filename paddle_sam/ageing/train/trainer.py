@@ -117,7 +117,8 @@ class SAMTrainer:
         self.state = RunState(lambda: WeightFile(options.task, alignment=alignment, options=given))
         self.state.network(options.task, self.network, "sam", assembled.arch)
         self.state.optimizer("optimizer", self.optimizer, self.network)
-        self.state.add("loss_scale", self.amp.state, self.amp.restore)
+        scaler = self.amp.scaler
+        self.state.add("loss_scale", scaler.state_dict, scaler.load_state_dict)
 
     # Training
 

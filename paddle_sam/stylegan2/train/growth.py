@@ -98,6 +98,10 @@ def networks_at(
     """Build generator, discriminator and averaged generator for images of `size` pixels.
 
     They are filled from `entries`, as far as these go, and are the same in all processes.
+
+    Raises:
+        CheckpointError: layers of the same resolution have other shapes.
+        ConfigError: the discriminator has fewer stages than `--freeze_d` freezes.
     """
     paddle.seed(seed_of(options.seed, _BUILD, size))
     generator = Generator(**archs.at("g", size))
@@ -110,7 +114,13 @@ def networks_at(
         take_over(discriminator, entries["d"], source)
     for network in (generator, discriminator):
         send_from_first(network.state_dict().values(), world)
-    freeze_first(discriminator, options.freeze_d)
+    stages = list(discriminator.convs)  # the layer that reads RGB, then the residual blocks
+    if options.freeze_d > len(stages):
+        raise ConfigError(
+            f"--freeze_d: the discriminator has {len(stages)} stages at {size} px, found"
+            f" {options.freeze_d}"
+        )
+    freeze(*stages[: options.freeze_d])  # FreezeD, Mo et al. 2020, arXiv 2002.10964
     average = averaged_copy(generator)
     if "g_ema" in entries:
         take_over(average, entries["g_ema"], source)
@@ -185,22 +195,6 @@ def _doubled(entry: NetworkEntry, name: str, archs: Archs, size: int) -> Network
         take_over(network, entry, "start")
         entry = NetworkEntry.of(entry.network, arch, network)
     return entry
-
-
-def freeze_first(discriminator: Discriminator, stages: int) -> None:
-    """Exclude the first `stages` from training (FreezeD, Mo et al. 2020, arXiv 2002.10964).
-
-    A stage is the layer that reads RGB, or a residual block; they are counted from the image.
-
-    Raises:
-        ConfigError: the discriminator has fewer.
-    """
-    if stages > len(discriminator.convs):
-        raise ConfigError(
-            f"--freeze_d: the discriminator has {len(discriminator.convs)} stages at"
-            f" {discriminator.size} px, found {stages}"
-        )
-    freeze(*list(discriminator.convs)[:stages])
 
 
 def _pass_on(network: Discriminator, smaller: Mapping[str, np.ndarray]) -> None:

@@ -67,7 +67,10 @@ def _train_stretch(options: StyleGAN2Options) -> Path:
     def build(world: World, resumed: WeightFile | None) -> Job:
         start, size, offset = {}, None, 0
         if resumed is not None:
-            size, offset = resumed.entry("g").arch["size"], _image_offset(options, resumed)
+            size = resumed.entry("g").arch["size"]
+            # Images beyond steps times batch size, where that was another before.
+            offset = _images_done(resumed, options)
+            offset -= resumed.training["step"] * options.images_per_step
         elif options.init_from:
             start, new = read_start(options)
             if new and world.rank == 0:
@@ -98,11 +101,6 @@ def _train_stretch(options: StyleGAN2Options) -> Path:
     inputs = {"train_data": joined([identify_images(*one) for one in sets])}
     step = None if options.resume == "latest" else int(options.resume)
     return start_run(options, build, inputs, step)
-
-
-def _image_offset(options: StyleGAN2Options, resumed: WeightFile) -> int:
-    """Return the images trained on beyond steps times batch size, where that was another before."""
-    return _images_done(resumed, options) - resumed.training["step"] * options.images_per_step
 
 
 def _images_done(resumed: WeightFile, options: StyleGAN2Options | None = None) -> int:
@@ -171,18 +169,14 @@ def _images(
     data = ImagePairs([image for _, images, weight in sets for image in images * weight])
     for source in spread(data, _CHECKED).sources:
         with contextlib.suppress(ImageError):  # the loader says which cannot be read
-            _check_square(source, options.resolution)
+            height, width = read_source(source).shape[:2]
+            if height != width or height < options.resolution:
+                raise ConfigError(
+                    f"train_data: {source} has {width} x {height} pixels, expected squares of at"
+                    f" least {options.resolution} (--resolution). Prepare the data set first:"
+                    " python scripts/prepare_dataset.py --help"
+                )
     return data
-
-
-def _check_square(source: ImageSource, resolution: int) -> None:
-    height, width = read_source(source).shape[:2]
-    if height != width or height < resolution:
-        raise ConfigError(
-            f"train_data: {source} has {width} x {height} pixels, expected squares of at least"
-            f" {resolution} (--resolution). Prepare the data set first: python"
-            " scripts/prepare_dataset.py --help"
-        )
 
 
 def _loader(data: ImagePairs, options: StyleGAN2Options, cache: bool = False) -> BatchLoader:

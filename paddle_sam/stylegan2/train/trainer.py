@@ -114,7 +114,8 @@ class StyleGAN2Trainer:
         # Whoever resumes needs it before there is a trainer.
         self.state.add("image_offset", lambda: image_offset, lambda saved: None, optional=True)
         for name, amp in self.amp.items():
-            self.state.add(f"loss_scale/{name}", amp.state, amp.restore)
+            scaler = amp.scaler
+            self.state.add(f"loss_scale/{name}", scaler.state_dict, scaler.load_state_dict)
         self.enter_size(size or options.size_at(0), start or {})
 
     def enter_size(self, size: int, entries: Mapping[str, NetworkEntry]) -> None:
@@ -144,14 +145,7 @@ class StyleGAN2Trainer:
     # Training
 
     def train_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """Do step number `step` (0 is the first) on this process's share of its batch.
-
-        Returns:
-            losses, scores and the last penalties by name, averaged over the batch.
-
-        Raises:
-            TrainingError: a loss is not a finite number. The networks are spoilt by then.
-        """
+        """Do a step; returns losses, scores and the last penalties. See `run.Trainer`."""
         options = self.options
         scheduled = self.images(step - step % options.minibatch_repeats)
         if (size := options.size_at(scheduled)) != self.generator.size:
