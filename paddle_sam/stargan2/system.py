@@ -156,8 +156,7 @@ def translation_matrix(
     """
     with paddle.no_grad():
         styles = system.reference_styles(references, domains)
-    rows = [np.concatenate([np.full_like(sources[:1], 255), sources])]
-    translated = system.in_styles(sources, shown(styles))
-    for reference, images in zip(references, translated, strict=True):
-        rows.append(np.concatenate([reference[None], images]))
+    rows = [sources, *system.in_styles(sources, shown(styles))]
+    left = [np.full_like(sources[0], 255), *references]
+    rows = [np.stack([image, *row]) for image, row in zip(left, rows, strict=True)]
     return tiled(np.concatenate(rows), len(rows[0]))

@@ -138,16 +138,16 @@ def _read(run: Path) -> _Curves:
     return curves
 
 
-def run_logs(folder: str | Path) -> list[Path]:
-    """Return the `visualdl` folders of the runs at or below `folder`.
+def find_runs(folder: str | Path, holding: str) -> list[Path]:
+    """Return the folders of runs at or below `folder` that hold a file or folder of this name.
 
     Raises:
         ConfigError: there is no run.
     """
-    found = sorted(path for path in Path(folder).rglob("visualdl") if path.is_dir())
+    found = sorted(path.parent for path in Path(folder).rglob(holding))
     if not found:
         raise ConfigError(
-            f"{folder}: holds no run. Name the --exp_dir of a training; each has a visualdl folder"
+            f"{folder}: holds no run. Name the --exp_dir of a training, or a folder of such"
         )
     return found
 
@@ -176,11 +176,8 @@ def write_tensorboard(folder: Path, output: Path) -> list[Path]:
         from tensorboard.summary import Writer
     except ImportError as error:
         raise ConfigError("TensorBoard is not installed: pip install tensorboard") from error
-    runs = sorted(path.parent for path in folder.rglob("stats.jsonl"))
-    if not runs:
-        raise ConfigError(f"{folder}: holds no run. Name the --exp_dir of a training")
     written = []
-    for run in runs:
+    for run in find_runs(folder, "stats.jsonl"):
         target = output / (run.relative_to(folder) if run != folder else run.resolve().name)
         if target.exists():
             raise ConfigError(f"--tensorboard: {target} exists; name another folder or move it")
@@ -202,7 +199,8 @@ def serve(options: VisualizeOptions) -> None:
     Raises:
         ConfigError: there is no run, the address cannot be used, or VisualDL is not installed.
     """
-    logs, host, port = run_logs(options.run), options.host, options.port
+    logs = [str(run / "visualdl") for run in find_runs(options.run, "visualdl")]
+    host, port = options.host, options.port
     try:
         from visualdl.server.app import create_app
         from visualdl.server.args import ParseArgs
@@ -214,7 +212,7 @@ def serve(options: VisualizeOptions) -> None:
     with _listening(host, port) as place:
         # Without a language VisualDL 2.5.3 fails on requests that state none; its pages would also
         # report to a counting service.
-        given = {"logdir": [str(path) for path in logs], "host": host, "port": port}
+        given = {"logdir": logs, "host": host, "port": port}
         app = create_app(ParseArgs(**given, language="en", telemetry=False))
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
         server = make_server(host, port, app, fd=place.fileno())

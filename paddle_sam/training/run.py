@@ -67,13 +67,6 @@ class Trainer(Protocol):
         """Return a picture of the last batch, uint8 RGB [H, W, 3]."""
 
 
-class Loader(Protocol):
-    """Endless batches of training data."""
-
-    def training(self, batch_size: int, seed: int, start: int, part: slice) -> Iterator:
-        """Yield the samples `part` of each batch from step `start` (0 is the first) on."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Intervals:
     """Steps between events, and the number of steps in the run."""
@@ -99,7 +92,7 @@ class Job:
     Attributes:
         trainer: computes the steps.
         intervals: when what happens.
-        loader: gives the training batches.
+        loader: gives the training batches, as `BatchLoader.training` does.
         test_batches: returns the test batches; called at every validation.
         snapshot: called with the step and the panel whenever there is a panel of training; returns
             a function that writes what it copied, while the next steps are computed.
@@ -108,7 +101,7 @@ class Job:
 
     trainer: Trainer
     intervals: Intervals
-    loader: Loader
+    loader: Any
     test_batches: Callable[[], Iterable] = tuple
     snapshot: Callable[[int, np.ndarray], Callable[[], None]] | None = None
     batch_size: int = 0

@@ -18,10 +18,8 @@ import paddle
 from paddle import nn
 from paddle.base.layer_helper import LayerHelper
 
-from paddle_sam.core.weights import NetworkEntry, WeightFile, load_strict, state_of
+from paddle_sam.core.weights import NetworkEntry, WeightFile, check_fit, load_strict, state_of
 from paddle_sam.errors import CheckpointError, quoted
-
-_MASTER = "master_weight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +151,7 @@ def named_state(optimizer, parameters: Mapping[str, paddle.Tensor]) -> dict[str,
     state = {}
     for parameter_name, master in optimizer._master_weights.items():
         names[master.name] = names[parameter_name]
-        state[f"{names[parameter_name]}/{_MASTER}"] = master
+        state[f"{names[parameter_name]}/master_weight"] = master
     for kind, tensors in optimizer._accumulators.items():
         for parameter_name, tensor in tensors.items():
             state[f"{names[parameter_name]}/{kind}"] = tensor
@@ -170,30 +168,15 @@ def restore_named_state(optimizer, parameters: Mapping[str, paddle.Tensor], stat
         CheckpointError: the state belongs to another network or another kind of optimizer.
     """
     updated = {key.rpartition("/")[0] for key in state}
-    if strangers := sorted(updated - set(parameters)):
-        raise CheckpointError(
-            f"optimizer state: there is no parameter {strangers[0]}"
-            f" ({len(strangers)} such names); it was saved from another network."
-        )
     block = paddle.static.default_main_program().global_block()
     if optimizer.helper is None:  # Paddle before 3 makes it in the first step
         optimizer.helper = LayerHelper(type(optimizer).__name__)
     optimizer._create_accumulators(
-        block, [parameters[name] for name in parameters if name in updated]
+        block, [parameter for name, parameter in parameters.items() if name in updated]
     )
     targets = named_state(optimizer, parameters)
-    if targets.keys() != state.keys():
-        key = min(targets.keys() ^ state.keys())
-        raise CheckpointError(
-            f"optimizer state: {key} is {'missing' if key in targets else 'not known here'};"
-            " it was saved by another kind of optimizer (--optim_name)."
-        )
+    check_fit(targets, state, "optimizer state of another network or --optim_name")
     for key, tensor in targets.items():
-        if list(tensor.shape) != list(state[key].shape):
-            raise CheckpointError(
-                f"optimizer state: {key} has shape {list(state[key].shape)},"
-                f" expected {list(tensor.shape)}."
-            )
         # Not `set_value`, which moves what Ranger counts on the host to the GPU.
         tensor.copy_(paddle.to_tensor(state[key], tensor.dtype, tensor.place), False)
 

@@ -54,10 +54,10 @@ def test_a_fresh_clone_has_curves_to_view():
     """`log/` ships a record that VisualDL reads, beside the described `timestamp.txt`."""
     from visualdl import LogReader
 
-    from paddle_sam.training.curves import run_logs
+    from paddle_sam.training.curves import find_runs
 
     folder = ROOT / "log" / "five_faces"
-    assert folder / "visualdl" in run_logs(ROOT / "log")
+    assert folder in find_runs(ROOT / "log", "visualdl")
     reader = LogReader(file_path=str(folder / "visualdl" / "vdlrecords.run.log"))
     losses = reader.get_data("scalar", "train/loss")
     assert [one.id for one in losses] == list(range(1, 61))

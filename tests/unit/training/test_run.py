@@ -20,7 +20,7 @@ from PIL import Image
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError, OutputError, TrainingError
 from paddle_sam.options import RunOptions
-from paddle_sam.training.curves import draw_curves, run_logs
+from paddle_sam.training.curves import draw_curves, find_runs
 from paddle_sam.training.folder import RunCheckpoints, RunLogger, prepare_folder
 from paddle_sam.training.run import Intervals, Job, Run, stop_signals
 from paddle_sam.training.state import RunState
@@ -471,6 +471,6 @@ def test_values_that_differ_in_their_guide_share_a_panel(tmp_path, monkeypatch):
 
 def test_a_folder_without_runs_cannot_be_visualized(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
-        run_logs(tmp_path)
+        find_runs(tmp_path, "visualdl")
     _train(_run(tmp_path / "a", Counter()))
-    assert run_logs(tmp_path) == [tmp_path / "a" / "visualdl"]
+    assert find_runs(tmp_path, "visualdl") == [tmp_path / "a"]
