@@ -344,7 +344,7 @@ class Run:
         self._values = found
         self._logger.scalars("test", self.step, found)
         self._log_panel("test")
-        if self.best_loss is None or found["loss"] < self.best_loss:
+        if found["loss"] < (math.inf if self.best_loss is None else self.best_loss):
             self.best_loss = found["loss"]
             step, best = self.step, self.trainer.state.weights()
 
@@ -414,15 +414,12 @@ def stop_signals(interrupt: bool = True) -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread hears signals
         return
+    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # not on Windows
     before = {
         number: signal.getsignal(number)
-        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
-        if (number := getattr(signal, name, None)) is not None
-    }
-    before = {
-        number: handler
-        for number, handler in before.items()
-        if handler is not signal.SIG_IGN or number == signal.SIGINT
+        for number in numbers
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
     }
 
     def request(number, frame) -> None:

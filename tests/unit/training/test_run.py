@@ -120,6 +120,13 @@ def test_the_best_loss_survives_a_restart(tmp_path):
     assert weight_in(tmp_path / "checkpoints" / "best_model.pdparams") == 1 + 2
 
 
+def test_a_test_loss_that_is_no_number_is_never_the_best(tmp_path):
+    _train(_run(tmp_path, Counter(test_losses=(float("nan"), 5.0, 4.0))))
+    notes = (tmp_path / "timestamp.txt").read_text().splitlines()
+    best = [line for line in notes if line.startswith("**Best**")]
+    assert best == ["**Best**: Step - 4, Loss - 5.000", "**Best**: Step - 6, Loss - 4.000"]
+
+
 def test_a_finished_run_says_so(tmp_path):
     _train(_run(tmp_path, Counter()))
     again = _run(tmp_path, Counter())
