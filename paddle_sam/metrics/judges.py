@@ -12,12 +12,13 @@ the picture and cut out by its 68 landmarks.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from paddle_sam.core.images import check_image
-from paddle_sam.core.weights import find_weight
+from paddle_sam.core.weights import command_for, find_weight
 from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
 from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.faces.landmarks import FaceLandmarker
@@ -27,7 +28,6 @@ GENDER_JUDGE = "dlib gender-v1 (CC0)"
 IDENTITY_JUDGE = "dlib face recognition v1 (CC0)"
 SAME_PERSON = 0.6  # largest distance between two pictures of one person, as dlib recommends
 JUDGED_SIZE = 256  # pixels
-GET = "python scripts/download_weights.py judges"
 
 # What the networks were trained with: side of the chips, padding around the face, mean colour.
 _AGE_CHIP, _GENDER_CHIP, _IDENTITY_CHIP = (64, 0.2), (32, 0.2), (150, 0.25)
@@ -80,7 +80,7 @@ class Judges:
         try:
             self._recogniser = dlib.face_recognition_model_v1(str(path))
         except RuntimeError as error:
-            raise CheckpointError(f"{path}: damaged ({error}). Delete it, then: {GET}") from error
+            raise _damaged(path, error) from error
 
     def __call__(self, image: np.ndarray) -> Reading | None:
         """Read the most confident face of a uint8 RGB image [H, W, 3]; None if there is none."""
@@ -155,7 +155,12 @@ def _onnx(name: str):
     try:
         return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a kind of its own for each cause
-        raise CheckpointError(f"{path}: damaged ({error}). Delete it, then: {GET}") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    get = command_for("judges")
+    return CheckpointError(f"{path}: damaged ({error}). Delete it, then: {get}")
 
 
 def _probabilities(session, chip: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from paddle_sam.core.files import read_arrays
-from paddle_sam.core.weights import WeightFile, load_strict, locate
+from paddle_sam.core.weights import WeightFile, command_for, load_strict, locate
 from paddle_sam.errors import ConfigError, check_shape
 from paddle_sam.networks.load import freeze
 from paddle_sam.networks.stylegan2_ops import exact
@@ -376,7 +376,7 @@ def load_lpips(path: str | os.PathLike, lin: str | os.PathLike | None = None) ->
 def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
         name = path.stem if path.stem in ("lpips_alex", "lpips_vgg") else "lpips_alex"
-        arrays = read_arrays(path, f"get it with: python scripts/download_weights.py {name}")
+        arrays = read_arrays(path, f"get it with: {command_for(name)}")
         return {key: array for key, array in arrays.items() if key not in ("mean", "std")}
     entries = WeightFile.read(path).networks.values()
     return {name: array for entry in entries for name, array in entry.state.items()}

@@ -29,7 +29,7 @@ from paddle_sam.core.images import (
     save_image,
     to_network,
 )
-from paddle_sam.core.weights import locate
+from paddle_sam.core.weights import command_for, locate
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError, check_shape
 from paddle_sam.faces.alignment import cut_out
 from paddle_sam.networks.face_heatmaps import MeanFace
@@ -91,8 +91,8 @@ def load_mean_face(path: str | os.PathLike) -> np.ndarray:
     path = locate(path)
     if not path.is_file():
         raise CheckpointError(
-            f"--lm_path: {path}: file not found. Get the mean face with: python"
-            " scripts/download_weights.py celeba_lm_mean"
+            f"--lm_path: {path}: file not found. Get the mean face with:"
+            f" {command_for('celeba_lm_mean')}"
         )
     if path.suffix != ".npz":
         layer = load(path, expect=MeanFace, option="--lm_path")
