@@ -246,23 +246,9 @@ class SAM(nn.Layer):
         self.pretrained_encoder = pretrained_encoder
         self.decoder = decoder
         self.start = start
-        self.input_size = encoder.input_size
+        self.input_size, self.output_size = encoder.input_size, decoder.size
+        self.n_codes, self.style_dim = decoder.n_codes, decoder.style_dim
         self.register_buffer("latent_avg", paddle.zeros([decoder.n_codes, decoder.style_dim]))
-
-    @property
-    def output_size(self) -> int:
-        """Height and width of the images that the decoder renders."""
-        return self.decoder.size
-
-    @property
-    def n_codes(self) -> int:
-        """Number of W+ codes, L, that make up an image."""
-        return self.decoder.n_codes
-
-    @property
-    def style_dim(self) -> int:
-        """Size of one code, D."""
-        return self.decoder.style_dim
 
     def map_latents(self, z: paddle.Tensor) -> paddle.Tensor:
         """Codes w [N, D] of random z [N, D], by the decoder's mapping network."""

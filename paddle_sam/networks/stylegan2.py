@@ -166,7 +166,8 @@ class Generator(nn.Layer):
         super().__init__()
         channels = channels or published_channels(size)
         resolutions = resolution_levels(size, channels)
-        self.size, self.n_codes, self.style_dim = size, code_count(size), style_dim
+        self.size = self.output_size = size  # SAM and exported networks have the second name
+        self.n_codes, self.style_dim = code_count(size), style_dim
         self.classes, self.image_channels = classes, image_channels
         self.latent_avg = None
         self.style = mapping(style_dim * (2 if classes else 1), style_dim, mapping_layers, lr_mlp)
@@ -182,11 +183,6 @@ class Generator(nn.Layer):
             self.convs.append(StyledConv(channels[high], channels[high], style_dim))
             self.to_rgbs.append(ToRGB(channels[high], style_dim, fir, image_channels))
         self.noises = NoiseBuffers(noise_resolutions(size))
-
-    @property
-    def output_size(self) -> int:
-        """Height and width of the images, as SAM and exported networks call it."""
-        return self.size
 
     def map_latents(self, z: paddle.Tensor, labels: paddle.Tensor | None = None) -> paddle.Tensor:
         """Return the codes w [N, D] of z [N, D], by the mapping network.
