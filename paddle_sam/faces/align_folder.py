@@ -75,7 +75,6 @@ def align_folder(
     # `Path.exists` raises where a name is too long.
     open_tasks = [t for t in tasks if not os.path.exists(_marker(t, choice))]  # noqa: PTH110
     report = output / REPORT
-    report.unlink(missing_ok=True)
     failed = 0
     with (
         one_writer(output, "crops"),
@@ -89,6 +88,7 @@ def align_folder(
         ) as run,
         tqdm(total=len(open_tasks), unit="img", desc="aligning", disable=not open_tasks) as bar,
     ):
+        report.unlink(missing_ok=True)
         for task, problem in run:
             if problem is not None:
                 failed += 1

@@ -199,6 +199,13 @@ def box_corners(left: float, top: float, right: float, bottom: float) -> np.ndar
     return np.array([[left, top], [left, bottom], [right, bottom], [right, top]], np.float64)
 
 
+def middle(height: int, width: int) -> np.ndarray:
+    """Corners [4, 2] of the largest square in the middle of a picture."""
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return box_corners(left, top, left + side, top + side)
+
+
 def side_of(quad: np.ndarray) -> float:
     """Length of a square's sides, of its corners [4, 2]."""
     return float(np.hypot(*(quad[3] - quad[0])))
@@ -317,13 +324,10 @@ class FaceCutter:
             find = functools.partial(self._find, every=face != "best")
             return align_faces(image, find, self.crop, choice=face, source=source)
         height, width = image.shape[:2]
-        left = top = 0
+        corners = box_corners(0, 0, width, height)
         if self.centre and width != height:
             self._say_once(f"{source}: is not square; of such images the centre is taken")
-            image = crop_square(image)
-            left, top = (width - len(image)) // 2, (height - len(image)) // 2
-            height = width = len(image)
-        corners = box_corners(left, top, left + width, top + height)
+            image, corners = crop_square(image), middle(height, width)
         return [AlignedFace(resize(image, self.crop.size), corners)]
 
     def _say_once(self, note: str) -> None:

@@ -20,6 +20,7 @@ from paddle_sam.faces.alignment import (
     clear,
     crop_quad,
     cut_out,
+    middle,
     side_of,
 )
 from paddle_sam.faces.landmarks import FaceLandmarker
@@ -64,13 +65,6 @@ def cut_square(image: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
     return cut_out(image, corners - 0.5, side, _OVERSAMPLE).image
 
 
-def middle(height: int, width: int) -> np.ndarray:
-    """Return the largest square in the middle of a picture."""
-    side = min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
-    return box_corners(left, top, left + side, top + side)
-
-
 class FaceSquares:
     """The oriented squares around the faces that dlib finds, as FFHQ was cut."""
 
@@ -80,8 +74,8 @@ class FaceSquares:
         self._choice = config.face
 
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:
-        faces = self._find(image)
-        if self._choice == "all":
+        faces = self._find(image, every=self._choice != "best")
+        if self._choice != "best":
             faces = clear(faces)
         squares = [crop_quad(face.landmarks, self._settings) + 0.5 for face in faces]
         return _chosen(_inside(squares, image), self._choice)
@@ -147,16 +141,13 @@ def import_cv2(needed: str):
 
 def _inside(squares: Sequence[np.ndarray], image: np.ndarray) -> list[np.ndarray]:
     """Return the squares of which at least half lies in the picture, along each axis."""
-    height, width = image.shape[:2]
-
-    def share(low: float, high: float, length: int) -> float:
-        return (min(high, length) - max(low, 0)) / max(high - low, 1e-6)
-
-    def lies_in(corners: np.ndarray) -> bool:
-        (left, top), (right, bottom) = corners.min(0), corners.max(0)
-        return min(share(left, right, width), share(top, bottom, height)) >= _CLIPPED
-
-    return [corners for corners in squares if lies_in(corners)]
+    kept = []
+    for corners in squares:
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        inside = np.minimum(high, image.shape[1::-1]) - np.maximum(low, 0)
+        if (inside >= _CLIPPED * (high - low)).all():
+            kept.append(corners)
+    return kept
 
 
 def _chosen(squares: list[np.ndarray], choice: str) -> list[np.ndarray]:

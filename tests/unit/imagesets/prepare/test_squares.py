@@ -11,14 +11,13 @@ from PIL import Image
 
 from paddle_sam.core.images import resize
 from paddle_sam.errors import ConfigError, FaceNotFoundError
-from paddle_sam.faces.alignment import CropSettings, align, box_corners, side_of
+from paddle_sam.faces.alignment import CropSettings, align, box_corners, middle, side_of
 from paddle_sam.faces.landmarks import Face
 from paddle_sam.imagesets.prepare import squares
 from paddle_sam.imagesets.prepare.options import PrepareOptions
 from paddle_sam.imagesets.prepare.squares import (
     cut_square,
     find_cascade,
-    middle,
     square_finder,
     upscaler,
 )
@@ -59,8 +58,9 @@ def test_a_square_that_leaves_the_picture_is_filled_up():
 class StandIn:
     """In place of dlib: the astronaut's face, a fainter one, and one outside the picture."""
 
-    def find(self, image):
+    def find(self, image, every=False):
         faces = [(2.0, 1, 0), (1.0, 0.8, 40), (0.5, 2, 2000), (0.1, 0.7, 60)]
+        faces = faces if every else faces[:1]  # the others are seen at other sizes
         box = (0, 0, 1, 1)
         return [Face(box, score, LANDMARKS * size + move) for score, size, move in faces]
 
@@ -75,7 +75,9 @@ def test_faces_are_cut_as_ffhq_was(monkeypatch, choice, number):
 
 
 def test_no_face(monkeypatch):
-    monkeypatch.setattr(squares, "FaceLandmarker", lambda: SimpleNamespace(find=lambda image: []))
+    monkeypatch.setattr(
+        squares, "FaceLandmarker", lambda: SimpleNamespace(find=lambda *_, **__: [])
+    )
     with pytest.raises(FaceNotFoundError, match="no face was found"):
         square_finder(config(crop="face"))(PHOTO)
 
