@@ -14,6 +14,7 @@ import json
 import lzma
 import tarfile
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -213,21 +214,26 @@ def _plain_tar(path: Path, opener, folder: Path) -> Path:
         return unpacked
     limit = max(path.stat().st_size * _LARGEST_GROWTH, _LARGEST_START)
     with atomic_path(unpacked) as temporary, temporary.open("wb") as target:
-        try:
-            with opener(path, "rb") as source:
-                while piece := source.read(_PIECE):
-                    target.write(piece)
-                    if target.tell() > limit:
-                        raise ImageError(
-                            f"{path}: unpacks to more than {limit:,} bytes, which pictures do not."
-                            " Unpack it yourself and name the folder."
-                        )
-        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, ValueError) as error:
-            raise ImageError(f"{path}: found a damaged or truncated archive ({error}).") from error
+        for piece in _decompressed(path, opener):
+            target.write(piece)
+            if target.tell() > limit:
+                raise ImageError(
+                    f"{path}: unpacks to more than {limit:,} bytes, which pictures do not."
+                    " Unpack it yourself and name the folder."
+                )
     if not _is_tar(unpacked):
         unpacked.unlink()
         raise ImageError(f"{path}: found a compressed file that is no tar. Unpack it.")
     return unpacked
+
+
+def _decompressed(path: Path, opener) -> Iterator[bytes]:
+    try:
+        with opener(path, "rb") as source:
+            while piece := source.read(_PIECE):
+                yield piece
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
+        raise ImageError(f"{path}: found a damaged or truncated archive ({error}).") from error
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -1,6 +1,9 @@
 """Folders, zips and tars as tasks: named, ordered, read and nothing extracted."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import tarfile
 import zipfile
@@ -123,8 +126,12 @@ def test_inputs_that_cannot_be_used(tmp_path):
     (tmp_path / "x.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImageError, match="x.tar.gz: found a damaged or truncated archive"):
         tasks_of(tmp_path / "x.tar.gz", tmp_path / "work")
-    import gzip
-
+    for name, pack in {"gz": gzip, "bz2": bz2, "xz": lzma}.items():
+        packed = bytearray(pack.compress(np.random.default_rng(0).bytes(20_000) + bytes(90_000)))
+        packed[len(packed) // 2] ^= 0xFF
+        (tmp_path / f"x.tar.{name}").write_bytes(packed)
+        with pytest.raises(ImageError, match=rf"x.tar.{name}: found a damaged"):
+            tasks_of(tmp_path / f"x.tar.{name}", tmp_path / "work")
     (tmp_path / "y.gz").write_bytes(gzip.compress(b"just text"))
     with pytest.raises(ImageError, match="y.gz: found a compressed file that is no tar"):
         tasks_of(tmp_path / "y.gz", tmp_path / "work")
