@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageEnhance, ImageOps
+from PIL.ImageFilter import GaussianBlur
 
 from paddle_sam.errors import ImageError
 from paddle_sam.imagesets.archive import ArchiveImage, read_source
@@ -18,7 +19,6 @@ from paddle_sam.imagesets.prepare.options import AUGMENTATIONS, PrepareOptions
 from paddle_sam.imagesets.prepare.report import Copy, Item
 from paddle_sam.options import parse_names
 
-Picture = Image.Image
 _CHANCE = 0.5  # of each alteration
 
 
@@ -92,15 +92,7 @@ def _enhance(kind: type) -> Callable:
     return lambda picture, amount, random: kind(picture).enhance(amount)
 
 
-def _mirror(picture: Picture, amount: float, random: np.random.Generator) -> Picture:
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-
-
-def _blur(picture: Picture, amount: float, random: np.random.Generator) -> Picture:
-    return picture.filter(ImageFilter.GaussianBlur(amount))
-
-
-def _crop(picture: Picture, amount: float, random: np.random.Generator) -> Picture:
+def _crop(picture: Image.Image, amount: float, random: np.random.Generator) -> Image.Image:
     """A square of `amount` of the side, anywhere, enlarged to the whole."""
     side = picture.width * amount
     left, top = random.uniform(0, picture.width - side, 2)
@@ -111,10 +103,10 @@ def _crop(picture: Picture, amount: float, random: np.random.Generator) -> Pictu
 # Name: smallest and largest amount, and what does it. 1 leaves colour, contrast, sharpness and
 # crop as they are; a blur's is its radius in pixels.
 ALTERATIONS: dict[str, tuple[float, float, Callable]] = {
-    "mirror": (1, 1, _mirror),
+    "mirror": (1, 1, lambda picture, amount, random: ImageOps.mirror(picture)),
     "colour": (0.7, 1.3, _enhance(ImageEnhance.Color)),
     "sharpness": (0.5, 2.0, _enhance(ImageEnhance.Sharpness)),
-    "blur": (0.4, 1.0, _blur),
+    "blur": (0.4, 1.0, lambda picture, amount, random: picture.filter(GaussianBlur(amount))),
     "contrast": (0.8, 1.2, _enhance(ImageEnhance.Contrast)),
     "crop": (0.85, 0.98, _crop),
 }

@@ -28,7 +28,6 @@ _UNWRITTEN = 128  # libjpeg's grey where a JPEG's data end early
 _PLAIN = 1.0  # deviation of the brightness, in levels, up to which a picture shows nothing
 _BACKGROUND_LEVELS = 8
 _BACKGROUND_SHARE = 0.97
-_HASH_SIDE, _HASHED_SIDE = 8, 32
 _BLOCK = 1 << 22  # pairs compared at once
 _MANY = 10_000  # hashes from which a progress bar is worth it
 _SIDE = 32
@@ -191,9 +190,7 @@ def perceptual_hash(image: np.ndarray) -> int:
     The image is reduced to 32 x 32 levels of grey. Each of the 8 x 8 lowest frequencies of their
     cosine transform gives a bit: whether it is above the median of them.
     """
-    small = Image.fromarray(image).convert("L")
-    small = small.resize((_HASHED_SIDE, _HASHED_SIDE), Image.Resampling.LANCZOS)
-    waves = scipy.fft.dctn(np.asarray(small, np.float64), norm="ortho")[:_HASH_SIDE, :_HASH_SIDE]
+    waves = scipy.fft.dctn(to_grey(image).astype(np.float64), norm="ortho")[:8, :8]
     bits = (waves > np.median(waves)).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
@@ -275,7 +272,7 @@ def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[int, int]]:
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """Reduce a square uint8 [S, S, 3] to its brightness uint8 [32, 32], for `look_the_same`."""
+    """Reduce a square uint8 [S, S, 3] to its brightness, uint8 [32, 32]."""
     picture = Image.fromarray(image).convert("L")
     return np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
 

@@ -24,7 +24,7 @@ _FILES = ("journal.jsonl", "images.bin", SETTINGS, LOCK)
 
 
 class Journal:
-    """Results of tasks by their keys, with images.
+    """Results of tasks by their keys, with images; removed when it is left without an error.
 
     Args:
         folder: made if it is not there.
@@ -35,7 +35,6 @@ class Journal:
         self.folder = folder
         self.unpacked = folder / "unpacked"  # for archives that cannot be read at random
         self.records: dict[str, dict] = {}
-        self._finished = False
         others = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
         if others and not (folder / SETTINGS).is_file():
             raise ConfigError(
@@ -53,17 +52,11 @@ class Journal:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
         self._lines.close()
         self._images.close()
-        if self._finished or not self.records:
-            self._remove()
-
-    def finish(self) -> None:
-        """Note that the work is done: the folder is removed when the journal is closed."""
-        self._finished = True
-
-    def _remove(self) -> None:
+        if error is not None and self.records:
+            return  # to be resumed
         shutil.rmtree(self.unpacked, ignore_errors=True)
         shutil.rmtree(self.folder / MADE, ignore_errors=True)
         with contextlib.suppress(OSError):  # something else is in it, or (Windows) the lock is held

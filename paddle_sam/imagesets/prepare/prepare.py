@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,7 +103,6 @@ def prepare_dataset(config: PrepareOptions) -> Preparation:
             write_report(report, items, left_out, config.sheet_images)
             if kept:
                 _write(output, work, kept, classes, settings)
-            journal.finish()
     return Preparation(output if kept else None, report, counts(items, left_out))
 
 
@@ -155,31 +154,22 @@ def _write(
 
     It is made in the folder `work`, where the next run finds what a kill leaves behind.
     """
-
-    def files() -> Iterator[tuple[str, Item, str, ArchiveImage]]:
-        """Yield the name in the archive, the image, how a copy was altered, and its content."""
-        for item in kept:
-            yield item.target, item, "", item.picture
-            stem, suffix = item.target.rsplit(".", 1)
-            for number, copy in enumerate(item.copies, 1):
-                yield f"{stem}_{number}.{suffix}", item, copy.done, copy.picture
-
+    # The name in the archive, the image, how a copy was altered, and where its content is.
+    files: list[tuple[str, Item, str, ArchiveImage]] = []
+    for item in kept:
+        files.append((item.target, item, "", item.picture))
+        stem, suffix = item.target.rsplit(".", 1)
+        for number, copy in enumerate(item.copies, 1):
+            files.append((f"{stem}_{number}.{suffix}", item, copy.done, copy.picture))
     description = {
-        "labels": classes and [[name, classes.of[item.task]] for name, item, _, _ in files()],
+        "labels": classes and [[name, classes.of[item.task]] for name, item, _, _ in files],
         "classes": classes and classes.names,
         "settings": settings,
-        "images": [_provenance(name, item, done) for name, item, done, _ in files()],
+        "images": [_provenance(name, item, done) for name, item, done, _ in files],
     }
-    number = sum(1 + len(item.copies) for item in kept)
-    with tqdm(total=number, desc="packing", unit="img") as bar:
-
-        def contents() -> Iterator[tuple[str, bytes]]:
-            for name, _, _, picture in files():
-                yield name, picture.read_bytes()
-                bar.update()
-
-        write = write_archive if output.suffix == ".zip" else write_folder
-        write(work / MADE, contents(), description)
+    packing = tqdm(files, "packing", unit="img")
+    write = write_archive if output.suffix == ".zip" else write_folder
+    write(work / MADE, ((name, picture.read_bytes()) for name, *_, picture in packing), description)
     try:
         (work / MADE).replace(output)
     except OSError as error:
