@@ -274,7 +274,7 @@ def animate(
 
     Args:
         photo: the photograph; its most confident face is taken.
-        path: video to write (`.mp4`, `.webm`, `.gif`, `.webp`); None writes none.
+        path: video to write (`.mp4`, `.gif`, `.webp`); None writes none.
         ages: ages between which codes are interpolated in W+.
         pipeline: the model; None takes the embedded one.
         seconds, fps: length and frames per second.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +20,10 @@ from paddle_sam.convert.rules import to_paddle, to_torch
 from paddle_sam.convert.safetensors_file import SUFFIX, read_safetensors, write_safetensors
 from paddle_sam.convert.tables import TABLES
 from paddle_sam.convert.torch_file import read_torch, write_torch
-from paddle_sam.core.command import exit_status
+from paddle_sam.core.command import exit_status, for_each
 from paddle_sam.core.files import read_arrays, sha256, write_arrays
 from paddle_sam.core.weights import NetworkEntry, WeightFile, check_fit
-from paddle_sam.errors import CheckpointError, ConfigError, PaddleSamError
+from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.networks.load import build_empty
 from paddle_sam.networks.stylegan2 import ModulatedConv2D, ToRGB
 from paddle_sam.networks.stylegan2_ops import EqualConv2D
@@ -133,14 +132,20 @@ def convert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
         OutputError: `output` cannot be written.
     """
     path, output = Path(path), Path(output)
-    with _explained(path):
-        content = read_checkpoint(path)
-        not_carried = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
-        checkpoint = recognise(content, path)
-        file, counts = _converted(checkpoint, path)
+    _, not_carried, checkpoint, file, counts = _conversion(path)
     file.write(output)
     facts = (output.stat().st_size, sha256(output), not_carried, checkpoint.notes)
     return Report(path, output, file.kind, counts, *facts)
+
+
+def _conversion(path: Path) -> tuple[list, list[str], Checkpoint, WeightFile, Counter]:
+    """Convert a file in memory: its keys, those left out, what it is, the result, the counts."""
+    with _explained(path):
+        content = read_checkpoint(path)
+        keys = list(content)
+        not_carried = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
+        checkpoint = recognise(content, path)
+        return keys, not_carried, checkpoint, *_converted(checkpoint, path)
 
 
 def revert_file(path: str | os.PathLike, output: str | os.PathLike) -> Report:
@@ -168,13 +173,9 @@ def explain(path: str | os.PathLike) -> str:
         CheckpointError: as for `convert_file`.
     """
     path = Path(path)
-    with _explained(path):
-        content = read_checkpoint(path)
-        keys = ", ".join(str(key) for key in list(content)[:8])
-        dropped = [key for key in NOT_CARRIED if content.pop(key, None) is not None]
-        checkpoint = recognise(content, path)
-        file, counts = _converted(checkpoint, path)
-    lines = [f"{path}: {checkpoint.kind}", f"  keys: {keys}{', ...' * (len(content) > 8)}"]
+    keys, dropped, checkpoint, file, counts = _conversion(path)
+    shown = ", ".join(map(str, keys[:8])) + ", ..." * (len(keys) > 8)
+    lines = [f"{path}: {checkpoint.kind}", f"  keys: {shown}"]
     for name, entry in file.networks.items():
         values = sum(array.size for array in entry.state.values())
         lines += [f"  {name}: {entry.network}, {len(entry.state)} tensors, {values:,} values"]
@@ -196,14 +197,11 @@ def explain(path: str | os.PathLike) -> str:
 def convert_weights(options: ConvertOptions) -> int:
     """Convert files, or explain them; returns the exit status."""
     if options.explain:
-        done = explain_files(options.files)
+        done = for_each(options.files, lambda path: print(explain(path)))
     else:
         to = options.output or None
-        reports = convert_files(
-            options.files, to, options.reverse, options.force, options.safetensors
-        )
-        done = len(reports)
-    return exit_status(done, len(options.files) - done)
+        done = convert_files(options.files, to, options.reverse, options.force, options.safetensors)
+    return exit_status(len(done), len(options.files) - len(done))
 
 
 def convert_files(
@@ -227,31 +225,18 @@ def convert_files(
     """
     suffix = SUFFIX if safetensors else None
     targets = [_target(Path(path), output, reverse, suffix) for path in paths]
-    reports = []
-    for path, target in zip(paths, targets, strict=True):
-        try:
-            if targets.count(target) > 1:
-                raise ConfigError(f"{path}: two files would become {target}; use two --output")
-            if target.exists() and not force:
-                raise ConfigError(f"{path}: {target} exists already; --force replaces it")
-            reports.append((revert_file if reverse else convert_file)(path, target))
-        except PaddleSamError as error:
-            print(f"error: {error}", file=sys.stderr)
-    if reports:
+
+    def convert(job: tuple[str, Path]) -> Report:
+        path, target = job
+        if targets.count(target) > 1:
+            raise ConfigError(f"{path}: two files would become {target}; use two --output")
+        if target.exists() and not force:
+            raise ConfigError(f"{path}: {target} exists already; --force replaces it")
+        return (revert_file if reverse else convert_file)(path, target)
+
+    if reports := for_each(zip(paths, targets, strict=True), convert):
         print(as_table(reports))
     return reports
-
-
-def explain_files(paths: Sequence[str]) -> int:
-    """Print what each file is taken for; return how many could be told."""
-    told = 0
-    for path in paths:
-        try:
-            print(explain(path))
-            told += 1
-        except PaddleSamError as error:
-            print(f"error: {error}", file=sys.stderr)
-    return told
 
 
 def as_table(reports: Sequence[Report]) -> str:

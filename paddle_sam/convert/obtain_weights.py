@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from paddle_sam.convert.options import DownloadOptions
-from paddle_sam.core.command import exit_status
+from paddle_sam.core.command import exit_status, for_each
 from paddle_sam.core.downloads import download, package_file, verify
 from paddle_sam.core.files import atomic_path, write_arrays
 from paddle_sam.core.pickles import read_pickle
 from paddle_sam.core.weights import Weight, known_weight, manifest, ungrouped, weights_dir
-from paddle_sam.errors import CheckpointError, PaddleSamError
+from paddle_sam.errors import CheckpointError
 
 # Network in the pickle -> position of each convolution in torchvision's `features`.
 _CONVOLUTIONS = {
@@ -44,15 +43,13 @@ def obtain_all(names: Iterable[str], folder: Path) -> list[Path]:
     Raises:
         ConfigError: a name is unknown. Nothing was fetched.
     """
-    weights = [known_weight(name) for name in names]
-    ready = []
-    for weight in weights:
-        try:
-            ready.append(obtain(weight, folder))
-            print(f"{ready[-1]}: ready")
-        except PaddleSamError as error:
-            print(f"error: {error}", file=sys.stderr)
-    return ready
+
+    def get(weight: Weight) -> Path:
+        path = obtain(weight, folder)
+        print(f"{path}: ready")
+        return path
+
+    return for_each([known_weight(name) for name in names], get)
 
 
 def obtain(weight: Weight, folder: Path) -> Path:

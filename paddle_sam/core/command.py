@@ -73,6 +73,17 @@ def exit_status(done: int, failed: int) -> int:
     return 2 if not done else int(failed > 0)
 
 
+def for_each(items: Iterable, act: Callable[[Any], Any]) -> list:
+    """Return what `act` gives for the items that it can be done for; print why not for others."""
+    results = []
+    for item in items:
+        try:
+            results.append(act(item))
+        except PaddleSamError as error:
+            print(f"error: {error}", file=sys.stderr)
+    return results
+
+
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
     """Turn `main(argv=None)` into a command: a `PaddleSamError` becomes one printed line.
 
@@ -158,17 +169,11 @@ def script(
             return result.status()
         if isinstance(result, int):
             return result
-        for path in _listed(result):
+        for path in (result,) if isinstance(result, str | os.PathLike) else result or ():
             print(done.format(path))
         return 0
 
     return main
-
-
-def _listed(result: Any) -> Any:
-    if result is None:
-        return ()
-    return (result,) if isinstance(result, str | os.PathLike) else result
 
 
 def parse(
@@ -220,14 +225,12 @@ def parse(
     dry_run = given.pop("dry_run", False)
     for name, value in given.items():
         value = "" if value == [] else value  # what argparse makes of `--name=--`
-        if isinstance(value, str) and name in fields:
-            if not value.strip() and not fields[name].metadata["may_be_empty"]:
+        texts = [value] if isinstance(value, str) else value
+        if name in fields and isinstance(texts, list):
+            if not fields[name].metadata["may_be_empty"] and not all(map(str.strip, texts)):
                 raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
-            given[name] = _HOME.sub(_home, value)
-        elif isinstance(value, list):
-            if not all(text.strip() for text in value):
-                raise ConfigError(f"--{name}: found an empty value; leave it out or name one")
-            given[name] = [_HOME.sub(_home, text) for text in value]
+            texts = [_HOME.sub(_home, text) for text in texts]
+            given[name] = texts if isinstance(value, list) else texts[0]
     options = options_type(**given)
     if dry_run:
         print(to_json(options))

@@ -22,9 +22,9 @@ from paddle_sam.errors import ImageError, Note
 # PNG of 119 million with transparency 1.8 GB.
 MEGAPIXELS_VARIABLE = "PADDLE_SAM_MAX_MEGAPIXELS"
 PIXELS = 10**6 * number_from(MEGAPIXELS_VARIABLE, 120)
-# A JPEG can be read reduced by 2, 4 or 8, but its whole code has to be read for that: 200 million
-# pixels take some seconds.
-REDUCED_PIXELS = 4 * PIXELS
+# A JPEG may have four times as many: it can be read at half its size, but its whole code has to be
+# read for that, which takes some seconds for 200 million pixels.
+_HALVED = 4
 IMAGE_BYTES = 1 << 30  # an uncompressed 16-bit TIFF of PIXELS is 0.7 GB
 METADATA_BYTES = 1 << 20  # one PNG chunk, unpacked; Pillow refuses the whole image beyond that
 
@@ -83,8 +83,9 @@ def decode_image(
             if page:
                 image.seek(page)
             _fit(image, pixels)
-            if page is None:
-                _note_pages(image, name)
+            if page is None and (pages := _pages(image)) > 1:
+                note = f"{name}: has {pages} pages; the first is used"
+                warnings.warn(note, Note, stacklevel=2)
             image.load()
             if labels:
                 return _labels(image)
@@ -134,17 +135,13 @@ def _formats() -> tuple[str, ...]:
 
 
 def _fit(image: Image.Image, pixels: int) -> None:
-    """Have a large JPEG decoded at a half, quarter or eighth; refuse what stays too large."""
+    """Have a large JPEG decoded at half its size; refuse what stays too large."""
     width, height = image.size
-    if width * height <= pixels:
-        return
-    factor = 2
-    while width * height > pixels * factor**2:
-        factor *= 2
-    reducible = isinstance(image, JpegImagePlugin.JpegImageFile) and factor <= 8
-    if not reducible or width * height > pixels * REDUCED_PIXELS // PIXELS:
-        raise ImageError(_too_large(f"{width} x {height} pixels", pixels))
-    image.draft(None, (width // factor, height // factor))
+    if width * height > pixels:
+        jpeg = isinstance(image, JpegImagePlugin.JpegImageFile)
+        if not jpeg or width * height > _HALVED * pixels:
+            raise ImageError(_too_large(f"{width} x {height} pixels", pixels))
+        image.draft(None, (width // 2, height // 2))
 
 
 def _too_large(found: str, pixels: int) -> str:
@@ -165,12 +162,6 @@ def count_pages(data: bytes) -> int:
 
 def _pages(image: Image.Image) -> int:
     return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-
-
-def _note_pages(image: Image.Image, name: str) -> None:
-    pages = _pages(image)
-    if pages > 1:
-        warnings.warn(f"{name}: has {pages} pages; the first is used", Note, stacklevel=3)
 
 
 def _without_large_metadata(data: bytes) -> bytes:

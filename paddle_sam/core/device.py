@@ -10,7 +10,7 @@ import os
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,19 +156,28 @@ def cpu_threads() -> int:
     count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
-    for files in _QUOTAS:
-        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
-            quota, period = (int(word) for file in files for word in Path(file).read_text().split())
-            if quota > 0:  # -1 is no limit
-                count = min(count, max(math.ceil(quota / period), 1))
+    for quota, period in filter(None, map(_numbers_in, _QUOTAS)):
+        if quota > 0:  # -1 is no limit
+            count = min(count, max(math.ceil(quota / period), 1))
     return count
 
 
-# Where Linux keeps a quota and its period: version 2 of control groups, and version 1.
-_QUOTAS = (
-    ("/sys/fs/cgroup/cpu.max",),
-    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+# A container's share of CPU time (quota and period), and its memory (limit and use), as Linux
+# shows them: version 2 of control groups, and version 1.
+_QUOTAS = ("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+_MEMORY = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
+
+
+def _numbers_in(files: Sequence[str]) -> list[int]:
+    """The numbers that files hold; none where one is missing, or has the word "max"."""
+    try:
+        texts = [Path("/sys/fs/cgroup", file).read_text() for file in files]
+        return [int(word) for text in texts for word in text.split()]
+    except (OSError, ValueError):
+        return []
 
 
 def use_all_cpus() -> None:
@@ -199,18 +208,9 @@ def free_memory() -> int:
     import psutil
 
     free = psutil.virtual_memory().available
-    for folder, limit, used in _CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
-            left = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
-            free = min(free, max(left, 0))
+    for limit, used in filter(None, map(_numbers_in, _MEMORY)):
+        free = min(free, max(limit - used, 0))
     return free
-
-
-# Where Linux keeps a container's limit: version 2 of control groups, and version 1.
-_CGROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-)
 
 
 def keep_freed_memory() -> None:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -43,7 +44,7 @@ TEXT_VARIABLE = "PADDLE_SAM_MAX_TEXT_MB"
 TEXT_BYTES = (1 << 20) * number_from(TEXT_VARIABLE, 256)
 
 
-# What `atomic_path` calls its files: eight letters of mkstemp, before them once the file's name.
+# What `atomic_path` and `atomic_folder` call what they write, after eight random letters.
 _TEMPORARY = re.compile(r"\.(.+\.)?\w{8}\.tmp(\.\w+)?")
 _LONGEST_SUFFIX = 8
 _ROOM = 1 << 16  # bytes that a disk has left where all was written; where it was not, it is full
@@ -81,14 +82,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         _sweep(make_folder(path.parent).resolve())
         # The suffix stays last, for writers that choose the format by it.
         suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
-        handle, name = tempfile.mkstemp(prefix=".", suffix=f".tmp{suffix}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        aside = path.parent / f".{secrets.token_hex(4)}.tmp{suffix}"
+        aside.touch(exist_ok=False)
+        temporary = aside
         yield temporary
         with temporary.open("rb+") as stream:
             flush(stream)
-        with contextlib.suppress(OSError):  # not every file system has permissions
-            temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
         temporary.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
@@ -310,12 +309,6 @@ def sha256(path: str | os.PathLike) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_text(path: str | os.PathLike, name: str) -> str:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from paddle_sam.core.command import open_streams, show_notes
-from paddle_sam.errors import ConfigError, ImageError, Note
+from paddle_sam.errors import ImageError, Note
 
 Task = TypeVar("Task", bound=Hashable)
 _BATCHES_AHEAD = 3
@@ -79,22 +79,18 @@ def _pooled(function: Callable, tasks: Sequence[Task], workers: int):
         while True:
             # Not all at once: what is done and not yet taken is held in memory.
             for task in islice(waiting, 4 * workers - len(futures)):
-                futures[_submit(pool, function, task)] = task
+                try:
+                    future = pool.submit(function, task)
+                except BrokenProcessPool as error:
+                    future = Future()
+                    future.set_exception(error)
+                futures[future] = task
             if not futures:
                 return
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
                 yield futures.pop(future), future
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _submit(pool: ProcessPoolExecutor, function: Callable, task: Task) -> Future:
-    try:
-        return pool.submit(function, task)
-    except BrokenProcessPool as error:
-        future = Future()
-        future.set_exception(error)
-        return future
 
 
 def process_pool(
@@ -105,7 +101,7 @@ def process_pool(
     Where the system has no semaphores, and so no pools of processes, a thread does the work.
 
     Args:
-        start: importable by name. Each process calls it first, if given.
+        start: importable by name. Each process calls it first, if given; a thread does not.
     """
     # Forking a process that runs Paddle's threads can deadlock; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
@@ -118,17 +114,7 @@ def process_pool(
             Note,
             stacklevel=2,
         )
-        return ThreadPoolExecutor(1, initializer=_start_thread, initargs=(start,))
-
-
-def _start_thread(start: Callable | None) -> None:
-    try:
-        if start is not None:
-            start()
-    except ConfigError:
-        raise
-    except ValueError:  # a thread can set no signal handlers, and needs none
-        pass
+        return ThreadPoolExecutor(1)
 
 
 def _start_worker(start: Callable | None) -> None:

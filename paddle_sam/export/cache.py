@@ -254,7 +254,8 @@ def exported(checkpoint: Path, build: Callable[[Path], None], kind: str = "") ->
     entry = cache_dir() / f"{digest}-{_settings_hash()}"
     if not is_whole(entry):
         with one_writer(_locks(entry), "an entry of the cache", wait=True):
-            _clear_crashed(entry)
+            for left in entry.parent.glob(f".{entry.name}.*"):  # of builders that did not finish
+                shutil.rmtree(left, ignore_errors=True)
             if not is_whole(entry):
                 _build(entry, build)
                 for stale in cache_dir().glob(f"{digest}-*"):
@@ -357,7 +358,7 @@ def _build(entry: Path, build: Callable[[Path], None]) -> None:
         build(aside)
         contents = json.dumps(_checksums(aside), indent=1)
         (aside / CONTENTS).write_text(contents, encoding="utf-8")
-        if entry.exists() and not is_whole(entry):
+        if not is_whole(entry):
             shutil.rmtree(entry, ignore_errors=True)
         try:
             aside.rename(entry)
@@ -402,12 +403,6 @@ def _used(entry: Path) -> Path:
     """What users of an entry lock; its time is that of the last use."""
     _locks(entry).mkdir(parents=True, exist_ok=True)
     return _locks(entry) / "used"
-
-
-def _clear_crashed(entry: Path) -> None:
-    """Remove what builders that did not finish left of an entry."""
-    for left in entry.parent.glob(f".{entry.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _time_of(path: Path) -> float:

@@ -36,7 +36,7 @@ def test_the_batch_fits_into_half_of_the_free_memory(monkeypatch, free, size, gr
 def test_a_containers_limit_counts(monkeypatch, tmp_path):
     free = device.free_memory()
     assert 0 < free < 1 << 50
-    monkeypatch.setattr(device, "_CGROUPS", ((tmp_path, "max", "current"),))
+    monkeypatch.setattr(device, "_MEMORY", ((tmp_path / "max", tmp_path / "current"),))
     (tmp_path / "max").write_text("max\n")
     assert device.free_memory() > 1 << 20
     (tmp_path / "max").write_text("5000\n")
