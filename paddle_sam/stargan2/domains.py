@@ -130,36 +130,30 @@ class DomainBatch:
         return len(self.source)
 
 
+@dataclasses.dataclass(eq=False)
 class DomainLoader:
     """Draws training batches in which every domain is as frequent as any other.
 
     Unreadable images are reported once each and replaced by the next readable one.
 
-    Args:
+    Attributes:
         domains: the images.
         size: S.
         crop_probability: that an image is cropped at random before it is resized.
         workers: reading processes; 0: a thread of this one.
         max_bad: unreadable images to tolerate.
         report: called with a message for each unreadable image.
+        bad: those found so far.
     """
 
-    def __init__(
-        self,
-        domains: Domains,
-        size: int,
-        crop_probability: float = 0.5,
-        workers: int = 0,
-        max_bad: int = 0,
-        report: Callable[[str], None] = print,
-    ):
-        self.domains = domains
-        self.size = size
-        self.crop_probability = crop_probability
-        self.workers = workers
-        self.max_bad = max_bad
-        self.bad: set[ImageSource] = set()
-        self._report, self._squeezed = report, False
+    domains: Domains
+    size: int
+    crop_probability: float = 0.5
+    workers: int = 0
+    max_bad: int = 0
+    report: Callable[[str], None] = print
+    bad: set[ImageSource] = dataclasses.field(default_factory=set)
+    _squeezed: bool = False
 
     def training(
         self, batch_size: int, seed: int, start: int, part: slice
@@ -198,20 +192,19 @@ class DomainLoader:
             try:
                 picture, squeezed = job.result()
             except ImageError as error:
-                self._note_bad(files[image.index], str(error))
+                self._note_bad(files, files[image.index], str(error))
             else:
                 if squeezed and not self._squeezed:
                     self._squeezed = True
-                    self._report(SQUEEZED.format(squeezed))
+                    self.report(SQUEEZED.format(squeezed))
                 return picture
             image = dataclasses.replace(image, index=(image.index + 1) % len(files))
             job = self._submit(pool, image)
 
-    def _note_bad(self, path: ImageSource, message: str) -> None:
+    def _note_bad(self, domain: Sequence[ImageSource], path: ImageSource, message: str) -> None:
         if path not in self.bad:
             self.bad.add(path)
-            self._report(f"skipped an unreadable image: {message}")
-        domain = next(files for files in self.domains.files if path in files)
+            self.report(f"skipped an unreadable image: {message}")
         if len(self.bad) > self.max_bad or self.bad.issuperset(domain):
             raise ImageError(
                 f"{len(self.bad)} training images cannot be read, the last: {message} Repair or"

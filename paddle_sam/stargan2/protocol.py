@@ -61,10 +61,11 @@ class Protocol:
     max_images: int = 0
 
 
+@dataclasses.dataclass(eq=False)
 class TranslationEvaluation:
     """Judges one network on one data set.
 
-    Args:
+    Attributes:
         system: the network.
         model_id: what tells its weights from others.
         train, val: the domains, of the same names.
@@ -80,33 +81,29 @@ class TranslationEvaluation:
             results of something else.
     """
 
-    def __init__(
-        self,
-        system: StarGAN2,
-        model_id: str,
-        train: Domains,
-        val: Domains,
-        folder: Path,
-        diversities: FeatureStore | None,
-        features: FeatureStore | None,
-        protocol: Protocol | None = None,
-        keep_features: bool = True,
-        groups: Sequence[Sequence[Sequence[str]]] | None = None,
-    ):
-        val.expect_names_of(train)
-        val.expect(system.num_domains)
-        self.system = system
-        self.train = train
-        self.val = val
-        self.folder = Path(folder)
-        self.diversities = diversities
-        self.features = features
-        self.protocol = protocol or Protocol()
-        self.keep_features = keep_features
-        self.groups = groups
-        limit = self.protocol.max_images or None
-        self.sources = [files[:limit] for files in val.files]
-        self._claim_folder(model_id)
+    system: StarGAN2
+    model_id: str
+    train: Domains
+    val: Domains
+    folder: Path
+    diversities: FeatureStore | None
+    features: FeatureStore | None
+    protocol: Protocol = Protocol()
+    keep_features: bool = True
+    groups: Sequence[Sequence[Sequence[str]]] | None = None
+
+    def __post_init__(self):
+        self.val.expect_names_of(self.train)
+        self.val.expect(self.system.num_domains)
+        self.sources = [files[: self.protocol.max_images or None] for files in self.val.files]
+        facts = {
+            "model": self.model_id,
+            "outputs": self.protocol.outputs,
+            "seed": self.protocol.seed,
+            "images": [_content_id(paths) for paths in self.sources],
+            "references": [_content_id(paths) for paths in self.val.files],
+        }
+        claim_folder(self.folder, facts, "--eval_dir", "translations")
 
     def run(self) -> dict[str, dict[str, dict[str, float]]]:
         """Translate and judge: {guide: {measure: {`cat2dog`: value, ..., `mean`: value}}}.
@@ -189,17 +186,6 @@ class TranslationEvaluation:
 
     def _rng(self, stream: int, key: tuple[int, ...]) -> np.random.Generator:
         return np.random.default_rng((self.protocol.seed, stream, *key))
-
-    def _claim_folder(self, model_id: str) -> None:
-        """Note what the folder's images were made from; refuse one made from something else."""
-        facts = {
-            "model": model_id,
-            "outputs": self.protocol.outputs,
-            "seed": self.protocol.seed,
-            "images": [_content_id(paths) for paths in self.sources],
-            "references": [_content_id(paths) for paths in self.val.files],
-        }
-        claim_folder(self.folder, facts, "--eval_dir", "translations")
 
 
 def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:

@@ -147,17 +147,17 @@ def advising() -> Iterator[None]:
         ) from error
 
 
+@dataclasses.dataclass(frozen=True)
 class RunCheckpoints:
     """The checkpoints below one run's folder.
 
-    Args:
+    Attributes:
         folder: where they are.
         keep: how many numbered ones to keep; 0 for all.
     """
 
-    def __init__(self, folder: Path, keep: int = 0):
-        self.folder = Path(folder)
-        self.keep = keep
+    folder: Path
+    keep: int = 0
 
     def save(self, step: int, file: WeightFile) -> Path:
         """Write the checkpoint of `step`; older ones go only once it is complete."""

@@ -247,7 +247,7 @@ class Run:
                 if changed:
                     self._logger.changed(self.step, changed)
                 self._aside = stack.enter_context(InBackground(waiting=1))
-            progress = stack.enter_context(Progress(total, self.step, say, shown=first))
+            tell = stack.enter_context(progress(total, self.step, say, shown=first))
             stop = stack.enter_context(stop_signals(interrupt=self.world.size == 1))
             stack.callback(batches.close)
             meet(self.world)
@@ -256,7 +256,7 @@ class Run:
                 batch = self._next_batch(batches, stop)
                 self._one_step(batch)
                 self.elapsed += time.perf_counter() - started
-                progress.update(self._values["loss"])
+                tell(self.step, self._values["loss"])
                 self._events()
 
     def _next_batch(self, batches: Iterator, stop: threading.Event) -> Any:
@@ -372,29 +372,24 @@ class Run:
         }
 
 
-class Progress:
-    """How far a run is: a bar in a terminal, else a line a minute."""
+@contextlib.contextmanager
+def progress(
+    total: int, done: int, say: Callable[[str], None], shown: bool
+) -> Iterator[Callable[[int, float], None]]:
+    """Yield what is told of each step and its loss: a bar in a terminal, else a line a minute."""
+    lines = shown and not sys.stderr.isatty()
+    due = time.monotonic() + _SAID_EVERY if lines else math.inf
+    with tqdm(total=total, initial=done, unit="step", disable=lines or not shown) as bar:
 
-    def __init__(self, total: int, done: int, say: Callable[[str], None], shown: bool = True):
-        self._total, self._done, self._say = total, done, say
-        lines = shown and not sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=done, unit="step", disable=lines or not shown)
-        self._next = time.monotonic() + _SAID_EVERY if lines else math.inf
+        def tell(step: int, loss: float) -> None:
+            nonlocal due
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            bar.update()
+            if (now := time.monotonic()) >= due:
+                due = now + _SAID_EVERY
+                say(f"step {step} of {total}, loss {loss:.4f}")
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._bar.close()
-
-    def update(self, loss: float) -> None:
-        """Count a step, and show its loss."""
-        self._done += 1
-        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        self._bar.update()
-        if (now := time.monotonic()) >= self._next:
-            self._next = now + _SAID_EVERY
-            self._say(f"step {self._done} of {self._total}, loss {loss:.4f}")
+        yield tell
 
 
 @contextlib.contextmanager
