@@ -13,37 +13,13 @@ listed with the reason in align_failures.jsonl beside the crops.
 Exit status: 0 all aligned, 1 some failed, 2 none could be aligned.
 """
 
-from pathlib import Path
+from paddle_sam.core.command import script
 
-from paddle_sam.core.command import command, exit_status
-
-
-@command
-def main(argv=None):
-    from paddle_sam.core.command import parse
-    from paddle_sam.faces.options import AlignFolderOptions
-
-    config = parse(AlignFolderOptions, argv, __doc__)
-    from paddle_sam.core.device import cpu_threads
-    from paddle_sam.faces.align_folder import align_folder
-    from paddle_sam.faces.alignment import CropSettings
-    from paddle_sam.faces.landmarks import FaceLandmarker
-
-    root = Path(config.root_path).resolve()
-    output = Path(config.output_path or root.with_name(f"{root.name}_aligned"))
-    crop = CropSettings(config.size, config.scale, config.offset, config.oversample)
-    summary = align_folder(
-        root,
-        output,
-        FaceLandmarker,
-        crop,
-        choice=config.face,
-        suffix=f".{config.format}",
-        workers=config.num_threads or cpu_threads(),
-    )
-    print(f"{output}: {summary}")
-    return exit_status(summary.aligned + summary.skipped, summary.failed)
-
+main = script(
+    __doc__,
+    "paddle_sam.faces.options:AlignFolderOptions",
+    "paddle_sam.faces.align_folder:align_all",
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

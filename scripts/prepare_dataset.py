@@ -14,21 +14,13 @@ Your pictures are only read. After a kill the same command resumes.
 Exit status: 0 done, 1 some files could not be read, 2 nothing was kept.
 """
 
-from paddle_sam.core.command import command
+from paddle_sam.core.command import script
 
-
-@command
-def main(argv=None):
-    from paddle_sam.core.command import parse
-    from paddle_sam.imagesets.prepare.options import PrepareOptions
-
-    config = parse(PrepareOptions, argv, __doc__)
-    from paddle_sam.imagesets.prepare.prepare import prepare_dataset
-
-    summary = prepare_dataset(config)
-    print(f"{summary.archive or 'nothing written'}: {summary}")
-    return 2 if summary.archive is None else int(summary.unreadable > 0)
-
+main = script(
+    __doc__,
+    "paddle_sam.imagesets.prepare.options:PrepareOptions",
+    "paddle_sam.imagesets.prepare.prepare:prepare",
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

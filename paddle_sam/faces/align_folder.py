@@ -12,12 +12,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from paddle_sam.core.command import exit_status
+from paddle_sam.core.device import cpu_threads
 from paddle_sam.core.files import append_text
 from paddle_sam.core.folders import claim_folder, lies_in, list_images, one_writer
 from paddle_sam.core.images import read_image, result_names, save_image
 from paddle_sam.core.processes import in_processes
 from paddle_sam.errors import ConfigError, FileNameError, ImageError, PaddleSamError
 from paddle_sam.faces.alignment import CropSettings, align_faces
+from paddle_sam.faces.landmarks import FaceLandmarker
+from paddle_sam.faces.options import AlignFolderOptions
 
 REPORT = "align_failures.jsonl"
 
@@ -42,6 +46,23 @@ class _Task:
     target: Path  # of the crop; of several faces, the pattern their names follow
 
 
+def align_all(options: AlignFolderOptions) -> int:
+    """Align a folder by dlib's landmarks, say what came of it, and return the exit status."""
+    root = Path(options.root_path).resolve()
+    output = Path(options.output_path or root.with_name(f"{root.name}_aligned"))
+    summary = align_folder(
+        root,
+        output,
+        FaceLandmarker,
+        CropSettings(options.size, options.scale, options.offset, options.oversample),
+        choice=options.face,
+        suffix=f".{options.format}",
+        workers=options.num_threads or cpu_threads(),
+    )
+    print(f"{output}: {summary}")
+    return exit_status(summary.aligned + summary.skipped, summary.failed)
+
+
 def align_folder(
     root: Path,
     output: Path,
@@ -56,8 +77,8 @@ def align_folder(
 
     `holiday/a.jpg` becomes `holiday/a.png`, or `holiday/a_0.png`, `a_1.png`, ... with
     `choice="all"`; inputs that differ in their suffix only keep it (`a.jpg.png`, `a.webp.png`).
-    Crops that are there are not made again. An image that fails is written to the report, with
-    the reason, and the others go on.
+    Existing crops are not made again. An image that fails is reported, with the reason, and does
+    not stop the others.
 
     Args:
         make_landmarker: makes the face finder in each process, such as `FaceLandmarker`; it has

@@ -64,6 +64,13 @@ class Preparation:
         return f"{kept}{copies}{dropped}{left_out} (why: {self.report})"
 
 
+def prepare(config: PrepareOptions) -> int:
+    """Do what `prepare_dataset` does, say what came of it, and return the exit status."""
+    done = prepare_dataset(config)
+    print(f"{done.archive or 'nothing written'}: {done}")
+    return 2 if done.archive is None else int(done.unreadable > 0)
+
+
 def prepare_dataset(config: PrepareOptions) -> Preparation:
     """Make `config.output`, and beside it `NAME_report` with what was kept and dropped.
 
