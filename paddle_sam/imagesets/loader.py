@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from paddle_sam.core.images import to_network
-from paddle_sam.core.processes import ahead, reading_pool, spread
+from paddle_sam.core.processes import ahead, batches, reading_pool, spread
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.imagesets.archive import (
     ImageSource,
@@ -38,7 +38,7 @@ SQUEEZED = (
     "images that are not square are squeezed to squares (said once), such as {}; to cut them"
     " instead: python scripts/prepare_dataset.py, or align_all_parallel.py for faces"
 )
-# Names and sizes of all images count; of so many from all over the set also the content.
+# Names and sizes of all images are compared; of this many, spread over the set, the content too.
 _LOOKED_INTO = 256
 
 
@@ -230,12 +230,10 @@ class BatchLoader:
         mirror: bool = True,
         report: Callable[[str], None] = print,
     ):
-        self.data = data
-        self.size = size
-        self.workers = workers
-        self.max_bad = max_bad
+        self.data, self.size = data, size
+        self.workers, self.max_bad = workers, max_bad
         self.bad: dict[int, str] = {}
-        self._cache: dict[int, tuple[np.ndarray, ...]] | None = {} if cache else None
+        self._keep, self._cache = cache, {}
         self._mirror, self._squeezed = mirror, False
         self._report = report
 
@@ -248,7 +246,6 @@ class BatchLoader:
             start: first step to yield.
             part: which samples of each step to read (those of this process).
         """
-
         places = step_positions(batch_size, start, part)
         wanted = ((p, [sample_index(int(i), len(self.data), seed) for i in p]) for p in places)
         for positions, batch in self._read(wanted):
@@ -257,8 +254,7 @@ class BatchLoader:
 
     def once(self, batch_size: int) -> Iterator[Batch]:
         """Yield every sample once, in order; the last batch may be smaller."""
-        indices = range(len(self.data))
-        wanted = ((None, indices[i : i + batch_size]) for i in indices[::batch_size])
+        wanted = ((None, indices) for indices in batches(range(len(self.data)), batch_size))
         return (batch for _, batch in self._read(wanted))
 
     def _read(self, wanted: Iterable[tuple[Any, Sequence[int]]]) -> Iterator[tuple[Any, Batch]]:
@@ -273,7 +269,7 @@ class BatchLoader:
                 yield tag, self._collect(executor, indices, futures)
 
     def _submit(self, executor: Executor, index: int) -> Future | None:
-        if index in self.bad or (self._cache is not None and index in self._cache):
+        if index in self.bad or index in self._cache:
             return None
         return executor.submit(read_sample, self.data.paths(index), self.size)
 
@@ -291,7 +287,7 @@ class BatchLoader:
 
     def _result(self, index: int, future: Future | None) -> tuple[np.ndarray, ...] | None:
         if future is None:
-            return self._cache.get(index) if self._cache is not None else None
+            return self._cache.get(index)
         try:
             images, squeezed = future.result()
         except ImageError as error:
@@ -300,7 +296,7 @@ class BatchLoader:
         if squeezed and not self._squeezed:
             self._squeezed = True
             self._report(SQUEEZED.format(squeezed))
-        if self._cache is not None:
+        if self._keep:
             self._cache[index] = images
         return images
 
@@ -329,11 +325,10 @@ def read_batches(
     """
     with reading_pool(workers) as pool:
 
-        def submit(start: int) -> dict[int, Future]:
-            indices = range(start, min(start + batch_size, len(images)))
+        def submit(indices: range) -> dict[int, Future]:
             return {i: pool.submit(read_sample, (images[i],), size) for i in indices}
 
-        for jobs in ahead(range(0, len(images), batch_size), submit):
+        for jobs in ahead(batches(range(len(images)), batch_size), submit):
             read, failed = {}, {}
             for index, job in jobs.items():
                 try:

@@ -76,7 +76,7 @@ def input_paths(data_path: str) -> list[Path]:
 
 
 def plain_inputs(paths: Sequence[Path], unpacked: Path) -> list[Path]:
-    """Return the inputs with archives in the place of TensorFlow's record files."""
+    """Return the inputs with archives instead of TensorFlow's record files."""
     plain: list[Path] = []
     for path in paths:
         records = find_records(path)
@@ -123,7 +123,8 @@ def folder_classes(tasks: Sequence[str]) -> Classes:
     """Make each folder of the named tasks a class, called by its path."""
     folders = {task: str(PurePosixPath(task).parent) for task in tasks}
     names = sorted(set(folders.values()))
-    return Classes({task: names.index(folder) for task, folder in folders.items()}, names)
+    numbers = {name: number for number, name in enumerate(names)}
+    return Classes({task: numbers[folder] for task, folder in folders.items()}, names)
 
 
 def input_classes(paths: Sequence[Path]) -> Classes:
@@ -223,7 +224,7 @@ def _plain_tar(path: Path, opener, folder: Path) -> Path:
                 )
     if not _is_tar(unpacked):
         unpacked.unlink()
-        raise ImageError(f"{path}: found a compressed file that is no tar. Unpack it.")
+        raise ImageError(f"{path}: found a compressed file that is not a tar. Unpack it.")
     return unpacked
 
 
