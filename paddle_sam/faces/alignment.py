@@ -144,9 +144,8 @@ def cut_out(
 ) -> AlignedFace:
     """Straighten a quad `[4, 2]` of a uint8 RGB `[H, W, 3]` image; see `crop_quad` for its corners.
 
-    Where it leaves the image, the image goes on mirrored and ever more blurred. The recipe begins
-    with that where the quad comes near the image's edge, and blurs what lies there; with `plain`
-    a quad that lies in the image shows what is there.
+    Beyond the image's edges its content is mirrored, and blurred more and more. The recipe begins
+    with that near an edge already; with `plain` a quad within the image shows the image alone.
 
     Raises:
         ImageError: the quad does not touch the image.
@@ -317,7 +316,7 @@ class FaceCutter:
 
         Raises:
             ImageError, FaceNotFoundError: it cannot be used; the message names it.
-            ConfigError: an array is no such image, or `face` is none of these.
+            ConfigError: an array is not such an image, or `face` is none of these.
         """
         check_image(source, image)
         if align:

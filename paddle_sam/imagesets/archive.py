@@ -182,11 +182,7 @@ def read_source(source: ImageSource) -> np.ndarray:
 
 
 def content_digest(source: ImageSource) -> str:
-    """Return the SHA-256 of an image file's content; the same in a folder and an archive.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
+    """Return the SHA-256 of an image file's content, see `source_bytes`."""
     return hashlib.sha256(source_bytes(source)).hexdigest()
 
 

@@ -133,7 +133,7 @@ def as_judged(image: np.ndarray) -> np.ndarray:
 
 
 def open_judges() -> Judges | None:
-    """Return the judges; where they are not at hand, say how to get them and return None."""
+    """Return the judges; if they are not installed, say how to get them and return None."""
     try:
         return Judges()
     except PaddleSamError as error:

@@ -15,7 +15,6 @@ et al. 2015) for other things than faces.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 import paddle
@@ -66,15 +65,6 @@ def residual_body(
             layers.append(ResidualUnit(channels, width, stride, squeeze_excite))
             channels = width
     return nn.Sequential(*layers)
-
-
-def stage_ends(units: Sequence[int]) -> list[int]:
-    """Index in the body of the last unit of each stage.
-
-    >>> stage_ends((3, 4, 14, 3))
-    [2, 6, 20, 23]
-    """
-    return [total - 1 for total in accumulate(units)]
 
 
 class ResidualUnit(nn.Layer):

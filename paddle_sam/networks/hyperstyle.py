@@ -195,9 +195,9 @@ class HyperStyle(nn.Layer):
         """Tune a copy of the generator for one photograph, without gradients.
 
         Args:
-            image: [1, 3, S, S] in [-1, 1]; of a wide one the rows that are no margin.
+            image: [1, 3, S, S] in [-1, 1]; of a wide one the rows between its margins.
             codes: what it was inverted to, [1, L, D].
-            steps: in the place of `iterations`, if given.
+            steps: instead of `iterations`, if given.
 
         Yields:
             after each step what the codes render, [1, 3, G, G], and the generator: the same object

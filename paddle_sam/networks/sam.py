@@ -10,6 +10,7 @@ Image-to-Image Translation", 2021, section 3): an image to W+ offsets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import paddle
 import paddle.nn.functional as F
@@ -22,7 +23,6 @@ from paddle_sam.networks.face_networks import (
     input_layer,
     residual_body,
     resnet_layers,
-    stage_ends,
 )
 from paddle_sam.networks.stylegan2 import Generator
 from paddle_sam.networks.stylegan2_ops import EqualLinear, log2, mix_latents
@@ -98,7 +98,7 @@ class GradualStyleEncoder(nn.Layer):
         log2("input_size", input_size, 32)
         self.input_size, self.rows = input_size, _rows(rows, input_size)
         self.in_channels, self.n_codes = in_channels, n_styles
-        self.taps = stage_ends(units)[1:]
+        self.taps = [total - 1 for total in accumulate(units)][1:]
         if resnet:
             self.input_layer, self.body = resnet_layers(in_channels, stem, widths, units)
         else:
@@ -107,8 +107,7 @@ class GradualStyleEncoder(nn.Layer):
         self.styles = nn.LayerList()
         for index in range(n_styles):
             spatial = input_size // 16 * self.pyramid_scale(index)
-            channels = widths[-1] if index < COARSE_STYLES else style_dim
-            self.styles.append(MapToStyle(channels, style_dim, spatial))
+            self.styles.append(MapToStyle(style_dim, style_dim, spatial))
         if pyramid:
             self.latlayer1 = nn.Conv2D(widths[2], style_dim, 1)
             self.latlayer2 = nn.Conv2D(widths[1], style_dim, 1)

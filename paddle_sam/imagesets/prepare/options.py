@@ -77,7 +77,9 @@ class PrepareOptions(Options):
         1.1, "step from one searched face size to the next", above=1
     )
     cascade_neighbours: int = option(
-        5, "detections that have to agree; more finds less that is no face", minimum=0
+        5,
+        "detections that have to agree; a larger number finds fewer things that are not faces",
+        minimum=0,
     )
     cascade_min_size: int = option(50, "smallest face searched for, in pixels", minimum=1)
 

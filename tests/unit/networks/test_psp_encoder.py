@@ -12,7 +12,6 @@ from paddle_sam.networks.face_networks import (
     ResidualUnit,
     SqueezeExcite,
     residual_body,
-    stage_ends,
 )
 from paddle_sam.networks.sam import GradualStyleEncoder, MapToStyle, upsample_add
 from tests.unit.networks.gradients import without_gradient
@@ -64,13 +63,12 @@ def test_taps_follow_from_the_body(depth, taps):
     assert len(encoder.body) == taps[-1] + 1
 
 
-def test_stage_ends_are_where_the_resolution_is_about_to_fall():
+def test_taps_are_where_the_resolution_is_about_to_fall():
     units = (2, 1, 3, 1)
     encoder = make_encoder(units=units)
     seen = recorded(encoder, dict(enumerate(encoder.body)), images())
     sizes = [seen[index][1].shape[-1] for index in range(sum(units))]
     assert sizes == [16, 16, 8, 4, 4, 4, 2]
-    assert stage_ends(units) == [1, 2, 5, 6]
     assert encoder.taps == [2, 5, 6]
 
 

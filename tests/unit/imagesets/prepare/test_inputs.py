@@ -133,7 +133,7 @@ def test_inputs_that_cannot_be_used(tmp_path):
         with pytest.raises(ImageError, match=rf"x.tar.{name}: found a damaged"):
             tasks_of(tmp_path / f"x.tar.{name}", tmp_path / "work")
     (tmp_path / "y.gz").write_bytes(gzip.compress(b"just text"))
-    with pytest.raises(ImageError, match="y.gz: found a compressed file that is no tar"):
+    with pytest.raises(ImageError, match="y.gz: found a compressed file that is not a tar"):
         tasks_of(tmp_path / "y.gz", tmp_path / "work")
     make_tar(tmp_path / "z.tar", "w", [])
     with pytest.raises(ImageError, match="z.tar: found no image in this archive"):
