@@ -388,7 +388,7 @@ def train_stylegan2(preset: str | None = None, **options: Any) -> Path:
 def train_stargan2(preset: str | None = None, **options: Any) -> Path:
     """Start or resume a training of StarGAN v2; options of `scripts/stargan2.py --mode train`."""
     from paddle_sam.stargan2.options import StarGAN2Options
-    from paddle_sam.stargan2.run import train_stargan2
+    from paddle_sam.stargan2.trainer import train_stargan2
 
     return train_stargan2(StarGAN2Options(preset=preset, **options))
 

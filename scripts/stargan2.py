@@ -35,7 +35,7 @@ def main(argv=None):
 
         return align_for_stargan2(config)
     if config.mode == "train":
-        from paddle_sam.stargan2.run import train_stargan2
+        from paddle_sam.stargan2.trainer import train_stargan2
 
         folder = train_stargan2(config)
         print(f"run: {folder}\nlook at it: python scripts/visualize.py {folder}")

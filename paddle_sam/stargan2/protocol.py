@@ -15,8 +15,9 @@ import csv
 import dataclasses
 import hashlib
 import os
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,12 +34,12 @@ from paddle_sam.core.weights import locate
 from paddle_sam.errors import ConfigError
 from paddle_sam.imagesets.archive import ImageSource, content_digest
 from paddle_sam.imagesets.loader import to_device
-from paddle_sam.metrics.features import FeatureStore
+from paddle_sam.metrics.features import NEIGHBOURS, FeatureStore, open_store
 from paddle_sam.metrics.pairs import diversity
 from paddle_sam.metrics.sets import feature_store, report, set_measures
 from paddle_sam.networks.image_features import load_lpips
 from paddle_sam.stargan2.domains import Domains, read_all
-from paddle_sam.stargan2.options import StarGAN2EvaluationOptions
+from paddle_sam.stargan2.options import StarGAN2EvaluationOptions, StarGAN2Options
 from paddle_sam.stargan2.system import StarGAN2
 
 GUIDES = ("latent", "reference")
@@ -215,6 +216,64 @@ def evaluate_stargan2(config: StarGAN2EvaluationOptions) -> dict:
     )
     results: dict = evaluation.run()
     return report(config, results | {"seconds": round(time.monotonic() - start, 1)})
+
+
+def translation_judge(
+    options: StarGAN2Options, train: Domains, val: Domains
+) -> Callable[[StarGAN2], dict[str, float]]:
+    """Return what measures a network in training on the run's validation images.
+
+    The measures are those of `scripts/evaluate.py stargan2`, on fewer images, as means over all
+    pairs of domains: `latent/FID`, `reference/LPIPS` and so on. The mean FID over latents and
+    references is the `loss` by which the best model is chosen. Translations are not kept.
+
+    Raises:
+        PaddleSamError: weights are missing, a domain is too small for a measure, or a training
+            image cannot be read.
+    """
+    diversities = None if options.no_lpips else diversity_store(options.lpips_path, None)
+    features = None if options.no_fid or len(val) < 2 else _real_features(options, train, val)
+    protocol = Protocol(
+        options.num_outs_per_domain, options.val_batch_size, options.seed, options.max_val_images
+    )
+
+    def judge(system: StarGAN2) -> dict[str, float]:
+        if len(val) < 2 or (diversities is None and features is None):
+            return {}
+        with tempfile.TemporaryDirectory() as folder:
+            found = TranslationEvaluation(
+                *(system, "in training", train, val, Path(folder), diversities, features, protocol),
+                keep_features=False,
+            ).run()
+        measures = {
+            f"{guide}/{name}": values["mean"]
+            for guide, by_name in found.items()
+            for name, values in by_name.items()
+        }
+        if features is not None:
+            measures["loss"] = float(np.mean([measures[f"{guide}/FID"] for guide in found]))
+        return measures
+
+    return judge
+
+
+def _real_features(options: StarGAN2Options, train: Domains, val: Domains) -> FeatureStore:
+    """Return the features of all training images.
+
+    Now, not at the first validation, so that an unreadable image is known at once.
+    """
+    shown = min(len(files[: options.max_val_images or None]) for files in val.files)
+    real, made = min(map(len, train.files)), options.num_outs_per_domain * shown
+    if min(real, made) <= NEIGHBOURS:
+        raise ConfigError(
+            f"train_img_dir, val_img_dir: of a domain there are {real} training images and {made}"
+            f" translations, expected more than {NEIGHBOURS} of each for precision and recall; give"
+            " --no_fid"
+        )
+    store = open_store(options.inception_path, Path(options.exp_dir) / "features", options.device)
+    for name, files in zip(train.names, train.files, strict=True):
+        store.of_files(files, f"{name}: real")
+    return store
 
 
 def read_groups(path: str | os.PathLike, domains: Domains) -> list[list[list[str]]]:

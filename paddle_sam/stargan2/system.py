@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -26,30 +27,28 @@ PARTS = {
 _BATCH = 32  # images per forward pass
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class StarGAN2:
     """Translates images into the style of a latent or of a reference image.
 
-    Args:
+    Attributes:
         generator, mapping_network, style_encoder: as trained together.
         fan: finds what of the source is kept; needed where the generator has a high-pass skip.
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        mapping_network: MappingNetwork,
-        style_encoder: StyleEncoder,
-        fan: FaceHeatmaps | None = None,
-    ):
-        if hasattr(generator, "hpf") and fan is None:
+    generator: Generator
+    mapping_network: MappingNetwork
+    style_encoder: StyleEncoder
+    fan: FaceHeatmaps | None = None
+
+    def __post_init__(self):
+        if not hasattr(self.generator, "hpf"):
+            self.fan = None
+        elif self.fan is None:
             raise ConfigError(
                 "--wing_path: this generator has a high-pass skip (w_hpf > 0), which needs the face"
                 " alignment network; name the converted wing.ckpt"
             )
-        self.generator = generator
-        self.mapping_network = mapping_network
-        self.style_encoder = style_encoder
-        self.fan = fan if hasattr(generator, "hpf") else None
 
     @classmethod
     def from_file(

@@ -1,4 +1,4 @@
-"""StarGAN v2's training step: discriminator and generator, each guided by latents and references.
+"""StarGAN v2's training: a whole run from its options, and its step.
 
 Choi et al. 2020 (arXiv 1912.01865), section 3 and appendix B. A step makes four updates, in the
 published order: discriminator with latents, discriminator with references, then generator,
@@ -10,18 +10,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import paddle
+from tqdm import tqdm
 
-from paddle_sam.core.weights import WeightFile
-from paddle_sam.imagesets.loader import to_device
+from paddle_sam.core.files import check_outside
+from paddle_sam.core.processes import batches
+from paddle_sam.core.weights import WeightFile, locate
+from paddle_sam.imagesets.loader import identify_images, to_device
 from paddle_sam.networks import stargan2
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.networks.load import held, trained
-from paddle_sam.stargan2.domains import DomainBatch
+from paddle_sam.stargan2.domains import DomainBatch, DomainLoader, Domains, read_domains
 from paddle_sam.stargan2.options import StarGAN2Options
-from paddle_sam.stargan2.system import PARTS, StarGAN2, translation_matrix
+from paddle_sam.stargan2.protocol import translation_judge
+from paddle_sam.stargan2.system import PARTS, StarGAN2, load_fan, translation_matrix
 from paddle_sam.training.distributed import (
     GradientMeans,
     World,
@@ -29,6 +34,8 @@ from paddle_sam.training.distributed import (
     read_values,
     send_from_first,
 )
+from paddle_sam.training.folder import identify_file, numbered
+from paddle_sam.training.run import Intervals, Job, start_run
 from paddle_sam.training.state import RunState
 from paddle_sam.training.steps import (
     averaged_copy,
@@ -44,10 +51,56 @@ GUIDES = ("latent", "ref")
 # What each guide's generator half updates.
 _UPDATED = {"latent": AVERAGED, "ref": ("generator",)}
 _LATENTS, _TEST_LATENTS = 13, 14  # streams of random numbers
+_SHOWN_PER_DOMAIN = 3
 _ADVICE = "Resume from the last checkpoint with a smaller --lr in a new --exp_dir."
 
 # Terms of a loss by name, and what to descend: their weighted sum.
 Found = tuple[dict[str, paddle.Tensor], paddle.Tensor]
+
+
+def train_stargan2(options: StarGAN2Options) -> Path:
+    """Train, or resume training, in `options.exp_dir`; returns that folder. See `start_run`."""
+    options = numbered(options)
+    domains = Domains(options.train_img_dir, "train_img_dir")
+    held_out = Domains(options.val_img_dir, "val_img_dir")
+    domains.expect(options.num_domains)
+    held_out.expect_names_of(domains)
+
+    every = (options.print_every, options.sample_every, options.eval_every, options.save_every)
+
+    def build(world: World, resumed: WeightFile | None) -> Job:
+        images, numbers = read_domains(held_out, options.img_size, options.max_val_images)
+        firsts = [np.flatnonzero(numbers == n)[:_SHOWN_PER_DOMAIN] for n in range(len(held_out))]
+        validation = ValidationSet(images, numbers, np.concatenate(firsts))
+        judge = translation_judge(options, domains, held_out) if world.rank == 0 else None
+        fan = load_fan(options.wing_path, options.device) if options.w_hpf > 0 else None
+        return Job(
+            StarGAN2Trainer(options, fan, validation, world, judge),
+            Intervals(options.total_iters, *every),
+            DomainLoader(
+                domains,
+                options.img_size,
+                options.randcrop_prob,
+                options.num_workers,
+                options.max_bad_images,
+                report=tqdm.write,
+            ),
+            lambda: zip(
+                batches(validation.images, options.val_batch_size),
+                batches(validation.domains, options.val_batch_size),
+                strict=True,
+            ),
+        )
+
+    inputs = {}
+    for data in (domains, held_out):
+        check_outside("--exp_dir", Path(options.exp_dir), data.root)
+        images = [image for files in data.files for image in files]
+        facts = list(zip(data.names, map(len, data.files), strict=True))
+        inputs[data.option] = identify_images(str(data.root), images, facts)
+    if options.w_hpf > 0:
+        inputs["wing_path"] = identify_file(locate(options.wing_path))
+    return start_run(options, build, inputs, options.resume_iter or None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +177,16 @@ class StarGAN2Trainer:
         self.averages = {name: averaged_copy(self.networks[name]) for name in AVERAGED}
         self.live = StarGAN2(*(self.networks[name] for name in AVERAGED), fan)
         self.averaged = StarGAN2(*self.averages.values(), fan)
-        self.optimizers = {name: self._optimizer(name) for name in self.networks}
+        self.optimizers = {
+            name: paddle.optimizer.Adam(
+                options.f_lr if name == "mapping_network" else options.lr,
+                options.beta1,
+                options.beta2,
+                parameters=trained(network),
+                weight_decay=options.weight_decay,
+            )
+            for name, network in self.networks.items()
+        }
         self.means = {}
         for names in (("discriminator",), *_UPDATED.values()):
             parameters = [p for name in names for p in self.networks[name].parameters()]
@@ -235,16 +297,6 @@ class StarGAN2Trainer:
             latents=tuple(paddle.to_tensor(z) for z in latents),
             references=tuple(map(to_device, (batch.reference, batch.other_reference))),
             masks=self.live.masks(images),
-        )
-
-    def _optimizer(self, name: str):
-        options = self.options
-        return paddle.optimizer.Adam(
-            options.f_lr if name == "mapping_network" else options.lr,
-            options.beta1,
-            options.beta2,
-            parameters=trained(self.networks[name]),
-            weight_decay=options.weight_decay,
         )
 
     @paddle.no_grad()

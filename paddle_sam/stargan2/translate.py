@@ -39,7 +39,12 @@ def sample(config: SampleOptions) -> list[Path]:
     reference_domains.expect(system.num_domains)
     references, domains = read_domains(reference_domains, size, limit)
     z = latents(system, config.num_outs_per_domain, config.seed)
-    _check_size(1 + max(len(sources), len(references), len(z)), size)
+    tiles = 1 + max(len(sources), len(references), len(z))
+    if tiles * size > LONGEST_SIDES[".jpg"]:
+        raise ConfigError(
+            f"--max_images: found pictures of up to {tiles} images of {size} pixels in a row, JPEG"
+            f" holds at most {LONGEST_SIDES['.jpg'] // size}; give fewer images or latents"
+        )
 
     def shown(what: str):
         return functools.partial(tqdm, desc=what, unit="style")
@@ -148,12 +153,3 @@ def reference_frames(
     ]
     for images in system.in_styles(sources, paddle.stack([*path, styles[-1]])):
         yield tiled(np.concatenate([sources, images]), len(sources))
-
-
-def _check_size(tiles: int, size: int) -> None:
-    """Raise `ConfigError` if a row or column of `tiles` tiles is longer than JPEG allows."""
-    if tiles * size > LONGEST_SIDES[".jpg"]:
-        raise ConfigError(
-            f"--max_images: found pictures of up to {tiles} images of {size} pixels in a row, JPEG"
-            f" holds at most {LONGEST_SIDES['.jpg'] // size}; give fewer images or latents"
-        )

@@ -21,7 +21,7 @@ from paddle_sam.metrics import sets
 from paddle_sam.metrics.features import FeatureStore
 from paddle_sam.networks.face_heatmaps import FaceHeatmaps
 from paddle_sam.stargan2 import options
-from paddle_sam.stargan2 import run as stargan2_run
+from paddle_sam.stargan2 import protocol as stargan2_protocol
 from paddle_sam.stargan2 import trainer as stargan2_trainer
 from paddle_sam.stargan2.domains import DomainBatch, Domains
 from paddle_sam.stargan2.options import StarGAN2Options
@@ -290,19 +290,19 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
         made["store"] = FeatureStore(folder, colours, {})
         return made["store"]
 
-    monkeypatch.setattr(stargan2_run, "open_store", open_store)
-    monkeypatch.setattr(stargan2_run, "diversity_store", lambda path, folder: None)
+    monkeypatch.setattr(stargan2_protocol, "open_store", open_store)
+    monkeypatch.setattr(stargan2_protocol, "diversity_store", lambda path, folder: None)
     places = {"train_img_dir": str(data / "train"), "val_img_dir": str(data / "val")}
     config = dataclasses.replace(
         TINY, **places, exp_dir=str(tmp_path), no_fid=False, num_outs_per_domain=3
     )
     domains = [Domains(data / split) for split in ("train", "val")]
     with pytest.raises(ConfigError, match="3 training images and 9 translations.* give no_fid"):
-        stargan2_run.translation_judge(config, *domains)
-    monkeypatch.setattr(stargan2_run, "NEIGHBOURS", 2)
+        stargan2_protocol.translation_judge(config, *domains)
+    monkeypatch.setattr(stargan2_protocol, "NEIGHBOURS", 2)
     monkeypatch.setattr(sets, "precision_recall", lambda real, made: (0.5, 0.25))
     system = make_trainer().averaged
-    found = stargan2_run.translation_judge(config, *domains)(system)
+    found = stargan2_protocol.translation_judge(config, *domains)(system)
     guides = ("latent", "reference")
     assert set(found) == {
         "loss",
@@ -321,9 +321,9 @@ def test_validation_measures_what_the_protocol_says(data, tmp_path, monkeypatch)
     bad = tmp_path / "train" / "adults" / "1.png"
     bad.write_bytes(b"no image")
     with pytest.raises(ImageError, match=re.escape(str(bad))):  # before the first step
-        stargan2_run.translation_judge(config, Domains(tmp_path / "train"), domains[1])
+        stargan2_protocol.translation_judge(config, Domains(tmp_path / "train"), domains[1])
     without = dataclasses.replace(config, no_fid=True)
-    assert stargan2_run.translation_judge(without, *domains)(system) == {}
+    assert stargan2_protocol.translation_judge(without, *domains)(system) == {}
 
 
 # The command
@@ -397,9 +397,9 @@ def test_domains_that_do_not_fit_are_refused_before_the_first_step(data, tmp_pat
         exp_dir=str(tmp_path / "run"),
     )
     with pytest.raises(ConfigError, match="val_img_dir: .* children, grown, but train_img_dir has"):
-        stargan2_run.train_stargan2(config)
+        stargan2_trainer.train_stargan2(config)
     with pytest.raises(ConfigError, match=r"train_img_dir: .* 2 domains .*, expected 3"):
-        stargan2_run.train_stargan2(dataclasses.replace(config, num_domains=3))
+        stargan2_trainer.train_stargan2(dataclasses.replace(config, num_domains=3))
 
 
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(data, straight, tmp_path):

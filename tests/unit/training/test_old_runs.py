@@ -10,7 +10,7 @@ from paddle_sam.ageing.train import options as sam_options
 from paddle_sam.ageing.train import run as sam_run
 from paddle_sam.options import read_json
 from paddle_sam.stargan2 import options as stargan2_options
-from paddle_sam.stargan2 import run as stargan2_run
+from paddle_sam.stargan2 import trainer as stargan2_trainer
 from paddle_sam.stylegan2.train import options as stylegan2_options
 from paddle_sam.stylegan2.train import run as stylegan2_run
 from tests.unit.training import old_runs
@@ -23,7 +23,7 @@ KINDS = {
         {"total_kimg": 0.024},
     ),
     "stargan2": (
-        *(stargan2_options.StarGAN2Options, stargan2_run.train_stargan2),
+        *(stargan2_options.StarGAN2Options, stargan2_trainer.train_stargan2),
         {"total_iters": 4},
     ),
 }
