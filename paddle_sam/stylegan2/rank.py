@@ -81,14 +81,17 @@ def _rank_images(config: RankOptions, folder: Path) -> Ranking:
     # Best first; of equal scores in the images' order; unreadable ones (NaN) last.
     order = np.argsort(-scores, kind="stable")
     readable = order[: len(order) - len(problems)]
-    selects = bool(config.drop_percent or config.drop_below)
+    how = "drop_below" if config.drop_below else "drop_percent"
+    selects = bool(getattr(config, how))
     if config.drop_below:
         drop = {index for index in readable if scores[index] < float(config.drop_below)}
     else:
         drop = set(readable[len(readable) - round(len(readable) * config.drop_percent / 100) :])
     drop.update(problems)
     if len(drop) == len(images):
-        raise ConfigError(f"--drop_below: no score reaches {config.drop_below}")
+        raise ConfigError(
+            f"--{how}: leaves none of {len(images)} images, found {getattr(config, how)}"
+        )
     table = folder / "ranking.csv"
     _write_table(table, images, scores, order, problems, drop if selects else set())
     files = [table, *_write_sheets(folder, images, scores, readable, config.sheet_images)]

@@ -106,8 +106,10 @@ def test_what_scores_below_a_threshold_is_left_out(weights, folder, tmp_path):
     rank_images(config(weights, tmp_path, **data, drop_below=str(threshold)))
     assert [row["dropped"] for row in table(tmp_path)] == [""] * 4 + ["yes"] * 6
     assert len(open_image_set(tmp_path / "out/kept.zip")) == 4
-    with pytest.raises(ConfigError, match=f"drop_below: no score reaches {scores[0] + 1}"):
+    with pytest.raises(ConfigError, match=f"drop_below: leaves none .* found {scores[0] + 1}"):
         rank_images(config(weights, tmp_path, **data, drop_below=str(scores[0] + 1)))
+    with pytest.raises(ConfigError, match="drop_percent: leaves none of 10 images, found 96"):
+        rank_images(config(weights, tmp_path, **data, drop_percent=96.0))
 
 
 def test_unreadable_images_are_listed_last_and_not_kept(weights, folder, tmp_path):
