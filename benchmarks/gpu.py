@@ -260,7 +260,7 @@ def _gradient(device: str, loss, dtype: str) -> np.ndarray:
 
 
 def _r1(dtype: str):
-    from paddle_sam.training.steps import r1_penalty
+    from paddle_sam.training.trainers import r1_penalty
 
     network = _same_weights(subjects.networks(True)["discriminator"][0](), dtype)
     images = paddle.to_tensor(subjects.uniform((4, 3, 64, 64)), dtype, stop_gradient=False)
@@ -268,7 +268,7 @@ def _r1(dtype: str):
 
 
 def _path_length(dtype: str):
-    from paddle_sam.training.steps import path_lengths
+    from paddle_sam.training.trainers import path_lengths
 
     network = _same_weights(subjects.networks(True)["generator"][0](), dtype)
     codes = paddle.to_tensor(subjects.uniform((2, 10, 64)), dtype, stop_gradient=False)

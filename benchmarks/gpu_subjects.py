@@ -18,7 +18,7 @@ from paddle_sam.networks.load import freeze
 from paddle_sam.networks.sam import GradualStyleEncoder
 from paddle_sam.networks.stylegan2 import Discriminator, Generator
 from paddle_sam.training.ranger import Ranger, groups_by_layout
-from paddle_sam.training.steps import averaged_copy, update_average
+from paddle_sam.training.trainers import averaged_copy, update_average
 
 TRAINERS = ("sam", "stylegan2", "stargan2")
 

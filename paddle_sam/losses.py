@@ -10,7 +10,7 @@ from paddle_sam.ageing.losses import (
 )
 from paddle_sam.networks.face_networks import cosine, face_region
 from paddle_sam.networks.image_features import LPIPS, load_lpips
-from paddle_sam.training.steps import (
+from paddle_sam.training.trainers import (
     distance,
     logistic,
     path_lengths,

@@ -151,7 +151,7 @@ def reached(path: Path) -> set[str]:
 # As many as there are; whoever needs another looks first whether one of these is the place for it.
 def test_few_modules_lead_from_the_training_of_stylegan2():
     modules = reached(ROOT / "scripts" / "train_stylegan2.py")
-    assert len(modules) <= 28, sorted(modules)
+    assert len(modules) <= 27, sorted(modules)
 
 
 def test_few_modules_make_an_age_strip(tmp_path):

@@ -36,8 +36,8 @@ from paddle_sam.training.distributed import (
 )
 from paddle_sam.training.folder import identify_file, numbered
 from paddle_sam.training.run import Intervals, Job, start_run
-from paddle_sam.training.state import RunState
-from paddle_sam.training.steps import (
+from paddle_sam.training.trainers import (
+    RunState,
     averaged_copy,
     distance,
     diversity_weight,

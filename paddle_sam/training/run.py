@@ -38,7 +38,7 @@ from paddle_sam.training.folder import (
     check_same,
     prepare_folder,
 )
-from paddle_sam.training.state import RunState
+from paddle_sam.training.trainers import RunState
 
 _STOPPED, _FAILED = 1, 2  # why a run ends
 _SAID_EVERY = 60.0  # seconds between lines about progress

@@ -37,7 +37,7 @@ from paddle_sam.training.distributed import (
 )
 from paddle_sam.training.folder import Identity, numbered
 from paddle_sam.training.run import Intervals, Job, start_run
-from paddle_sam.training.state import RunState
+from paddle_sam.training.trainers import RunState
 
 _PANEL = (2, 4)
 

@@ -33,8 +33,7 @@ from paddle_sam.training.distributed import (
     synchronise_batch_norm,
 )
 from paddle_sam.training.ranger import Ranger, groups_by_layout
-from paddle_sam.training.state import RunState
-from paddle_sam.training.steps import MixedPrecision
+from paddle_sam.training.trainers import MixedPrecision, RunState
 
 # The share of steps that keep the input's age (section 3.2).
 SAME_AGE_SHARE = 1 / 3

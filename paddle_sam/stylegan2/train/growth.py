@@ -23,7 +23,7 @@ from paddle_sam.networks.stylegan2 import Discriminator, Generator, published_ch
 from paddle_sam.networks.stylegan2_ops import ACTIVATION_GAIN, LEAKY_SLOPE
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.distributed import World, send_from_first
-from paddle_sam.training.steps import averaged_copy
+from paddle_sam.training.trainers import averaged_copy
 
 _BUILD = 20  # stream of random numbers
 GENERATOR = "stylegan2_generator"

@@ -41,9 +41,9 @@ from paddle_sam.stylegan2.train.draws import (
 from paddle_sam.stylegan2.train.growth import KINDS, Archs, networks_at
 from paddle_sam.stylegan2.train.options import StyleGAN2Options
 from paddle_sam.training.distributed import GradientMeans, World, check_finite, read_values
-from paddle_sam.training.state import RunState
-from paddle_sam.training.steps import (
+from paddle_sam.training.trainers import (
     MixedPrecision,
+    RunState,
     lazy_adam,
     logistic,
     path_lengths,

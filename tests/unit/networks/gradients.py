@@ -6,7 +6,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddle_sam.training.steps import r1_penalty
+from paddle_sam.training.trainers import r1_penalty
 
 
 def without_gradient(network: nn.Layer) -> list[str]:

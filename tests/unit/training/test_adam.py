@@ -3,7 +3,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddle_sam.training.steps import average_together, averaged_copy, update_average
+from paddle_sam.training.trainers import average_together, averaged_copy, update_average
 
 
 def test_the_average_moves_a_share_of_the_way():

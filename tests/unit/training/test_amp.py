@@ -17,7 +17,7 @@ from paddle_sam.errors import ConfigError
 from paddle_sam.networks import stylegan2, stylegan2_ops
 from paddle_sam.networks.image_features import LPIPS
 from paddle_sam.networks.stylegan2 import Discriminator, Generator
-from paddle_sam.training.steps import MixedPrecision, logistic
+from paddle_sam.training.trainers import MixedPrecision, logistic
 
 CHANNELS = {4: 8, 8: 8, 16: 8}
 WHITE = ("conv2d", "conv2d_transpose", "linear")  # and `paddle.matmul`

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.training.steps import (
+from paddle_sam.training.trainers import (
     distance,
     diversity_weight,
     logistic,

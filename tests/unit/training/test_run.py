@@ -23,7 +23,7 @@ from paddle_sam.options import RunOptions
 from paddle_sam.training.curves import draw_curves, find_runs
 from paddle_sam.training.folder import RunCheckpoints, RunLogger, prepare_folder
 from paddle_sam.training.run import Intervals, Job, Run, stop_signals
-from paddle_sam.training.state import RunState
+from paddle_sam.training.trainers import RunState
 from tests.unit.training.comparing import records
 
 

@@ -8,7 +8,7 @@ import pytest
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError
 from paddle_sam.training.ranger import Ranger
-from paddle_sam.training.state import RunState, named_state, restore_named_state
+from paddle_sam.training.trainers import RunState, named_state, restore_named_state
 from tests.unit.training.comparing import assert_equal
 
 KINDS = {
