@@ -125,7 +125,9 @@ def start_run(
     Raises:
         PaddleSamError: the options, data or weights cannot be used, another process trains in the
             folder, or a loss is not finite.
-        KeyboardInterrupt: a signal stopped the run, after a checkpoint.
+        KeyboardInterrupt: a signal stopped the run, after a checkpoint of the last step. There is
+            one as well where images cannot be read, here or in another process; where a loss is not
+            finite, the last checkpoint is untouched.
     """
     folder = Path(options.exp_dir)
     world = join_world(options.device, options.allow_tf32, options.autotune)
@@ -167,40 +169,38 @@ def _train(
     run.train(job.loader.training(batch, options.seed, run.step, world.share(batch)), changed)
 
 
+@dataclasses.dataclass(eq=False)
 class Run:
     """One training run in its folder.
 
-    Args:
+    Attributes:
         folder: `stats.jsonl`, `timestamp.txt`, `images/`, `visualdl/` and `checkpoints/` go there.
         job: what is trained, and when what happens.
         batch_size: images per step, for the record of throughput.
         checkpoints: those of the folder.
         world: the processes of the run; the first one writes.
+        step, elapsed: steps done, and the seconds that they took.
+        best_loss: of all validations so far.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        job: Job,
-        batch_size: int,
-        checkpoints: RunCheckpoints,
-        world: World | None = None,
-    ):
-        self.folder = Path(folder)
-        self.job = job
-        self.trainer = job.trainer
-        self.batch_size = batch_size
-        self.world = world or World()
-        self.checkpoints = checkpoints
-        self.step = 0
-        self.best_loss: float | None = None
-        self.elapsed = 0.0
+    folder: Path
+    job: Job
+    batch_size: int
+    checkpoints: RunCheckpoints
+    world: World = World()
+    step: int = 0
+    elapsed: float = 0.0
+    best_loss: float | None = None
+    _logger: RunLogger | None = None
+    _aside: InBackground | None = None  # writes while the next steps are computed
+    _saved: int = 0  # step of the last checkpoint
+    _recorded: tuple[int, float] = (0, 0.0)  # step and elapsed time of the last record of the rate
+    # Of the last step: test losses if it was judged.
+    _values: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        self.trainer = self.job.trainer
         self.trainer.state.values(self, "step", "best_loss", "elapsed")
-        self._logger: RunLogger | None = None
-        self._aside: InBackground | None = None  # writes while the next steps are computed
-        self._saved = 0  # step of the last checkpoint
-        self._recorded = (0, 0.0)  # step and elapsed time of the last record of the rate
-        self._values: dict[str, float] = {}  # of the last step: test losses if it was judged
 
     def resume(self, checkpoint: WeightFile | None) -> None:
         """Resume from a checkpoint (`checkpoints.read()`); None starts afresh.
@@ -229,17 +229,14 @@ class Run:
             changed: what is not as it was when the run began, for the record.
             say: prints a line without disturbing the progress bar.
 
-        Raises:
-            TrainingError: a loss is not a number; the last checkpoint is untouched.
-            ImageError: images cannot be read, here or in another process; there is a checkpoint of
-                the last step.
-            KeyboardInterrupt: a signal stopped the run; there is a checkpoint of the last step.
+        Raises as `start_run` does.
         """
         total = self.job.intervals.max_steps
-        if self.step >= total:
-            say(f"{self.folder}: has {self.step} steps already, as many as asked for")
-            return
         first = self.world.rank == 0
+        if self.step >= total:
+            if first:
+                say(f"{self.folder}: has {self.step} steps already, as many as asked for")
+            return
         with contextlib.ExitStack() as stack:
             if first:
                 self._logger = RunLogger(self.folder, self.step, say)
