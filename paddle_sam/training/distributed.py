@@ -13,8 +13,9 @@ import dataclasses
 import functools
 import os
 import secrets
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
 import numpy as np
@@ -84,43 +85,33 @@ def meet(world: World) -> None:
         for line in lines:
             _hear(line)
     for line in lines:
-        line.sendall(_HERE)
+        line.send_bytes(b".")
     if world.rank:
         _hear(lines[0])
 
 
-_HERE = b"."
-_TOKEN_BYTES = 16
-
-
 @functools.cache
-def _lines(world: World) -> list[socket.socket]:
+def _lines(world: World) -> list[Connection]:
     """Connections of the first process to every other one, and of each of these to the first."""
     store = paddle.base.core.create_or_get_global_tcp_store()
     if world.rank:
-        address, _, token = bytes(store.get("meeting")).decode().partition(" ")
-        host, _, port = address.rpartition(":")
-        line = socket.create_connection((host, int(port)))
-        line.sendall(bytes.fromhex(token))
-        return [line]
+        host, port, key = bytes(store.get("meeting")).decode().split()
+        return [Client((host, int(port)), authkey=bytes.fromhex(key))]
     host = os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0] or "127.0.0.1"
-    token, lines = secrets.token_bytes(_TOKEN_BYTES), []
-    with socket.create_server((host, 0)) as server:
-        store.set("meeting", f"{host}:{server.getsockname()[1]} {token.hex()}")
+    key, lines = secrets.token_bytes(16), []
+    with Listener((host, 0), backlog=world.size, authkey=key) as listener:
+        store.set("meeting", f"{host} {listener.address[1]} {key.hex()}")
         while len(lines) < world.size - 1:
-            line = server.accept()[0]
-            if line.recv(_TOKEN_BYTES, socket.MSG_WAITALL) == token:  # nobody else knows it
-                lines.append(line)
-            else:
-                line.close()
+            with contextlib.suppress(AuthenticationError, OSError, EOFError):  # somebody else
+                lines.append(listener.accept())
     return lines
 
 
-def _hear(line: socket.socket) -> None:
-    with contextlib.suppress(ConnectionError):
-        if line.recv(1) == _HERE:
-            return
-    raise TrainingError("another process of this run has ended; its messages say why")
+def _hear(line: Connection) -> None:
+    try:
+        line.recv_bytes(1)
+    except (EOFError, OSError):
+        raise TrainingError("another process of this run has ended; its messages say why") from None
 
 
 class GradientMeans:

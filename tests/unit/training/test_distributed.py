@@ -1,8 +1,8 @@
 """Who a process of a run is, and what two of them (together.py) say to each other."""
 
 import json
+import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 
@@ -103,8 +103,8 @@ def test_nobody_leaves_a_meeting_before_the_last_has_come(together):
 
 
 def test_a_process_that_has_ended_is_noticed_by_those_who_wait():
-    here, there = socket.socketpair()
-    there.sendall(distributed._HERE)
+    here, there = multiprocessing.Pipe()
+    there.send_bytes(b".")
     distributed._hear(here)
     there.close()
     with pytest.raises(TrainingError, match="another process of this run has ended"):
