@@ -85,6 +85,18 @@ def quoted(value: Any) -> str:
     return text if len(text) <= _QUOTED else f"{text[:22]}... ({len(text)} characters)"
 
 
+def first_line(error: Exception) -> str:
+    r"""Return what an error of a library says on its first line, or its type if it says nothing.
+
+    Where Paddle compiled code from Python a headline is first.
+
+    >>> first_line(ValueError("In user code:\n  no such kernel\n")), first_line(EOFError())
+    ('no such kernel', 'EOFError')
+    """
+    lines = (line.strip()[:200] for line in str(error).splitlines())
+    return next((line for line in lines if line not in ("", "In user code:")), type(error).__name__)
+
+
 def check_shape(name: str, tensor, expected: Sequence[int | None]) -> None:
     """Raise `ConfigError` unless `tensor.shape` equals `expected`; `None` matches any length.
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from paddle_sam.core.files import atomic_path, open_file
+from paddle_sam.core.pickles import refusing
 from paddle_sam.errors import CheckpointError
 
 SUFFIX = ".safetensors"
@@ -41,7 +42,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, Any]:
         CheckpointError: missing, damaged, or of another kind.
     """
     path, library = Path(path), _safetensors()
-    try:
+    with refusing(path, "a safetensors file"):
         with open_file(path):  # refuses pipes and devices
             pass
         with library.safe_open(path, framework="np") as file:
@@ -54,16 +55,6 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, Any]:
         }
         notes = json.loads(metadata.get(KEY, "{}"))
         nested, plain = notes.get("nested"), dict(notes.get("plain", {}))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: could not be read: {error.strerror or error}") from error
-    except Exception as error:  # the library and JSON raise their own kinds
-        raise CheckpointError(
-            f"{path}: not a safetensors file of plain numbers, or a damaged one"
-            f" ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__}); fetch"
-            " it again"
-        ) from error
     networks = _NETWORKS if nested is None else nested
     content: dict[str, Any] = dict(plain)
     for name, array in tensors.items():

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from paddle_sam.core.files import atomic_path, open_file
-from paddle_sam.core.pickles import TORCH_LEGACY, TORCH_ZIP, check_members, check_size
-from paddle_sam.errors import CheckpointError
+from paddle_sam.core.pickles import TORCH_LEGACY, TORCH_ZIP, check_members, check_size, refusing
+from paddle_sam.errors import CheckpointError, first_line
 
 
 def _torch():
@@ -69,7 +69,7 @@ def read_torch_value(path: str | os.PathLike) -> Any:
                 f"{path}: refused: it holds more than weights ({code[1] or code[2]})"
             ) from error
         # What torch says of an unreadable pickle is advice to execute it.
-        what = "pickle" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
+        what = "pickle" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise CheckpointError(
             f"{path}: a PyTorch file that is truncated or damaged ({path.stat().st_size:,} bytes:"
             f" {what}); fetch it again"
@@ -82,7 +82,7 @@ def read_torch_value(path: str | os.PathLike) -> Any:
     except (TypeError, RuntimeError) as error:  # sparse, quantised, 8-bit floats, ...
         raise CheckpointError(
             f"{path}: holds a tensor of a kind that no published network has"
-            f" ({_first_line(error)}): a checkpoint of another project"
+            f" ({first_line(error)}): a checkpoint of another project"
         ) from error
 
 
@@ -97,18 +97,13 @@ def write_torch(path: str | os.PathLike, content: Mapping) -> None:
         try:
             torch.save(_to_torch(content, torch, {}), temporary)
         except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(f"PyTorch: {_first_line(error)}") from error
+            raise OSError(f"PyTorch: {first_line(error)}") from error
 
 
 def _first_bytes(path: Path) -> bytes:
     """The first bytes of a file that looks like a torch file; raises for what does not."""
-    try:
-        with open_file(path) as stream:
-            start = stream.read(64)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: could not be read: {error.strerror}") from error
+    with refusing(path, "a PyTorch file"), open_file(path) as stream:
+        start = stream.read(64)
     if not start:
         raise CheckpointError(f"{path}: the file is empty; fetch it again")
     if start.lstrip()[:1] == b"<":
@@ -136,10 +131,6 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path}: refused: {error}") from None
     except (zipfile.BadZipFile, OSError, ValueError):  # PyTorch says what is wrong with it
         pass
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _numpy_scalar_types() -> list:

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin, Unidentifi
 
 from paddle_sam.core.files import number_from
 from paddle_sam.core.processes import batches
-from paddle_sam.errors import ImageError, Note
+from paddle_sam.errors import ImageError, Note, first_line
 
 # Photographs. Phones take 108 million pixels; reading such a JPEG takes 1.1 GB of memory, reading a
 # PNG of 119 million with transparency 1.8 GB.
@@ -102,12 +102,12 @@ def decode_image(
         ) from error
     except (OSError, SyntaxError, EOFError) as error:  # what Pillow's decoders say of damage
         raise ImageError(
-            f"{name}: found a damaged or truncated image ({_first_line(error)})."
+            f"{name}: found a damaged or truncated image ({first_line(error)})."
             " Copy or download it again."
         ) from error
     except Exception as error:  # of damage too, or of what this version of Pillow cannot do
         raise ImageError(
-            f"{name}: could not be decoded ({_first_line(error)}). If other programs show it, save"
+            f"{name}: could not be decoded ({first_line(error)}). If other programs show it, save"
             " it again as PNG; if not, it is damaged: copy or download it again."
         ) from error
 
@@ -192,10 +192,6 @@ def _expands(content: bytes, kind: bytes) -> bool:
     except zlib.error:
         return len(content) > METADATA_BYTES
     return bool(unpacking.unconsumed_tail)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _describe_foreign(data: bytes) -> str:

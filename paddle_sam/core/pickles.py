@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from paddle_sam.core.files import atomic_path, open_file
-from paddle_sam.errors import CheckpointError
+from paddle_sam.errors import CheckpointError, first_line
 
 # How PyTorch's files begin: an archive, or before version 1.6 a pickle with this number.
 TORCH_ZIP = b"PK\x03\x04"
@@ -271,9 +271,10 @@ def refusing(path: Path, kind: str) -> Iterator[None]:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: refused: {error}") from None
     except Exception as error:  # damaged pickles and archives raise nearly every exception
+        if reason := getattr(error, "strerror", None):
+            raise CheckpointError(f"{path}: could not be read: {reason}") from error
         raise CheckpointError(
-            f"{path}: truncated or damaged, or not {kind} ({type(error).__name__}:"
-            f" {str(error)[:120]}); fetch it again"
+            f"{path}: truncated or damaged, or not {kind} ({first_line(error)}); fetch it again"
         ) from error
 
 

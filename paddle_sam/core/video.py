@@ -223,8 +223,8 @@ def _kind(suffix: str, name: str) -> _Kind:
 
 
 def _rate(fps: float) -> Fraction:
-    if not 0 < fps <= HIGHEST_FRAME_RATE:
-        raise ConfigError(f"fps: expected more than 0, at most {HIGHEST_FRAME_RATE}, found {fps}")
+    if not 0.001 <= fps <= HIGHEST_FRAME_RATE:
+        raise ConfigError(f"fps: expected 0.001 to {HIGHEST_FRAME_RATE}, found {fps}")
     return Fraction(fps).limit_denominator(1001)
 
 

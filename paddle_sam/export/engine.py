@@ -19,7 +19,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.core.device import cpu_threads, keep_freed_memory, return_freed_memory
-from paddle_sam.errors import ConfigError, EngineError
+from paddle_sam.errors import ConfigError, EngineError, first_line
 from paddle_sam.networks.sam import add_age_plane, pool
 
 # Above this size of weights (bytes) memory rules on a CPU: models that are not needed are let go,
@@ -226,7 +226,7 @@ class Predictor:
         try:
             self._predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises many types, for files and settings alike
-            raise EngineError(f"{path}: cannot be loaded: {_first_line(error)}") from error
+            raise EngineError(f"{path}: cannot be loaded: {first_line(error)}") from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
         self._path = path
@@ -252,7 +252,7 @@ class Predictor:
             try:
                 yield
             except Exception as error:
-                raise EngineError(f"{self._path}: failed to run: {_first_line(error)}") from error
+                raise EngineError(f"{self._path}: failed to run: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -315,9 +315,3 @@ def _psnr(found: np.ndarray, want: np.ndarray) -> float:
     """Peak signal to noise ratio in dB, of images in [-1, 1]; inf where they are equal."""
     error = float(np.square(found - want, dtype=np.float64).mean())
     return float(10 * np.log10(4 / error)) if error else float("inf")
-
-
-def _first_line(error: Exception) -> str:
-    """What an error of Paddle says; where its code was compiled from Python a headline is first."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and line != "In user code:"), repr(error))

@@ -10,7 +10,7 @@ import numpy as np
 
 from paddle_sam.core.images import resize
 from paddle_sam.core.weights import command_for, find_weight
-from paddle_sam.errors import CheckpointError, ConfigError, check_shape
+from paddle_sam.errors import CheckpointError, ConfigError, check_shape, first_line
 
 # The detector sees faces of 40 pixels and more. It looks at copies whose longer side is one of
 # these, the small ones first: each takes four times as long as the one before. Beyond, gigabytes.
@@ -62,7 +62,7 @@ class FaceLandmarker:
                 raise RuntimeError(f"it predicts {found.num_parts} landmarks")
         except RuntimeError as error:
             raise CheckpointError(
-                f"{path}: found a damaged file or another one ({str(error).splitlines()[0]}),"
+                f"{path}: found a damaged file or another one ({first_line(error)}),"
                 " expected dlib's predictor of 68 landmarks. Delete it, then:"
                 f" {command_for('landmarks')}"
             ) from error

@@ -83,7 +83,7 @@ def test_damaged_files_are_named(tmp_path, damage):
     path = tmp_path / "x.safetensors"
     write_safetensors(path, {"a": np.zeros(100)})
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CheckpointError, match="x.safetensors: not a safetensors file"):
+    with pytest.raises(CheckpointError, match="x.safetensors: .*not a safetensors file"):
         convert_file(path, tmp_path / "y.pdparams")
     with pytest.raises(CheckpointError, match="none.safetensors: there is no such file"):
         convert_file(tmp_path / "none.safetensors", tmp_path / "y.pdparams")

@@ -147,7 +147,8 @@ def test_a_failure_leaves_the_old_file(tmp_path, suffix):
     [
         ("a.avi", FRAMES, 10, r"cannot write videos as '.avi'; use one of .mp4, .gif, .webp"),
         ("a.mp4", [], 10, "at least one frame, found none"),
-        ("a.mp4", FRAMES, 0, "fps: expected more than 0, at most 240, found 0"),
+        ("a.mp4", FRAMES, 0, "fps: expected 0.001 to 240, found 0"),
+        ("a.mp4", FRAMES, 0.0001, "fps: expected 0.001 to 240, found 0.0001"),
         ("a.mp4", [FRAMES[0], FRAMES[0][:50]], 10, r"expected shape \[95, 131, 3\], found \[50"),
         ("a.mp4", [FRAMES[0] / 255], 10, "expected uint8 in 0..255, found float64"),
     ],
