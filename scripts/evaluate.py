@@ -30,7 +30,7 @@ KINDS = {
     "calibration": ("ageing.eval_options:CalibrationOptions", "ageing.evaluate:calibrate"),
     "reconstruction": (
         "ageing.eval_options:ReconstructionOptions",
-        "ageing.reconstruction:evaluate_reconstruction",
+        "ageing.evaluate:evaluate_reconstruction",
     ),
 }
 

@@ -12,7 +12,7 @@ from paddle_sam.ageing.dial import aims
 from paddle_sam.ageing.options import AnimationOptions, parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.ageing.run import Ageing, AgeingRun
+from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.images import LARGE_TILE, caption_line, resize, to_network, to_uint8
 from paddle_sam.core.video import ease, there_and_back, write_all
 
@@ -23,16 +23,15 @@ def animate(options: AnimationOptions) -> Summary:
     suffixes = options.suffixes
     folder = results_folder(options) / "animations"
     run = AgeingRun(options, lambda one: folder / one.result(suffixes[-1]))
-    ageing = run.ageing
-    size = options.frame_size or max(ageing.pipeline.output_size, LARGE_TILE)
+    size = options.frame_size or max(run.pipeline.output_size, LARGE_TILE)
     ages = frame_ages(keys[0], keys[-1], round(options.fps * options.duration), options.back)
     for photo in run.photos():
-        inverted = ageing.invert(photo)
-        dials = ageing.dials(photo, inverted, size)
+        inverted = run.invert(photo)
+        dials = run.dials(photo, inverted, size)
         for index, (crop, dial) in enumerate(zip(photo.crops, dials, strict=True)):
             asked = aims([dial], keys)[0]
-            codes = key_codes(ageing, crop, inverted[index], asked)
-            images = render_between(ageing.pipeline, codes, keys, ages, ageing.batch_size)
+            codes = key_codes(run, crop, inverted[index], asked)
+            images = render_between(run.pipeline, codes, keys, ages, run.batch_size)
             beside = None
             if options.couple_outputs:
                 beside = crop if dial is None else dial.picture
@@ -64,12 +63,12 @@ def frame_ages(first: float, last: float, frames: int, back: bool) -> list[float
 
 
 def key_codes(
-    ageing: Ageing, crop: np.ndarray, inverted: paddle.Tensor, ages: Sequence[float]
+    run: AgeingRun, crop: np.ndarray, inverted: paddle.Tensor, ages: Sequence[float]
 ) -> paddle.Tensor:
     """Codes [A, L, D] of one face, uint8 [S, S, 3] with code [L, D], at each of `ages`."""
     image = paddle.to_tensor(to_network(crop), place=inverted.place)
     start = inverted.unsqueeze(0)
-    return paddle.concat([ageing.codes(image, start, age) for age in ages])
+    return paddle.concat([run.codes(image, start, age) for age in ages])
 
 
 def render_between(

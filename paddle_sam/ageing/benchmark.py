@@ -157,7 +157,7 @@ class Benchmark:
         self.options = options
         self._judges = Judges()
         self.run = AgeingRun(options)
-        self._pipeline = self.run.ageing.pipeline
+        self._pipeline = self.run.pipeline
         self._label_of = read_labels(options.labels, Path(options.data_path))
         files = (options.checkpoint_path, options.age_regressor_path)
         self._own = Measures.from_files(self._pipeline.crop, *files, device=options.device)
@@ -181,12 +181,11 @@ class Benchmark:
         """Return the faces of the photographs; one that no judge can see is noted as a failure."""
         found = []
         for photo in self.run.photos():
-            for face, name in zip(photo.faces, photo.face_names(), strict=True):
-                alone = dataclasses.replace(photo, faces=[face])
-                subject = self._subject(alone, name.as_posix(), self._label_of)
+            for name, alone in photo.alone():
+                subject = self._subject(alone, name, self._label_of)
                 if subject is None:
                     reason = f"{name}: the judges find no face in the crop"
-                    self.run.summary.failures[name.as_posix()] = reason
+                    self.run.summary.failures[name] = reason
                 else:
                     found.append(subject)
         if not found:
@@ -275,8 +274,8 @@ class Benchmark:
         return pictures, rows
 
     def _aged(self, photo: Photo, ages: list[float]) -> np.ndarray:
-        images, _ = self.run.ageing.age_group([photo], ages)[0][0]
-        return images
+        (aged,) = self.run.age_group([photo], ages)
+        return aged.images[0]
 
     def _there_and_back(self, subject: Subject, image: np.ndarray) -> float | None:
         """Return the distance to the input of a result, aged back to the person's own age."""

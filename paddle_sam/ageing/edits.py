@@ -24,7 +24,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.options import AgeingOptions
-from paddle_sam.ageing.pipeline import Edit
+from paddle_sam.ageing.pipeline import AgePipeline, Edit
 from paddle_sam.core.files import read_arrays, write_arrays
 from paddle_sam.core.pickles import read_torch_arrays
 from paddle_sam.errors import CheckpointError, ConfigError, quoted
@@ -53,13 +53,21 @@ def mix(latent_mask: Sequence[int], injected: paddle.Tensor, alpha: float | None
     return lambda codes, inverted: mix_latents(codes, latent_mask, injected, alpha)
 
 
-def chain(edits: Sequence[Edit]) -> Edit | None:
-    """One edit that applies `edits` in order; None without any."""
-    if not edits:
-        return None
+def chain(edits: Sequence[Edit]) -> Edit:
+    """One edit that applies `edits` in order."""
     return lambda codes, inverted: functools.reduce(
         lambda changed, edit: edit(changed, inverted), edits, codes
     )
+
+
+def open_edit(options: AgeingOptions, pipeline: AgePipeline) -> Edit:
+    """The edit that `--strength`, `--edit` and `--directions` ask for."""
+    edits = [] if options.strength == 1 else [strengthen(options.strength)]
+    if options.edit or options.directions:
+        directions = open_directions(options, pipeline.network.decoder)
+        if amounts := parse_edits(options.edit):
+            edits.append(shift(paddle.to_tensor(directions.offset(amounts))))
+    return chain(edits)
 
 
 class Directions:

@@ -1,11 +1,12 @@
-"""How well a network ages faces: `scripts/evaluate.py ageing` and `calibration`.
+"""How good a network is: `scripts/evaluate.py ageing`, `calibration` and `reconstruction`.
 
 Every face is rendered at every target age. The model's own age regressor and independent judges
 read the results, face recognition compares them with the input, and the face rendered at its own
 age is compared with the input too. Several faces are rendered together. The results of each are
 kept as soon as they are measured, so the same command resumes an interrupted evaluation.
 
-Calibration measures with a judge which age to ask the network for.
+Calibration measures with a judge which age to ask the network for; reconstruction how well SAM or
+pSp gives a face back from its codes.
 """
 
 from __future__ import annotations
@@ -16,24 +17,40 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import paddle
 
-from paddle_sam.ageing.eval_options import AgeingEvaluationOptions, CalibrationOptions
+from paddle_sam.ageing.eval_options import (
+    AgeingEvaluationOptions,
+    CalibrationOptions,
+    ReconstructionOptions,
+)
 from paddle_sam.ageing.evaluation_summary import JUDGED, FaceRecord, summarise
 from paddle_sam.ageing.measures import Calibration, Measures
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions, parse_ages
-from paddle_sam.ageing.photos import Photo, face_mask
-from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT
+from paddle_sam.ageing.photos import (
+    Photo,
+    Summary,
+    counted,
+    face_mask,
+    find_inputs,
+    read_photos,
+    results_folder,
+)
+from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, read_inverter
 from paddle_sam.ageing.report_page import write_page
 from paddle_sam.ageing.run import AgeingRun
+from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import sha256, write_json
 from paddle_sam.core.folders import claim_folder
-from paddle_sam.core.images import save_image
+from paddle_sam.core.images import save_image, to_network, to_uint8
 from paddle_sam.core.weights import WeightFile, find_weight, locate
 from paddle_sam.errors import ConfigError, ImageError
+from paddle_sam.faces.alignment import FaceCutter
 from paddle_sam.faces.paste import paste
 from paddle_sam.metrics.judges import AGE_JUDGE, Judges, open_judges, picture_of
 from paddle_sam.metrics.pairs import AlignedIdentity, at_one_size, face_key, reconstruction
-from paddle_sam.networks.image_features import load_lpips
+from paddle_sam.networks.image_features import LPIPS, load_lpips
+from paddle_sam.networks.sam import SAM
 
 _FILES = ("age_regressor_path", "identity_path", "aligned_identity_path", "lpips_path")
 _EDITS = ("strength", "refine", "edit", "edit_level", "engine", "raw_age")
@@ -87,16 +104,15 @@ class AgeingEvaluation:
         self.config = config
         self.targets = parse_ages(config.target_age)
         self.run = AgeingRun(config)
-        self.ageing = self.run.ageing
         files = (config.checkpoint_path, config.age_regressor_path, config.identity_path)
-        crop = self.ageing.pipeline.crop
+        crop = self.run.pipeline.crop
         self._measures = Measures.from_files(crop, *files, config.device, judges=open_judges())
         self._lpips = load_lpips(config.lpips_path)
         path = config.aligned_identity_path
         self._aligned_identity = AlignedIdentity(path, config.device) if path else None
         # Everything but the faces that the results depend on.
         files = {name: getattr(config, name) for name in (*_FILES, "directions")}
-        files["model"] = self.ageing.pipeline.source
+        files["model"] = self.run.pipeline.source
         files["age_regressor_path"] = config.age_regressor_path or find_weight("age_mini")
         self.facts = {
             "targets": self.targets,
@@ -120,16 +136,13 @@ class AgeingEvaluation:
         def unmeasured() -> Iterator[Photo]:
             """Yield each face to be measured as a photograph of its own."""
             for photo in self.run.photos():
-                names = photo.face_names()
-                for number, face in enumerate(photo.faces):
-                    codes = None if photo.codes is None else photo.codes[number : number + 1]
-                    alone = dataclasses.replace(photo, faces=[face], codes=codes)
+                for name, alone in photo.alone():
                     file = self._file(alone, folder)
-                    named.append((names[number].as_posix(), file))
+                    named.append((name, file))
                     if not self._is_done(file):
                         yield alone
 
-        for group in self.ageing.groups(unmeasured(), len(self.targets) + 1):
+        for group in self.run.groups(unmeasured(), len(self.targets) + 1):
             self._measure(group, folder)
         return named
 
@@ -144,8 +157,12 @@ class AgeingEvaluation:
         """Render faces together; measure and keep each."""
         own = [self._measures.input_age(face.crops[0]) for face in faces]
         ages = [[*self.targets, age] for age in own]
-        rendered = self.ageing.render_group(faces, ages, resize_outputs=True)
-        for face, age, (images,) in zip(faces, own, rendered, strict=True):
+        crops = np.concatenate([face.crops for face in faces])
+        inverted = paddle.concat([self.run.invert(face) for face in faces])
+        rendered = self.run.pipeline.age(
+            crops, ages, True, self.run.batch_size, inverted, self.run.edit
+        )
+        for face, age, images in zip(faces, own, rendered, strict=True):
             file, crop, recovered = self._file(face, folder), face.crops[0], images[-1]
             if not self.config.no_pictures:
                 row = np.concatenate([at_one_size(crop, recovered)[0], *images], axis=1)
@@ -211,3 +228,83 @@ def calibrate(options: CalibrationOptions) -> dict:
         dataclasses.replace(file, calibration=curve.entry()).write(Path(options.output))
         print(f"weights with the curve: {options.output}")
     return {"faces": len(rows), **curve.entry()}
+
+
+def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
+    """Measure a network on photographs; write `report.json` to `exp_dir`.
+
+    Returns:
+        what `report.json` holds, without the single faces.
+
+    Raises:
+        PaddleSamError: a file or option cannot be used, or no face was found.
+    """
+    inputs = find_inputs(config)
+    resolve_device(config.device)
+    path = config.checkpoint_path or find_weight(EMBEDDED_DEFAULT)
+    network, crop, _ = read_inverter(Path(path))
+    if not network.encodes_photographs and network.start != "encoded_w_plus":
+        raise ConfigError(
+            f"{path}: its encoder takes {network.encoder.in_channels} channels and starts from"
+            f" {network.start}, so that it has no code for a photograph itself"
+        )
+    region = Measures.from_files(
+        crop, str(path), identity_path=config.identity_path, device=config.device
+    )
+    aligned = config.aligned_identity_path
+    aligned = AlignedIdentity(aligned, config.device) if aligned else None
+    lpips = load_lpips(config.lpips_path)
+    folder = Path(config.exp_dir)
+    files = {"model": path} | {name: getattr(config, name) for name in _FILES[1:]}
+    facts = {name: sha256(locate(file)) for name, file in files.items() if file}
+    claim_folder(folder, facts, "--exp_dir", "results")
+    summary, records = Summary(), []
+    photos = read_photos(config, inputs, FaceCutter(crop))
+    for photo in counted(photos, summary, len(inputs), results_folder(config)):
+        for name, face in photo.alone():
+            file = folder / "faces" / f"{face_key(face.crops[0])}.json"
+            if not file.is_file():
+                measured = _reconstructed(network, face.crops[0], lpips, region, aligned)
+                write_json(file, measured)
+            records.append({"name": name, **json.loads(file.read_text(encoding="utf-8"))})
+    if not records:
+        raise ImageError(f"{config.data_path}: found no face to evaluate on")
+    report = {
+        "settings": dataclasses.asdict(config),
+        "number_of_faces": len(records),
+        **{name: _summary([one[name] for one in records]) for name in records[0] if name != "name"},
+        "failed": summary.failures,
+    }
+    write_json(folder / "report.json", report | {"faces": records})
+    return report
+
+
+def _reconstructed(
+    network: SAM,
+    crop: np.ndarray,
+    lpips: LPIPS,
+    region: Measures,
+    aligned: AlignedIdentity | None,
+) -> dict[str, float | None]:
+    """Invert a crop, uint8 [S, S, 3], and compare what its codes render with it."""
+    with paddle.no_grad():
+        x = paddle.to_tensor(to_network(crop))
+        codes = network.encode(x) if network.encodes_photographs else network.invert(x)
+        image = to_uint8(network.decode(codes, randomize_noise=False)[0])
+    measured = reconstruction(lpips, crop, image[0])
+    if "identity" in (found := region(crop, image)):
+        measured["identity, face region"] = found["identity"].item()
+    if aligned:
+        measured["identity, five points"] = aligned(crop, image)[0]
+    return measured
+
+
+def _summary(values: list[float | None]) -> dict:
+    found = [value for value in values if value is not None]
+    if not found:
+        return {"mean": None, "deviation": None, "number": 0}
+    return {
+        "mean": float(np.mean(found)),
+        "deviation": float(np.std(found)),
+        "number": len(found),
+    }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import paddle
 
 from paddle_sam.ageing.photos import Input, Photo
+from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize
-from paddle_sam.core.latents import BARE, SUFFIXES, list_codes, read_latent
+from paddle_sam.core.latents import BARE, SUFFIXES, Latent, list_codes, read_latent
 from paddle_sam.errors import CheckpointError, ConfigError, ImageError
 from paddle_sam.faces.alignment import AlignedFace
 
@@ -63,31 +65,27 @@ class CodeInput(Input):
 
 @dataclasses.dataclass(frozen=True)
 class LatentReader:
-    """Reads the latents of `--latent` for a model.
-
-    root: a file or a folder of them. codes, dim: the shape of the model's codes, [L, D]. size:
-    side of its crops. render: codes [L, D] to a picture uint8 [R, R, 3], for latents without one.
-    """
+    """Reads the latents of `--latent`, a file or a folder of them, for a pipeline."""
 
     root: Path
-    codes: int
-    dim: int
-    size: int
-    render: Callable[[np.ndarray], np.ndarray]
+    pipeline: AgePipeline
 
     def alone(self, inputs: list[CodeInput]) -> Iterator[Photo]:
         """Each latent as a photograph that shows nothing but its face."""
+        size = self.pipeline.crop.size
         for one in inputs:
-            latent = read_latent(one.source, self.codes, self.dim, False, one.code)
+            latent = self._latent(one.source, one.code)
             if latent.projected:
-                crop = self.render(latent.w_plus) if latent.crop is None else latent.crop
-                latent = dataclasses.replace(latent, crop=resize(crop, self.size))
-            if latent.crop.shape != (self.size, self.size, 3):
+                crop = latent.crop
+                if crop is None:
+                    (crop,) = self.pipeline.pictures(paddle.to_tensor(latent.w_plus[None]))
+                latent = dataclasses.replace(latent, crop=resize(crop, size))
+            if latent.crop.shape != (size, size, 3):
                 raise ConfigError(
                     f"--latent: the crop in {one.source} has {latent.crop.shape[0]} pixels, this"
-                    f" model takes {self.size}"
+                    f" model takes {size}"
                 )
-            corners = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64) * self.size
+            corners = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64) * size
             face = AlignedFace(latent.crop, corners)
             # The pixels are the crop, which is no file to look for a mask beside.
             shown = Input(one.name, latent.crop)
@@ -107,14 +105,14 @@ class LatentReader:
             )
         if missing := [file for file in files if not file.is_file()]:
             raise ImageError(f"{photo.path}: its latent {missing[0]} is missing; project it first")
-        latents = [
-            read_latent(file, self.codes, self.dim, False, self._name_in(file, photo))
-            for file in files
-        ]
+        latents = [self._latent(file, self._name_in(file, photo)) for file in files]
         for file, latent, face in zip(files, latents, photo.faces, strict=True):
             if not latent.projected and not alike(latent.crop, face.image):
                 raise ImageError(f"{photo.path}: the latent {file} was projected from another face")
         return dataclasses.replace(photo, codes=np.stack([latent.w_plus for latent in latents]))
+
+    def _latent(self, file: Path, code: str) -> Latent:
+        return read_latent(file, self.pipeline.n_codes, self.pipeline.style_dim, False, code)
 
     def _name_in(self, file: Path, photo: Photo) -> str:
         """Which code of a file is a photograph's: of several the one with its name."""

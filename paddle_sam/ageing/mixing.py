@@ -24,7 +24,7 @@ from paddle_sam.ageing.options import (
 )
 from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.ageing.run import Ageing, AgeingRun
+from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core import files
 from paddle_sam.core.images import SMALLEST_TILE, save_sheet, stack, strip, to_network
 from paddle_sam.errors import ConfigError
@@ -59,9 +59,9 @@ def style_mixing(options: StyleMixingOptions) -> Summary:
     """`exp_dir/style_mixing/NAME`: random faces on top, below them a row for each age."""
     root = results_folder(options) / "style_mixing"
     run = AgeingRun(options, lambda one: root / one.result())
-    ageing, pipeline = run.ageing, run.ageing.pipeline
+    pipeline = run.pipeline
     codes = random_codes(pipeline, options.n_outputs_to_generate, options.seed, options.truncation)
-    tiles = pipeline.pictures(codes, ageing.batch_size)
+    tiles = pipeline.pictures(codes, run.batch_size)
     donors = Donors(tiles, lambda age: codes, options.keep_age)
 
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
@@ -78,13 +78,12 @@ def reference_guided(options: ReferenceOptions) -> Summary:
     root = results_folder(options) / "reference_guided"
     last = f"{parse_ages(options.target_age)[-1]:g}"
     run = AgeingRun(options, lambda one: root / last / one.result())
-    ageing = run.ageing
-    donors = references(options, ageing, paths)
+    donors = references(options, run, paths)
 
     def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
-        top = sheet_row(options, ageing.pipeline, crop, donors.tiles, "input")
+        top = sheet_row(options, run.pipeline, crop, donors.tiles, "input")
         for one in mixed:
-            sheet = stack([top, row_of(options, ageing.pipeline, one)])
+            sheet = stack([top, row_of(options, run.pipeline, one)])
             save_sheet(root / f"{one.age:g}" / name, sheet)
 
     return mix_photos(options, run, donors, write)
@@ -98,22 +97,21 @@ def mix_photos(
 ) -> Summary:
     """Mix every face with every donor at every age, and hand name, crop and results to `write`."""
     ages = parse_ages(options.target_age)
-    ageing = run.ageing
-    latent_mask = parse_latent_mask(options.latent_mask, ageing.pipeline.n_codes)
+    latent_mask = parse_latent_mask(options.latent_mask, run.pipeline.n_codes)
     injected = [donors.codes(age) for age in ages]
     for photo in run.photos():
-        inverted = ageing.invert(photo)
+        inverted = run.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
             image = paddle.to_tensor(to_network(crop))
             mixed = []
             for age, donated in zip(ages, injected, strict=True):
                 start = inverted[index : index + 1]
-                aged = ageing.codes(image, start, age)
+                aged = run.codes(image, start, age)
                 if donors.age_with_face:
                     donated = donated + (aged - start)
                 blend = mix(latent_mask, donated, options.mix_alpha)
                 codes = paddle.concat([aged, blend(aged.expand_as(donated), start)])
-                images = ageing.pipeline.pictures(codes, ageing.batch_size)
+                images = run.pipeline.pictures(codes, run.batch_size)
                 mixed.append(Mixed(age, images[0], images[1:]))
             write(name, crop, mixed)
     return run.summary
@@ -128,14 +126,14 @@ def random_codes(pipeline: AgePipeline, count: int, seed: int, truncation: float
         return network.latent_avg + truncation * (w - network.latent_avg)
 
 
-def references(options: ReferenceOptions, ageing: Ageing, paths: list[Path]) -> Donors:
+def references(options: ReferenceOptions, run: AgeingRun, paths: list[Path]) -> Donors:
     """The faces of the images at `paths`, aged like the faces they are mixed with."""
     align = not options.no_align
     choice = "best" if options.face == "all" else options.face
-    faces = [ageing.pipeline.faces(path, choice, align)[0].image for path in paths]
+    faces = [run.pipeline.faces(path, choice, align)[0].image for path in paths]
     images = paddle.to_tensor(to_network(faces))
-    inverted = ageing.pipeline.invert(images, ageing.batch_size)
-    return Donors(np.stack(faces), lambda age: ageing.codes(images, inverted, age))
+    inverted = run.pipeline.invert(images, run.batch_size)
+    return Donors(np.stack(faces), lambda age: run.codes(images, inverted, age))
 
 
 def read_paths(file: str) -> list[Path]:
@@ -180,22 +178,21 @@ def edit_sheets(options: EditOptions) -> Summary:
     root = results_folder(options) / "directions"
     last = "" if ages[-1] is None else f"{ages[-1]:g}"
     run = AgeingRun(options, lambda one: root / last / one.result())
-    ageing = run.ageing
-    learned = _learned(options, ageing.pipeline, root) if options.learn else {}
-    known = open_directions(options, ageing.pipeline.network.decoder, learned)
+    learned = _learned(options, run.pipeline, root) if options.learn else {}
+    known = open_directions(options, run.pipeline.network.decoder, learned)
     names = list(learned) if learned and not options.explore else options.names
     directions = {name: known[name] for name in names}
     if options.save_directions:
         save_directions(options.save_directions, directions)
         print(f"directions: {options.save_directions}")
     for photo in run.photos():
-        inverted = ageing.invert(photo)
+        inverted = run.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
             start = inverted[index : index + 1]
             for age in ages:
-                codes = _codes(ageing, crop, start, age)
+                codes = _codes(run, crop, start, age)
                 rows = [
-                    _row(ageing, options, codes, direction, amounts, label)
+                    _row(run, options, codes, direction, amounts, label)
                     for label, direction in directions.items()
                 ]
                 save_sheet(root / (name if age is None else Path(f"{age:g}") / name), stack(rows))
@@ -213,17 +210,17 @@ def _learned(options: EditOptions, pipeline: AgePipeline, root: Path) -> dict[st
 
 
 def _codes(
-    ageing: Ageing, crop: np.ndarray, inverted: paddle.Tensor, age: float | None
+    run: AgeingRun, crop: np.ndarray, inverted: paddle.Tensor, age: float | None
 ) -> paddle.Tensor:
     """Code [1, L, D] of a face at an age, or as it is, with the edits of the run."""
     if age is not None:
         image = paddle.to_tensor(to_network(crop), place=inverted.place)
-        return ageing.codes(image, inverted, age)
-    return ageing.edit(inverted, inverted) if ageing.edit else inverted
+        return run.codes(image, inverted, age)
+    return run.edit(inverted, inverted) if run.edit else inverted
 
 
 def _row(
-    ageing: Ageing,
+    run: AgeingRun,
     options: EditOptions,
     codes: paddle.Tensor,
     direction: np.ndarray,
@@ -231,14 +228,14 @@ def _row(
     label: str,
 ) -> np.ndarray:
     """The face moved by each of `amounts` along a direction [L, D] or [C], side by side."""
-    pipeline, tiles = ageing.pipeline, []
+    pipeline, tiles = run.pipeline, []
     if direction.ndim == 1:
         for amount in amounts:
             with shifted_styles(pipeline.network.decoder, amount * direction):
-                tiles += list(pipeline.pictures(codes, ageing.batch_size))
+                tiles += list(pipeline.pictures(codes, run.batch_size))
     else:
         steps = np.stack([amount * direction for amount in amounts])
         moved = codes + paddle.to_tensor(steps, place=codes.place)
-        tiles = pipeline.pictures(moved, ageing.batch_size)
-    tile = options.tile_size or max(ageing.pipeline.output_size, SMALLEST_TILE)
+        tiles = pipeline.pictures(moved, run.batch_size)
+    tile = options.tile_size or max(run.pipeline.output_size, SMALLEST_TILE)
     return strip(tiles, tile, [f"{label} {amount:+g}" for amount in amounts])

@@ -9,9 +9,9 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,6 +94,12 @@ class Photo:
     def face_names(self, suffix: str = "") -> list[Path]:
         """Paths of each face's results: `a.jpg`, the second `a_face2.jpg`, or with `suffix`."""
         return [self.input.result(suffix, face) for face in self.face_suffixes()]
+
+    def alone(self) -> Iterator[tuple[str, Photo]]:
+        """Each face as a photograph of its own, with the name of its results."""
+        for number, (name, face) in enumerate(zip(self.face_names(), self.faces, strict=True)):
+            codes = None if self.codes is None else self.codes[number : number + 1]
+            yield name.as_posix(), replace(self, faces=[face], codes=codes)
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,22 @@ def read_photos(
             f" {squeezed[0]}; --no_align is for aligned crops only",
             file=sys.stderr,
         )
+
+
+def grouped(photos: Iterable[Found | Failure], faces: int) -> Iterator[list[Found | Failure]]:
+    """Group what has `faces`, so that each group has `faces` of them, or more by its last.
+
+    A `Failure` stays in its place.
+    """
+    group, found = [], 0
+    for photo in photos:
+        group.append(photo)
+        found += 0 if isinstance(photo, Failure) else len(photo.faces)
+        if found >= faces:
+            yield group
+            group, found = [], 0
+    if group:
+        yield group
 
 
 def without_done(
@@ -386,14 +408,23 @@ class Aged:
 
         `size` is the side of each, by default that of the results, but at least 128.
         """
-        images = self.images[face]
-        words = ["input", *[f"{age:g}" for age in self.ages]] if captions else None
         photo = self.photos[self.photo_of_face[face]]
-        tiles = [input_tile(photo, self.faces[face], self.patches[face][0]), *images]
-        return strip(tiles, size or max(images.shape[2], SMALLEST_TILE), words)
+        shown = input_tile(photo, self.faces[face], self.patches[face][0])
+        return age_strip(shown, self.images[face], self.ages, size, captions)
 
     def paste(self, photo: int = 0, feather: float = 0.15) -> np.ndarray:
         """Return a photograph with all its faces aged: uint8 [A, H, W, 3]. See `paste`."""
         patches = [self.patches[face] for face, of in enumerate(self.photo_of_face) if of == photo]
         by_age = zip(*patches, strict=True)
         return np.stack([paste(self.photos[photo], group, feather) for group in by_age])
+
+
+def age_strip(
+    shown: np.ndarray, images: np.ndarray, ages: Sequence[float], size: int, captions: bool
+) -> np.ndarray:
+    """Lay a face and its images [A, R, R, 3] at `ages` side by side: uint8 [*, size * (A + 1), 3].
+
+    `size` is the side of each; 0 takes that of the images, but at least 128.
+    """
+    words = ["input", *[f"{age:g}" for age in ages]] if captions else None
+    return strip([shown, *images], size or max(images.shape[2], SMALLEST_TILE), words)

@@ -27,6 +27,7 @@ from paddle_sam.errors import CheckpointError, ConfigError, ImageError, check_sh
 from paddle_sam.export.cache import open_exported
 from paddle_sam.export.engine import EngineSAM
 from paddle_sam.faces.alignment import AlignedFace, CropSettings, FaceCutter
+from paddle_sam.faces.paste import Patch
 from paddle_sam.networks.load import build
 from paddle_sam.networks.sam import SAM, add_age_plane
 from paddle_sam.networks.stylegan2 import Generator
@@ -165,13 +166,31 @@ class AgePipeline:
         crops = np.stack([one.image for one in faces])
         inverted = self.invert(paddle.to_tensor(to_network(crops)), batch_size)
         of = [pictures[number] for number in photo_of_face]
-        side = self.network.input_size if resize_outputs else None
-        dials = self.dials(of, faces, inverted, keep, side, batch_size)
-        asked = aims(dials, ages)
-        images = self.age(crops, asked, resize_outputs and keep == 0, batch_size, inverted)
-        results = [blend(one, ages, *rest) for one, *rest in zip(images, faces, dials, strict=True)]
+        results = self.blended(of, faces, ages, inverted, keep, resize_outputs, batch_size)
         images, patches = map(list, zip(*results, strict=True))
         return Aged(images, ages, faces, photo_of_face, pictures, patches)
+
+    def blended(
+        self,
+        photos: Sequence[np.ndarray],
+        faces: Sequence[AlignedFace],
+        ages: Sequence[float],
+        inverted: paddle.Tensor,
+        keep: float | None = None,
+        resize_outputs: bool = False,
+        batch_size: int = 4,
+        edit: Edit | None = None,
+    ) -> list[tuple[np.ndarray, list[Patch]]]:
+        """Age faces: of each what `blend` returns, its images uint8 [A, R, R, 3] and patches.
+
+        For `photos`, `faces` and `inverted` see `dials`, for the others `__call__` and `age`.
+        """
+        side = self.network.input_size if resize_outputs else None
+        dials = self.dials(photos, faces, inverted, keep, side, batch_size)
+        crops = np.stack([face.image for face in faces])
+        pooled = resize_outputs and keep == 0
+        images = self.age(crops, aims(dials, ages), pooled, batch_size, inverted, edit)
+        return [blend(one, ages, *rest) for one, *rest in zip(images, faces, dials, strict=True)]
 
     def dials(
         self,

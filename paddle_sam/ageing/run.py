@@ -7,16 +7,16 @@ inference scripts write what comes: age strips, or a folder per age.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.ageing.dial import FaceDial, aims, blend
+from paddle_sam.ageing.dial import FaceDial
 from paddle_sam.ageing.measures import Calibration, MeasureWriter
 from paddle_sam.ageing.options import (
     AgeingOptions,
@@ -32,30 +32,22 @@ from paddle_sam.ageing.photos import (
     Input,
     Photo,
     Summary,
+    age_strip,
     counted,
     face_mask,
     find_inputs,
+    grouped,
     read_photos,
     results_folder,
     without_done,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit
 from paddle_sam.core.device import fitting_batch
-from paddle_sam.core.images import (
-    SMALLEST_TILE,
-    save_image,
-    save_sheet,
-    stack,
-    strip,
-    to_network,
-)
+from paddle_sam.core.images import save_image, save_sheet, stack, strip, to_network
 from paddle_sam.core.processes import InBackground, batches
 from paddle_sam.errors import ConfigError
 from paddle_sam.export.engine import EngineSAM
-from paddle_sam.faces.paste import Patch, has_deep_colours, paste, save_pasted
-
-# Brings codes [N, L, D] closer to images [N, 3, S, S], of which masks [N, 1, S, S] count.
-Refine = Callable[[paddle.Tensor, paddle.Tensor, paddle.Tensor], paddle.Tensor]
+from paddle_sam.faces.paste import has_deep_colours, paste, save_pasted
 
 LARGE_TOGETHER = 4  # faces; loading both encoders costs about a fifth of one face's strip
 SHEET_TILE = 96
@@ -65,8 +57,14 @@ SHEET_ROWS = 40
 class AgeingRun:
     """The photographs that options name, and what ages them.
 
-    `summary` counts what was done. `path_of` tells, for `--skip_existing`, where the result of an
-    input is written, the last of them if there are several.
+    `summary` counts what was done. `pipeline` encodes and renders, `batch_size` images together.
+    `edit` changes aged codes before they are rendered. `refine` brings inverted codes [N, L, D]
+    closer to images [N, 3, S, S], of which masks [N, 1, S, S] count. Both may be None.
+
+    Args:
+        options: of the command.
+        path_of: where the result of an input is written, the last of them if there are several,
+            for `--skip_existing`.
 
     Raises:
         PaddleSamError: an input is missing (this is found before weights are read), or the model
@@ -85,7 +83,21 @@ class AgeingRun:
         if path_of is not None:
             self._inputs = without_done(options, self._inputs, self.summary, path_of)
         options.check_files()
-        self.ageing = open_ageing(options)
+        self.pipeline = _open_pipeline(options)
+        self.keep = parse_keep(options.keep)
+        self.batch_size = options.test_batch_size
+        if not self.batch_size:
+            self.batch_size = fitting_batch(self.pipeline.output_size, bool(options.refine))
+        self.edit: Edit | None = None
+        self.refine: Callable[..., paddle.Tensor] | None = None
+        if options.strength != 1 or options.edit or options.directions:
+            from paddle_sam.ageing.edits import open_edit
+
+            self.edit = open_edit(options, self.pipeline)
+        if options.refine:
+            from paddle_sam.ageing.projection import refinement
+
+            self.refine = refinement(self.pipeline.network.decoder, options.refine)
 
     def photos(self) -> Iterator[Photo]:
         """The photographs that can be used; failures are reported, and a summary at the end."""
@@ -93,124 +105,54 @@ class AgeingRun:
 
     def aged_photos(self, ages: list[float], resize_outputs: bool = False) -> Iterator[AgedPhoto]:
         """The same, with their faces at every age. Several are aged together."""
-        _say_what_is_out_of_reach(self.ageing.pipeline.calibration, ages)
-
-        def results() -> Iterator[AgedPhoto | Failure]:
-            for group in self.ageing.groups(self._read(), len(ages)):
-                photos = [one for one in group if isinstance(one, Photo)]
-                found = self.ageing.age_group(photos, ages, resize_outputs) if photos else []
-                aged = iter(found)
-                for one in group:
-                    if isinstance(one, Photo):
-                        images, patches = map(list, zip(*next(aged), strict=True))
-                        one = AgedPhoto(one, images, patches, ages)
-                    yield one
-
-        return self._counted(results())
+        _say_what_is_out_of_reach(self.pipeline.calibration, ages)
+        groups = self.groups(self._read(), len(ages))
+        aged = (self.age_group(group, ages, resize_outputs) for group in groups)
+        return self._counted(itertools.chain.from_iterable(aged))
 
     def _counted(self, results: Iterator) -> Iterator:
         folder = results_folder(self.options)
         return counted(results, self.summary, len(self._inputs), folder)
 
     def _read(self) -> Iterator[Photo | Failure]:
-        pipeline, options = self.ageing.pipeline, self.options
+        options, cut_faces = self.options, self.pipeline.cut_faces
         if not options.latent:
-            return read_photos(options, self._inputs, pipeline.cut_faces)
+            return read_photos(options, self._inputs, cut_faces)
         from paddle_sam.ageing.latents import LatentReader
 
-        root = Path(options.latent)
-        reader = LatentReader(
-            root,
-            pipeline.n_codes,
-            pipeline.style_dim,
-            pipeline.crop.size,
-            lambda code: pipeline.pictures(paddle.to_tensor(code[None]))[0],
-        )
+        reader = LatentReader(Path(options.latent), self.pipeline)
         if self._alone:
             return reader.alone(self._inputs)
-        return read_photos(options, self._inputs, pipeline.cut_faces, reader.with_codes)
+        return read_photos(options, self._inputs, cut_faces, reader.with_codes)
 
+    def groups(self, photos: Iterator[Photo | Failure], ages: int) -> Iterator[list]:
+        """Group photographs so that each group's faces, at `ages` ages, fill a batch.
 
-def open_ageing(options: AgeingOptions) -> Ageing:
-    """Load the network, and prepare the edits and refinement that the options ask for.
+        Large exported networks load one encoder after the other; several faces together make that
+        rare.
+        """
+        network = self.pipeline.network
+        large = isinstance(network, EngineSAM) and network.large
+        return grouped(photos, LARGE_TOGETHER if large else -(-self.batch_size // ages))
 
-    Raises:
-        PaddleSamError: the model or an option cannot be used.
-    """
-    if not options.checkpoint_path:
-        print(EMBEDDED_NOTE)
-    if options.needs_layers and options.engine not in ("auto", "eager"):
-        raise ConfigError(
-            f"--engine {options.engine}: exported models can neither refine faces, move them"
-            " along directions nor take another generator; use --engine eager"
-        )
-    engine = "eager" if options.needs_layers else options.engine
-    path = options.checkpoint_path or None
-    generator = options.generator or None
-    pipeline = AgePipeline.from_checkpoint(
-        path, options.device, engine, options.raw_age, generator=generator
-    )
-    keep = parse_keep(options.keep)
-    if options.needs_inversion and pipeline.network.start != "encoded_w_plus":
-        raise ConfigError(
-            f"--{options.needs_inversion}: {pipeline.source} does not invert faces before it ages"
-            " them"
-        )
-    batch_size = options.test_batch_size
-    batch_size = batch_size or fitting_batch(pipeline.output_size, bool(options.refine))
-    refine = None
-    if options.refine:
-        from paddle_sam.ageing.projection import refinement
+    def age_group(
+        self, group: Sequence[Photo | Failure], ages: list[float], resize_outputs: bool = False
+    ) -> list[AgedPhoto | Failure]:
+        """Age the faces of a group's photographs together; a `Failure` stays in its place."""
+        photos = [one for one in group if isinstance(one, Photo)]
+        if not photos:
+            return list(group)
+        pixels = [photo.pixels for photo in photos for _ in photo.faces]
+        faces = [face for photo in photos for face in photo.faces]
+        inverted = paddle.concat([self.invert(photo) for photo in photos])
+        options = (self.keep, resize_outputs, self.batch_size, self.edit)
+        aged = iter(self.pipeline.blended(pixels, faces, ages, inverted, *options))
 
-        refine = refinement(pipeline.network.decoder, options.refine)
-    return Ageing(pipeline, _edit(options, pipeline), refine, batch_size, keep)
+        def result(photo: Photo) -> AgedPhoto:
+            images, patches = zip(*itertools.islice(aged, len(photo.faces)), strict=True)
+            return AgedPhoto(photo, list(images), list(patches), ages)
 
-
-def _say_what_is_out_of_reach(calibration: Calibration | None, ages: list[float]) -> None:
-    if calibration is None:
-        return
-    youngest, oldest = calibration.reach
-    if min(ages) < youngest or max(ages) > oldest:
-        print(
-            f"note: to {calibration.judge} this model's faces look {youngest:.0f} to {oldest:.0f}"
-            " years; for other target ages it gives its youngest or oldest"
-        )
-
-
-def _edit(options: AgeingOptions, pipeline: AgePipeline) -> Edit | None:
-    if options.strength == 1 and not options.edit and not options.directions:
-        return None
-    from paddle_sam.ageing.edits import chain, open_directions, parse_edits, shift, strengthen
-
-    edits = [] if options.strength == 1 else [strengthen(options.strength)]
-    if options.edit or options.directions:
-        directions = open_directions(options, pipeline.network.decoder)
-        if amounts := parse_edits(options.edit):
-            edits.append(shift(paddle.to_tensor(directions.offset(amounts))))
-    return chain(edits)
-
-
-class Ageing:
-    """A pipeline with the steps around it.
-
-    Args:
-        pipeline: encodes and renders.
-        edit: changes the aged codes before they are rendered.
-        refine: brings inverted codes closer to the face before it is aged.
-        batch_size: images rendered, or refined, together.
-        keep: see `AgePipeline.__call__`.
-    """
-
-    def __init__(
-        self,
-        pipeline: AgePipeline,
-        edit: Edit | None = None,
-        refine: Refine | None = None,
-        batch_size: int = 4,
-        keep: float | None = None,
-    ):
-        self.pipeline, self.edit, self.refine = pipeline, edit, refine
-        self.batch_size, self.keep = batch_size, keep
+        return [result(one) if isinstance(one, Photo) else one for one in group]
 
     def invert(self, photo: Photo) -> paddle.Tensor:
         """The codes [F, L, D] that the faces of a photograph start from."""
@@ -232,84 +174,44 @@ class Ageing:
         codes = self.pipeline.aged_codes(images, inverted, ages)
         return self.edit(codes, inverted) if self.edit else codes
 
-    def dials(
-        self, photo: Photo, inverted: paddle.Tensor, side: int | None = None
-    ) -> list[FaceDial | None]:
+    def dials(self, photo: Photo, inverted: paddle.Tensor, side: int) -> list[FaceDial | None]:
         """What blends the faces of a photograph, inverted to [F, L, D], into it; None: nothing."""
         pixels = [photo.pixels] * len(photo.faces)
         return self.pipeline.dials(pixels, photo.faces, inverted, self.keep, side, self.batch_size)
 
-    def age_group(
-        self, group: Sequence[Photo], ages: Sequence[float], resize_outputs: bool = False
-    ) -> list[list[tuple[np.ndarray, list[Patch]]]]:
-        """Age the faces of a group's photographs.
 
-        Returns:
-            of each photograph, of each face, what `blend` returns: images uint8 [A, R, R, 3] and
-            what to paste at each age.
-        """
-        inverted = [self.invert(photo) for photo in group]
-        pooled = resize_outputs and self.keep == 0
-        side = self.pipeline.network.input_size if resize_outputs else None
-        dials = [self.dials(*pair, side) for pair in zip(group, inverted, strict=True)]
-        asked = np.concatenate([aims(of_photo, ages) for of_photo in dials])
-        rendered = self.render_group(group, asked, pooled, paddle.concat(inverted))
-        return [
-            [
-                blend(images, ages, face, dial)
-                for images, face, dial in zip(faces, photo.faces, dials, strict=True)
-            ]
-            for photo, faces, dials in zip(group, rendered, dials, strict=True)
-        ]
-
-    def render_group(
-        self,
-        group: Sequence[Photo],
-        ages: Sequence,
-        resize_outputs: bool = False,
-        inverted: paddle.Tensor | None = None,
-    ) -> list[np.ndarray]:
-        """Render the faces of each of a group's photographs, uint8 [F, A, R, R, 3]: no dial.
-
-        `ages` are [A], or for each face of the group its own, [sum of F, A].
-        """
-        if inverted is None:
-            inverted = paddle.concat([self.invert(photo) for photo in group])
-        crops = np.concatenate([photo.crops for photo in group])
-        images = self.pipeline.age(
-            crops, ages, resize_outputs, self.batch_size, inverted, self.edit
+def _open_pipeline(options: AgeingOptions) -> AgePipeline:
+    if not options.checkpoint_path:
+        print(EMBEDDED_NOTE)
+    if options.needs_layers and options.engine not in ("auto", "eager"):
+        raise ConfigError(
+            f"--engine {options.engine}: exported models can neither refine faces, move them"
+            " along directions nor take another generator; use --engine eager"
         )
-        ends = np.cumsum([len(photo.faces) for photo in group])
-        return np.split(images, ends[:-1])
-
-    def groups(self, photos: Iterable, ages: int) -> Iterator[list]:
-        """Group photographs so that each group's faces, at `ages` ages, fill a batch.
-
-        Large exported networks load one encoder after the other; several faces together make that
-        rare. What is not a photograph, a `Failure`, stays in its place.
-        """
-        faces = -(-self.batch_size // ages)
-        if isinstance(self.pipeline.network, EngineSAM) and self.pipeline.network.large:
-            faces = LARGE_TOGETHER
-        group, waiting = [], 0
-        for photo in photos:
-            group.append(photo)
-            waiting += len(photo.faces) if isinstance(photo, Photo) else 0
-            if waiting >= faces:
-                yield group
-                group, waiting = [], 0
-        if group:
-            yield group
+    pipeline = AgePipeline.from_checkpoint(
+        options.checkpoint_path or None,
+        options.device,
+        "eager" if options.needs_layers else options.engine,
+        options.raw_age,
+        generator=options.generator or None,
+    )
+    if options.needs_inversion and pipeline.network.start != "encoded_w_plus":
+        raise ConfigError(
+            f"--{options.needs_inversion}: {pipeline.source} does not invert faces before it ages"
+            " them"
+        )
+    return pipeline
 
 
-class Writer(Protocol):
-    """Writes results as they come, in another thread than the networks run in."""
-
-    def path_of(self, one: Input) -> Path: ...
-
-    def add(self, result: AgedPhoto) -> None: ...
-
-    def close(self) -> None: ...
+def _say_what_is_out_of_reach(calibration: Calibration | None, ages: list[float]) -> None:
+    if calibration is None:
+        return
+    youngest, oldest = calibration.reach
+    if min(ages) < youngest or max(ages) > oldest:
+        print(
+            f"note: to {calibration.judge} this model's faces look {youngest:.0f} to {oldest:.0f}"
+            " years; for other target ages it gives its youngest or oldest"
+        )
 
 
 def side_by_side(options: SideBySideOptions) -> Summary:
@@ -319,22 +221,23 @@ def side_by_side(options: SideBySideOptions) -> Summary:
 
 def folder_per_age(options: FolderPerAgeOptions) -> Summary:
     """Write `exp_dir/inference_results/AGE/NAME`; input beside result in `inference_coupled`."""
-    return write_results(options, FolderWriter(options))
+    return write_results(options, FolderWriter(options), options.measured)
 
 
-def write_results(options: InferenceOptions, writer: Writer, measure: bool = False) -> Summary:
+def write_results(
+    options: InferenceOptions, writer: StripWriter | FolderWriter, measure: bool
+) -> Summary:
     """Age all inputs and have the results written; an input that fails is reported, not fatal.
 
-    Results are measured, and the numbers printed, with `measure` or where an option asks for it.
+    With `measure` the results are measured, and the numbers printed.
     """
     ages = parse_ages(options.target_age)
     run = AgeingRun(options, writer.path_of)
     writers = [writer, PasteWriter(options)] if options.paste_back else [writer]
-    measures = None
     with contextlib.ExitStack() as at_the_end:
-        if measure or options.measured:
-            pipeline = run.ageing.pipeline
-            measures = MeasureWriter(options, pipeline.crop, pipeline.source)
+        measures = None
+        if measure:
+            measures = MeasureWriter(options, run.pipeline.crop, run.pipeline.source)
             at_the_end.callback(measures.close)  # also of a run that is cut off
         in_background = at_the_end.enter_context(InBackground())
         run.summary.finish = in_background.wait
@@ -343,8 +246,7 @@ def write_results(options: InferenceOptions, writer: Writer, measure: bool = Fal
                 in_background(one.add, result)
             if measures:
                 measures.add(result)
-    for one in writers:
-        one.close()
+    writer.close()
     return run.summary
 
 
@@ -353,31 +255,29 @@ class StripWriter:
 
     def __init__(self, options: SideBySideOptions):
         self._options, self._root = options, results_folder(options)
-        self._strips, self._strip_count, self._sheet_count = [], 0, 0
+        self._strips, self._sheets = [], 0
 
     def path_of(self, one: Input) -> Path:
         return self._root / "inference_side_by_side" / one.result()
 
     def add(self, result: AgedPhoto) -> None:
         options = self._options
-        captions = ["input", *[f"{age:g}" for age in result.ages]] if options.labels else None
         for name, shown, images in result.strips():
-            tiles = [shown, *images]
-            tile = options.tile_size or max(images.shape[2], SMALLEST_TILE)
-            save_sheet(self._root / "inference_side_by_side" / name, strip(tiles, tile, captions))
-            self._strip_count += 1
+            sheet = age_strip(shown, images, result.ages, options.tile_size, options.labels)
+            save_sheet(self._root / "inference_side_by_side" / name, sheet)
             if options.contact_sheet:
-                self._strips.append(strip(tiles, SHEET_TILE, captions))
+                row = age_strip(shown, images, result.ages, SHEET_TILE, options.labels)
+                self._strips.append(row)
             if len(self._strips) == SHEET_ROWS:
                 self._finish_sheet()
 
     def close(self) -> None:
-        if self._strips and self._strip_count > 1:
+        if len(self._strips) > (0 if self._sheets else 1):  # no sheet of a single strip
             self._finish_sheet()
 
     def _finish_sheet(self) -> None:
-        self._sheet_count += 1
-        path = self._root / f"contact_sheet_{self._sheet_count}.jpg"
+        self._sheets += 1
+        path = self._root / f"contact_sheet_{self._sheets}.jpg"
         save_image(path, stack(self._strips))
         tqdm.write(f"all strips: {path}")
         self._strips = []
@@ -402,7 +302,7 @@ class FolderWriter:
                     save_image(self._root / "inference_coupled" / f"{age:g}" / name, coupled)
 
     def close(self) -> None:
-        pass
+        """Nothing is left to write."""
 
 
 class PasteWriter:
@@ -423,6 +323,3 @@ class PasteWriter:
             pasted = paste(photo.pixels, patches, self._options.feather)
             path = self._root / f"{age:g}" / photo.face_names(".png")[0]
             save_pasted(path, photo.path, photo.pixels, pasted)
-
-    def close(self) -> None:
-        pass

@@ -135,7 +135,7 @@ def test_edits_are_chained_in_order():
     np.testing.assert_array_equal(both(codes, inverted).numpy(), np.full((1, 2, 3), 4.0))
     np.testing.assert_array_equal(strengthen(0.0)(codes, inverted).numpy(), inverted.numpy())
     np.testing.assert_array_equal(strengthen(1.5)(codes, inverted).numpy()[0, 0, 0], 7.0)
-    assert chain([]) is None
+    assert chain([])(codes, inverted) is codes
 
 
 def test_an_edit_is_combined_with_ageing(pipeline, crop, tmp_path):

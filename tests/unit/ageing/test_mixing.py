@@ -104,7 +104,7 @@ def test_references_are_aged_to_the_same_age(pipeline, crops, tmp_path):
         ref_images_paths_file=str(tmp_path / "list.txt"),
     )
     donors = style_mixing.references(
-        config, AgeingRun(config).ageing, read_paths(config.ref_images_paths_file)
+        config, AgeingRun(config), read_paths(config.ref_images_paths_file)
     )
     with paddle.no_grad():
         want = pipeline.network.encode(network_input(crops / "b.png", 40))
