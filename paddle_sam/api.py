@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.animate import compose, frame_ages, render_between
+from paddle_sam.ageing.animate import compose_all, frame_ages, render_between
 from paddle_sam.ageing.dial import aims
 from paddle_sam.ageing.edits import mix as mix_codes
 from paddle_sam.ageing.invert import invert_images
@@ -298,13 +298,7 @@ def animate(
     codes = [pipeline.aged_codes(crop, inverted, age) for age in asked.split(len(keys))]
     shown = frame_ages(keys[0], keys[-1], round(fps * seconds), back)
     images = render_between(pipeline, paddle.concat(codes), keys, shown, batch_size=4)
-    if dial is not None:
-        pairs = zip(images, shown, strict=True)
-        images = [dial.shown(dial.change(image, age)) for image, age in pairs]
-    frames = [
-        compose(image, size, age if captions else None)
-        for image, age in zip(images, shown, strict=True)
-    ]
+    frames = list(compose_all(images, shown, dial, size, captions))
     if back:
         frames = list(there_and_back(frames, len(frames)))
     if path is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
-from paddle_sam.ageing.dial import aims
+from paddle_sam.ageing.dial import FaceDial, aims
 from paddle_sam.ageing.options import AnimationOptions, parse_ages
 from paddle_sam.ageing.photos import Summary, results_folder
 from paddle_sam.ageing.pipeline import AgePipeline
@@ -35,14 +35,7 @@ def animate(options: AnimationOptions) -> Summary:
             beside = None
             if options.couple_outputs:
                 beside = crop if dial is None else dial.picture
-            shown = (
-                image if dial is None else dial.shown(dial.change(image, age))
-                for image, age in zip(images, ages, strict=True)
-            )
-            frames = (
-                compose(image, size, age if options.labels else None, beside)
-                for image, age in zip(shown, ages, strict=True)
-            )
+            frames = compose_all(images, ages, dial, size, options.labels, beside)
             if options.back:
                 frames = there_and_back(frames, len(ages))
             paths = [folder / photo.face_names(suffix)[index] for suffix in suffixes]
@@ -100,6 +93,21 @@ def interpolate(codes: paddle.Tensor, keys: Sequence[float], age: float) -> padd
     right = min(max(int(np.searchsorted(keys, age)), 1), len(keys) - 1)
     share = (age - keys[right - 1]) / (keys[right] - keys[right - 1])
     return codes[right - 1] * (1 - share) + codes[right] * share
+
+
+def compose_all(
+    images: Iterable[np.ndarray],
+    ages: Sequence[float],
+    dial: FaceDial | None,
+    size: int,
+    captions: bool,
+    beside: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """Frames of renderings [R, R, 3] at `ages`, blended into the photograph by a dial, if any."""
+    for image, age in zip(images, ages, strict=True):
+        if dial is not None:
+            image = dial.shown(dial.change(image, age))
+        yield compose(image, size, age if captions else None, beside)
 
 
 def compose(

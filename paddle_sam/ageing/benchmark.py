@@ -66,9 +66,6 @@ def run_benchmark(options: BenchmarkOptions) -> dict:
 
     Returns:
         what `benchmark.json` holds, without the single results.
-
-    Raises:
-        PaddleSamError: a weight file, a label or an option cannot be used, or no face was found.
     """
     folder = Path(options.exp_dir)
     benchmark = Benchmark(options)
@@ -120,9 +117,6 @@ def compare_dials(options: DialOptions) -> dict:
 
     Returns:
         of each setting what `run_benchmark` returns.
-
-    Raises:
-        PaddleSamError: see `run_benchmark`.
     """
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     folder, reports = Path(options.exp_dir), {}
@@ -147,11 +141,7 @@ _FEWEST_REAL = 50  # faces with known ages that make a line of their own
 
 
 class Benchmark:
-    """Ages subjects and has the results read.
-
-    Raises:
-        PaddleSamError: a weight file or an option cannot be used.
-    """
+    """Ages subjects and has the results read."""
 
     def __init__(self, options: BenchmarkOptions):
         self.options = options
@@ -249,6 +239,11 @@ class Benchmark:
         rows = []
         for target, image, picture in zip(targets, images, pictures, strict=True):
             reading = self._judges(picture)
+            cyclic = reference = None
+            if self.options.protocol == "cycle":
+                cyclic = self._there_and_back(subject, image)
+            if self.options.protocol == "reference":
+                reference = reference_reading(subject, target, reading, subjects)
             row = Result(
                 photo=subject.name,
                 person=subject.person,
@@ -264,12 +259,9 @@ class Benchmark:
                 niqe=_finite(niqe(picture)),
                 background_psnr=_finite(psnr_outside(subject.picture, picture, face)),
                 background_lpips=self._lpips_outside(subject.picture, picture, face),
+                cyclic_distance=cyclic,
+                reference=reference,
             )
-            if self.options.protocol == "cycle":
-                row = dataclasses.replace(row, cyclic_distance=self._there_and_back(subject, image))
-            if self.options.protocol == "reference":
-                reference = reference_reading(subject, target, reading, subjects)
-                row = dataclasses.replace(row, reference=reference)
             rows.append(row)
         return pictures, rows
 

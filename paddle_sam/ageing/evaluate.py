@@ -62,9 +62,6 @@ def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
 
     Returns:
         what `report.json` holds, without the single faces.
-
-    Raises:
-        PaddleSamError: an option is missing, a file cannot be used, or no face was found.
     """
     if not config.age_regressor_path and config.checkpoint_path:
         raise ConfigError(
@@ -94,11 +91,7 @@ def evaluate_ageing(config: AgeingEvaluationOptions) -> dict:
 
 
 class AgeingEvaluation:
-    """Ages faces and measures the results.
-
-    Raises:
-        PaddleSamError: a weight file or an option cannot be used.
-    """
+    """Ages faces and measures the results."""
 
     def __init__(self, config: AgeingEvaluationOptions):
         self.config = config
@@ -205,9 +198,6 @@ def calibrate(options: CalibrationOptions) -> dict:
 
     Returns:
         the curve, and how many faces were read.
-
-    Raises:
-        PaddleSamError: an option or a judge cannot be used, or no face could be read.
     """
     judges = Judges()
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(PhotoOptions)}
@@ -235,9 +225,6 @@ def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
 
     Returns:
         what `report.json` holds, without the single faces.
-
-    Raises:
-        PaddleSamError: a file or option cannot be used, or no face was found.
     """
     inputs = find_inputs(config)
     resolve_device(config.device)

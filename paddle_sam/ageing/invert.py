@@ -6,7 +6,7 @@ The encoder is of pSp, e4e or ReStyle; HyperStyle tunes the generator for a phot
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from paddle_sam.ageing.photos import (
     Summary,
     counted,
     find_inputs,
+    grouped,
     read_photos,
     results_folder,
     without_done,
@@ -31,6 +32,7 @@ from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.files import check_name
 from paddle_sam.core.images import LARGE_TILE, ImageLike, as_image, resize, save_image, stack, strip
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
+from paddle_sam.core.processes import batches
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import FaceCutter
 
@@ -75,23 +77,14 @@ def invert_pictures(options: InvertOptions) -> Summary:
         together = 1
 
     def inverted() -> Iterator[Pictures | Failure]:
-        waiting: list[Pictures | Failure] = []
-        for one in _read(options, inputs, encoder):
-            waiting.append(one)
-            if sum(len(each.fitted) for each in _usable(waiting)) >= together:
-                _write(options, encoder, _usable(waiting), root, together)
-                yield from waiting
-                waiting = []
-        _write(options, encoder, _usable(waiting), root, together)
-        yield from waiting
+        for group in grouped(_read(options, inputs, encoder), together):
+            pictures = [one for one in group if isinstance(one, Pictures)]
+            _write(options, encoder, pictures, root, together)
+            yield from group
 
     for _ in counted(inverted(), summary, len(inputs), root):
         pass
     return summary
-
-
-def _usable(results: Iterable[Pictures | Failure]) -> list[Pictures]:
-    return [one for one in results if isinstance(one, Pictures)]
 
 
 def _read(
@@ -126,8 +119,8 @@ def _write(
 ) -> None:
     """Encode pictures, at most `together` at once, and write what comes out."""
     pairs = [pair for one in inputs for pair in zip(one.names, one.fitted, strict=True)]
-    for start in range(0, len(pairs), together):
-        names, fitted = zip(*pairs[start : start + together], strict=True)
+    for part in batches(pairs, together):
+        names, fitted = zip(*part, strict=True)
         planes, shown = encoder.prepare(fitted)
         steps, images, (*_, tuned) = zip(*encoder.inversions(planes), strict=True)
         tile = max(encoder.network.output_size, LARGE_TILE)
@@ -172,8 +165,8 @@ def invert_images(
             fitted.append(encoder.fit(as_image(one, name), name))
     rendered, codes = [], []
     batch_size = 1 if encoder.tuner is not None else batch_size
-    for start in range(0, len(fitted), batch_size):
-        planes, _ = encoder.prepare(fitted[start : start + batch_size])
+    for part in batches(fitted, batch_size):
+        planes, _ = encoder.prepare(part)
         *_, (last, images, _) = encoder.inversions(planes)
         codes.append(last.numpy())
         rendered.append(images)

@@ -112,11 +112,7 @@ def ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def learn(options: EditOptions, pipeline: AgePipeline) -> tuple[str, Fit]:
-    """The name of what `--learn` asks for, and its fit.
-
-    Raises:
-        PaddleSamError: an option, file or judge cannot be used.
-    """
+    """The name of what `--learn` asks for, and its fit."""
     if options.learn in JUDGED:
         name, seeds = options.learn.removeprefix("judge_"), list(range(options.learn_seeds))
         codes = seed_codes(pipeline, seeds, options.learn_truncation)

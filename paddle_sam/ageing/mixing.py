@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,18 +43,6 @@ class Donors:
     age_with_face: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Mixed:
-    """One face, mixed with every donor at one age.
-
-    aged: uint8 [R, R, 3], without mixing. images: uint8 [N, R, R, 3], one for each donor.
-    """
-
-    age: float
-    aged: np.ndarray
-    images: np.ndarray
-
-
 def style_mixing(options: StyleMixingOptions) -> Summary:
     """`exp_dir/style_mixing/NAME`: random faces on top, below them a row for each age."""
     root = results_folder(options) / "style_mixing"
@@ -63,13 +51,11 @@ def style_mixing(options: StyleMixingOptions) -> Summary:
     codes = random_codes(pipeline, options.n_outputs_to_generate, options.seed, options.truncation)
     tiles = pipeline.pictures(codes, run.batch_size)
     donors = Donors(tiles, lambda age: codes, options.keep_age)
-
-    def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
-        rows = [sheet_row(options, pipeline, crop, donors.tiles, "input")]
-        rows += [row_of(options, pipeline, one) for one in mixed]
+    for name, crop, mixed in mix_photos(options, run, donors):
+        rows = [sheet_row(options, run, [crop, *tiles], "input")]
+        rows += [sheet_row(options, run, images, f"{age:g}") for age, images in mixed.items()]
         save_sheet(root / name, stack(rows))
-
-    return mix_photos(options, run, donors, write)
+    return run.summary
 
 
 def reference_guided(options: ReferenceOptions) -> Summary:
@@ -79,42 +65,39 @@ def reference_guided(options: ReferenceOptions) -> Summary:
     last = f"{parse_ages(options.target_age)[-1]:g}"
     run = AgeingRun(options, lambda one: root / last / one.result())
     donors = references(options, run, paths)
-
-    def write(name: Path, crop: np.ndarray, mixed: list[Mixed]) -> None:
-        top = sheet_row(options, run.pipeline, crop, donors.tiles, "input")
-        for one in mixed:
-            sheet = stack([top, row_of(options, run.pipeline, one)])
-            save_sheet(root / f"{one.age:g}" / name, sheet)
-
-    return mix_photos(options, run, donors, write)
+    for name, crop, mixed in mix_photos(options, run, donors):
+        top = sheet_row(options, run, [crop, *donors.tiles], "input")
+        for age, images in mixed.items():
+            sheet = stack([top, sheet_row(options, run, images, f"{age:g}")])
+            save_sheet(root / f"{age:g}" / name, sheet)
+    return run.summary
 
 
 def mix_photos(
-    options: MixingOptions,
-    run: AgeingRun,
-    donors: Donors,
-    write: Callable[[Path, np.ndarray, list[Mixed]], None],
-) -> Summary:
-    """Mix every face with every donor at every age, and hand name, crop and results to `write`."""
+    options: MixingOptions, run: AgeingRun, donors: Donors
+) -> Iterator[tuple[Path, np.ndarray, dict[float, np.ndarray]]]:
+    """Mix every face with every donor at every age.
+
+    Yields:
+        of each face the name of its results, its crop, and by age the face without mixing and
+        mixed with each of N donors, uint8 [N + 1, R, R, 3].
+    """
     ages = parse_ages(options.target_age)
     latent_mask = parse_latent_mask(options.latent_mask, run.pipeline.n_codes)
     injected = [donors.codes(age) for age in ages]
     for photo in run.photos():
         inverted = run.invert(photo)
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
-            image = paddle.to_tensor(to_network(crop))
-            mixed = []
+            image, start = paddle.to_tensor(to_network(crop)), inverted[index : index + 1]
+            mixed = {}
             for age, donated in zip(ages, injected, strict=True):
-                start = inverted[index : index + 1]
                 aged = run.codes(image, start, age)
                 if donors.age_with_face:
                     donated = donated + (aged - start)
                 blend = mix(latent_mask, donated, options.mix_alpha)
                 codes = paddle.concat([aged, blend(aged.expand_as(donated), start)])
-                images = run.pipeline.pictures(codes, run.batch_size)
-                mixed.append(Mixed(age, images[0], images[1:]))
-            write(name, crop, mixed)
-    return run.summary
+                mixed[age] = run.pipeline.pictures(codes, run.batch_size)
+            yield name, crop, mixed
 
 
 def random_codes(pipeline: AgePipeline, count: int, seed: int, truncation: float) -> paddle.Tensor:
@@ -155,20 +138,11 @@ def read_paths(file: str) -> list[Path]:
 
 
 def sheet_row(
-    options: MixingOptions,
-    pipeline: AgePipeline,
-    first: np.ndarray,
-    others: np.ndarray,
-    caption: str,
+    options: MixingOptions, run: AgeingRun, images: Sequence[np.ndarray], caption: str
 ) -> np.ndarray:
     """One row of a sheet, the first image captioned."""
-    tile = options.tile_size or max(pipeline.output_size, SMALLEST_TILE)
-    return strip([first, *others], tile, [caption, *[""] * len(others)])
-
-
-def row_of(options: MixingOptions, pipeline: AgePipeline, mixed: Mixed) -> np.ndarray:
-    """The row of one age."""
-    return sheet_row(options, pipeline, mixed.aged, mixed.images, f"{mixed.age:g}")
+    tile = options.tile_size or max(run.pipeline.output_size, SMALLEST_TILE)
+    return strip(images, tile, [caption, *[""] * (len(images) - 1)])
 
 
 def edit_sheets(options: EditOptions) -> Summary:
