@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from paddle_sam.ageing.photos import (
     counted,
     face_mask,
     find_inputs,
+    grouped,
     read_photos,
     results_folder,
     without_done,
@@ -33,7 +34,8 @@ from paddle_sam.core.device import fitting_batch, resolve_device
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import LARGE_TILE, resize, save_image, strip, to_network, to_uint8
 from paddle_sam.core.latents import Latent, picture_beside, save_latent
-from paddle_sam.core.video import VideoWriter, open_video
+from paddle_sam.core.processes import batches
+from paddle_sam.core.video import open_video
 from paddle_sam.core.weights import WeightFile, find_weight
 from paddle_sam.errors import ConfigError, ImageError
 from paddle_sam.faces.alignment import CropSettings, FaceCutter
@@ -105,60 +107,133 @@ def project_photos(options: ProjectOptions) -> Summary:
     if not options.checkpoint_path:
         print(EMBEDDED_NOTE)
     resolve_device(options.device)
-    inverter = open_inverter(options.checkpoint_path or None)
-    path = options.checkpoint_path or find_weight(EMBEDDED_DEFAULT)
-    options.expect_numbers(path, inverter.numbers)
-    if options.start == "encoder" and inverter.encode is None:
-        raise ConfigError(
-            f"--start: {options.checkpoint_path} holds no encoder of photographs to start from;"
-            " use --start mean"
-        )
-    lpips = load_lpips(options.lpips_path or find_weight(f"lpips_{options.lpips}"))
-    if batch > 1:
-        print(
-            f"note: the squared error is the mean over {batch} photographs, so that each counts by"
-            f" --mse_weight {options.mse_weight / batch:.3g}; --mse_mean image counts each in full",
-            file=sys.stderr,
-        )
-    codes = inverter.generator.n_codes
-    settings = ProjectionSettings(
-        steps=options.step,
-        start_lr=options.start_lr,
-        final_lr=options.final_lr,
-        mse_weight=options.mse_weight,
-        batch=batch,
-        levels=parse_codes(",".join(options.latent_level), codes, "--latent_level")
-        if options.latent_level
-        else None,
-        in_w=options.space == "w",
-        noise_weight=options.noise_regularize,
-    )
-    together = options.test_batch_size or fitting_batch(inverter.generator.size, gradients=True)
-    report = Report(lpips, inverter.generator.size) if options.report else None
-    cutter = FaceCutter(inverter.crop, centre=True)
+    projector = Projector(options, batch)
+    photos = read_photos(options, inputs, FaceCutter(projector.inverter.crop, centre=True))
 
     def projected() -> Iterator[Photo | Failure]:
         """Each input when its faces are projected; faces of several are projected together."""
-        waiting, targets = [], []
-        for photo in read_photos(options, inputs, cutter):
-            if isinstance(photo, Photo):
+        for group in grouped(photos, projector.together):
+            targets = []
+            for index, photo in enumerate(group):
                 try:
-                    targets += targets_of(photo, results)
+                    targets += targets_of(photo, results) if isinstance(photo, Photo) else []
                 except ImageError as error:
-                    photo = Failure(str(photo.input.name), str(error))
-            waiting.append(photo)
-            if len(targets) >= together:
-                project_all(options, inverter, lpips, settings, targets, together, report)
-                yield from waiting
-                waiting, targets = [], []
-        project_all(options, inverter, lpips, settings, targets, together, report)
-        yield from waiting
+                    group[index] = Failure(str(photo.input.name), str(error))
+            projector.project(targets)
+            yield from group
 
     for _ in counted(projected(), summary, len(inputs), folder):
         pass
-    if report is not None:
-        report.write(results / "report.json")
+    if projector.report is not None:
+        projector.report.write(results / "report.json")
     return summary
+
+
+class Projector:
+    """Projects faces, `together` at once, and writes what comes out.
+
+    Args:
+        options: of the command.
+        batch: how many images the squared error is the mean over.
+
+    Raises:
+        CheckpointError: a weight file cannot be used.
+        ConfigError: an option does not fit it.
+    """
+
+    def __init__(self, options: ProjectOptions, batch: int):
+        self._options = options
+        path = options.checkpoint_path or find_weight(EMBEDDED_DEFAULT)
+        self.inverter = open_inverter(path)
+        options.expect_numbers(path, self.inverter.numbers)
+        if options.start == "encoder" and self.inverter.encode is None:
+            raise ConfigError(
+                f"--start: {path} holds no encoder of photographs to start from; use --start mean"
+            )
+        self._lpips = load_lpips(options.lpips_path or find_weight(f"lpips_{options.lpips}"))
+        if batch > 1:
+            print(
+                f"note: the squared error is the mean over {batch} photographs, so that each"
+                f" counts by --mse_weight {options.mse_weight / batch:.3g}; --mse_mean image counts"
+                " each in full",
+                file=sys.stderr,
+            )
+        size, codes = self.inverter.generator.size, self.inverter.generator.n_codes
+        levels = ",".join(options.latent_level)
+        self._settings = ProjectionSettings(
+            steps=options.step,
+            start_lr=options.start_lr,
+            final_lr=options.final_lr,
+            mse_weight=options.mse_weight,
+            batch=batch,
+            levels=parse_codes(levels, codes, "--latent_level") if levels else None,
+            in_w=options.space == "w",
+            noise_weight=options.noise_regularize,
+        )
+        self.together = options.test_batch_size or fitting_batch(size, gradients=True)
+        self.report = Report(self._lpips, size) if options.report else None
+
+    def project(self, targets: list[Target]) -> None:
+        """Project faces and write what comes out."""
+        for batch in batches(targets, self.together):
+            images = paddle.to_tensor(to_network([target.crop for target in batch]))
+            masks = paddle.to_tensor(np.stack([target.mask for target in batch])[:, None])
+            best = self._optimise(batch, images, masks)
+            write_results(batch, best)
+            for index, target in enumerate(batch):
+                at = slice(index, index + 1)
+                shown = {"start": best.start.images[at], "code": best.images[at]}
+                if self._options.tune:
+                    shown["generator"] = self._tune(target, best.codes[at], images[at], masks[at])
+                for stage, rendered in shown.items() if self.report else ():
+                    self.report.add(stage, target, rendered, images[at])
+
+    def _optimise(self, batch: list[Target], images: paddle.Tensor, masks: paddle.Tensor) -> Best:
+        """Find the codes of images [N, 3, S, S] under masks [N, 1, S, S]; film it if asked to."""
+        options, settings = self._options, self._settings
+        codes = self.inverter.start(images, encoder=options.start == "encoder")
+        best = Best(always_last=options.returned == "last")
+        with contextlib.ExitStack() as stack:
+            paths = [one.video for one in batch] if options.save_mp4 else []
+            videos = [stack.enter_context(open_video(path, options.fps)) for path in paths]
+            frames = round(options.fps * options.duration) or settings.steps + 1
+            steps = project(self.inverter.generator, self._lpips, images, codes, settings, masks)
+            for step in tqdm(steps, total=settings.steps + 1, unit="step", leave=False):
+                best.see(step)
+                times = repeats(step.index, settings.steps + 1, frames)
+                if not (videos and times):
+                    continue
+                for video, target, image in zip(videos, batch, to_uint8(step.images), strict=True):
+                    size = max(image.shape[0], LARGE_TILE)
+                    frame = resize(image, size)
+                    if options.couple_outputs:
+                        captions = ["target", f"step {step.index}"]
+                        frame = strip([target.crop, frame], size, captions)
+                    for _ in range(times):
+                        video.add(frame)
+        return best
+
+    def _tune(
+        self, target: Target, codes: paddle.Tensor, image: paddle.Tensor, mask: paddle.Tensor
+    ) -> paddle.Tensor:
+        """Tune the generator for a face, and write it as `STEM-generator.pdparams` with a picture.
+
+        codes: the pivot [1, L, D]. image: [1, 3, S, S]. mask: [1, 1, S, S]. Returns the picture,
+        [1, 3, G, G].
+        """
+        options, inverter = self._options, self.inverter
+        factors = (options.mse_weight, options.locality)
+        settings = TuningSettings(options.tune, options.tune_lr, *factors)
+        steps = tune(inverter.generator, self._lpips, image, codes, settings, mask)
+        losses = []
+        for step in tqdm(steps, total=options.tune + 1, unit="step", leave=False):
+            losses.append(step.lpips + options.mse_weight * step.mse)
+        path = target.path.with_name(f"{target.path.stem}-generator.pdparams")
+        write_tuned(path, step.generator, inverter.arch, inverter.mean, inverter.crop)
+        save_image(picture_beside(target.path, "tuned"), to_uint8(step.image)[0])
+        first, last = losses[0], losses[-1]
+        tqdm.write(f"{path}: {_closer('LPIPS + MSE', first, last)}")
+        return step.image
 
 
 class Report:
@@ -256,72 +331,6 @@ def targets_of(photo: Photo, folder: Path) -> list[Target]:
     ]
 
 
-def project_all(
-    options: ProjectOptions,
-    inverter: Inverter,
-    lpips: LPIPS,
-    settings: ProjectionSettings,
-    targets: list[Target],
-    together: int,
-    report: Report | None = None,
-) -> None:
-    """Project faces, at most `together` at once, and write what comes out."""
-    for start in range(0, len(targets), together):
-        batch = targets[start : start + together]
-        images = paddle.to_tensor(to_network([target.crop for target in batch]))
-        masks = paddle.to_tensor(np.stack([target.mask for target in batch])[:, None])
-        codes = inverter.start(images, encoder=options.start == "encoder")
-        best = Best(always_last=options.returned == "last")
-        with contextlib.ExitStack() as stack:
-            paths = [one.video for one in batch] if options.save_mp4 else []
-            videos = [stack.enter_context(open_video(path, options.fps)) for path in paths]
-            frames = round(options.fps * options.duration) or settings.steps + 1
-            steps = project(inverter.generator, lpips, images, codes, settings, masks)
-            for step in tqdm(steps, total=settings.steps + 1, unit="step", leave=False):
-                best.see(step)
-                times = repeats(step.index, settings.steps + 1, frames)
-                caption = f"step {step.index}" if options.couple_outputs else ""
-                if videos and times:
-                    add_frames(videos, batch, to_uint8(step.images), caption, times)
-        write_results(batch, best)
-        for index, target in enumerate(batch):
-            at = slice(index, index + 1)
-            shown = {"start": best.start.images[at], "code": best.images[at]}
-            if options.tune:
-                shown["generator"] = tune_for(
-                    options, inverter, lpips, target, best.codes[at], images[at], masks[at]
-                )
-            for stage, rendered in shown.items() if report else ():
-                report.add(stage, target, rendered, images[at])
-
-
-def tune_for(
-    options: ProjectOptions,
-    inverter: Inverter,
-    lpips: LPIPS,
-    target: Target,
-    codes: paddle.Tensor,
-    image: paddle.Tensor,
-    mask: paddle.Tensor,
-) -> paddle.Tensor:
-    """Tune the generator for a face, and write it as `STEM-generator.pdparams` with a picture.
-
-    codes: the pivot [1, L, D]. image: [1, 3, S, S]. mask: [1, 1, S, S]. Returns the picture,
-    [1, 3, G, G].
-    """
-    settings = TuningSettings(options.tune, options.tune_lr, options.mse_weight, options.locality)
-    first = None
-    steps = tune(inverter.generator, lpips, image, codes, settings, mask)
-    for step in tqdm(steps, total=options.tune + 1, unit="step", leave=False):
-        first = first or step.lpips + options.mse_weight * step.mse
-    path = target.path.with_name(f"{target.path.stem}-generator.pdparams")
-    write_tuned(path, step.generator, inverter.arch, inverter.mean, inverter.crop)
-    save_image(picture_beside(target.path, "tuned"), to_uint8(step.image)[0])
-    last = step.lpips + options.mse_weight * step.mse
-    tqdm.write(f"{path}: LPIPS + MSE {first:.4f} -> {last:.4f}, {first / last:.1f} times closer")
-    return step.image
-
-
 def repeats(index: int, steps: int, frames: int) -> int:
     """How often step `index` of `steps` is shown in a video of `frames` that ends with the last.
 
@@ -329,23 +338,6 @@ def repeats(index: int, steps: int, frames: int) -> int:
     ([2, 2, 3], [0, 1, 1])
     """
     return frames * (index + 1) // steps - frames * index // steps
-
-
-def add_frames(
-    videos: list[VideoWriter],
-    batch: list[Target],
-    images: Iterable[np.ndarray],
-    caption: str,
-    times: int,
-) -> None:
-    """Append to each video its image so far; with a caption, the target beside it."""
-    for video, target, image in zip(videos, batch, images, strict=True):
-        size = max(image.shape[0], LARGE_TILE)
-        frame = resize(image, size)
-        if caption:
-            frame = strip([target.crop, frame], size, ["target", caption])
-        for _ in range(times):
-            video.add(frame)
 
 
 def write_results(batch: list[Target], best: Best) -> None:
@@ -356,4 +348,8 @@ def write_results(batch: list[Target], best: Best) -> None:
         save_latent(target.path, Latent(codes[index], target.crop), noise)
         save_image(picture_beside(target.path), images[index])
         start, end = best.start.loss[index].item(), best.loss[index].item()
-        tqdm.write(f"{target.path}: loss {start:.4f} -> {end:.4f}, {start / end:.1f} times closer")
+        tqdm.write(f"{target.path}: {_closer('loss', start, end)}")
+
+
+def _closer(name: str, first: float, last: float) -> str:
+    return f"{name} {first:.4f} -> {last:.4f}, {first / last:.1f} times closer"
