@@ -95,15 +95,38 @@ class Reference:
         return Reference(*(cut(getattr(self, f.name)) for f in dataclasses.fields(self)))
 
 
-@dataclasses.dataclass(frozen=True)
 class Judgement:
-    """Losses of one batch: the weighted sum to minimise, and what to log about it."""
+    """Losses of one batch: the weighted sum to minimise, and what to log about it.
 
-    total: paddle.Tensor  # [N], carries gradients
-    terms: dict[str, paddle.Tensor]  # unweighted values [N] by name, without gradients
-    captions: dict[str, paddle.Tensor]  # similarities and ages in years [N], without gradients
+    total: [N], carries gradients. terms: unweighted values [N] by name, without gradients.
+    captions: similarities and ages in years [N], without gradients.
+    """
+
+    def __init__(self):
+        self.total = 0.0
+        self.terms: dict[str, paddle.Tensor] = {}
+        self.captions: dict[str, paddle.Tensor] = {}
+
+    def add(self, name: str, factor: float, values: paddle.Tensor) -> None:
+        """Add a loss [N] to the sum, times its factor."""
+        self.total = self.total + factor * values
+        self.terms[f"loss_{name}"] = values.detach()
+
+    def note(self, name: str, values: paddle.Tensor) -> None:
+        """Log values [N] with each image."""
+        self.captions[name] = values.detach()
+
+    def compare(self, output, target, source) -> None:
+        """Log how alike the embeddings [N, E] of output, target and input are."""
+        views = cosine(target, source)
+        similarity = cosine(output, target)
+        self.note("diff_target", similarity)
+        self.note("diff_input", cosine(output, source))
+        self.note("diff_views", views)
+        self.terms["id_improve"] = (similarity - views).detach()
 
 
+@dataclasses.dataclass(eq=False)
 class SAMLoss:
     """The weighted sum of SAM's losses, with the frozen networks they need.
 
@@ -119,34 +142,27 @@ class SAMLoss:
     The networks are put in eval mode and their parameters take no gradient.
     """
 
-    def __init__(
-        self,
-        weights: LossWeights,
-        lpips: LPIPS | None = None,
-        embedder: FaceEmbedder | None = None,
-        age_regressor: AgeRegressor | None = None,
-        latent_avg: paddle.Tensor | None = None,
-        weigh_identity: bool = False,
-        features: SelfSupervisedFeatures | None = None,
-    ):
+    weights: LossWeights
+    lpips: LPIPS | None = None
+    embedder: FaceEmbedder | None = None
+    age_regressor: AgeRegressor | None = None
+    latent_avg: paddle.Tensor | None = None
+    weigh_identity: bool = False
+    features: SelfSupervisedFeatures | None = None
+
+    def __post_init__(self):
+        weights = self.weights
         for factor, network, option in (
-            (weights.id, embedder, "id_lambda"),
-            (weights.moco, features, "moco_lambda"),
-            (weights.aging, age_regressor, "aging_lambda"),
-            (max(weights.lpips, weights.lpips_crop), lpips, "lpips_lambda"),
+            (weights.id, self.embedder, "id_lambda"),
+            (weights.moco, self.features, "moco_lambda"),
+            (weights.aging, self.age_regressor, "aging_lambda"),
+            (max(weights.lpips, weights.lpips_crop), self.lpips, "lpips_lambda"),
         ):
             if factor > 0 and network is None:
                 raise ConfigError(f"{option}: is {factor}, but there is no network to compute it")
-        if weigh_identity and age_regressor is None:
+        if self.weigh_identity and self.age_regressor is None:
             raise ConfigError("use_weighted_id_loss: needs the age regressor")
-        self.weights = weights
-        self.lpips = lpips
-        self.embedder = embedder
-        self.age_regressor = age_regressor
-        self.latent_avg = latent_avg
-        self.weigh_identity = weigh_identity
-        self.features = features
-        for network in (lpips, embedder, age_regressor, features):
+        for network in (self.lpips, self.embedder, self.age_regressor, self.features):
             if network is not None:
                 network.eval()
                 freeze(network)
@@ -168,7 +184,7 @@ class SAMLoss:
             age=None if self.age_regressor is None else self.age(images),
             embedding=embedding,
             input_embedding=embedding if same or embedding is None else self.embed(images),
-            activations=self.lpips.extract(target) if self._uses_lpips() else None,
+            activations=self.lpips.extract(target) if weights.lpips > 0 else None,
             face_activations=(
                 self.lpips.extract(face_region(target)) if weights.lpips_crop > 0 else None
             ),
@@ -203,7 +219,7 @@ class SAMLoss:
             age_changes: apply the `*_aging` factors.
         """
         weights = self.weights
-        judged = _Sum()
+        judged = Judgement()
         if weights.id > 0:
             self._judge_identity(judged, output, reference, target_age)
         if weights.moco > 0:
@@ -211,7 +227,7 @@ class SAMLoss:
         if weights.l2 > 0:
             factor = weights.l2_aging if age_changes else weights.l2
             judged.add("l2", factor, l2(output, reference.target))
-        if self._uses_lpips():
+        if weights.lpips > 0:
             factor = weights.lpips_aging if age_changes else weights.lpips
             activations = self.lpips.extract(output)
             judged.add("lpips", factor, self.lpips.distance(activations, reference.activations))
@@ -226,12 +242,9 @@ class SAMLoss:
             judged.add("w_norm", weights.w_norm, latent_norm(w_plus, self.latent_avg))
         if weights.aging > 0:
             self._judge_age(judged, output, reference, target_age)
-        return Judgement(judged.total, judged.terms, judged.captions)
+        return judged
 
-    def _uses_lpips(self) -> bool:
-        return self.weights.lpips > 0
-
-    def _judge_identity(self, judged: _Sum, output, reference: Reference, target_age) -> None:
+    def _judge_identity(self, judged: Judgement, output, reference: Reference, target_age) -> None:
         embedding = self.embed(output)
         similarity = cosine(embedding, reference.embedding)
         loss = 1 - similarity
@@ -240,41 +253,16 @@ class SAMLoss:
         judged.add("id", self.weights.id, loss)
         judged.compare(embedding, reference.embedding, reference.input_embedding)
 
-    def _judge_features(self, judged: _Sum, output, reference: Reference) -> None:
+    def _judge_features(self, judged: Judgement, output, reference: Reference) -> None:
         """1 - cosine of self-supervised features, in the place of identity."""
         features = self.features(output)
         judged.add("moco", self.weights.moco, 1 - cosine(features, reference.features))
         judged.compare(features, reference.features, reference.input_features)
 
-    def _judge_age(self, judged: _Sum, output, reference: Reference, target_age) -> None:
+    def _judge_age(self, judged: Judgement, output, reference: Reference, target_age) -> None:
         age = self.age(output)
         judged.add("aging", self.weights.aging, age_error(age, target_age))
         judged.terms["age_error_years"] = (age - target_age).abs().detach() * MAX_AGE
         judged.note("input_age", reference.age * MAX_AGE)
         judged.note("output_age", age * MAX_AGE)
         judged.note("target_age", target_age * MAX_AGE)
-
-
-class _Sum:
-    """Collects weighted terms and what is logged beside them."""
-
-    def __init__(self):
-        self.total = 0.0
-        self.terms: dict[str, paddle.Tensor] = {}
-        self.captions: dict[str, paddle.Tensor] = {}
-
-    def add(self, name: str, factor: float, values: paddle.Tensor) -> None:
-        self.total = self.total + factor * values
-        self.terms[f"loss_{name}"] = values.detach()
-
-    def note(self, name: str, values: paddle.Tensor) -> None:
-        self.captions[name] = values.detach()
-
-    def compare(self, output, target, source) -> None:
-        """Log how alike the embeddings [N, E] of output, target and input are."""
-        views = cosine(target, source)
-        similarity = cosine(output, target)
-        self.note("diff_target", similarity)
-        self.note("diff_input", cosine(output, source))
-        self.note("diff_views", views)
-        self.terms["id_improve"] = (similarity - views).detach()
