@@ -366,7 +366,7 @@ def train(preset: str | None = None, **options: Any) -> Path:
 def train_age(**options: Any) -> Path:
     """Start or resume the training of an age regressor; the options of `scripts/train_age.py`."""
     from paddle_sam.ageing.train.age import train_age
-    from paddle_sam.ageing.train.age_options import AgeOptions
+    from paddle_sam.ageing.train.options import AgeOptions
 
     return train_age(AgeOptions(**options))
 

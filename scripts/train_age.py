@@ -11,7 +11,7 @@ from paddle_sam.core.command import script
 
 main = script(
     __doc__,
-    "paddle_sam.ageing.train.age_options:AgeOptions",
+    "paddle_sam.ageing.train.options:AgeOptions",
     "paddle_sam.ageing.train.age:train_age",
     "run: {0}\nlook at it: python scripts/visualize.py {0}",
 )

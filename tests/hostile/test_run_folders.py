@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from paddle_sam.ageing.train import age_options
+from paddle_sam.ageing.train.options import AGE_SIZES
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.training.folder import read_records
 from scripts import plot_run, train_age
@@ -18,7 +18,7 @@ from tests.unit.training import old_runs
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(age_options.SIZES, "mini", old_runs.AGE_SIZE)
+    monkeypatch.setitem(AGE_SIZES, "mini", old_runs.AGE_SIZE)
     return old_runs.unpack("age", tmp_path)
 
 

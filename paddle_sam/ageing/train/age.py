@@ -17,7 +17,7 @@ import paddle.nn.functional as F
 from tqdm import tqdm
 
 from paddle_sam.ageing.train.age_labels import read_ages
-from paddle_sam.ageing.train.age_options import SIZES, AgeOptions
+from paddle_sam.ageing.train.options import AGE_SIZES, AgeOptions
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import captioned_grid, to_uint8
@@ -167,7 +167,7 @@ def architecture(options: AgeOptions, file: WeightFile | None) -> dict:
         CheckpointError: the file holds another network.
     """
     if file is None:
-        widths, fc = SIZES[options.network]
+        widths, fc = AGE_SIZES[options.network]
         return {"input_size": options.input_size, "widths": list(widths), "fc": fc}
     entry = file.entry()
     if entry.network != "age_regressor":

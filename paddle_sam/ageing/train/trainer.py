@@ -20,6 +20,7 @@ from paddle_sam.ageing.train.networks import Assembled
 from paddle_sam.ageing.train.options import SAMOptions, target_ages
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import captioned_grid, to_uint8
+from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.imagesets.loader import Batch
 from paddle_sam.networks.sam import add_age_plane
@@ -142,12 +143,15 @@ class SAMTrainer:
         `ages` are those that `draw_ages` drew for the batch of all processes.
         """
         self._training_mode()
-        mine = self.world.share(self.options.batch_size)
         logged: dict[str, paddle.Tensor] = {}
-        parts = list(_split(batch, ages, mine, self.options.accumulate))
-        for index, (part, own) in enumerate(parts, start=1):
+        size = -(-len(batch) // self.options.accumulate)
+        parts = list(batches(batch, size))
+        mine = [None] * len(parts)
+        if ages is not None:
+            mine = batches(ages[self.world.share(self.options.batch_size)], size)
+        for part, own in zip(parts, mine, strict=True):
             share = len(part) / len(batch)
-            backward = functools.partial(self._backward, last_part=index == len(parts))
+            backward = functools.partial(self._backward, last_part=part is parts[-1])
             for name, value in self._run_passes(part, own, backward, share).items():
                 logged[name] = logged.get(name, 0.0) + share * value
         return read_values(logged, self.world)
@@ -221,7 +225,9 @@ class SAMTrainer:
 
     def _judge(self, one: Pass, codes: paddle.Tensor) -> Iterator[tuple[paddle.Tensor, Judgement]]:
         """Render and judge codes [N, L, D] in parts of `--decoder_batch`."""
-        for start, stop in _ranges(len(codes), self.options.decoder_batch or len(codes)):
+        size = self.options.decoder_batch or len(codes)
+        for start in range(0, len(codes), size):
+            stop = start + size
             with self.amp.arithmetic():
                 output, w_plus = self.network.decode(codes[start:stop])
                 judgement = self.loss(
@@ -324,16 +330,3 @@ def _make_optimizer(trainable: list[paddle.Tensor], options: SAMOptions):
     if options.optim_name == "adam":
         return paddle.optimizer.Adam(options.learning_rate, parameters=trainable)
     return Ranger(options.learning_rate, groups_by_layout(trainable))
-
-
-def _split(
-    batch: Batch, ages: np.ndarray | None, mine: slice, parts: int
-) -> Iterator[tuple[Batch, np.ndarray | None]]:
-    """Cut this process's share into `parts`; `ages` are those of the whole batch."""
-    ages = None if ages is None else ages[mine]
-    for start, stop in _ranges(len(batch), -(-len(batch) // parts)):
-        yield batch[start:stop], None if ages is None else ages[start:stop]
-
-
-def _ranges(total: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + size, total)) for start in range(0, total, size))

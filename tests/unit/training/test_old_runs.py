@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from paddle_sam.ageing.train import age, age_options
+from paddle_sam.ageing.train import age
 from paddle_sam.ageing.train import options as sam_options
 from paddle_sam.ageing.train import run as sam_run
 from paddle_sam.options import read_json
@@ -17,7 +17,7 @@ from tests.unit.training import old_runs
 
 KINDS = {
     "sam": (sam_options.SAMOptions, sam_run.train_sam, {"max_steps": 4}),
-    "age": (age_options.AgeOptions, age.train_age, {"max_steps": 4}),
+    "age": (sam_options.AgeOptions, age.train_age, {"max_steps": 4}),
     "stylegan2": (
         *(stylegan2_options.StyleGAN2Options, stylegan2_run.train_stylegan2),
         {"total_kimg": 0.024},
@@ -32,7 +32,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_folder_of_version_0_1_resumes(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(age_options.SIZES, "mini", old_runs.AGE_SIZE)
+    monkeypatch.setitem(sam_options.AGE_SIZES, "mini", old_runs.AGE_SIZE)
     options_type, train, whole = KINDS[kind]
     folder = old_runs.unpack(kind, tmp_path)
     train(dataclasses.replace(read_json(options_type, folder / "opt.json"), **whole))

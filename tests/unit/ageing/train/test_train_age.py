@@ -13,7 +13,7 @@ from PIL import Image
 
 import paddle_sam
 from paddle_sam.ageing.train.age import _split, errors_by_decade, start_from_vgg, train_age
-from paddle_sam.ageing.train.age_options import AgeOptions
+from paddle_sam.ageing.train.options import AgeOptions
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from paddle_sam.imagesets.loader import sample_index
