@@ -141,7 +141,8 @@ def by_pipeline(name: str, path: Path, ages: int):
     face, age = paddle.to_tensor(to_network(crops)), paddle.to_tensor([CHECKED_AGE])
 
     def one_age() -> np.ndarray:
-        return pipeline.render(face, pipeline.invert(face), age).numpy()
+        codes = pipeline.aged_codes(face, pipeline.invert(face), age)
+        return pipeline.decode(codes).numpy()
 
     return one_age, lambda: pipeline.age(crops, np.linspace(0, 100, ages), batch_size=16)
 

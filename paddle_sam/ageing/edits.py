@@ -248,9 +248,6 @@ def parse_edits(text: str) -> dict[str, float]:
 
     >>> parse_edits("smile=1.5, sefa3=-2")
     {'smile': 1.5, 'sefa3': -2.0}
-
-    Raises:
-        ConfigError: a part is not a name with an amount.
     """
     edits = {}
     for part in filter(None, text.split(",")):

@@ -48,16 +48,10 @@ def summarise(records: Sequence[FaceRecord]) -> dict:
       distance to the input, and the shares of results that show the same person and the same
       gender. A result in which no face is found counts as neither.
     """
-    targets = records[0].targets
-    measured = np.array([record.measured for record in records])  # [F, A]
-    by_target = {
-        f"{target:g}": _age_errors(measured[:, at], np.full(len(records), target))
-        for at, target in enumerate(targets)
-    }
-    overall = _age_errors(measured.ravel(), np.tile(targets, len(records)))
+    measured = np.array([record.measured for record in records])
     return {
         "number_of_faces": len(records),
-        "age_error": {"overall": overall, "by_target": by_target},
+        "age_error": _age_errors(measured, records[0].targets),
         "identity": {judge: _identity(records, judge) for judge in records[0].identity},
         "reconstruction": {
             name: _mean_and_deviation([record.reconstruction[name] for record in records])
@@ -70,24 +64,16 @@ def summarise(records: Sequence[FaceRecord]) -> dict:
 def _judged(records: Sequence[FaceRecord]) -> dict | None:
     if not records:
         return None
-    targets = records[0].targets
     ages, distances, genders = (
         np.array([record.judged[name] for record in records], float) for name in JUDGED
     )  # [F, A], NaN where no face was found
-    seen = ~np.isnan(ages)
     return {
         "judges": {"age": AGE_JUDGE, "identity": IDENTITY_JUDGE, "gender": GENDER_JUDGE},
-        "age_error": {
-            "overall": _age_errors(ages[seen], np.broadcast_to(targets, ages.shape)[seen]),
-            "by_target": {
-                f"{target:g}": _age_errors(column[~np.isnan(column)], target)
-                for target, column in zip(targets, ages.T, strict=True)
-            },
-        },
+        "age_error": _age_errors(ages, records[0].targets),
         "distance": None if np.isnan(distances).all() else float(np.nanmean(distances)),
         "same_person": float((distances < SAME_PERSON).mean()),
         "gender_kept": float((genders == 1).mean()),
-        "faces_not_found": int((~seen).sum()),
+        "faces_not_found": int(np.isnan(ages).sum()),
     }
 
 
@@ -125,17 +111,25 @@ def _identity(records: Sequence[FaceRecord], judge: str) -> dict:
     }
 
 
-def _age_errors(measured: np.ndarray, target: np.ndarray | float) -> dict[str, float | None]:
-    errors = measured - target
-    if not len(errors):
-        return {"number": 0} | dict.fromkeys(AGE_NUMBERS)
-    return {
-        "number": len(errors),
-        "mean_absolute_error": float(np.abs(errors).mean()),
-        "bias": float(errors.mean()),
-        "nine_in_ten_below": float(np.quantile(np.abs(errors), 0.9)),
-        "mean_measured_age": float(measured.mean()),
-    }
+def _age_errors(measured: np.ndarray, targets: Sequence[float]) -> dict[str, dict]:
+    """Numbers over ages [F, A], NaN where no face was found, and over those of each target."""
+
+    def numbers(ages: np.ndarray, wanted: np.ndarray) -> dict[str, float | None]:
+        seen = ~np.isnan(ages)
+        ages, errors = ages[seen], (ages - wanted)[seen]
+        if not len(errors):
+            return {"number": 0} | dict.fromkeys(AGE_NUMBERS)
+        return {
+            "number": len(errors),
+            "mean_absolute_error": float(np.abs(errors).mean()),
+            "bias": float(errors.mean()),
+            "nine_in_ten_below": float(np.quantile(np.abs(errors), 0.9)),
+            "mean_measured_age": float(ages.mean()),
+        }
+
+    wanted = np.array(targets)
+    by_target = {f"{age:g}": numbers(measured[:, at], age) for at, age in enumerate(targets)}
+    return {"overall": numbers(measured, wanted), "by_target": by_target}
 
 
 def _mean_and_deviation(values: Sequence[float]) -> dict[str, float]:

@@ -12,13 +12,7 @@ from paddle_sam.export.static_model import export_sam, to_onnx
 
 
 def export(config: ExportOptions) -> None:
-    """Write the models of an ageing network to `exp_dir`.
-
-    Raises:
-        CheckpointError: the weight file cannot be used.
-        ConfigError: ONNX was asked for without the packages it needs.
-        EngineError: an ONNX model does not give what Paddle's gives.
-    """
+    """Write the models of an ageing network to `exp_dir`."""
     resolve_device("cpu")
     path = Path(config.checkpoint_path or find_weight(EMBEDDED_DEFAULT))
     folder = Path(config.exp_dir)

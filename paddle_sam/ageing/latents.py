@@ -20,12 +20,7 @@ SAME_CROP = 12.0  # grey levels that two crops of one photograph may differ by, 
 
 
 def latent_inputs(latent: str, data_path: str) -> list[Input]:
-    """The files that `--latent` names, as inputs.
-
-    Raises:
-        CheckpointError: there is none.
-        ConfigError: it is one file for a folder of photographs.
-    """
+    """The files that `--latent` names, as inputs."""
     root = Path(latent)
     if root.is_dir():
         found = [path for path in root.rglob("*") if path.suffix in SUFFIXES]
@@ -92,11 +87,7 @@ class LatentReader:
             yield Photo(shown, latent.crop, [face], latent.w_plus[None])
 
     def with_codes(self, photo: Photo) -> Photo:
-        """A photograph with the latents of its faces, found by the names of its results.
-
-        Raises:
-            ImageError: one is missing, or stands for another face.
-        """
+        """A photograph with the latents of its faces, found by the names of its results."""
         files = [self.root] if self.root.is_file() else self._files(photo)
         if len(files) != len(photo.faces):
             raise ImageError(

@@ -8,6 +8,7 @@ support vector machine, so that ages need not be cut into young and old.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ import paddle
 from tqdm import tqdm
 
 from paddle_sam.ageing.latent_options import FEWEST_SEEDS, JUDGED, EditOptions
+from paddle_sam.ageing.measures import measure_ages
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.files import read_table
-from paddle_sam.core.images import to_network, to_uint8
+from paddle_sam.core.images import to_uint8
 from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import find_weight
 from paddle_sam.errors import ConfigError
@@ -62,11 +64,7 @@ class Fit:
 
 
 def fit(codes: np.ndarray, labels: np.ndarray) -> Fit:
-    """Fit labels [N] by codes [N, D]; every fifth is held out.
-
-    Raises:
-        ConfigError: there are too few, or all labels are the same.
-    """
+    """Fit labels [N] by codes [N, D]; every fifth is held out."""
     if len(codes) < FEWEST_SEEDS:
         raise ConfigError(
             f"--learn: expected {FEWEST_SEEDS} labelled faces or more, found {len(codes)}"
@@ -162,12 +160,7 @@ def _judge(options: EditOptions) -> Callable[[np.ndarray], np.ndarray]:
                 " --age_regressor_path, or use --learn judge_age"
             )
         regressor = load(path or find_weight("age_mini"), expect=AgeRegressor, option="--learn")
-
-        def read(images: np.ndarray) -> np.ndarray:
-            with paddle.no_grad():
-                return regressor.age(paddle.to_tensor(to_network(images))).numpy()
-
-        return read
+        return functools.partial(measure_ages, regressor)
     judges = Judges()
 
     def ask(images: np.ndarray) -> np.ndarray:
@@ -180,11 +173,7 @@ def _judge(options: EditOptions) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def read_labels(path: Path) -> tuple[list[int], np.ndarray]:
-    """Seeds and labels of a table with these columns; words become 0 and 1 in their order.
-
-    Raises:
-        ConfigError: the file cannot be used.
-    """
+    """Seeds and labels of a table with these columns; words become 0 and 1 in their order."""
     rows = read_table(path, ("seed", "label"), "--learn")
     if wrong := [row["seed"] for row in rows if not row["seed"].isdecimal()]:
         raise ConfigError(f"--learn: {path}: expected seeds such as 0, found {wrong[0]!r}")

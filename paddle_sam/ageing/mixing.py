@@ -120,11 +120,7 @@ def references(options: ReferenceOptions, run: AgeingRun, paths: list[Path]) -> 
 
 
 def read_paths(file: str) -> list[Path]:
-    """Paths on the lines of a text file, relative ones as seen from here or from the file.
-
-    Raises:
-        ConfigError: the file cannot be read, names nothing, or something that is not there.
-    """
+    """Paths on the lines of a text file, relative ones as seen from here or from the file."""
     option = "--ref_images_paths_file"
     if not file:
         raise ConfigError(f"{option}: expected a text file that names an image on each line")

@@ -206,11 +206,7 @@ class AnimationOptions(AgeingOptions):
 
     @property
     def suffixes(self) -> list[str]:
-        """File suffixes of `formats`, each once.
-
-        Raises:
-            ConfigError: one is unknown.
-        """
+        """File suffixes of `formats`, each once."""
         return parse_formats(self.formats)
 
 
@@ -315,9 +311,6 @@ def parse_latent_mask(text: str, codes: int) -> list[int]:
     [8, 9]
     >>> parse_latent_mask("", 10)
     [5, 6, 7, 8, 9]
-
-    Raises:
-        ConfigError: see `parse_codes`.
     """
     if text:
         return parse_codes(text, codes, "--latent_mask")

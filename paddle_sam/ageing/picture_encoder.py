@@ -135,11 +135,7 @@ class PictureEncoder:
         return found
 
     def read(self, path: Path) -> np.ndarray:
-        """A sketch, uint8 [S, S, 3], or a label map, uint8 [S, S], of a file.
-
-        Raises:
-            ImageError: it cannot be read, or holds a label that this encoder does not know.
-        """
+        """A sketch, uint8 [S, S, 3], or a label map, uint8 [S, S], of a file."""
         if self.kind == "labels":
             return self.fit(read_labels(path), str(path))
         return self.fit(read_image(path), str(path))
@@ -150,9 +146,6 @@ class PictureEncoder:
         Args:
             picture: uint8 [H, W, 3], or a label map [H, W].
             name: what messages call it.
-
-        Raises:
-            ImageError: a label is unknown.
         """
         if self.kind != "labels":
             return resize(crop_to_ratio(picture, self.rows, self.size), (self.rows, self.size))
@@ -207,11 +200,7 @@ class PictureEncoder:
                 yield codes, self._cut(image), generator
 
     def styled(self, code: paddle.Tensor, options: InvertOptions) -> paddle.Tensor:
-        """Variants [M, L, D] of a code [1, L, D] with codes of random faces, by `--latent_mask`.
-
-        Raises:
-            ConfigError: there is no such code.
-        """
+        """Variants [M, L, D] of a code [1, L, D] with codes of random faces, by `--latent_mask`."""
         levels = parse_codes(options.latent_mask, self.network.n_codes, "--latent_mask")
         seeds = range(options.seed, options.seed + options.n_outputs_to_generate)
         with paddle.no_grad():

@@ -48,6 +48,9 @@ Edit = Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]
 class AgePipeline:
     """Align faces, encode them once, render them at any ages.
 
+    `output_size` is the side of the images that it renders, `n_codes` how many codes, L, make up a
+    face, and `style_dim` the length of each, D.
+
     >>> pipeline = AgePipeline.from_checkpoint()                    # the embedded default
     >>> aged = pipeline("photo.jpg", ages=[10, 40, 70])             # doctest: +SKIP
     >>> aged[0].shape                                               # doctest: +SKIP
@@ -77,6 +80,9 @@ class AgePipeline:
         self.source = source
         self.calibration, self.read_ages = calibration, read_ages
         self.cut_faces = FaceCutter(crop)
+        self.output_size: int = network.output_size
+        self.n_codes: int = network.n_codes
+        self.style_dim: int = network.style_dim
 
     @classmethod
     def from_checkpoint(
@@ -108,21 +114,6 @@ class AgePipeline:
             network.decoder = fitting_generator(generator, network, device)
         read_ages = EmbeddedAges(device) if path == embedded else None
         return cls(network, crop, str(path), None if raw_age else calibration, read_ages)
-
-    @property
-    def output_size(self) -> int:
-        """Height and width of the images that the decoder renders."""
-        return self.network.output_size
-
-    @property
-    def n_codes(self) -> int:
-        """Number of codes, L, that make up a face."""
-        return self.network.n_codes
-
-    @property
-    def style_dim(self) -> int:
-        """Length of a code, D."""
-        return self.network.style_dim
 
     def __call__(
         self,
@@ -294,26 +285,15 @@ class AgePipeline:
             faces, targets = map(list, zip(*part, strict=True))
             index = paddle.to_tensor(faces, place=images.place)
             targets = paddle.to_tensor(ages[faces, targets], place=images.place)
-            results = self.render(images[index], inverted[index], targets, resize_outputs, edit)
-            rendered.extend(to_uint8(results))
+            codes = self.aged_codes(images[index], inverted[index], targets)
+            codes = edit(codes, inverted[index]) if edit else codes
+            rendered.extend(to_uint8(self.decode(codes, resize_outputs)))
         return np.stack(rendered).reshape(*ages.shape, *rendered[0].shape)
 
     def invert(self, images: paddle.Tensor, batch_size: int = 4) -> paddle.Tensor:
         """Codes [F, L, D] of the frozen encoder for images [F, 3, S, S]: once per face."""
         with paddle.no_grad():
             return paddle.concat([*map(self.network.invert, batches(images, batch_size))])
-
-    def render(
-        self,
-        images: paddle.Tensor,
-        inverted: paddle.Tensor,
-        ages: paddle.Tensor,
-        resize_outputs: bool = False,
-        edit: Edit | None = None,
-    ) -> paddle.Tensor:
-        """Images [N, 3, S, S] with their codes [N, L, D] at ages [N]: [N, 3, R, R] in [-1, 1]."""
-        codes = self.aged_codes(images, inverted, ages)
-        return self.decode(edit(codes, inverted) if edit else codes, resize_outputs)
 
     def aged_codes(
         self, images: paddle.Tensor, inverted: paddle.Tensor, ages: paddle.Tensor

@@ -135,10 +135,6 @@ class Projector:
     Args:
         options: of the command.
         batch: how many images the squared error is the mean over.
-
-    Raises:
-        CheckpointError: a weight file cannot be used.
-        ConfigError: an option does not fit it.
     """
 
     def __init__(self, options: ProjectOptions, batch: int):

@@ -135,9 +135,6 @@ def read_labels(labels: str, folder: Path) -> Callable[[Path], FaceLabel]:
             header, a column `image` (or `file`, `path`, `filename`) and any of `age`, `person`,
             `gender` (`female` or `male`) and `group`. Rows go by whole path or by name.
         folder: that of the images; people are told apart by the folders below it.
-
-    Raises:
-        ConfigError: the table cannot be read.
     """
     if labels == "names":
         return lambda path: _label_of_name(path, folder)

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 
 from paddle_sam.ageing.projection import Comparison
 from paddle_sam.core.weights import NetworkEntry, WeightFile
@@ -139,9 +138,6 @@ def write_tuned(
         arch: its constructor arguments.
         average: its mean code, [L, D] or [1, D].
         crop: of the photograph that it was tuned for.
-
-    Raises:
-        OutputError: the system refused to write.
     """
     entry = NetworkEntry.of("stylegan2_generator", arch, generator)
     mean, alignment = average.numpy().mean(axis=0), dataclasses.asdict(crop)
@@ -181,20 +177,14 @@ class _Neighbours:
         code = self.draw()
         with paddle.no_grad():
             before, _ = self._generator.synthesis(code, self._no_noise)
-            before = F.adaptive_avg_pool2d(before, self._side)
-            features = self._lpips.extract(before)
+            compare = Comparison(self._lpips, before, None, self._side)
         after, _ = tuned.synthesis(code, self._no_noise)
-        after = F.adaptive_avg_pool2d(after, self._side)
-        distance = self._lpips.distance(self._lpips.extract(after), features)
-        return (distance + (after - before).square().mean(axis=[1, 2, 3])).sum()
+        distance, error = compare(after)
+        return (distance + error).sum()
 
 
 def fitting_generator(given: Generator | str | os.PathLike, network: SAM, device: str) -> Generator:
-    """A generator, or that of a weight file, to take the place of a network's own.
-
-    Raises:
-        CheckpointError: the file cannot be used, or the generator takes other codes.
-    """
+    """A generator, or that of a weight file, to take the place of a network's own."""
     generator = given
     if not isinstance(given, Generator):
         generator = load(given, device=device, expect=Generator, option="--generator")

@@ -214,11 +214,7 @@ class Demo:
         return {"done": job.done, "ready": job.data is not None, "error": job.error}
 
     def video(self, token: str) -> bytes:
-        """The session's video as MP4.
-
-        Raises:
-            ConfigError: it is not ready.
-        """
+        """The session's video as MP4."""
         job = self.sessions.get(token).video
         if job is None or job.data is None:
             raise ConfigError("The video is not ready yet.")

@@ -161,11 +161,7 @@ class AgeTrainer:
 
 
 def architecture(options: AgeOptions, file: WeightFile | None) -> dict:
-    """Return the arguments of an age regressor: those of a weight file, or of the options.
-
-    Raises:
-        CheckpointError: the file holds another network.
-    """
+    """Return the arguments of an age regressor: those of a weight file, or of the options."""
     if file is None:
         widths, fc = AGE_SIZES[options.network]
         return {"input_size": options.input_size, "widths": list(widths), "fc": fc}
@@ -239,9 +235,6 @@ def start_from_vgg(network: AgeRegressor, path: str) -> None:
 
     VGG16 wants images normalised by the statistics of ImageNet, this network in [-1, 1]; the
     difference is folded into the first convolution: w' = w / std, b' = b - sum(w mean / std).
-
-    Raises:
-        CheckpointError: the file holds no VGG16, or the network has other widths.
     """
     features = load_lpips(path).features
     sources = [layer for layer in features if isinstance(layer, paddle.nn.Conv2D)]

@@ -77,11 +77,7 @@ class Row:
 
 
 def read_rows(labels: str) -> list[Row]:
-    """Read a table or JSON file.
-
-    Raises:
-        ConfigError: it cannot be read, or has no column of images or ages.
-    """
+    """Read a table or JSON file."""
     if labels.lower().endswith(".json"):
         content = read_json(labels, "--labels")
         if not isinstance(content, dict):

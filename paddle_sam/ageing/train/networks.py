@@ -129,9 +129,6 @@ def weight_path(options: SAMOptions, name: str) -> Path:
 
     A published file name (`.pt`, `.pth`) stands for the converted file beside it. A file that is
     not where the option says is looked for in the weights folder.
-
-    Raises:
-        CheckpointError: there is no such file.
     """
     given = Path(getattr(options, name))
     if given.suffix in ("", *PUBLISHED):

@@ -56,8 +56,8 @@ def test_faces_of_several_photographs_share_batches(tmp_path, monkeypatch, given
     for index, crop in enumerate(crops):
         Image.fromarray(crop).save(tmp_path / "in" / f"{index}.png")
     sizes = []
-    render = pipeline.render
-    monkeypatch.setattr(pipeline, "render", lambda x, *a: (sizes.append(len(x)), render(x, *a))[1])
+    decode = pipeline.decode
+    monkeypatch.setattr(pipeline, "decode", lambda x, *a: (sizes.append(len(x)), decode(x, *a))[1])
     arguments = ["--data_path", str(tmp_path / "in"), "--no_align", "--target_age", "10,80"]
     arguments += ["--exp_dir", str(tmp_path / "out"), "--test_batch_size", str(given)]
     arguments += ["--keep", "0"]
