@@ -5,7 +5,7 @@ A calibration is what was measured of a model before, so that its faces look the
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ _ROWS = (  # of the printed table
 )
 
 
+@dataclass(eq=False)
 class Measures:
     """Measures results with the networks that are at hand; the others are left out.
 
@@ -51,16 +52,11 @@ class Measures:
         judges: read ages, gender and identity independently of the training.
     """
 
-    def __init__(
-        self,
-        crop: CropSettings,
-        regressor: AgeRegressor | None = None,
-        recogniser: FaceEmbedder | None = None,
-        lpips: LPIPS | None = None,
-        judges: Judges | None = None,
-    ):
-        self._crop, self._regressor = crop, regressor
-        self._recogniser, self._lpips, self.judges = recogniser, lpips, judges
+    crop: CropSettings
+    regressor: AgeRegressor | None = None
+    recogniser: FaceEmbedder | None = None
+    lpips: LPIPS | None = None
+    judges: Judges | None = None
 
     @classmethod
     def from_files(
@@ -98,9 +94,9 @@ class Measures:
 
     def input_age(self, crop: np.ndarray) -> float | None:
         """Return the apparent age of a crop uint8 [S, S, 3]; None without a regressor."""
-        if self._regressor is None:
+        if self.regressor is None:
             return None
-        return round(measure_ages(self._regressor, crop[None]).item(), 4)
+        return round(measure_ages(self.regressor, crop[None]).item(), 4)
 
     def __call__(
         self, crop: np.ndarray, images: np.ndarray, picture: np.ndarray | None = None
@@ -114,16 +110,18 @@ class Measures:
         found = {}
         if self.judges is not None:
             found |= self._judged(crop if picture is None else picture, images)
-        if self._regressor is not None:
-            found["measured_age"] = measure_ages(self._regressor, images)
+        if self.regressor is not None:
+            found["measured_age"] = measure_ages(self.regressor, images)
+        if self.recogniser is None and self.lpips is None:
+            return found
         with paddle.no_grad():
             before, after = (paddle.to_tensor(to_network(one)) for one in (crop, images))
             side = min(before.shape[-1], after.shape[-1])
             before, after = (F.adaptive_avg_pool2d(one, side) for one in (before, after))
-            if self._recogniser is not None:
-                found["identity"] = region_identity(self._recogniser, self._crop, before, after)
-            if self._lpips is not None:
-                found["lpips"] = self._lpips(after, before.expand_as(after)).numpy()
+            if self.recogniser is not None:
+                found["identity"] = region_identity(self.recogniser, self.crop, before, after)
+            if self.lpips is not None:
+                found["lpips"] = self.lpips(after, before.expand_as(after)).numpy()
         return found
 
     def _judged(self, picture: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -152,6 +150,12 @@ def embedded_age_regressor(device: str = "auto") -> AgeRegressor:
     return load(find_weight("age_mini"), device=device)
 
 
+def embedded_ages(device: str = "auto") -> Callable[[np.ndarray], np.ndarray]:
+    """Return what reads ages [F] of crops uint8 [F, S, S, 3], by that regressor, loaded once."""
+    regressor = functools.cache(lambda: embedded_age_regressor(device))
+    return lambda crops: measure_ages(regressor(), crops)
+
+
 @paddle.no_grad()
 def region_identity(
     recogniser: FaceEmbedder, crop: CropSettings, before: paddle.Tensor, after: paddle.Tensor
@@ -167,19 +171,6 @@ def region_identity(
         return recogniser(F.adaptive_avg_pool2d(face, recogniser.input_size))
 
     return cosine(embed(after), embed(before)).numpy()
-
-
-class EmbeddedAges:
-    """Reads apparent ages by the regressor that belongs to the embedded model; loads it once."""
-
-    def __init__(self, device: str = "auto"):
-        self._device, self._regressor, self._lock = device, None, threading.Lock()
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Ages [F] of crops uint8 [F, S, S, 3] that are cut as for the embedded model."""
-        with self._lock:
-            self._regressor = self._regressor or embedded_age_regressor(self._device)
-        return measure_ages(self._regressor, crops)
 
 
 @dataclass(frozen=True)

@@ -420,11 +420,15 @@ class Aged:
 
 
 def age_strip(
-    shown: np.ndarray, images: np.ndarray, ages: Sequence[float], size: int, captions: bool
+    shown: np.ndarray,
+    images: Sequence[np.ndarray],
+    ages: Sequence[float],
+    size: int,
+    captions: bool,
 ) -> np.ndarray:
     """Lay a face and its images [A, R, R, 3] at `ages` side by side: uint8 [*, size * (A + 1), 3].
 
     `size` is the side of each; 0 takes that of the images, but at least 128.
     """
     words = ["input", *[f"{age:g}" for age in ages]] if captions else None
-    return strip([shown, *images], size or max(images.shape[2], SMALLEST_TILE), words)
+    return strip([shown, *images], size or max(len(images[0]), SMALLEST_TILE), words)

@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 
 from paddle_sam.ageing.dial import FaceDial, aims, blend
-from paddle_sam.ageing.measures import Calibration, EmbeddedAges
+from paddle_sam.ageing.measures import Calibration, embedded_ages
 from paddle_sam.ageing.options import Ages, list_ages
 from paddle_sam.ageing.photos import Aged
 from paddle_sam.core.device import fitting_batch
@@ -112,7 +112,7 @@ class AgePipeline:
             from paddle_sam.ageing.tuning import fitting_generator
 
             network.decoder = fitting_generator(generator, network, device)
-        read_ages = EmbeddedAges(device) if path == embedded else None
+        read_ages = embedded_ages(device) if path == embedded else None
         return cls(network, crop, str(path), None if raw_age else calibration, read_ages)
 
     def __call__(

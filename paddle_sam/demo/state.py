@@ -6,7 +6,7 @@ import dataclasses
 import io
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from paddle_sam.ageing.dial import FaceDial
 from paddle_sam.ageing.edits import mix, strengthen
 from paddle_sam.ageing.measures import Measures
 from paddle_sam.ageing.options import parse_latent_mask
-from paddle_sam.ageing.photos import portrait
+from paddle_sam.ageing.photos import age_strip, portrait
 from paddle_sam.ageing.pipeline import AgePipeline
-from paddle_sam.core.images import LARGE_TILE, decode_image, resize, strip, to_network, to_uint8
+from paddle_sam.core.images import LARGE_TILE, decode_image, resize, to_network, to_uint8
 from paddle_sam.core.video import encode_video
 from paddle_sam.demo.pictures import (
     Look,
@@ -124,18 +124,17 @@ class Demo:
 
     def input_image(self, token: str, face: int) -> bytes:
         """The aligned crop of a face as PNG, at the resolution of its results."""
-        return png(before(checked_face(self.sessions.get(token), face)))
+        return png(before(chosen(self.sessions.get(token), face)))
 
     def reference_image(self, token: str, number: int) -> bytes:
         """The aligned crop of a reference as PNG."""
-        return png(checked_reference(self.sessions.get(token), number).crop)
+        references = self.sessions.get(token).references
+        return png(numbered(references, number, "reference faces").crop)
 
     def aged_image(self, token: str, face: int, look: Look) -> bytes:
         """A face as PNG; remembered, so that a slider moved back answers at once."""
         session = self.sessions.get(token)
-        subject = checked_face(session, face)
-        if look.reference is not None:
-            checked_reference(session, look.reference)
+        subject = chosen(session, face, look)
         known = session.pictures.get((face, look))
         return known or self.worker.run(lambda: self._picture(session, face, subject, look), token)
 
@@ -156,11 +155,10 @@ class Demo:
 
     def strip(self, token: str, face: int, looks: list[Look]) -> bytes:
         """The face and itself at every age, labelled, as PNG."""
-        subject = checked_face(self.sessions.get(token), face)
+        subject = chosen(self.sessions.get(token), face)
         aged = [decode_png(self.aged_image(token, face, look)) for look in looks]
-        tiles = [before(subject), *aged]
-        side = max(tiles[-1].shape[0], STRIP_TILE)
-        return png(strip(tiles, side, ["input", *[f"{look.age:g}" for look in looks]]))
+        side = max(len(aged[-1]), STRIP_TILE)
+        return png(age_strip(before(subject), aged, [look.age for look in looks], side, True))
 
     def photo(self, token: str) -> bytes:
         """The photograph, reduced for the page, as JPEG."""
@@ -172,7 +170,7 @@ class Demo:
         What is around the faces stays as it is in the photograph.
         """
         session = self.sessions.get(token)
-        subjects = [checked_face(session, face) for face in faces]
+        subjects = [chosen(session, face, look) for face in faces]
         aged = [
             self.worker.run(lambda pair=pair: self._rendering(session, *pair, look), token)
             for pair in zip(faces, subjects, strict=True)
@@ -197,9 +195,7 @@ class Demo:
             BusyError: another visitor's video, or another one of this visitor, is being made.
         """
         session = self.sessions.get(token)
-        subject = checked_face(session, face)
-        if look.reference is not None:
-            checked_reference(session, look.reference)
+        subject = chosen(session, face, look)
         if session.video and session.video.wanted == (face, look) and not session.video.error:
             return
         if not self._video.acquire(blocking=False):
@@ -374,17 +370,15 @@ def find_faces(pipeline: AgePipeline, pixels: np.ndarray, choice: str) -> list[A
         ) from error
 
 
-def checked_face(session: Session, face: int) -> Subject:
-    """A face of the photograph; raises `ConfigError` where there is none of that number."""
-    if not 0 <= face < len(session.faces):
-        raise ConfigError(f"This photo has {len(session.faces)} faces; number {face} is not there.")
-    return session.faces[face]
+def numbered(subjects: Sequence[Subject], number: int, what: str) -> Subject:
+    """The face of a number; raises `ConfigError` where there is none."""
+    if not 0 <= number < len(subjects):
+        raise ConfigError(f"There are {len(subjects)} {what}; number {number} is not there.")
+    return subjects[number]
 
 
-def checked_reference(session: Session, number: int) -> Subject:
-    """A reference face; raises `ConfigError` where there is none of that number."""
-    if not 0 <= number < len(session.references):
-        raise ConfigError(
-            f"There are {len(session.references)} reference faces; number {number} is not there."
-        )
-    return session.references[number]
+def chosen(session: Session, face: int, look: Look | None = None) -> Subject:
+    """A face of the photograph, once the reference of a look is known to be there, too."""
+    if look is not None and look.reference is not None:
+        numbered(session.references, look.reference, "reference faces")
+    return numbered(session.faces, face, "faces in this photo")

@@ -148,6 +148,7 @@ def test_mistakes_are_answered_in_words(client, request_, status, words):
         ("0/age/50.png?reference=0", "0 reference faces; number 0 is not there"),
         ("0,x/photo/50.png", "faces: 0,x"),
         ("0,1/photo/50.png", "number 1 is not there"),
+        ("0/photo/50.png?reference=0", "0 reference faces; number 0 is not there"),
         ("0/age/50.png?reference=" + 5000 * "9", "not a number"),
         (5000 * "9" + "/photo/50.png", "faces: 999"),
         ("0/strip.png?ages=old", "target_age"),
