@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from paddle_sam.ageing.options import SideBySideOptions
-from paddle_sam.ageing.photos import results_folder
 from paddle_sam.core.command import parse
 from tests import ROOT
 
@@ -59,7 +58,7 @@ def test_the_quickstart_leaves_the_committed_examples_alone(tmp_path, given, fol
     script, *words = done.stdout.splitlines()[-1].split()
     assert script.endswith("inference_side_by_side.py")
     options = parse(SideBySideOptions, words, "")
-    assert results_folder(options) == Path(folder)
+    assert options.results == Path(folder)
 
 
 @pytest.fixture(scope="module")

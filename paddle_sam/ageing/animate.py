@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from paddle_sam.ageing.dial import FaceDial, aims
 from paddle_sam.ageing.options import AnimationOptions, parse_ages
-from paddle_sam.ageing.photos import Summary, results_folder
+from paddle_sam.ageing.photos import Summary
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.images import LARGE_TILE, caption_line, resize, to_network, to_uint8
@@ -21,7 +21,7 @@ def animate(options: AnimationOptions) -> Summary:
     """A video of every face under `exp_dir/animations/`."""
     keys = sorted(parse_ages(options.target_age))
     suffixes = options.suffixes
-    folder = results_folder(options) / "animations"
+    folder = options.results / "animations"
     run = AgeingRun(options, lambda one: folder / one.result(suffixes[-1]))
     size = options.frame_size or max(run.pipeline.output_size, LARGE_TILE)
     ages = frame_ages(keys[0], keys[-1], round(options.fps * options.duration), options.back)

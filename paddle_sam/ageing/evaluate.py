@@ -34,7 +34,6 @@ from paddle_sam.ageing.photos import (
     face_mask,
     find_inputs,
     read_photos,
-    results_folder,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, read_inverter
 from paddle_sam.ageing.report_page import write_page
@@ -247,7 +246,7 @@ def evaluate_reconstruction(config: ReconstructionOptions) -> dict:
     claim_folder(folder, facts, "--exp_dir", "results")
     summary, records = Summary(), []
     photos = read_photos(config, inputs, FaceCutter(crop))
-    for photo in counted(photos, summary, len(inputs), results_folder(config)):
+    for photo in counted(photos, summary, len(inputs), config.results):
         for name, face in photo.alone():
             file = folder / "faces" / f"{face_key(face.crops[0])}.json"
             if not file.is_file():

@@ -22,7 +22,6 @@ from paddle_sam.ageing.photos import (
     find_inputs,
     grouped,
     read_photos,
-    results_folder,
     without_done,
 )
 from paddle_sam.ageing.picture_encoder import PictureEncoder
@@ -55,7 +54,7 @@ class Pictures:
 
 def invert_pictures(options: InvertOptions) -> Summary:
     """Codes, image and sheet of every picture, under `exp_dir/inversion/`."""
-    summary, root = Summary(), results_folder(options) / "inversion"
+    summary, root = Summary(), options.results / "inversion"
     inputs = find_inputs(options)
     inputs = without_done(options, inputs, summary, lambda one: root / one.result(".npz"))
     options.check_files()

@@ -148,6 +148,10 @@ class ProjectOptions(FilesOptions):
         "return": "returned",
     }
 
+    @property
+    def results(self) -> Path:
+        return Path(self.output) if self.output else super().results
+
     @classmethod
     def implied(cls, preset: str | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """The file of `model_type`."""

@@ -16,7 +16,7 @@ import paddle.nn.functional as F
 from tqdm import tqdm
 
 from paddle_sam.ageing.options import InferenceOptions
-from paddle_sam.ageing.photos import AgedPhoto, results_folder
+from paddle_sam.ageing.photos import AgedPhoto
 from paddle_sam.core.files import write_json
 from paddle_sam.core.images import to_network
 from paddle_sam.core.weights import find_weight
@@ -245,7 +245,7 @@ class MeasureWriter:
         if options.report:  # slower than the ageing itself
             from paddle_sam.metrics.judges import open_judges
 
-            self._path = results_folder(options) / "report.json"
+            self._path = options.results / "report.json"
             lpips, judges = _report_lpips(), open_judges()
             if judges:
                 self._content["judges"] = judges.NAMES
@@ -256,7 +256,8 @@ class MeasureWriter:
     def add(self, result: AgedPhoto) -> None:
         """Measure, and print a table; a measure that was not taken becomes null in the report."""
         picture = None
-        for name, face, images in result.by_face():
+        faces = zip(result.photo.face_names(), result.faces, result.images, strict=True)
+        for name, face, images in faces:
             if self._measures.judges:
                 from paddle_sam.metrics.judges import picture_of
 

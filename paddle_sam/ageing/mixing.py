@@ -22,7 +22,7 @@ from paddle_sam.ageing.options import (
     parse_ages,
     parse_latent_mask,
 )
-from paddle_sam.ageing.photos import Summary, results_folder
+from paddle_sam.ageing.photos import Summary
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core import files
@@ -45,7 +45,7 @@ class Donors:
 
 def style_mixing(options: StyleMixingOptions) -> Summary:
     """`exp_dir/style_mixing/NAME`: random faces on top, below them a row for each age."""
-    root = results_folder(options) / "style_mixing"
+    root = options.results / "style_mixing"
     run = AgeingRun(options, lambda one: root / one.result())
     pipeline = run.pipeline
     codes = random_codes(pipeline, options.n_outputs_to_generate, options.seed, options.truncation)
@@ -61,7 +61,7 @@ def style_mixing(options: StyleMixingOptions) -> Summary:
 def reference_guided(options: ReferenceOptions) -> Summary:
     """`exp_dir/reference_guided/AGE/NAME`: references on top, below them the results."""
     paths = read_paths(options.ref_images_paths_file)
-    root = results_folder(options) / "reference_guided"
+    root = options.results / "reference_guided"
     last = f"{parse_ages(options.target_age)[-1]:g}"
     run = AgeingRun(options, lambda one: root / last / one.result())
     donors = references(options, run, paths)
@@ -145,7 +145,7 @@ def edit_sheets(options: EditOptions) -> Summary:
     """`exp_dir/directions/NAME`, or `directions/AGE/NAME` with ages: a row for each direction."""
     ages = parse_ages(options.target_age) if options.target_age else [None]
     amounts = options.steps
-    root = results_folder(options) / "directions"
+    root = options.results / "directions"
     last = "" if ages[-1] is None else f"{ages[-1]:g}"
     run = AgeingRun(options, lambda one: root / last / one.result())
     learned = _learned(options, run.pipeline, root) if options.learn else {}

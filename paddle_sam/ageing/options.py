@@ -61,6 +61,11 @@ class PhotoOptions(Options):
         """Whether the user named something to work on."""
         return bool(self.sources)
 
+    @property
+    def results(self) -> Path:
+        """Where results go: `exp_dir`, or what stands for it."""
+        return Path(self.exp_dir or ("results" if self.has_input else "examples"))
+
     def check_files(self) -> None:
         """Raise `CheckpointError` if an option names a file that does not exist."""
         for name in self.FILES:

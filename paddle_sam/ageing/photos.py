@@ -273,7 +273,7 @@ def _photographs(root: Path, options: PhotoOptions) -> list[Path]:
     if not root.is_dir():
         return paths
     paths = [path for path in paths if not is_mask(path)]
-    paths = _without_results(paths, root, results_folder(options).resolve())
+    paths = _without_results(paths, root, options.results.resolve())
     if not paths:
         raise ImageError(f"{root}: found nothing but results of earlier runs in this folder")
     return paths
@@ -293,12 +293,6 @@ def portrait() -> np.ndarray:
     from skimage import data
 
     return data.astronaut()
-
-
-def results_folder(options: PhotoOptions) -> Path:
-    """`--exp_dir` (or `--output`), or where results go without it."""
-    named = getattr(options, "output", "") or options.exp_dir
-    return Path(named or ("results" if options.has_input else "examples"))
 
 
 def mask_of(path: Path) -> Path | None:
@@ -366,13 +360,10 @@ class AgedPhoto:
     def faces(self) -> list[AlignedFace]:
         return self.photo.faces
 
-    def by_face(self) -> Iterator[tuple[Path, AlignedFace, np.ndarray]]:
-        """Of each face the name of its results, the face and its images [A, R, R, 3]."""
-        yield from zip(self.photo.face_names(), self.faces, self.images, strict=True)
-
     def strips(self) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
         """Of each face the name of its results, the input to show beside them, and its images."""
-        for (name, face, images), patches in zip(self.by_face(), self.patches, strict=True):
+        results = zip(self.photo.face_names(), self.faces, self.images, self.patches, strict=True)
+        for name, face, images, patches in results:
             yield name, input_tile(self.photo.pixels, face, patches[0]), images
 
 

@@ -24,7 +24,6 @@ from paddle_sam.ageing.photos import (
     find_inputs,
     grouped,
     read_photos,
-    results_folder,
     without_done,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, EMBEDDED_NOTE, stated_crop
@@ -98,7 +97,7 @@ class Target:
 
 def project_photos(options: ProjectOptions) -> Summary:
     """Latent, final image and video of every face: under `exp_dir/projection/`, or `output`."""
-    summary, folder = Summary(), results_folder(options)
+    summary, folder = Summary(), options.results
     results = folder if options.output else folder / "projection"
     inputs = find_inputs(options)
     batch = len(inputs) if options.mse_mean == "batch" else 1

@@ -38,7 +38,6 @@ from paddle_sam.ageing.photos import (
     find_inputs,
     grouped,
     read_photos,
-    results_folder,
     without_done,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_NOTE, AgePipeline, Edit
@@ -111,7 +110,7 @@ class AgeingRun:
         return self._counted(itertools.chain.from_iterable(aged))
 
     def _counted(self, results: Iterator) -> Iterator:
-        folder = results_folder(self.options)
+        folder = self.options.results
         return counted(results, self.summary, len(self._inputs), folder)
 
     def _read(self) -> Iterator[Photo | Failure]:
@@ -216,7 +215,10 @@ def _say_what_is_out_of_reach(calibration: Calibration | None, ages: list[float]
 
 def side_by_side(options: SideBySideOptions) -> Summary:
     """Write one strip per face, the input first, under `exp_dir/inference_side_by_side/`."""
-    return write_results(options, StripWriter(options), measure=True)
+    writer = StripWriter(options)
+    summary = write_results(options, writer, measure=True)
+    writer.close()
+    return summary
 
 
 def folder_per_age(options: FolderPerAgeOptions) -> Summary:
@@ -246,7 +248,6 @@ def write_results(
                 in_background(one.add, result)
             if measures:
                 measures.add(result)
-    writer.close()
     return run.summary
 
 
@@ -254,7 +255,7 @@ class StripWriter:
     """Age strips, and contact sheets `contact_sheet_N.jpg` of up to `SHEET_ROWS` of them."""
 
     def __init__(self, options: SideBySideOptions):
-        self._options, self._root = options, results_folder(options)
+        self._options, self._root = options, options.results
         self._strips, self._sheets = [], 0
 
     def path_of(self, one: Input) -> Path:
@@ -287,7 +288,7 @@ class FolderWriter:
     """Single results, in a folder for each age."""
 
     def __init__(self, options: FolderPerAgeOptions):
-        self._options, self._root = options, results_folder(options)
+        self._options, self._root = options, options.results
 
     def path_of(self, one: Input) -> Path:
         last = parse_ages(self._options.target_age)[-1]
@@ -301,9 +302,6 @@ class FolderWriter:
                     coupled = strip([shown, image], image.shape[0])
                     save_image(self._root / "inference_coupled" / f"{age:g}" / name, coupled)
 
-    def close(self) -> None:
-        """Nothing is left to write."""
-
 
 class PasteWriter:
     """`exp_dir/inference_pasted/AGE/NAME`, the photograph with all its faces at each age.
@@ -312,7 +310,7 @@ class PasteWriter:
     """
 
     def __init__(self, options: InferenceOptions):
-        self._options, self._root = options, results_folder(options) / "inference_pasted"
+        self._options, self._root = options, options.results / "inference_pasted"
 
     def add(self, result: AgedPhoto) -> None:
         photo = result.photo

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
-from paddle_sam.ageing.photos import Input, Photo, face_mask, find_inputs, mask_of, results_folder
+from paddle_sam.ageing.photos import Input, Photo, face_mask, find_inputs, mask_of
 from paddle_sam.core.images import result_names
 from paddle_sam.errors import ImageError
 from paddle_sam.faces.alignment import AlignedFace
@@ -35,7 +35,7 @@ def test_only_the_portrait_s_results_are_examples():
         ({"latent": "a.npz"}, "results"),  # somebody's face, too
         ({"latent": "a.npz", "exp_dir": "mine"}, "mine"),
     ):
-        assert results_folder(AgeingOptions(**options)) == Path(folder)
+        assert AgeingOptions(**options).results == Path(folder)
 
 
 def test_masks_are_no_photographs_but_belong_to_them(tmp_path):
