@@ -16,10 +16,9 @@ import paddle
 from paddle_sam.ageing.animate import compose_all, frame_ages, render_between
 from paddle_sam.ageing.dial import aims
 from paddle_sam.ageing.edits import mix as mix_codes
-from paddle_sam.ageing.invert import invert_images
+from paddle_sam.ageing.invert import PictureEncoder, invert_images
 from paddle_sam.ageing.latent_options import model_file
 from paddle_sam.ageing.options import Ages, list_ages, parse_latent_mask
-from paddle_sam.ageing.picture_encoder import PictureEncoder
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.project import open_inverter
 from paddle_sam.ageing.projection import Best, ProjectionSettings

@@ -24,7 +24,6 @@ from paddle_sam.ageing.eval_options import (
     CalibrationOptions,
     ReconstructionOptions,
 )
-from paddle_sam.ageing.evaluation_summary import JUDGED, FaceRecord, summarise
 from paddle_sam.ageing.measures import Calibration, Measures
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions, parse_ages
 from paddle_sam.ageing.photos import (
@@ -36,7 +35,7 @@ from paddle_sam.ageing.photos import (
     read_photos,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, read_inverter
-from paddle_sam.ageing.report_page import write_page
+from paddle_sam.ageing.report_page import JUDGED, FaceRecord, summarise, write_page
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import sha256, write_json

@@ -13,9 +13,9 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.ageing import evaluate as ageing
-from paddle_sam.ageing.evaluation_summary import FaceRecord, summarise
 from paddle_sam.ageing.measures import measure_ages
 from paddle_sam.ageing.pipeline import AgePipeline
+from paddle_sam.ageing.report_page import FaceRecord, summarise
 from paddle_sam.core.images import read_image, save_image, to_network
 from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight
 from paddle_sam.metrics import pairs as faces

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 import paddle_sam
+from paddle_sam.ageing.invert import PictureEncoder, shrink
 from paddle_sam.ageing.latent_options import InvertOptions
-from paddle_sam.ageing.picture_encoder import PictureEncoder, shrink
 from paddle_sam.convert.encoders import ENCODER_TYPES
 from paddle_sam.core.images import read_image, to_network, to_uint8
 from paddle_sam.core.latents import read_latent

@@ -38,13 +38,12 @@ def network_input(path, age):
 
 def mixed_images(config, donors):
     """Name of each input: its results at each age, [A, N, R, R, 3]."""
-    found = {}
-
-    def keep(name, crop, mixed):
-        found[str(name)] = np.stack([one.images for one in mixed])
-
-    summary = mix_photos(config, AgeingRun(config), donors, keep)
-    assert summary.status() == 0
+    run = AgeingRun(config)
+    found = {
+        str(name): np.stack([images[1:] for images in mixed.values()])
+        for name, _, mixed in mix_photos(config, run, donors)
+    }
+    assert run.summary.status() == 0
     return found
 
 

@@ -98,3 +98,15 @@ def test_results_never_share_a_name():
     every = [f"{name}{face}" for name in names for face in ("", "_face2", "_face3")]
     assert len(set(every)) == len(every)
     assert result_names(paths[:1]) == [Path("a")]
+
+
+def test_each_face_alone_keeps_its_own_code():
+    crops = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2)]
+    faces = [AlignedFace(crop, SQUARE) for crop in crops]
+    codes = np.arange(2, dtype=np.float32)[:, None, None]
+    photo = Photo(Input(Path("two"), Path("two.jpg")), np.zeros((8, 8, 3), np.uint8), faces, codes)
+    (first, one), (second, other) = photo.alone()
+    assert (first, second) == ("two.png", "two_face2.png")
+    assert [(p.crops.max(), p.codes.tolist()) for p in (one, other)] == [(1, [[[0]]]), (2, [[[1]]])]
+    without = Photo(photo.input, photo.pixels, faces)
+    assert [p.codes for _, p in without.alone()] == [None, None]
