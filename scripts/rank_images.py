@@ -12,23 +12,13 @@ an interrupted ranking.
 Exit status: 0 done, 1 some images could not be read, 2 none.
 """
 
-from paddle_sam.core.command import command
+from paddle_sam.core.command import script
 
-
-@command
-def main(argv=None):
-    from paddle_sam.core.command import parse
-    from paddle_sam.stylegan2.options import RankOptions
-
-    config = parse(RankOptions, argv, __doc__)
-    from paddle_sam.stylegan2.rank import rank_images
-
-    ranking = rank_images(config)
-    for path in ranking.files:
-        print(path)
-    print(f"{ranking.images} images ranked, {ranking.unreadable} unreadable")
-    return int(ranking.unreadable > 0)
-
+main = script(
+    __doc__,
+    "paddle_sam.stylegan2.options:RankOptions",
+    "paddle_sam.stylegan2.rank:rank_images",
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

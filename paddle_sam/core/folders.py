@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_sam.core.files import atomic_path, make_folder, open_file, write_error, write_json
-from paddle_sam.errors import ConfigError, ImageError, Note
+from paddle_sam.errors import ConfigError, ImageError, Note, quoted
 
 # What no decoder here reads is listed too: such a photograph should be reported, not passed over.
 # fmt: off
@@ -309,7 +309,7 @@ def claim_folder(
     except (OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{note}: cannot be read ({error}); delete the folder") from error
     changed = [
-        f"{fact} was {_shortened(before.get(fact))}, is {_shortened(facts.get(fact))}"
+        f"{fact} was {quoted(before.get(fact))}, is {quoted(facts.get(fact))}"
         for fact in sorted({*facts, *before})
         if facts.get(fact) != before.get(fact) and (fact in before or facts[fact])
     ]
@@ -318,11 +318,6 @@ def claim_folder(
             f"{option}: {folder} holds {what} made in another way ({'; '.join(changed)}). Give the"
             " same options to resume, name another folder, or delete this one."
         )
-
-
-def _shortened(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:16]}..."
 
 
 class FolderInUseError(ConfigError):
@@ -380,7 +375,10 @@ def _lock(stream: BinaryIO, wait: bool) -> None:
 
 def _without_locks(folder: str | os.PathLike, what: str, holder: dict, error: OSError) -> None:
     """What can be done where the file system has no locks."""
-    if holder.get("host") == socket.gethostname() and _alive(holder["pid"]):
+    import psutil
+
+    here = holder.get("host") == socket.gethostname() and holder["pid"] != os.getpid()
+    if here and psutil.pid_exists(holder["pid"]):
         raise FolderInUseError(_in_use(folder, what, holder)) from None
     warnings.warn(
         f"{folder}: this file system has no locks ({error.strerror or error}); make sure yourself"
@@ -388,12 +386,6 @@ def _without_locks(folder: str | os.PathLike, what: str, holder: dict, error: OS
         Note,
         stacklevel=3,
     )
-
-
-def _alive(pid: int) -> bool:
-    import psutil
-
-    return pid != os.getpid() and psutil.pid_exists(pid)
 
 
 def _holder(stream: BinaryIO) -> dict:

@@ -145,14 +145,15 @@ def find_weight(name: str) -> Path:
     for folder in (weights_dir(), _REPOSITORY):
         if (path := folder / weight.file).is_file():
             return path
-    advice = (
-        f"It is part of the repository: `git checkout -- pretrained_models/{weight.file}`."
-        if weight.source["kind"] == "shipped"
-        else f"Get it with: {command_for(weight.name)}"
-    )
     raise CheckpointError(
-        f"{weights_dir() / weight.file}: this file is missing ({weight.what}). {advice}"
+        f"{weights_dir() / weight.file}: this file is missing ({weight.what}). {_way_to(weight)}"
     )
+
+
+def _way_to(weight: Weight) -> str:
+    if weight.source["kind"] == "shipped":
+        return f"It is part of the repository: `git checkout -- pretrained_models/{weight.file}`."
+    return f"Get it with: {command_for(weight.name)}"
 
 
 def way_to(path: str | os.PathLike, usual: str = "") -> str:
@@ -164,16 +165,16 @@ def way_to(path: str | os.PathLike, usual: str = "") -> str:
     for published in map(path.with_suffix, PUBLISHED):
         if published.is_file():
             return f"Convert it first: python convert/convert_weights.py {published}"
-    for weight in manifest().values():
-        if Path(weight.file).stem == path.stem or weight.name == usual:
-            get = f"Get it with: {command_for(weight.name)}"
-            if Path(weight.file).suffix in PUBLISHED:
-                get += f", then python convert/convert_weights.py pretrained_models/{weight.file}"
-            return get
-    return (
-        f"{command_for('--list')} says which files can be fetched;"
-        " python convert/convert_weights.py FILE converts a published one."
-    )
+    named = (weight for weight in manifest().values() if Path(weight.file).stem == path.stem)
+    weight = next(named, manifest().get(usual))
+    if weight is None:
+        return (
+            f"{command_for('--list')} says which files can be fetched;"
+            " python convert/convert_weights.py FILE converts a published one."
+        )
+    published = Path(weight.file).suffix in PUBLISHED
+    then = f", then python convert/convert_weights.py pretrained_models/{weight.file}"
+    return _way_to(weight) + then * published
 
 
 @dataclass

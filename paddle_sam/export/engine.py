@@ -82,21 +82,18 @@ class EngineGenerator:
             )
 
     def example(self) -> np.ndarray:
-        """Return an input for `trial`, as the network meets them in use: here two codes."""
+        """Return an input for `trial`, as the network meets them in use: here codes."""
+        batch = 1 if self.large else 2
         if self.latent_avg is not None:
-            codes = np.broadcast_to(self.latent_avg.numpy(), (self.n_codes, self.style_dim))
-            return np.repeat(codes[None], self._trial_batch, axis=0)
-        z = np.random.default_rng(0).standard_normal((self._trial_batch, 1, self.style_dim))
-        w = self.map_latents(paddle.to_tensor(z[:, 0], "float32")).numpy()
-        return np.repeat(w[:, None], self.n_codes, axis=1)
+            w = self.latent_avg.numpy()
+        else:
+            z = np.random.default_rng(0).standard_normal((batch, self.style_dim))
+            w = self.map_latents(paddle.to_tensor(z, "float32")).numpy()[:, None]
+        return np.array(np.broadcast_to(w, (batch, self.n_codes, self.style_dim)))
 
     def trial(self, example: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the images of an `example` [N, 3, R, R] and the seconds that they took, warm."""
         return self._timed("decoder", example)
-
-    @property
-    def _trial_batch(self) -> int:
-        return 1 if self.large else 2
 
     def _timed(self, part: str, x: np.ndarray) -> tuple[np.ndarray, float]:
         x = paddle.to_tensor(x, "float32")
@@ -118,16 +115,14 @@ class EngineGenerator:
         return self._run("mapping", z)
 
     def _run(self, part: str, x: paddle.Tensor) -> paddle.Tensor:
-        if self._device != "cpu":
-            with self._one_at_a_time:
-                return self._predictor(part).on_tensor(x.astype("float32"))
-        values = x.numpy()
-        step = 1 if self.large else max(len(values), 1)
-        chunks = [values[start : start + step] for start in range(0, len(values), step)]
         with self._one_at_a_time:
             predictor = self._predictor(part)
-            results = [predictor(chunk) for chunk in chunks]
-        whole = np.concatenate(results) if len(results) > 1 else results[0]
+            if self._device != "cpu":
+                return predictor.on_tensor(x.astype("float32"))
+            values = x.numpy()
+            one_by_one = self.large and len(values) > 1
+            results = [predictor(one) for one in (values[:, None] if one_by_one else [values])]
+        whole = np.concatenate(results) if one_by_one else results[0]
         return paddle.to_tensor(whole, place=x.place)
 
     def _predictor(self, part: str) -> Predictor:

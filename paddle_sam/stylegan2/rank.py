@@ -50,6 +50,11 @@ class Ranking:
     unreadable: int
     files: tuple[Path, ...]
 
+    def status(self) -> int:
+        """Print what was done; returns the command's exit status."""
+        print(*self.files, f"{self.images} images ranked, {self.unreadable} unreadable", sep="\n")
+        return int(self.unreadable > 0)
+
 
 def rank_images(config: RankOptions) -> Ranking:
     """Score all images, and write the table, the sheets of both ends, and perhaps an archive.

@@ -19,7 +19,14 @@ import pytest
 from paddle_sam.convert.obtain_weights import obtain, obtain_all, repack_lpips
 from paddle_sam.core import downloads
 from paddle_sam.core.downloads import download, package_file
-from paddle_sam.core.weights import Weight, find_weight, locate, manifest, weights_dir
+from paddle_sam.core.weights import (
+    Weight,
+    WeightFile,
+    find_weight,
+    locate,
+    manifest,
+    weights_dir,
+)
 from paddle_sam.errors import CheckpointError, ConfigError, OutputError
 from tests import ROOT
 from tests.unit.core.file_server import CONTENT, Server
@@ -317,6 +324,20 @@ def test_options_find_the_weights_folder_from_anywhere(monkeypatch, tmp_path):
         assert locate(option).resolve() == tmp_path / folder / "sam_mini.pdparams"
     for elsewhere in ("pretrained_models/absent.npz", "mistyped/sam_mini.pdparams"):
         assert locate(elsewhere) == Path(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "advice"),
+    [
+        ("wing.pdparams", "sam", "download_weights.py wing, then .* pretrained_models/wing.ckpt$"),
+        ("mine.pdparams", "ir_se50", "download_weights.py ir_se50, then "),
+        ("age_mini.pdparams", "dex", "git checkout -- pretrained_models/age_mini.pdparams"),
+        ("mine.pdparams", "", "--list says which files can be fetched"),
+    ],
+)
+def test_a_missing_files_own_name_says_how_to_get_it(tmp_path, name, usual, advice):
+    with pytest.raises(CheckpointError, match=f"there is no such file. .*{advice}"):
+        WeightFile.read(tmp_path / name, usual=usual)
 
 
 def test_find_weight(monkeypatch, tmp_path):
