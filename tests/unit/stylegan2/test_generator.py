@@ -52,6 +52,13 @@ def test_a_seed_gives_one_image_in_any_company(generator):
         assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
 
 
+def test_codes_of_seeds_leave_the_device_together(weights, host_copies):
+    generator = StyleGenerator.open(weights, engine="eager", device=DEVICE)
+    host_copies.clear()
+    generator.seed_codes(SEEDS)
+    assert len(host_copies) == 1, host_copies
+
+
 def test_the_engine_gives_the_eager_images(weights):
     images = []
     for engine in ("eager", "onednn"):
