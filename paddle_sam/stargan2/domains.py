@@ -126,9 +126,6 @@ class DomainBatch:
     other_reference: np.ndarray
     target_domain: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.source)
-
 
 @dataclasses.dataclass(eq=False)
 class DomainLoader:
