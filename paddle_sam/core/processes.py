@@ -1,4 +1,7 @@
-"""Work in batches, in processes, one of which may die over its task, and in the background."""
+"""Work in batches, in processes, one of which may die over its task, and in the background.
+
+And what ends a process: `stop_signals`.
+"""
 
 from __future__ import annotations
 
@@ -177,10 +180,58 @@ def _put_off_signals() -> None:
         timer.daemon = True
         timer.start()
 
-    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
-        number = getattr(signal, name, None)  # Windows has the first only
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end_later)
+    for number in _heard("SIGTERM", "SIGHUP", "SIGUSR1"):
+        signal.signal(number, end_later)
+
+
+def _heard(*names: str) -> list[int]:
+    """Return those of the signals that the system has and that are not ignored."""
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def stop_signals(interrupt: bool = True) -> Iterator[threading.Event]:
+    """Yield an event that a signal to end sets; a second Ctrl-C acts as usual.
+
+    Signals to end are SIGTERM, Ctrl-C, SIGHUP (the terminal was closed) unless it is ignored, as
+    under nohup, and SIGUSR1 (a batch system's warning). Only Ctrl-C acts as usual the second time:
+    Paddle's launcher sends three SIGTERM within a second.
+
+    Args:
+        interrupt: whether a signal interrupts what waits for the system. What Paddle's processes
+            say to each other does not outlive that.
+    """
+    stop = threading.Event()
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread hears signals
+        return
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, *_heard("SIGTERM", "SIGHUP", "SIGUSR1"))
+    }
+
+    def request(number, frame) -> None:
+        if signal.Signals(number).name == "SIGHUP":
+            for stream in terminals:  # writing to one that is gone would end the run
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        if stop.is_set():
+            return
+        stop.set()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        with contextlib.suppress(OSError):  # not print, which may be at work already
+            os.write(2, b"\nstopping after this step; another Ctrl-C stops at once\n")
+
+    for number in before:
+        signal.signal(number, request)
+        if not interrupt:
+            signal.siginterrupt(number, False)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class InBackground:

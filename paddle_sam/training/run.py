@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -26,7 +24,7 @@ from tqdm import tqdm
 
 from paddle_sam.core.device import seed_everything
 from paddle_sam.core.folders import LOCK, one_writer
-from paddle_sam.core.processes import InBackground
+from paddle_sam.core.processes import InBackground, stop_signals
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.errors import ImageError, PaddleSamError, TrainingError
 from paddle_sam.training.distributed import World, agree, join_world, meet
@@ -387,53 +385,6 @@ def progress(
                 say(f"step {step} of {total}, loss {loss:.4f}")
 
         yield tell
-
-
-@contextlib.contextmanager
-def stop_signals(interrupt: bool = True) -> Iterator[threading.Event]:
-    """Yield an event that a signal to end sets; a second Ctrl-C acts as usual.
-
-    Signals to end are SIGTERM, Ctrl-C, SIGHUP (the terminal was closed) unless it is ignored, as
-    under nohup, and SIGUSR1 (a batch system's warning). Only Ctrl-C acts as usual the second time:
-    Paddle's launcher sends three SIGTERM within a second.
-
-    Args:
-        interrupt: whether a signal interrupts what waits for the system. What Paddle's processes
-            say to each other does not outlive that.
-    """
-    stop = threading.Event()
-    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread hears signals
-        return
-    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # not on Windows
-    before = {
-        number: signal.getsignal(number)
-        for number in numbers
-        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
-    }
-
-    def request(number, frame) -> None:
-        if signal.Signals(number).name == "SIGHUP":
-            for stream in terminals:  # writing to one that is gone would end the run
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        if stop.is_set():
-            return
-        stop.set()
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-        with contextlib.suppress(OSError):  # not print, which may be at work already
-            os.write(2, b"\nstopping after this step; another Ctrl-C stops at once\n")
-
-    for number in before:
-        signal.signal(number, request)
-        if not interrupt:
-            signal.siginterrupt(number, False)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def peak_memory() -> int:

@@ -3,12 +3,13 @@
 import errno
 import functools
 import os
+import signal
 import threading
 
 import pytest
 
 from paddle_sam.core import processes
-from paddle_sam.core.processes import ahead, in_processes, reading_pool
+from paddle_sam.core.processes import ahead, in_processes, reading_pool, stop_signals
 from paddle_sam.errors import ImageError, Note
 
 
@@ -56,3 +57,38 @@ def test_what_cannot_be_read_is_raised_where_it_is_asked_for():
         jobs = list(ahead(range(2), lambda index: pool.submit(sample, index)))
         with pytest.raises(ImageError, match="1: damaged"):
             jobs[1].result()
+
+
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_a_second_ctrl_c_acts_as_usual_but_not_a_second_sigterm(interrupt, capfd):
+    before = signal.getsignal(signal.SIGINT)
+    with stop_signals(interrupt) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.wait(1)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            stop.wait(0)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capfd.readouterr().err.count("stopping after this step") == 1
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+def test_each_signal_to_end_is_heard(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.wait(1)
+    assert signal.getsignal(number) is before
+
+
+def test_under_nohup_a_closed_terminal_is_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.05)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

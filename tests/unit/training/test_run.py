@@ -22,7 +22,7 @@ from paddle_sam.errors import CheckpointError, ConfigError, ImageError, OutputEr
 from paddle_sam.options import RunOptions
 from paddle_sam.training.curves import draw_curves, find_runs
 from paddle_sam.training.folder import RunCheckpoints, RunLogger, prepare_folder
-from paddle_sam.training.run import Intervals, Job, Run, stop_signals
+from paddle_sam.training.run import Intervals, Job, Run
 from paddle_sam.training.trainers import RunState
 from tests.unit.training.comparing import records
 
@@ -188,41 +188,6 @@ def test_a_first_signal_ends_the_run_with_a_checkpoint(tmp_path):
     assert "stopped after step 1, which is saved" in said[-1]
     assert weight_in(tmp_path / "checkpoints" / "iteration_1.pdparams") == 1
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize("interrupt", [True, False])
-def test_a_second_ctrl_c_acts_as_usual_but_not_a_second_sigterm(interrupt, capfd):
-    before = signal.getsignal(signal.SIGINT)
-    with stop_signals(interrupt) as stop:
-        for _ in range(3):
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.wait(1)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            stop.wait(0)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert capfd.readouterr().err.count("stopping after this step") == 1
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
-def test_each_signal_to_end_is_heard(name):
-    number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with stop_signals() as stop:
-        os.kill(os.getpid(), number)
-        assert stop.wait(1)
-    assert signal.getsignal(number) is before
-
-
-def test_under_nohup_a_closed_terminal_is_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_signals() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.wait(0.05)
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(tmp_path, monkeypatch, capfd):
