@@ -26,9 +26,6 @@ import paddle
 
 from paddle_sam.errors import ConfigError
 
-_GROUP_OPTIONS = frozenset(
-    ("alpha", "k", "betas", "eps", "weight_decay", "use_gc", "gc_conv_only", "output_axis")
-)
 _PADDLE_GROUP_OPTIONS = frozenset(("params", "learning_rate", "grad_clip"))
 
 # From Paddle 3 on its Adam takes a third moment, which is not used here.
@@ -99,11 +96,11 @@ class Ranger(paddle.optimizer.Optimizer):
         self._multi_precision = True
 
     def _add_param_group(self, param_group):
-        unknown = set(param_group) - _GROUP_OPTIONS - _PADDLE_GROUP_OPTIONS
-        if unknown:
+        known = _PADDLE_GROUP_OPTIONS | set(self._options)
+        if unknown := set(param_group) - known:
             raise ConfigError(
                 f"Ranger: unknown parameter group option {', '.join(sorted(unknown))}; known are"
-                f" {', '.join(sorted(_GROUP_OPTIONS | _PADDLE_GROUP_OPTIONS))}."
+                f" {', '.join(sorted(known))}."
             )
         _check_options({**self._options, **param_group})
         decay = param_group.pop("weight_decay", self._options["weight_decay"])
