@@ -113,7 +113,7 @@ def align_to_mean_face(
 
     Args:
         image: uint8 RGB [H, W, 3].
-        find_landmarks: gives the landmarks [98, 2] of a square uint8 image, in its pixels.
+        find_landmarks: returns the landmarks [98, 2] of a square uint8 image, in its pixels.
         mean_face: landmarks [98, 2] at 256 pixels.
         size: height and width of the crop.
 

@@ -304,8 +304,8 @@ class StarGAN2Trainer:
         """Judge the averaged networks on (images, domains), uint8 [N, S, S, 3] and int64 [N].
 
         Every image goes to the next domain, with latents that are the same at every call, and
-        back: `sty` and `cyc` say how well styles and images return. `loss` is the weighted sum; see
-        `judge` for what else there is.
+        back: `sty` and `cyc` say how well styles and images return. `loss` is the weighted sum.
+        `judge` adds measures of its own.
         """
         system, options = self.averaged, self.options
         rng = np.random.default_rng((options.seed, _TEST_LATENTS))

@@ -92,7 +92,7 @@ def blended(
         width: 0 swaps layers whole. Above 0 the share of `high` rises along a sigmoid, by this
             many octaves of resolution from a half to 73%.
         mapping: whose mapping network it has, `low` or `high`.
-        layer: the first one that comes from `high`, in the place of `resolution`, unless 0; see
+        layer: the first one that comes from `high`, instead of `resolution`, unless 0; see
             `layer_number`.
         names: what the two are called, for messages.
 

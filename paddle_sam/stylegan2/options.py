@@ -312,7 +312,7 @@ class BlendOptions(Options):
     resolution: int = option(32, "lowest resolution, in pixels, that comes from --high", minimum=8)
     layer: int = option(
         0,
-        "first convolution that comes from --high, in the place of --resolution: 1 and 2 are those"
+        "first convolution that comes from --high, instead of --resolution: 1 and 2 are those"
         " of 8 px, 3 and 4 those of 16 px",
         minimum=0,
     )

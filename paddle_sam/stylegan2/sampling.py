@@ -90,7 +90,7 @@ def write_sheets(
 
 
 def claim(folder: Path, config: SamplingOptions, weights: Path) -> None:
-    """Keep beside the samples how they are made, or check that they are made like those there.
+    """Note beside the samples how they are made, or check that those there were made alike.
 
     Raises:
         ConfigError: the folder holds samples made in another way.

@@ -238,7 +238,7 @@ class _WholeBatchNorm2D(nn.BatchNorm2D):
 
 
 class _MeanOverProcesses(paddle.autograd.PyLayer):
-    """Mean over all processes. Its gradient is the mean of theirs: each loss depends on it."""
+    """Mean over all processes. All losses depend on it, so its gradient is a mean too."""
 
     @staticmethod
     def forward(ctx, x, size):

@@ -193,7 +193,7 @@ class RunCheckpoints:
             if file.training is None:
                 raise CheckpointError(f"{path}: expected a checkpoint, found networks alone")
             if (found := file.training.get("step")) != int(_NUMBERED.fullmatch(path.name)[1]):
-                raise CheckpointError(f"{path}: is of step {quoted(found)}, by what it holds")
+                raise CheckpointError(f"{path}: holds step {quoted(found)}, not that in its name")
         return file
 
     def set_aside(self, step: int) -> Path | None:
@@ -291,9 +291,9 @@ class RunLogger:
             if number > step:
                 path.unlink()
         log = self.folder / "visualdl" / _VISUALDL_FILE
-        anew = not log.exists()
+        lost = not log.exists()
         self._visualdl = _visualdl_writer(log, step, say)
-        if anew:
+        if lost:
             for record in records:
                 self._show(record)
             for name, number, path in self._panels():

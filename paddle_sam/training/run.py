@@ -90,7 +90,7 @@ class Job:
     Attributes:
         trainer: computes the steps.
         intervals: when what happens.
-        loader: gives the training batches, as `BatchLoader.training` does.
+        loader: yields the training batches, as `BatchLoader.training` does.
         test_batches: returns the test batches; called at every validation.
         snapshot: called with the step and the panel whenever there is a panel of training; returns
             a function that writes what it copied, while the next steps are computed.

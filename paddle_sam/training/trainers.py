@@ -129,7 +129,7 @@ class RunState:
             raise CheckpointError(f"{file.label}: {bad} has values that are not finite numbers")
         known = {name.partition("/")[0] for name in self._parts}
         if unknown := sorted(set(file.training) - known):
-            raise CheckpointError(f"{file.label}: {unknown[0]} is nothing that this run resumes")
+            raise CheckpointError(f"{file.label}: holds {unknown[0]}, unknown to this run")
         for name, (network, *_) in self._networks.items():
             if name not in file.networks:
                 raise CheckpointError(f"{file.label}: there is no network {name}")

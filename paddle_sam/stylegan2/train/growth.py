@@ -188,7 +188,7 @@ def take_over(network: nn.Layer, entry: NetworkEntry, source: str) -> None:
 
 
 def _doubled(entry: NetworkEntry, name: str, archs: Archs, size: int) -> NetworkEntry:
-    """Grow a network doubling by doubling until one more gives `size` pixels or more."""
+    """Double a network's resolution until one more doubling reaches `size`."""
     while 2 * entry.arch["size"] < size:
         arch = archs.at(name, 2 * entry.arch["size"])
         network = (Discriminator if name == "d" else Generator)(**arch)

@@ -233,7 +233,9 @@ class StyleGAN2Options(RunOptions):
         if self.augment == "fixed" and not self.augment_p:
             raise ConfigError("--augment_p: expected more than 0 with --augment fixed, found 0")
         if self.augment == "none" and self.augment_p:
-            raise ConfigError(f"--augment_p: {self.augment_p} has no use with --augment none")
+            raise ConfigError(
+                f"--augment_p: expected 0 with --augment none, found {self.augment_p}"
+            )
 
     @classmethod
     def implied(cls, preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class StyleGAN2Trainer:
         self.state = RunState(self._description)
         self.state.values(self, "path_mean", "augment_p", "signs")
         self.state.values(self, "penalties", optional=True)
-        # Whoever resumes needs it before there is a trainer.
+        # A resumed run reads it before its trainer exists.
         self.state.add("image_offset", lambda: image_offset, lambda saved: None, optional=True)
         for name, amp in self.amp.items():
             scaler = amp.scaler

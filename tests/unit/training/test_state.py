@@ -169,7 +169,7 @@ def test_what_is_registered_is_saved_and_restored():
     [
         (lambda c: c.training.pop("mean"), "there is no mean to resume from"),
         (lambda c: c.training.update(mean="high"), "mean is 'high', expected float"),
-        (lambda c: c.training.update(extra=1), "extra is nothing that this run resumes"),
+        (lambda c: c.training.update(extra=1), "holds extra, unknown to this run"),
         (lambda c: c.training.update(optimizers=3), "there is no optimizers/net"),
         (lambda c: c.networks.clear(), "there is no network net"),
         (lambda c: c.training["networks"]["live"].popitem(), "networks/live"),

@@ -88,7 +88,10 @@ def test_stages_follow_the_images_trained_on():
         ({"augment_ops": "blit,noise"}, "augment_ops: expected some of .*, found 'noise'"),
         ({"augment_ops": ""}, "augment_ops: expected some of .*, found none"),
         ({"augment": "fixed"}, "augment_p: expected more than 0 with augment fixed"),
-        ({"augment": "none", "augment_p": 0.2}, "augment_p: 0.2 has no use with augment none"),
+        (
+            {"augment": "none", "augment_p": 0.2},
+            "augment_p: expected 0 with augment none, found 0.2",
+        ),
     ],
 )
 def test_options_that_cannot_work(changes, message):
