@@ -13,21 +13,31 @@ colour only a part is taken, and that of the skin: eyes and lips keep their colo
 that the generator cannot render stay those of the photograph, as does what lies outside of the
 face: hair, the arms of glasses, hands, background. a = 0 is not the end of this formula but the
 generator's picture as it is, which is the published behaviour.
+
+Of an older face the brightness of aged - inversion is taken as its median over 3 x 3 pixels, since
+specks of single pixels show as blotches once they are enlarged, and what is finer than coarse 1.25
+times, since folds fade by that.
+
+A child's features lie elsewhere: what the change adds at their places would stand beside the
+adult's contours, which it cannot take away. So the photograph of a face that is made a child is
+first moved, smoothly, by
+
+    min(1, (20 - age) / 10, (own age - age) / 10) * (landmarks of aged - landmarks of inversion)
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, median_filter
 from scipy.spatial import ConvexHull
 
 from paddle_sam.core.images import resize
 from paddle_sam.faces.alignment import AlignedFace, CropSettings
-from paddle_sam.faces.paste import Patch, resampled
+from paddle_sam.faces.paste import Patch, moved, resampled
 
 LONGEST = 1024  # side of results, in pixels
 # Shares kept by default, by the years that a face is aged; between them they are interpolated.
@@ -43,7 +53,16 @@ _BANDS, _POWERS = (8, 24), (2.0, 0.5, 0.2)
 # Parts taken of a change in colour, not in brightness: smooth (held by a picture of 8 x 8), and
 # the rest, which shows as blotches.
 SMOOTH_COLOUR, COLOUR_SIDE, COLOUR = 0.8, 8, 0.3
+FOLDS = 1.25  # factor on the brightness of what is finer than coarse, in older faces
 FEATURES = 0.7  # part taken of a change in the brightness of eyes and lips
+# The age of grown-up faces, and how many years below it, and below the own age, a photograph is
+# moved all the way to a child's features.
+GROWN, GROWTH = 20.0, 10.0
+_SEEN = 256  # side at which renderings are looked at for landmarks, which are whole pixels there
+# Side of the grid that movements are known on, the smoothness of their spline, and how near to the
+# crop's edges they fade out, as a share of its side.
+_GRID, _STIFFNESS, _FADE = 32, 0.1, 0.12
+_BORDER = np.array([p for t in np.linspace(0, 1, 9) for p in [(t, 0), (t, 1), (0, t), (1, t)]])
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _MASK_SIDE = 128
 _SOFTNESS = 0.045  # deviation of the mask's border, as a share of the crop's side
@@ -73,6 +92,7 @@ class FaceDial:
         keep: share of what the inversion lacks; None chooses it by the change of age.
         side: of the results; None for the face's own in the photograph, from S to `LONGEST`.
         overshoot: whether to ask for more than the target, see `aim`.
+        landmarks_near: see `FaceLandmarker.near`; None where photographs are not moved.
     """
 
     def __init__(
@@ -85,9 +105,11 @@ class FaceDial:
         keep: float | None = None,
         side: int | None = None,
         overshoot: bool = True,
+        landmarks_near: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ):
         self._photo, self._face, self._own_age, self._keep = photo, face, own_age, keep
-        self._overshoot = overshoot
+        self._overshoot, self._landmarks_near = overshoot, landmarks_near
+        self._inversion = inversion
         size = len(inversion)
         self.side = side or _side(face, size)
         # A generator that renders more than the encoder sees is compared with the photograph.
@@ -101,6 +123,7 @@ class FaceDial:
         ]
         self._features = resampled(feature_mask(face), size).clip(0, 1)
         self.mask = face_mask(face, crop)
+        self._points = _landmarks(face)
 
     def share(self, age: float) -> float:
         """Return the share kept at a target age."""
@@ -119,25 +142,69 @@ class FaceDial:
         more = years * float(np.interp(years, HELD_BACK_YEARS, HELD_BACK))
         return min(max(age + more, 0.0), 100.0)
 
-    def change(self, aged: np.ndarray, age: float, keep: float | None = None) -> np.ndarray:
-        """Return what to add to the face, float32 [S, S, 3] in grey levels.
+    def change(self, aged: np.ndarray, age: float, keep: float | None = None) -> Patch:
+        """Return what becomes of the face.
 
         `aged` is the rendering at the target age, uint8 [S, S, 3]; `keep` replaces the share that
         the dial was made with.
         """
         share = self.share(age) if keep is None else keep
         kept = sum(share**power * band for power, band in zip(_POWERS, self._bands, strict=True))
-        change = aged + kept - self._small
+        rest, features, mask = kept - self._small, self._features, self.mask
+        shift = self._shift(aged, age)
+        if shift is not None:
+            rest, features = _moved(rest, shift), _moved(features, shift)
+            mask = _moved(mask[..., None], shift)[..., 0]
+        if self._own_age is not None and age > self._own_age:
+            rest = rest + self._without_specks(aged)
+        change = aged + rest
         grey = (change @ _LUMA)[..., None]
         colour = change - grey
         smooth = _smooth(colour, COLOUR_SIDE)
         colour = SMOOTH_COLOUR * smooth + COLOUR * (colour - smooth)
-        return grey * (1 - (1 - FEATURES) * self._features) + colour * (1 - self._features)
+        change = grey * (1 - (1 - FEATURES) * features) + colour * (1 - features)
+        return Patch(self._face.quad, change, mask, shift)
 
-    def shown(self, change: np.ndarray) -> np.ndarray:
+    def _without_specks(self, aged: np.ndarray) -> np.ndarray:
+        """What to add to an older face's brightness, [S, S, 1]: its specks go, folds deepen."""
+        step = (aged.astype(np.float32) - self._inversion) @ _LUMA
+        calm = median_filter(step, 3)[..., None]
+        step = step[..., None]
+        calm += self._features * (step - calm)
+        return calm + (FOLDS - 1) * (calm - _smooth(calm, _BANDS[0])) - step
+
+    def _shift(self, aged: np.ndarray, age: float) -> np.ndarray | None:
+        """How far the photograph moves, [G, G, 2] as `Patch` has it; None where it stays."""
+        if self._landmarks_near is None or self._own_age is None or self._points is None:
+            return None
+        strength = min(1, (GROWN - age) / GROWTH, (self._own_age - age) / GROWTH)
+        if strength <= 0:
+            return None
+        from scipy.interpolate import RBFInterpolator  # 0.1 s, for children only
+
+        by = self._seen(aged) - self._seen(self._inversion)
+        spline = RBFInterpolator(  # of thin plates; the crop's border stays
+            np.concatenate([self._points + by, _BORDER]),
+            np.concatenate([by, np.zeros_like(_BORDER)]),
+            smoothing=_STIFFNESS,
+        )
+        along = (np.arange(_GRID) + 0.5) / _GRID
+        grid = np.stack(np.meshgrid(along, along), axis=-1)
+        shift = spline(grid.reshape(-1, 2)).reshape(grid.shape)
+        inside = (np.minimum(along, 1 - along) / _FADE).clip(0, 1)
+        return (strength * shift * np.outer(inside, inside)[..., None]).astype(np.float32)
+
+    def _seen(self, picture: np.ndarray) -> np.ndarray:
+        """The landmarks [68, 2] of a rendering, 0 to 1 across and down."""
+        return self._landmarks_near(resize(picture, _SEEN), self._points * _SEEN) / _SEEN
+
+    def shown(self, patch: Patch) -> np.ndarray:
         """Return the crop with a change of the face, uint8 [side, side, 3]."""
         base, mask = self._base
-        planes = np.moveaxis(resampled(change, self.side), -1, 0) * mask
+        if patch.shift is not None:
+            base = np.moveaxis(_moved(np.moveaxis(base, 0, -1), patch.shift), -1, 0)
+            mask = resampled(patch.mask[..., None], self.side)[..., 0].clip(0, 1)
+        planes = np.moveaxis(resampled(patch.values, self.side), -1, 0) * mask
         planes += base
         np.rint(planes, out=planes)
         planes.clip(0, 255, out=planes)
@@ -220,6 +287,12 @@ def _smooth(picture: np.ndarray, side: int) -> np.ndarray:
     return picture if size <= side else resampled(resampled(picture, side), size)
 
 
+def _moved(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """float32 [S, S, C], moved by `shift` [G, G, 2] in its sides."""
+    size = len(picture)
+    return moved(picture, resampled(shift, size) * size)
+
+
 def aims(dials: Sequence[FaceDial | None], ages: Sequence[float]) -> np.ndarray:
     """Return which ages to render each dial's face at, [F, A], for results that look `ages`."""
     return np.array([[dial.aim(age) if dial else age for age in ages] for dial in dials])
@@ -234,9 +307,8 @@ def blend(
     """
     if dial is None:
         return images, [Patch(face.quad, image) for image in images]
-    changes = [dial.change(image, age) for image, age in zip(images, ages, strict=True)]
-    shown = np.stack([dial.shown(change) for change in changes])
-    return shown, [Patch(face.quad, change, dial.mask) for change in changes]
+    patches = [dial.change(image, age) for image, age in zip(images, ages, strict=True)]
+    return np.stack([dial.shown(patch) for patch in patches]), patches
 
 
 def input_tile(photo: np.ndarray, face: AlignedFace, patch: Patch) -> np.ndarray:

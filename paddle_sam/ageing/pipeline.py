@@ -216,8 +216,10 @@ class AgePipeline:
             ages = self.read_ages(np.stack([face.image for face in faces])).tolist()
         overshoot = self.calibration is not None
         inversions = self.pictures(inverted, batch_size)
+        found = any(face.landmarks is not None for face in faces)
+        near = self.cut_faces.landmarker.near if found else None
         return [
-            FaceDial(photo, face, self.crop, inversion, age, keep, side, overshoot)
+            FaceDial(photo, face, self.crop, inversion, age, keep, side, overshoot, near)
             for photo, face, inversion, age in zip(photos, faces, inversions, ages, strict=True)
         ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -56,7 +56,7 @@ def patch(quad: np.ndarray, rendering: np.ndarray, subject: Subject, look: Look)
     """What a face becomes in its photograph."""
     if subject.dial is None or look.keep == 0:
         return Patch(quad, rendering)
-    return Patch(quad, subject.dial.change(rendering, look.age, look.keep), subject.dial.mask)
+    return replace(subject.dial.change(rendering, look.age, look.keep), quad=quad)
 
 
 def preview_size(height: int, width: int) -> tuple[int, int]:

@@ -320,7 +320,7 @@ class FaceCutter:
         """
         check_image(source, image)
         if align:
-            find = functools.partial(self._find, every=face != "best")
+            find = functools.partial(self.landmarker.find, every=face != "best")
             return align_faces(image, find, self.crop, choice=face, source=source)
         height, width = image.shape[:2]
         corners = box_corners(0, 0, width, height)
@@ -335,7 +335,9 @@ class FaceCutter:
         if not said:
             warnings.warn(note, Note, stacklevel=2)
 
-    def _find(self, image: np.ndarray, every: bool) -> list[Face]:
+    @property
+    def landmarker(self) -> FaceLandmarker:
+        """What finds the faces."""
         with self._lock:  # 100 MB, read when the first face is looked for
             self._landmarker = self._landmarker or FaceLandmarker()
-        return self._landmarker.find(image, every)
+        return self._landmarker

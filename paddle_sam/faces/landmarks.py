@@ -18,6 +18,7 @@ _SIDES = (1024, 2048, 4096)
 _SMALL_SIDE = 400  # smaller photographs are enlarged to this
 _LARGE_FACE = 0.25  # of the longer side; beside one, smaller faces than 40 pixels are passers-by
 _SAME_FACE = 0.4  # overlap of boxes above which two detections are one face
+_BOX = 1.5  # half side of the detector's boxes, in root mean square distances of brows to mouth
 SURE = 0.5  # confidence that a face in a turned image needs; upright ones are mostly above 1
 
 
@@ -89,6 +90,20 @@ class FaceLandmarker:
             if clear := [face for face in turned if face.confidence >= SURE]:
                 return [_turned_back(face, turns, image.shape[:2]) for face in clear]
         return []
+
+    def near(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Return the landmarks [68, 2] of the upright face in an image where one is known to be.
+
+        Args:
+            image: uint8 RGB `[H, W, 3]`, of any size.
+            landmarks: `[68, 2]`, of a face of about the same place and size.
+        """
+        inner = landmarks[17:]  # without the jaw, as the detector's boxes are
+        centre = inner.mean(axis=0)
+        half = _BOX * np.sqrt(((inner - centre) ** 2).sum(axis=1).mean())
+        rectangle = self._rectangle(*map(round, [*(centre - half), *(centre + half)]))
+        points = [(p.x, p.y) for p in self._predictor(image, rectangle).parts()]
+        return np.array(points, float)
 
     def _find_upright(self, image: np.ndarray, scales: list[float], every: bool) -> list[Face]:
         image = np.ascontiguousarray(image)

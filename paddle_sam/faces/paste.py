@@ -50,12 +50,14 @@ class Patch:
 
     quad: corners [4, 2], where it belongs. values: the face, uint8 [R, R, 3], or, with a mask,
     what is added to the photograph, float32 [R, R, 3] in grey levels. mask: float32 [M, M], how
-    much of it.
+    much of it. shift: how far the photograph moves before that, float32 [G, G, 2], across and down
+    in sides of the square; see `moved`.
     """
 
     quad: np.ndarray
     values: np.ndarray
     mask: np.ndarray | None = None
+    shift: np.ndarray | None = None
 
 
 def paste_back(
@@ -114,16 +116,32 @@ def _paste(
     place = _place(quad, left, top)
     # Lanczos to the size it will have, so that neither enlarging nor reducing shows.
     side = max(round(_side(quad)), 1)
-    region = photo[top:bottom, left:right]
+    region, share = photo[top:bottom, left:right], weight
     if patch.mask is None:
         change = _sampled(resize(patch.values, side).astype(np.float32), place, weight.shape)
         change -= region
     else:
         change = _sampled(resampled(patch.values, side), place, weight.shape)
-        weight *= _sampled(patch.mask[..., None], place, weight.shape)[..., 0]
+        share = weight * _sampled(patch.mask[..., None], place, weight.shape)[..., 0]
+    if patch.shift is not None:
+        sides = np.stack([quad[3] - quad[0], quad[1] - quad[0]])
+        shift = _sampled(resampled(patch.shift, side), place, weight.shape) @ sides
+        region = moved(region, weight[..., None] * shift)
     touched = weight > 0
-    blended = region + weight[..., None] * change
+    blended = region + share[..., None] * change
     result[top:bottom, left:right][touched] = np.rint(blended[touched]).clip(0, 255)
+
+
+def moved(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Return a picture [H, W, C] whose contents moved by `shift`, float32 [H, W, C], bilinear.
+
+    `shift` [H, W, 2] is in pixels, across and down, at the places that they come to.
+    """
+    down, across = np.indices(picture.shape[:2], np.float32)
+    places = [down - shift[..., 1], across - shift[..., 0]]
+    planes = np.moveaxis(picture.astype(np.float32, copy=False), -1, 0)
+    planes = [map_coordinates(plane, places, order=1, mode="nearest") for plane in planes]
+    return np.stack(planes, axis=-1)
 
 
 def resampled(plane: np.ndarray, side: int) -> np.ndarray:

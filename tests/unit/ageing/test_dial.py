@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -12,8 +13,11 @@ from PIL import Image
 from paddle_sam.ageing.dial import (
     COLOUR,
     FEATURES,
+    FOLDS,
     SMOOTH_COLOUR,
     FaceDial,
+    _landmarks,
+    _smooth,
     default_share,
     face_mask,
     feature_mask,
@@ -70,7 +74,7 @@ def test_an_aligned_photograph_is_shown_up_to_its_edges(pipeline):
     np.testing.assert_array_equal(face.seen_in(photo, 256), photo)
     unchanged = FaceDial(photo, face, pipeline.crop, face.image)
     np.testing.assert_array_equal(unchanged.picture, photo)
-    nothing = np.zeros_like(face.image, np.float32)
+    nothing = Patch(face.quad, np.zeros_like(face.image, np.float32), unchanged.mask)
     np.testing.assert_array_equal(unchanged.shown(nothing), photo)
     beyond = AlignedFace(face.image, face.quad + 3)  # what is not there goes on blurred
     assert np.abs(np.diff(beyond.seen_in(photo, 256)[-2:].astype(int), axis=1)).mean() < 40
@@ -91,7 +95,7 @@ def test_more_of_fine_structure_comes_back(keep, want):
 
 def test_a_face_that_does_not_change_is_the_photograph():
     shown = dial(keep=1.0)
-    np.testing.assert_array_equal(shown.change(grey(130), 40), 0)
+    np.testing.assert_array_equal(shown.change(grey(130), 40).values, 0)
 
 
 def test_outside_of_the_face_the_photograph_stays(pipeline):
@@ -105,14 +109,14 @@ def test_outside_of_the_face_the_photograph_stays(pipeline):
 
 def test_smooth_colour_changes_less_than_brightness_and_blotches_least():
     red = np.array([40, 0, 0], np.float32)
-    even = dial(photo=130, keep=1.0).change(130 + np.zeros((8, 8, 3), np.float32) + red, 40)
+    even = dial(photo=130, keep=1.0).change(130 + np.zeros((8, 8, 3), np.float32) + red, 40).values
     brightness = 0.299 * 40
     colour = red - brightness
     np.testing.assert_allclose(even[4, 4], brightness + SMOOTH_COLOUR * colour, rtol=1e-4)
 
     squares = (np.indices((64, 64)).sum(axis=0) % 2 * 2 - 1)[..., None]
     plain = FaceDial(grey(130, 64), AlignedFace(grey(130, 64), SQUARE * 8), CROP, grey(130, 64))
-    blotched = plain.change(130 + squares * colour, 40)[32, 32] * squares[32, 32]
+    blotched = plain.change(130 + squares * colour, 40).values[32, 32] * squares[32, 32]
     np.testing.assert_allclose(blotched, COLOUR * colour, atol=0.1)
 
 
@@ -129,13 +133,94 @@ def test_eyes_and_lips_keep_their_colours(pipeline):
 
     one = FaceDial(PORTRAIT, face, pipeline.crop, face.image, keep=1.0)
     blue = np.array([0, 0, 20], np.float32)
-    change = one.change(face.image + blue, 40)
+    change = one.change(face.image + blue, 40).values
     scale = pipeline.output_size / 128
     x, y = (eye * scale).astype(int)
     np.testing.assert_allclose(change[y, x], FEATURES * 0.114 * 20, atol=0.8)
     x, y = (cheek.mean(axis=0) * scale).astype(int)
     assert change[y, x, 2] > 10
     assert not feature_mask(AlignedFace(face.image, face.quad)).any()
+
+
+def test_older_faces_lose_their_specks_and_get_deeper_folds():
+    flat = grey(130, 64)
+    one = FaceDial(flat, AlignedFace(flat, SQUARE * 8), CROP, flat, own_age=40, keep=1.0)
+    speck = flat.copy()
+    speck[32, 32] += 60
+    np.testing.assert_array_equal(one.change(speck, 60).values, 0)
+    assert one.change(speck, 20).values[32, 32, 0] == 60  # where it makes younger all is taken
+
+    fold = flat.copy()
+    fold[:, 32:36] -= 40
+    coarse = _smooth(fold.astype(np.float32) - 130, 8)[32, 33]
+    want = coarse + FOLDS * (-40 - coarse)
+    np.testing.assert_allclose(one.change(fold, 60).values[32, 33], want, atol=1e-3)
+    assert (want < -42).all()
+
+
+def seen(moves):
+    """Landmarks of renderings: where they are told to be, and of dark ones farther down."""
+    return lambda image, near: near + (image.mean() < 100) * np.array([0, moves * len(image)])
+
+
+def test_a_photograph_moves_to_where_a_child_has_its_features(pipeline):
+    (face,) = pipeline.faces(PORTRAIT)
+    inversion, child = grey(150, 64), grey(80, 64)
+    near = seen(-0.05)
+    one = FaceDial(PORTRAIT, face, pipeline.crop, inversion, 40, 1.0, 256, landmarks_near=near)
+    for age, share in [(5, 1), (15, 0.5), (19, 0.1)]:
+        shift = one.change(child, age).shift
+        np.testing.assert_allclose(shift[12:20, 12:20, 0], 0, atol=2e-3)
+        np.testing.assert_allclose(shift[12:20, 12:20, 1], -0.05 * share, atol=5e-3 * share)
+        assert np.abs(shift[[0, -1]]).max() < np.abs(shift[:, [0, -1]]).max() + 0.01 < 0.02
+    assert one.change(child, 20).shift is None and one.change(child, 60).shift is None
+    for own_age, points in [(3, near), (None, near), (40, None)]:
+        stays = FaceDial(PORTRAIT, face, pipeline.crop, inversion, own_age, landmarks_near=points)
+        assert stays.change(child, 5).shift is None
+
+    found = one.shown(replace(one.change(child, 5), values=np.zeros((64, 64, 3), np.float32)))
+    picture = one.picture.astype(float)
+    higher = 0.2 * picture[112:152] + 0.8 * picture[113:153]  # 0.05 of 256 pixels are 12.8
+    apart = [np.abs(found[100:140] - rows)[:, 90:170].mean() for rows in (higher, picture[100:140])]
+    assert apart[0] < apart[1] / 4
+
+
+def test_what_is_kept_and_the_mask_move_along(pipeline):
+    """A dark square in the photograph, of which the inversion shows nothing."""
+    (face,) = pipeline.faces(PORTRAIT)
+    photo = grey(150, 64)
+    photo[36:40, 30:34] = 50
+    face = AlignedFace(photo, SQUARE * 8, _landmarks(face) * 64 - 0.5)
+    one = FaceDial(
+        photo, face, CropSettings(64), grey(150, 64), 40, 0.1, landmarks_near=seen(-0.125)
+    )
+    patch = one.change(grey(80, 64), 5)
+    row, column = np.unravel_index(patch.values[..., 1].argmax(), (64, 64))
+    assert abs(row - 29.5) <= 1.5 and abs(column - 31.5) <= 1.5  # an eighth of 64 higher: 8
+
+    mouth = (face.landmarks[60:68].mean(axis=0) * 2).astype(int)  # in 128 pixels; it is left out
+    column = patch.mask[:, mouth[0]]
+    assert column[mouth[1] - 24 : mouth[1] + 8].argmin() + mouth[1] - 24 <= mouth[1] - 12
+
+
+def test_a_rendered_child_has_its_features_higher(pipeline):
+    result = pipeline(PORTRAIT, [5, 40])
+    (child,), (adult,) = (pipeline.faces(resize(image, 512)) for image in result[0])
+    tip = 30  # of the nose
+    assert child.landmarks[tip, 1] < adult.landmarks[tip, 1] - 5
+    pasted = result.paste()
+    assert np.abs(pasted[0].astype(int) - PORTRAIT).max() > 30
+    outside = face_outside(result.faces[0].quad)
+    np.testing.assert_array_equal(pasted[0][outside], PORTRAIT[outside])
+
+
+def face_outside(quad):
+    """Where the portrait lies outside of the box around a square."""
+    outside = np.ones(PORTRAIT.shape[:2], bool)
+    left, top = np.floor(quad.min(axis=0)).astype(int)
+    right, bottom = np.ceil(quad.max(axis=0)).astype(int)
+    outside[max(top, 0) : bottom, max(left, 0) : right] = False
+    return outside
 
 
 def test_less_is_kept_of_younger_faces_and_more_of_much_older_ones():

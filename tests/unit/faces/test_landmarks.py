@@ -48,6 +48,14 @@ def test_large_and_small_photographs(landmarker, size):
     assert 0 <= face.box[0] < face.box[2] <= size
 
 
+@pytest.mark.parametrize("size", [512, 256])
+def test_landmarks_near_those_of_another_picture(landmarker, size):
+    """Known in the photograph, they are found again where it has moved by 6 pixels."""
+    moved = np.roll(PHOTO, -6, axis=0)
+    found = landmarker.near(resize(moved, size), EXPECTED * size / 512)
+    assert np.abs(found * 512 / size - (EXPECTED - [0, 6])).mean() < 2
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (1, 900), (200, 200)])
 def test_images_without_a_face(landmarker, shape):
     assert landmarker.find(np.full((*shape, 3), 128, np.uint8)) == []

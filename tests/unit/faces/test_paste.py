@@ -4,7 +4,7 @@ import skimage.data
 
 from paddle_sam.errors import ConfigError
 from paddle_sam.faces.alignment import CropSettings, align
-from paddle_sam.faces.paste import cut_plane, paste_back
+from paddle_sam.faces.paste import Patch, cut_plane, moved, paste, paste_back
 
 PORTRAIT = skimage.data.astronaut()
 UPRIGHT = np.array([[100, 60], [100, 220], [260, 220], [260, 60]], np.float64)
@@ -117,3 +117,29 @@ def test_each_pixel_belongs_to_the_nearest_face(distance):
         far = np.abs(np.arange(400) - half) > 0.15 * 160 * 160 / (2 * distance) + 1
         columns = far & np.isin(np.arange(400), np.arange(400)[side])
         np.testing.assert_array_equal(both[80, columns], alone[80, columns])
+
+
+def test_contents_move_to_where_they_are_sent():
+    picture = np.zeros((5, 6, 1), np.float32)
+    picture[2, 1] = 8
+    shift = np.zeros((5, 6, 2))
+    np.testing.assert_array_equal(moved(picture, shift), picture)
+    found = moved(picture, shift + [2, -1])[..., 0]
+    assert found[1, 3] == 8 and found.sum() == 8
+    between = moved(picture, shift + [0.25, 0])[2, :, 0]
+    np.testing.assert_array_equal(between, [0, 6, 2, 0, 0, 0])
+
+
+@pytest.mark.parametrize("degrees", [0, 90])
+def test_a_photograph_is_moved_before_a_change_is_added(degrees):
+    """A dot in a square of 140 pixels, sent a tenth of its side across: to the right, or down."""
+    photo = np.full((300, 400, 3), 100, np.uint8)
+    photo[148:152, 198:202] = 200
+    shift = np.zeros((8, 8, 2), np.float32)
+    shift[..., 0] = 0.1
+    change, mask = np.full((4, 4, 3), 20, np.float32), np.ones((4, 4), np.float32)
+    result = paste(photo, [Patch(turned(degrees), change, mask, shift)], feather=0.1)
+    row, column = (150, 214) if degrees == 0 else (164, 200)
+    np.testing.assert_array_equal(result[row - 1 : row + 1, column - 1 : column + 1], 220)
+    np.testing.assert_array_equal(result[149:151, 199:201], 120)
+    np.testing.assert_array_equal(result[:80], photo[:80])
