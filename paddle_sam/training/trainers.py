@@ -205,6 +205,9 @@ def _set(holder: Any, name: str, value: Any) -> None:
     numbers = {expected, type(value)} <= {int, float}
     if expected is not type(value) and type(None) not in (expected, type(value)) and not numbers:
         raise CheckpointError(f"{name} is {quoted(value)}, expected {expected.__name__}")
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not all(isinstance(item, int | float) for item in items):
+        raise CheckpointError(f"{name} is {quoted(value)}, expected numbers")
     setattr(holder, name, value)
 
 

@@ -1,5 +1,6 @@
 """Damaged run folders: a training goes on, or says in one line which file is the matter."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -10,6 +11,10 @@ import pytest
 
 from paddle_sam.ageing.train.options import AGE_SIZES
 from paddle_sam.core.weights import WeightFile
+from paddle_sam.errors import CheckpointError
+from paddle_sam.options import read_json
+from paddle_sam.stylegan2.train.options import StyleGAN2Options
+from paddle_sam.stylegan2.train.run import train_stylegan2
 from paddle_sam.training.folder import read_records
 from scripts import plot_run, train_age
 from tests.unit.training import old_runs
@@ -229,3 +234,28 @@ def test_a_bit_that_flipped_in_optimizer_state_is_noticed(run, capsys):
     path.write_bytes(content)
     assert _resume(run) == 2
     assert "iteration_3" in capsys.readouterr().err
+
+
+STYLEGAN2 = {
+    "no size": lambda file: file.networks["g"].arch.pop("size"),
+    "a size in words": lambda file: file.networks["g"].arch.update(size="big"),
+    "channels in a list": lambda file: file.networks["g"].arch.update(channels=[1, 2]),
+    "one channel for all": lambda file: file.networks["d"].arch.update(channels=3),
+    "a group in words": lambda file: file.networks["d"].arch.update(group_size="x"),
+    "a batch in words": lambda file: file.options.update(batch_size="x"),
+    "images in a list": lambda file: file.training.update(image_offset=[1]),
+    "signs in words": lambda file: file.training.update(signs=["a"]),
+}
+
+
+@pytest.mark.parametrize("damage", STYLEGAN2)
+def test_a_damaged_description_of_stylegan2_is_refused(tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    run = old_runs.unpack("stylegan2", tmp_path)
+    checkpoint = max((run / "checkpoints").glob("iteration_*"))
+    file = WeightFile.read(checkpoint)
+    STYLEGAN2[damage](file)
+    file.write(checkpoint)
+    options = read_json(StyleGAN2Options, run / "opt.json")
+    with pytest.raises(CheckpointError, match=checkpoint.name):
+        train_stylegan2(dataclasses.replace(options, total_kimg=0.024))

@@ -15,11 +15,12 @@ from paddle_sam.core import processes
 from paddle_sam.core.files import check_outside
 from paddle_sam.core.images import grid_columns, save_image, tiled
 from paddle_sam.core.weights import WeightFile
-from paddle_sam.errors import ConfigError, ImageError, quoted
+from paddle_sam.errors import CheckpointError, ConfigError, ImageError, PaddleSamError, quoted
 from paddle_sam.imagesets.archive import ImageSource, list_sources, open_image_set, read_source
 from paddle_sam.imagesets.loader import BatchLoader, ImagePairs, identify_images, joined
 from paddle_sam.metrics.features import AlexFeatures, InceptionFeatures, fid, kid
 from paddle_sam.networks.image_features import load_lpips
+from paddle_sam.networks.load import build_empty
 from paddle_sam.stylegan2.train.draws import Labels, split_batch
 from paddle_sam.stylegan2.train.growth import Archs, read_start
 from paddle_sam.stylegan2.train.options import PLENTY_OF_IMAGES, StyleGAN2Options
@@ -67,6 +68,7 @@ def _train_stretch(options: StyleGAN2Options) -> Path:
     def build(world: World, resumed: WeightFile | None) -> Job:
         start, size, offset = {}, None, 0
         if resumed is not None:
+            _check_described(resumed)
             size = resumed.entry("g").arch["size"]
             # Images beyond steps times batch size, where that was another before.
             offset = _images_done(resumed, options)
@@ -107,8 +109,24 @@ def _images_done(resumed: WeightFile, options: StyleGAN2Options | None = None) -
     """Return the images that a checkpoint was trained on; `options` say what old ones do not."""
     was = resumed.options or {}
     batch = was.get("batch_size", options.batch_size if options else 0)
-    done = resumed.training["step"] * batch * was.get("d_repeats", 1)
-    return done + resumed.training.get("image_offset", 0)
+    repeats, beyond = was.get("d_repeats", 1), resumed.training.get("image_offset", 0)
+    for number in (batch, repeats, beyond):
+        if not isinstance(number, int):
+            raise CheckpointError(
+                f"{resumed.label}: expected numbers of images, found {quoted(number)}"
+            )
+    return resumed.training["step"] * batch * repeats + beyond
+
+
+def _check_described(file: WeightFile) -> None:
+    """Raise `CheckpointError` unless the networks can be built as the file describes them."""
+    for name, entry in file.networks.items():
+        try:
+            build_empty(entry.network, entry.arch)
+        except PaddleSamError as error:
+            raise CheckpointError(f"{file.label}: {name}: {error}") from error
+        if not isinstance(entry.arch.get("group_size", 4), int):
+            raise CheckpointError(f"{file.label}: {name}: group_size is not a whole number")
 
 
 def augmentation(options: StyleGAN2Options, images: int) -> str:
