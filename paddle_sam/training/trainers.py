@@ -81,7 +81,10 @@ class RunState:
         self.add(name, save, load)
 
     def values(self, holder: Any, *names: str, optional: bool = False) -> None:
-        """Register attributes of `holder`: plain values that keep their type, None apart."""
+        """Register attributes of `holder`: plain values that keep their type.
+
+        None stands for a number that is not known yet.
+        """
         for name in names:
             self.add(
                 name,
@@ -201,9 +204,10 @@ def _arrays(state: Any, name: str) -> dict[str, np.ndarray]:
 
 
 def _set(holder: Any, name: str, value: Any) -> None:
-    expected = type(getattr(holder, name))
+    now = getattr(holder, name)
+    expected = float if now is None else type(now)
     numbers = {expected, type(value)} <= {int, float}
-    if expected is not type(value) and type(None) not in (expected, type(value)) and not numbers:
+    if not (value is None or type(value) is expected or numbers):
         raise CheckpointError(f"{name} is {quoted(value)}, expected {expected.__name__}")
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if not all(isinstance(item, int | float) for item in items):

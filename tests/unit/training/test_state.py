@@ -129,7 +129,7 @@ def test_refuses_the_state_of_another_optimizer():
 
 
 class Holder:
-    mean, count, signs, name = 0.5, 3, [1.0], None
+    mean, count, signs, best = 0.5, 3, [1.0], None
 
 
 def _registered(network, optimizer, holder):
@@ -137,7 +137,7 @@ def _registered(network, optimizer, holder):
     state.network("net", network, "builder", {"size": 4})
     state.layer("networks/live", network)
     state.optimizer("optimizers/net", optimizer, network)
-    state.values(holder, "mean", "count", "signs", "name")
+    state.values(holder, "mean", "count", "signs", "best")
     state.values(holder, "late", optional=True) if hasattr(holder, "late") else None
     return state
 
@@ -147,7 +147,7 @@ def _saved_run():
     optimizer = KINDS["adam"](network.parameters())
     _train(network, optimizer, range(2))
     holder = Holder()
-    holder.mean, holder.signs, holder.name = 0.25, [1.0, -1.0], "a"
+    holder.mean, holder.signs, holder.best = 0.25, [1.0, -1.0], 2.0
     return _registered(network, optimizer, holder).saved()
 
 
@@ -155,12 +155,12 @@ def test_what_is_registered_is_saved_and_restored():
     content = _saved_run()
     assert content.kind == "toy" and content.options == {"size": 4}
     assert content.networks["net"].arch == {"size": 4}
-    assert set(content.training) == {"networks", "optimizers", "mean", "count", "signs", "name"}
+    assert set(content.training) == {"networks", "optimizers", "mean", "count", "signs", "best"}
     expected = copy.deepcopy(content)
     network, holder = _network(extra_layers=2), Holder()
     state = _registered(network, KINDS["adam"](network.parameters()), holder)
     state.restore(content)
-    assert (holder.mean, holder.count, holder.signs, holder.name) == (0.25, 3, [1.0, -1.0], "a")
+    assert (holder.mean, holder.count, holder.signs, holder.best) == (0.25, 3, [1.0, -1.0], 2.0)
     assert_equal(dataclasses.asdict(state.saved()), dataclasses.asdict(expected))
 
 
@@ -169,6 +169,8 @@ def test_what_is_registered_is_saved_and_restored():
     [
         (lambda c: c.training.pop("mean"), "there is no mean to resume from"),
         (lambda c: c.training.update(mean="high"), "mean is 'high', expected float"),
+        (lambda c: c.training.update(best="high"), "best is 'high', expected float"),
+        (lambda c: c.training.update(signs=["up"]), "signs is .*up.*, expected numbers"),
         (lambda c: c.training.update(extra=1), "holds extra, unknown to this run"),
         (lambda c: c.training.update(optimizers=3), "there is no optimizers/net"),
         (lambda c: c.networks.clear(), "there is no network net"),
