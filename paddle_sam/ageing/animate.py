@@ -29,8 +29,9 @@ def animate(options: AnimationOptions) -> Summary:
         inverted = run.invert(photo)
         dials = run.dials(photo, inverted, size)
         for index, (crop, dial) in enumerate(zip(photo.crops, dials, strict=True)):
+            image, start = paddle.to_tensor(to_network(crop)), inverted[index : index + 1]
             asked = aims([dial], keys)[0]
-            codes = key_codes(run, crop, inverted[index], asked)
+            codes = paddle.concat([run.codes(image, start, age) for age in asked])
             images = render_between(run.pipeline, codes, keys, ages, run.batch_size)
             beside = None
             if options.couple_outputs:
@@ -53,15 +54,6 @@ def frame_ages(first: float, last: float, frames: int, back: bool) -> list[float
     count = max(frames // 2 + 1 if back else frames, 2)
     phases = (index / (count - 1) for index in range(count))
     return [first + (last - first) * float(ease(phase)) for phase in phases]
-
-
-def key_codes(
-    run: AgeingRun, crop: np.ndarray, inverted: paddle.Tensor, ages: Sequence[float]
-) -> paddle.Tensor:
-    """Codes [A, L, D] of one face, uint8 [S, S, 3] with code [L, D], at each of `ages`."""
-    image = paddle.to_tensor(to_network(crop), place=inverted.place)
-    start = inverted.unsqueeze(0)
-    return paddle.concat([run.codes(image, start, age) for age in ages])
 
 
 def render_between(

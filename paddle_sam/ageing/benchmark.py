@@ -70,19 +70,19 @@ def run_benchmark(options: BenchmarkOptions) -> dict:
     folder = Path(options.exp_dir)
     benchmark = Benchmark(options)
     claim_folder(folder, benchmark.facts, "--exp_dir", "results")
-    subjects = benchmark.subjects()
+    subjects = benchmark.subjects
     tasks = plan(options.protocol, subjects)
     if not tasks:
         raise ImageError(
             f"{options.data_path}: found no face that the protocol {options.protocol} can use"
             f" among {len(subjects)}; it needs {NEEDS[options.protocol]}"
         )
-    results, photographs, made = benchmark.measure_all(tasks, subjects, folder / "faces")
+    results, photographs, made = benchmark.measure_all(tasks, folder / "faces")
     strict, strict_source = impostor_threshold(
         [subject.reading.descriptor for subject in subjects],
         [subject.person for subject in subjects],
     )
-    real = benchmark.real_readings(subjects)
+    real = benchmark.real_readings()
     failed = benchmark.run.summary.failures
     missed = len(failed) * max(len(targets) for _, targets in tasks)
     report = {
@@ -167,8 +167,9 @@ class Benchmark:
             **{name: sha256(locate(path)) for name, path in files.items() if path},
         }
 
+    @functools.cached_property
     def subjects(self) -> list[Subject]:
-        """Return the faces of the photographs; one that no judge can see is noted as a failure."""
+        """The faces of the photographs; one that no judge can see is noted as a failure."""
         found = []
         for photo in self.run.photos():
             for name, alone in photo.alone():
@@ -195,10 +196,7 @@ class Benchmark:
         return Subject(photo, name, label, picture, reading, reading.age if own is None else own)
 
     def measure_all(
-        self,
-        tasks: Sequence[tuple[Subject, list[float]]],
-        subjects: Sequence[Subject],
-        folder: Path,
+        self, tasks: Sequence[tuple[Subject, list[float]]], folder: Path
     ) -> tuple[list[Result], np.ndarray, np.ndarray]:
         """Age and measure every subject, except those measured before.
 
@@ -207,9 +205,9 @@ class Benchmark:
         """
         results, features = [], []
         for subject, targets in tqdm(tasks, desc="benchmark", unit="face", disable=None):
-            file = folder / f"{self._key(subject, targets, subjects)}.json"
+            file = folder / f"{self._key(subject, targets)}.json"
             if not file.is_file():
-                pictures, rows = self._measure(subject, targets, subjects)
+                pictures, rows = self._measure(subject, targets)
                 pictures = [subject.picture, *pictures]
                 save_image(file.with_suffix(".png"), np.concatenate(pictures, axis=1))
                 write_arrays(file.with_suffix(".npz"), {"features": self._features(pictures)})
@@ -222,14 +220,14 @@ class Benchmark:
         photographs = np.stack([found[0] for found in features])
         return results, photographs, np.concatenate([found[1:] for found in features])
 
-    def _key(self, subject: Subject, targets: list[float], subjects: Sequence[Subject]) -> str:
-        others = subjects if self.options.protocol == "reference" else []
+    def _key(self, subject: Subject, targets: list[float]) -> str:
+        others = self.subjects if self.options.protocol == "reference" else []
         others = [s.picture for s in others if s.person == subject.person]
         label = json.dumps([subject.own_age, subject.gender, subject.label.group, targets])
         return face_key(subject.picture, np.frombuffer(label.encode(), np.uint8), *others)
 
     def _measure(
-        self, subject: Subject, targets: list[float], subjects: Sequence[Subject]
+        self, subject: Subject, targets: list[float]
     ) -> tuple[list[np.ndarray], list[Result]]:
         """Return the results' pictures, uint8 [256, 256, 3], and what was read in each."""
         images = self._aged(subject.photo, targets)
@@ -243,7 +241,7 @@ class Benchmark:
             if self.options.protocol == "cycle":
                 cyclic = self._there_and_back(subject, image)
             if self.options.protocol == "reference":
-                reference = reference_reading(subject, target, reading, subjects)
+                reference = reference_reading(subject, target, reading, self.subjects)
             row = Result(
                 photo=subject.name,
                 person=subject.person,
@@ -286,14 +284,14 @@ class Benchmark:
         pair = (to_network(image[None]) for image in (photo, mixed))
         return perceptual_distance(self._lpips, *pair).item()
 
-    def real_readings(self, subjects: Sequence[Subject]) -> dict:
+    def real_readings(self) -> dict:
         """Return what the age judge reads in real faces: `readings` by age, and their `source`.
 
         Those are faces with known ages among the photographs and of `--real_path`, for which the
         judge's own `mae` and `bias` are given too; without at least `_FEWEST_REAL` of them it is
         the line measured on UTKFace.
         """
-        known = [s for s in [*subjects, *self._real] if s.label.age is not None]
+        known = [s for s in [*self.subjects, *self._real] if s.label.age is not None]
         if len(known) < _FEWEST_REAL:
             return {"readings": REAL_READINGS, "source": REAL_SOURCE}
         ages = np.array([s.label.age for s in known])

@@ -251,7 +251,7 @@ def parse_edits(text: str) -> dict[str, float]:
     """
     edits = {}
     for part in filter(None, text.split(",")):
-        found = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*", part)
+        found = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([-+]?\d{1,9}(?:\.\d*)?|[-+]?\.\d+)\s*", part)
         if found is None:
             raise ConfigError(f"--edit: expected NAME=AMOUNT,... such as sefa0=3, found {part!r}")
         edits[found[1]] = float(found[2])

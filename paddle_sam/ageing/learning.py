@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from paddle_sam.core.files import read_table
 from paddle_sam.core.images import to_uint8
 from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import find_weight
-from paddle_sam.errors import ConfigError
+from paddle_sam.errors import ConfigError, quoted
 from paddle_sam.metrics.judges import Judges, as_judged
 from paddle_sam.networks.face_networks import AgeRegressor
 from paddle_sam.networks.load import load
@@ -175,8 +176,8 @@ def _judge(options: EditOptions) -> Callable[[np.ndarray], np.ndarray]:
 def read_labels(path: Path) -> tuple[list[int], np.ndarray]:
     """Seeds and labels of a table with these columns; words become 0 and 1 in their order."""
     rows = read_table(path, ("seed", "label"), "--learn")
-    if wrong := [row["seed"] for row in rows if not row["seed"].isdecimal()]:
-        raise ConfigError(f"--learn: {path}: expected seeds such as 0, found {wrong[0]!r}")
+    if wrong := [row["seed"] for row in rows if not re.fullmatch(r"\d{1,18}", row["seed"])]:
+        raise ConfigError(f"--learn: {path}: expected seeds such as 0, found {quoted(wrong[0])}")
     words = [row["label"] for row in rows]
     try:
         labels = np.array([float(word) for word in words])

@@ -160,7 +160,10 @@ def edit_sheets(options: EditOptions) -> Summary:
         for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
             start = inverted[index : index + 1]
             for age in ages:
-                codes = _codes(run, crop, start, age)
+                if age is None:
+                    codes = run.edit(start, start) if run.edit else start
+                else:
+                    codes = run.codes(paddle.to_tensor(to_network(crop)), start, age)
                 rows = [
                     _row(run, options, codes, direction, amounts, label)
                     for label, direction in directions.items()
@@ -177,16 +180,6 @@ def _learned(options: EditOptions, pipeline: AgePipeline, root: Path) -> dict[st
     print(f"{name}: {found}")
     print(f"direction: {path}, for --directions {path} --edit {name}=1")
     return {name: found.direction}
-
-
-def _codes(
-    run: AgeingRun, crop: np.ndarray, inverted: paddle.Tensor, age: float | None
-) -> paddle.Tensor:
-    """Code [1, L, D] of a face at an age, or as it is, with the edits of the run."""
-    if age is not None:
-        image = paddle.to_tensor(to_network(crop), place=inverted.place)
-        return run.codes(image, inverted, age)
-    return run.edit(inverted, inverted) if run.edit else inverted
 
 
 def _row(

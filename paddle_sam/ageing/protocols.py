@@ -24,6 +24,7 @@ YOUNG = 40  # years; below them a face is aged to 60 by the protocol `young60`
 # Middles of FFHQ-Aging's ten classes: 0-2, 3-6, 7-9, 10-14, 15-19, 20-29, ..., 50-69, 70 on.
 LIFESPAN = (1, 5, 8, 12, 17, 25, 35, 45, 60, 80)
 REFERENCE_GAPS = (12, 45)  # years between two photographs of a person
+OLDEST = 130  # years that a label may say
 NEAR = 3  # years around a target, of the photographs that are compared with its result
 
 NEEDS = {
@@ -168,6 +169,8 @@ def _read_table(path: Path) -> dict[str, FaceLabel]:
             if gender not in ("", "female", "male"):
                 raise ValueError(f"gender {gender!r} is neither female nor male")
             age = float(row["age"]) if row.get("age") else None
+            if age is not None and not 0 <= age <= OLDEST:
+                raise ValueError(f"age {row['age']!r} is not from 0 to {OLDEST}")
             table[name] = FaceLabel(age, row.get("person") or "", gender, row.get("group") or "")
     except StopIteration:
         raise ConfigError(f"--labels: {path} has no column {' or '.join(_COLUMNS)}") from None

@@ -403,7 +403,12 @@ def seed_latents(seeds: Sequence[int], dim: int) -> np.ndarray:
     >>> both, alone = seed_latents([3, 8], 512), seed_latents([8], 512)
     >>> bool((both[1] == alone[0]).all())
     True
+
+    Raises:
+        ConfigError: a seed is not one of NumPy's.
     """
+    if wrong := [seed for seed in seeds if not 0 <= seed < 1 << 32]:
+        raise ConfigError(f"seed: expected 0 to {(1 << 32) - 1}, found {wrong[0]}")
     return np.stack([np.random.RandomState(seed).randn(dim) for seed in seeds]).astype(np.float32)
 
 

@@ -177,7 +177,7 @@ class VideosOptions(GeneratorOptions):
         minimum=0, maximum=51,
     )  # fmt: skip
     formats: str = option("mp4", "kinds of files to write: mp4, gif, webp")
-    seed: int = option(0, "seed of the walk", minimum=0)
+    seed: int = option(0, "seed of the walk", minimum=0, maximum=2**32 - 1)
     smoothing: float = option(
         0.0,
         "seconds over which a walk's latents are smoothed; 0 for one, in short videos a quarter",

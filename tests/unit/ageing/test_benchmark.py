@@ -264,6 +264,8 @@ def test_labels_are_read_from_names_and_tables(tmp_path):
     [
         ("age\n3\n", "has no column image"),
         ("image,age\na.png,old\n", "could not convert string to float: 'old'"),
+        ("image,age\na.png,nan\n", "age 'nan' is not from 0 to 130"),
+        ("image,age\na.png,-1\n", "age '-1' is not from 0 to 130"),
         ("image,gender\na.png,x\n", "gender 'x'"),
     ],
 )

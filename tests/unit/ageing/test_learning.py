@@ -69,6 +69,7 @@ def test_the_penalty_is_that_of_leaving_one_out():
         ("seed,label\n" + "".join(f"{k},7\n" for k in range(60)), "the same label, 7"),
         ("seed,label\n1,a\n2,b\n3,c\n", "two kinds of labels, found a, b, c"),
         ("seed,label\nx,1\n", "expected seeds.*'x'"),
+        ("seed,label\n" + 5000 * "9" + ",1\n", "expected seeds.*'999"),
         ("seed,age\n1,1\n", "no column 'label'"),
     ],
 )

@@ -38,6 +38,8 @@ def generator(request, weights):
 def test_a_seeds_latent_is_what_numpy_gives_it():
     want = np.random.RandomState(2005).randn(1, 16)
     np.testing.assert_array_equal(seed_latents(SEEDS, 16)[3], want[0].astype(np.float32))
+    with pytest.raises(ConfigError, match="seed: expected 0 to 4294967295, found 4294967296"):
+        seed_latents([0, 1 << 32], 16)
 
 
 def test_a_seed_gives_one_image_in_any_company(generator):
