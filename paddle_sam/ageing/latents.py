@@ -123,14 +123,9 @@ class LatentReader:
                 self.root / name.with_name(f"{one}{face}.npz") for one in (full, stem)
             )
             found = in_full if in_full.is_file() else short
-            files.append(found if found.is_file() else _bare_of(found))
+            bare = found.with_suffix(BARE)
+            files.append(bare if bare.is_file() and not found.is_file() else found)
         return files
-
-
-def _bare_of(file: Path) -> Path:
-    """The `.pd` in place of an `.npz` that is not there, or that where there is neither."""
-    bare = file.with_suffix(BARE)
-    return bare if bare.is_file() else file
 
 
 def alike(left: np.ndarray, right: np.ndarray) -> bool:

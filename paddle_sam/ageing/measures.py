@@ -119,10 +119,18 @@ class Measures:
             side = min(before.shape[-1], after.shape[-1])
             before, after = (F.adaptive_avg_pool2d(one, side) for one in (before, after))
             if self.recogniser is not None:
-                found["identity"] = region_identity(self.recogniser, self.crop, before, after)
+                found["identity"] = cosine(self._embedded(after), self._embedded(before)).numpy()
             if self.lpips is not None:
                 found["lpips"] = self.lpips(after, before.expand_as(after)).numpy()
         return found
+
+    def _embedded(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Embeddings [N, E] of images [N, 3, S, S], as in SAM's training.
+
+        Of an FFHQ crop only the face region is looked at, of tighter ones everything.
+        """
+        face = face_region(images) if self.crop.scale >= FFHQ.scale else images
+        return self.recogniser(F.adaptive_avg_pool2d(face, self.recogniser.input_size))
 
     def _judged(self, picture: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         before, *after = map(self.judges.of_face, (picture, *images))
@@ -154,23 +162,6 @@ def embedded_ages(device: str = "auto") -> Callable[[np.ndarray], np.ndarray]:
     """Return what reads ages [F] of crops uint8 [F, S, S, 3], by that regressor, loaded once."""
     regressor = functools.cache(lambda: embedded_age_regressor(device))
     return lambda crops: measure_ages(regressor(), crops)
-
-
-@paddle.no_grad()
-def region_identity(
-    recogniser: FaceEmbedder, crop: CropSettings, before: paddle.Tensor, after: paddle.Tensor
-) -> np.ndarray:
-    """Return the cosines [N] of images [N, 3, S, S] with one [1, 3, S, S], as in SAM's training.
-
-    `crop` is how the faces are cut: of an FFHQ crop only the face region is looked at, of tighter
-    ones everything.
-    """
-
-    def embed(images: paddle.Tensor) -> paddle.Tensor:
-        face = face_region(images) if crop.scale >= FFHQ.scale else images
-        return recogniser(F.adaptive_avg_pool2d(face, recogniser.input_size))
-
-    return cosine(embed(after), embed(before)).numpy()
 
 
 @dataclass(frozen=True)

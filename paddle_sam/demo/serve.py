@@ -160,7 +160,8 @@ class DemoServer:
                 f"--port: {host}:{port} cannot be used ({reason}); choose another, or another"
                 " --host"
             ) from error
-        self.port = self._listeners()[0].effective_port
+        listeners = [one for one in self._sockets.values() if isinstance(one, BaseWSGIServer)]
+        self.port = listeners[0].effective_port
 
     def serve_forever(self) -> None:
         """Serve until `shutdown` is called or an exception, such as Ctrl-C, is raised."""
@@ -186,9 +187,6 @@ class DemoServer:
         self._server.task_dispatcher.shutdown(timeout=1)
         for channel in list(self._sockets.values()):
             channel.close()
-
-    def _listeners(self) -> list[BaseWSGIServer]:
-        return [item for item in self._sockets.values() if isinstance(item, BaseWSGIServer)]
 
     def _police(self) -> None:
         """Close connections whose request takes too long to arrive, or too much memory."""

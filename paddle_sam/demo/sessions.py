@@ -143,7 +143,7 @@ class Sessions:
         self.idle_seconds = idle_seconds
         self.max_bytes = max_bytes
         self._sessions: OrderedDict[str, Session] = OrderedDict()  # the longest unused first
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -156,8 +156,15 @@ class Sessions:
         """
         token = secrets.token_urlsafe(16)
         with self._lock:
-            self._drop_idle()
-            self._make_room(session.size)
+            self.drop_old()
+            self.trim(session.size)
+            while len(self._sessions) >= self.limit or self._size() + session.size > self.max_bytes:
+                oldest = next(iter(self._sessions.values()), None)
+                if oldest is None or time.monotonic() - oldest.used < ACTIVE_SECONDS:
+                    raise BusyError(
+                        "Many photos are open in this demo. Please try again in a minute."
+                    )
+                self._sessions.popitem(last=False)
             self._sessions[token] = session
         return token
 
@@ -168,7 +175,7 @@ class Sessions:
             SessionEndedError: it does not exist (any more).
         """
         with self._lock:
-            self._drop_idle()
+            self.drop_old()
             if token not in self._sessions:
                 raise SessionEndedError(
                     "This photo is no longer in memory (photos are forgotten after"
@@ -186,32 +193,21 @@ class Sessions:
 
     def drop_old(self) -> None:
         """Drop idle sessions; called now and then, also while nobody asks."""
-        with self._lock:
-            self._drop_idle()
-
-    def trim(self) -> None:
-        """Drop pictures that can be rendered again while all sessions together take too much."""
-        with self._lock:
-            self._drop_pictures(self.max_bytes)
-
-    def _drop_idle(self) -> None:
         oldest_allowed = time.monotonic() - self.idle_seconds
-        while self._sessions and next(iter(self._sessions.values())).used < oldest_allowed:
-            self._sessions.popitem(last=False)
+        with self._lock:
+            while self._sessions and next(iter(self._sessions.values())).used < oldest_allowed:
+                self._sessions.popitem(last=False)
 
-    def _make_room(self, size: int) -> None:
-        self._drop_pictures(self.max_bytes - size)
-        while len(self._sessions) >= self.limit or self._size() + size > self.max_bytes:
-            oldest = next(iter(self._sessions.values()), None)
-            if oldest is None or time.monotonic() - oldest.used < ACTIVE_SECONDS:
-                raise BusyError("Many photos are open in this demo. Please try again in a minute.")
-            self._sessions.popitem(last=False)
+    def trim(self, more: int = 0) -> None:
+        """Drop pictures that can be rendered again while all sessions take too much.
 
-    def _drop_pictures(self, allowed: float) -> None:
-        for session in self._sessions.values():
-            if self._size() <= allowed:
-                return
-            session.pictures.clear()
+        `more` are bytes that there has to be room for.
+        """
+        with self._lock:
+            for session in self._sessions.values():
+                if self._size() + more <= self.max_bytes:
+                    return
+                session.pictures.clear()
 
     def _size(self) -> int:
         return sum(session.size for session in self._sessions.values())

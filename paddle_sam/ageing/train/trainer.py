@@ -103,7 +103,11 @@ class SAMTrainer:
         self.options = options
         self.world = world or World()
         self.learning_rate = options.learning_rate
-        self.optimizer = _make_optimizer(self._trainable(), options)
+        self.optimizer = (
+            paddle.optimizer.Adam(options.learning_rate, parameters=self._trainable())
+            if options.optim_name == "adam"
+            else Ranger(options.learning_rate, groups_by_layout(self._trainable()))
+        )
         self.amp = MixedPrecision(options.amp)
         self.last_batch: Batch | None = None
         self.last_outcomes: list[Outcome] = []
@@ -324,9 +328,3 @@ class Outcome:
             same = (values[f"diff_{name}"] for name in ("target", "input", "views"))
             lines.append("id {:.2f}, input {:.2f}, views {:.2f}".format(*same))
         return "\n".join(lines)
-
-
-def _make_optimizer(trainable: list[paddle.Tensor], options: SAMOptions):
-    if options.optim_name == "adam":
-        return paddle.optimizer.Adam(options.learning_rate, parameters=trainable)
-    return Ranger(options.learning_rate, groups_by_layout(trainable))
