@@ -187,9 +187,8 @@ class Stages:
 def _sam(small: bool, changes: dict):
     from benchmarks.train_step import build_trainer
     from paddle_sam.ageing.losses import LossWeights, SAMLoss
-    from paddle_sam.ageing.train.networks import Assembled
     from paddle_sam.ageing.train.options import SAMOptions
-    from paddle_sam.ageing.train.trainer import SAMTrainer
+    from paddle_sam.ageing.train.trainer import Assembled, SAMTrainer
     from paddle_sam.networks.face_networks import AgeRegressor
     from paddle_sam.networks.sam import build_sam
 

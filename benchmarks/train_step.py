@@ -118,7 +118,7 @@ def torch_step(network, batch_size: int):
 
 def build_networks(size: str):
     """A SAM network with random weights, and its description."""
-    from paddle_sam.ageing.train.networks import new_encoder
+    from paddle_sam.ageing.train.run import new_encoder
     from paddle_sam.networks.sam import build_sam
 
     decoder = {"size": 1024, "style_dim": 512}
@@ -138,9 +138,8 @@ def build_networks(size: str):
 def build_trainer(size: str, batch_size: int, decoder_batch: int, **changes):
     """A trainer with random weights, published or mini; `changes` are further options."""
     from paddle_sam.ageing.losses import LossWeights, SAMLoss
-    from paddle_sam.ageing.train.networks import Assembled
     from paddle_sam.ageing.train.options import AGE_SIZES, SAMOptions
-    from paddle_sam.ageing.train.trainer import SAMTrainer
+    from paddle_sam.ageing.train.trainer import Assembled, SAMTrainer
     from paddle_sam.networks.face_networks import AgeRegressor, FaceEmbedder
     from paddle_sam.networks.image_features import LPIPS
 

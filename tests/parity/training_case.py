@@ -14,8 +14,8 @@ import numpy as np
 import paddle
 import torch
 
-from paddle_sam.ageing.train.networks import assemble, build_loss
 from paddle_sam.ageing.train.options import SAMOptions
+from paddle_sam.ageing.train.run import assemble, build_loss
 from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.convert.convert import convert_file
 from paddle_sam.imagesets.loader import Batch

@@ -11,19 +11,19 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import paddle
 
 from paddle_sam.ageing.losses import MAX_AGE, Judgement, Reference, SAMLoss
-from paddle_sam.ageing.train.networks import Assembled
 from paddle_sam.ageing.train.options import SAMOptions, target_ages
 from paddle_sam.core.device import seed_of
 from paddle_sam.core.images import captioned_grid, to_uint8
 from paddle_sam.core.processes import batches
 from paddle_sam.core.weights import WeightFile
 from paddle_sam.imagesets.loader import Batch
-from paddle_sam.networks.sam import add_age_plane
+from paddle_sam.networks.sam import SAM, add_age_plane
 from paddle_sam.training.distributed import (
     GradientMeans,
     World,
@@ -43,6 +43,15 @@ _ADVICE = (
     "Resume from the last checkpoint with a smaller --learning_rate in a new --exp_dir, or without"
     " --amp."
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembled:
+    """A network to train and what its weight files must say about it."""
+
+    network: SAM
+    arch: dict[str, Any]  # arguments of `build_sam`
+    alignment: dict[str, Any] | None  # the crop it is trained on
 
 
 class Stream(enum.IntEnum):
@@ -89,7 +98,7 @@ class SAMTrainer:
     """Trains the encoder (and the decoder, if asked) of a `SAM` network.
 
     Args:
-        assembled: the network, from `assemble`.
+        assembled: the network.
         loss: its losses, from `build_loss`.
         options: of the run.
         world: the processes of the run.

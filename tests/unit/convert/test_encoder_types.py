@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import paddle_sam
-from paddle_sam.ageing.train.networks import _inverter_of
+from paddle_sam.ageing.train.run import _inverter_of
 from paddle_sam.convert.convert import convert_file, explain, revert_file
 from paddle_sam.convert.encoders import ENCODER_TYPES
 from paddle_sam.core.weights import NetworkEntry, WeightFile

@@ -8,8 +8,8 @@ import numpy as np
 import paddle
 from PIL import Image
 
-from paddle_sam.ageing.train.networks import assemble, build_loss
 from paddle_sam.ageing.train.options import SAMOptions
+from paddle_sam.ageing.train.run import assemble, build_loss
 from paddle_sam.ageing.train.trainer import SAMTrainer
 from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.imagesets.loader import Batch

@@ -2,8 +2,8 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sam.ageing.train.networks import assemble, build_loss, new_encoder, weight_path
 from paddle_sam.ageing.train.options import SAMOptions
+from paddle_sam.ageing.train.run import assemble, build_loss, new_encoder, weight_path
 from paddle_sam.core.weights import NetworkEntry, WeightFile
 from paddle_sam.errors import CheckpointError, ConfigError
 from tests.unit.training import tiny
@@ -55,7 +55,7 @@ def test_only_what_trains_takes_gradients(files):
 
 def test_the_published_encoder_starts_from_the_identity_network(files, tmp_path):
     """Published sizes: IR-SE50, whose body an identity network of any head has."""
-    from paddle_sam.ageing.train.networks import start_encoder
+    from paddle_sam.ageing.train.run import start_encoder
     from paddle_sam.core.weights import WeightFile
     from paddle_sam.networks.face_networks import FaceEmbedder
     from paddle_sam.networks.sam import GradualStyleEncoder
