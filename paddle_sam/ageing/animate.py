@@ -14,6 +14,7 @@ from paddle_sam.ageing.photos import Summary
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.images import LARGE_TILE, caption_line, resize, to_network, to_uint8
+from paddle_sam.core.processes import batches
 from paddle_sam.core.video import ease, there_and_back, write_all
 
 
@@ -71,10 +72,8 @@ def render_between(
         ages: within the keys' range.
         batch_size: images rendered together.
     """
-    for start in range(0, len(ages), batch_size):
-        between = paddle.stack(
-            [interpolate(codes, keys, age) for age in ages[start : start + batch_size]]
-        )
+    for part in batches(ages, batch_size):
+        between = paddle.stack([interpolate(codes, keys, age) for age in part])
         yield from to_uint8(pipeline.decode(between))
 
 

@@ -90,22 +90,30 @@ class Directions:
     ):
         self._generator = generator
         self._levels = list(range(generator.n_codes) if levels is None else levels)
-        self._closed: np.ndarray | None = None
-        self._given, self._styles = dict(given or {}), {}
+        self._known: dict[str, np.ndarray] = {}
         shapes = ((generator.style_dim,), (generator.n_codes, generator.style_dim))
         parts = style_parts(generator, self._levels)
-        for name, direction in self._given.items():
-            if direction.shape in shapes:
-                continue
-            styles = as_styles(direction, parts)
-            if styles is None:
+        for name, direction in (given or {}).items():
+            fits = direction.shape in shapes
+            found = self._at_levels(direction) if fits else as_styles(direction, parts)
+            if found is None:
                 counts = sum(part[0] for part in parts), sum(n for n, rgb, _ in parts if not rgb)
                 raise ConfigError(
                     f"--directions: {name} has the shape {list(direction.shape)}, this model takes"
                     f" {list(shapes[0])} or {list(shapes[1])}, in style space [{counts[0]}] or"
                     f" [{counts[1]}]{_what_it_is(direction)}"
                 )
-            self._styles[name] = styles
+            self._known[name] = found
+
+    def _at_levels(self, direction: np.ndarray) -> np.ndarray:
+        """A direction [D] or [L, D] as [L, D], zero at the codes that it leaves alone."""
+        chosen = np.zeros((self._generator.n_codes, self._generator.style_dim), np.float32)
+        chosen[self._levels] = np.broadcast_to(direction, chosen.shape)[self._levels]
+        return chosen
+
+    @functools.cached_property
+    def _closed(self) -> np.ndarray:
+        return factorise(self._generator, self._levels)[0]
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A direction, float32 [L, D], zero at the codes that it leaves alone.
@@ -115,25 +123,17 @@ class Directions:
         Raises:
             ConfigError: there is no direction of that name.
         """
-        at_levels = np.zeros((self._generator.n_codes, self._generator.style_dim), np.float32)
+        if name in self._known:
+            return self._known[name].copy()
         found = re.fullmatch(rf"{CLOSED_FORM}(\d{{1,6}})", name)
-        if name in self._styles:
-            return self._styles[name]
-        if name in self._given:
-            whole = np.broadcast_to(self._given[name], at_levels.shape)
-            at_levels[self._levels] = whole[self._levels]
-        elif found and (number := int(found[1])) < self._generator.style_dim:
-            if self._closed is None:
-                self._closed, _ = factorise(self._generator, self._levels)
-            at_levels[self._levels] = self._closed[number]
-        else:
-            last = f"{CLOSED_FORM}{self._generator.style_dim - 1}"
-            known = ", ".join([*self._given, f"{CLOSED_FORM}0 to {last}"])
-            raise ConfigError(
-                f"--edit, --explore: there is no direction {name!r}; known are {known}, and those"
-                " of a file that --directions names"
-            )
-        return at_levels
+        if found and int(found[1]) < self._generator.style_dim:
+            return self._at_levels(self._closed[int(found[1])])
+        last = f"{CLOSED_FORM}{self._generator.style_dim - 1}"
+        known = ", ".join([*self._known, f"{CLOSED_FORM}0 to {last}"])
+        raise ConfigError(
+            f"--edit, --explore: there is no direction {name!r}; known are {known}, and those"
+            " of a file that --directions names"
+        )
 
     def offset(self, edits: Mapping[str, float]) -> np.ndarray:
         """The sum of directions by name, each times its amount: float32 [L, D].
@@ -141,7 +141,7 @@ class Directions:
         Raises:
             ConfigError: one is unknown, or one in style space, where codes have no place.
         """
-        if styles := [name for name in edits if name in self._styles]:
+        if styles := [name for name in edits if self[name].ndim == 1]:
             raise ConfigError(
                 f"--edit: {styles[0]} is a direction in style space, which is shown by"
                 f" scripts/edit.py --explore {styles[0]}; expected one in W"
