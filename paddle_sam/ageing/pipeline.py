@@ -96,9 +96,9 @@ class AgePipeline:
     ) -> AgePipeline:
         """Build from a converted or trained `.pdparams` file; None takes the embedded default.
 
-        For `device` and `engine` see `ageing_network`. With `raw_age`
-        the file's calibration is not used. `generator` is a StyleGAN2 to render with, or its
-        weight file, such as one tuned for a face; it is run layer by layer.
+        For `device` and `engine` see `ageing_network`. With `raw_age` the file's calibration is
+        not used. `generator` is a StyleGAN2 to render with, or its weight file, such as one tuned
+        for a face; it is run layer by layer.
 
         Raises:
             CheckpointError: the file is missing, damaged, foreign, or not a SAM network.
@@ -112,7 +112,7 @@ class AgePipeline:
             from paddle_sam.ageing.tuning import fitting_generator
 
             network.decoder = fitting_generator(generator, network, device)
-        read_ages = embedded_ages(device) if path == embedded else None
+        read_ages = embedded_ages(device) if path.samefile(embedded) else None
         return cls(network, crop, str(path), None if raw_age else calibration, read_ages)
 
     def __call__(

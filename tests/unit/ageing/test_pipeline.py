@@ -338,3 +338,13 @@ def test_damaged_weights_are_noticed(crop):
     pipeline.network.latent_avg.set_value(np.full((8, 16), np.nan, np.float32))
     with pytest.raises(ImageError, match="values that are not numbers; its weights are damaged"):
         pipeline.age(crop[None], [10])
+
+
+def test_the_embedded_file_by_its_name_reads_ages_too(tmp_path):
+    """So that naming it, or a link to it, changes no result."""
+    link = tmp_path / "named.pdparams"
+    link.symlink_to(find_weight("sam_mini"))
+    assert AgePipeline.from_checkpoint(link, DEVICE, "eager").read_ages is not None
+    copy = tmp_path / "copy.pdparams"
+    copy.write_bytes(find_weight("sam_mini").read_bytes())
+    assert AgePipeline.from_checkpoint(copy, DEVICE, "eager").read_ages is None
