@@ -73,9 +73,6 @@ class Measures:
 
         Without `age_regressor_path`, ages come from the embedded regressor where `checkpoint_path`
         is empty too: it reads the embedded model's crop, not those of others.
-
-        Raises:
-            PaddleSamError: a file is missing, damaged, or holds another network.
         """
         regressor = None
         if age_regressor_path:

@@ -245,11 +245,7 @@ def counted(
 
 
 def find_inputs(options: PhotoOptions) -> list[Input]:
-    """Find the photographs of `options.sources`; without any, there is a portrait to try.
-
-    Raises:
-        ImageError: there is no photograph.
-    """
+    """Find the photographs of `options.sources`; without any, there is a portrait to try."""
     if not options.sources:
         return [Input(Path(PORTRAIT), portrait())]
     short: dict[Path, Path] = {}  # names of photographs, below the folder that was named

@@ -366,11 +366,7 @@ def ageing_network(path: Path, device: str = "auto", engine: str = "auto") -> Op
 
 
 def read_sam(path: Path) -> Opened:
-    """Open the eager network of a weight file.
-
-    Raises:
-        CheckpointError: as for `ageing_network`.
-    """
+    """Open the eager network of a weight file."""
     opened = read_inverter(path)
     check_can_age(opened.network, str(path))
     return opened
@@ -392,9 +388,6 @@ def stated_crop(file: WeightFile, size: int) -> CropSettings:
     """How the faces of a weight file's network are cut, to its input's `size`.
 
     The size is a fact of the network: what the file says of it is not needed, nor trusted.
-
-    Raises:
-        CheckpointError: what it says is of another kind.
     """
     try:
         return CropSettings(**{**(file.alignment or {}), "size": size})

@@ -72,9 +72,6 @@ def model_names(checkpoint_path: str) -> dict[str, str]:
     """A name for each weight file of `--checkpoint_path`, and its path; empty for the embedded one.
 
     Files of one name in several folders are called by their paths.
-
-    Raises:
-        CheckpointError: a file is missing.
     """
     paths = [part.strip() for part in checkpoint_path.split(",") if part.strip()]
     if missing := [path for path in paths if not Path(path).is_file()]:
