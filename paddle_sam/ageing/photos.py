@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from paddle_sam.core.images import (
     result_names,
     strip,
 )
+from paddle_sam.core.processes import ahead
 from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace, FaceCutter
 from paddle_sam.faces.paste import Patch, cut_plane, paste
@@ -173,13 +173,8 @@ def read_photos(
 
     squeezed: list[str] = []
     with ThreadPoolExecutor(max(options.test_workers, 1)) as pool:
-        waiting = deque()
-        for one in inputs:
-            waiting.append(pool.submit(read, one))
-            if len(waiting) > 2 * options.test_workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        for waiting in ahead(inputs, lambda one: pool.submit(read, one), 2 * options.test_workers):
+            yield waiting.result()
     if squeezed:
         print(
             f"note: {len(squeezed)} photographs are not square and were squeezed, such as"

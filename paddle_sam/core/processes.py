@@ -134,12 +134,12 @@ def _start_worker(start: Callable | None) -> None:
         start()
 
 
-def ahead(items: Iterable, submit: Callable[[Any], Any]) -> Iterator:
-    """Yield `submit(item)` of every item, with some batches submitted in advance."""
+def ahead(items: Iterable, submit: Callable[[Any], Any], most: int = _BATCHES_AHEAD) -> Iterator:
+    """Yield `submit(item)` of every item, with `most` submitted in advance."""
     waiting: deque = deque()
     for item in items:
         waiting.append(submit(item))
-        if len(waiting) > _BATCHES_AHEAD:
+        if len(waiting) > most:
             yield waiting.popleft()
     yield from waiting
 
