@@ -102,7 +102,7 @@ class AgeingEvaluation:
         path = config.aligned_identity_path
         self._aligned_identity = AlignedIdentity(path, config.device) if path else None
         # Everything but the faces that the results depend on.
-        files = {name: getattr(config, name) for name in (*_FILES, "directions")}
+        files = {name: getattr(config, name) for name in (*_FILES, "directions", "generator")}
         files["model"] = self.run.pipeline.source
         files["age_regressor_path"] = config.age_regressor_path or find_weight("age_mini")
         self.facts = {

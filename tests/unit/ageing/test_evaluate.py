@@ -196,6 +196,9 @@ def test_an_interrupted_evaluation_goes_on(whole, data, weights, tmp_path, monke
 def test_results_of_something_else_are_not_mixed_in(whole, data, weights, capsys):
     assert evaluate([*flags(data, weights, whole), "--target_age", "20"]) == 2
     assert "targets was [10.0, 50.0, 90.0], is [20.0])" in capsys.readouterr().err
+    generator = ["--generator", str(find_weight("stylegan2_mini"))]
+    assert evaluate([*flags(data, weights, whole), *generator]) == 2
+    assert "; generator was None, is " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
