@@ -28,7 +28,7 @@ from paddle_sam.ageing.benchmark_summary import (
 )
 from paddle_sam.ageing.eval_options import DIALS, BenchmarkOptions, DialOptions
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.ageing.photos import Photo, find_inputs, read_photos
+from paddle_sam.ageing.photos import Photo, face_mask, find_inputs, read_photos
 from paddle_sam.ageing.protocols import (
     NEEDS,
     FaceLabel,
@@ -224,7 +224,11 @@ class Benchmark:
         others = self.subjects if self.options.protocol == "reference" else []
         others = [s.picture for s in others if s.person == subject.person]
         label = json.dumps([subject.own_age, subject.gender, subject.label.group, targets])
-        return face_key(subject.picture, np.frombuffer(label.encode(), np.uint8), *others)
+        label = np.frombuffer(label.encode(), np.uint8)
+        photo, mask = subject.photo, None
+        if self.options.refine:
+            mask = face_mask(photo.pixels, photo.faces[0], photo.path)
+        return face_key(subject.picture, label, photo.codes, mask, *others)
 
     def _measure(
         self, subject: Subject, targets: list[float]

@@ -15,6 +15,7 @@ from paddle_sam.ageing import protocols
 from paddle_sam.ageing.benchmark import Benchmark, run_benchmark
 from paddle_sam.ageing.benchmark_summary import Result, dial_table, impostor_threshold, summarise
 from paddle_sam.ageing.eval_options import BenchmarkOptions, DialOptions
+from paddle_sam.ageing.photos import Input, Photo
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.ageing.protocols import FaceLabel, Subject, plan, read_labels
 from paddle_sam.core.images import save_image
@@ -244,6 +245,23 @@ def test_reference_pairs_are_of_one_person_12_to_45_years_apart():
     people += [subject("q/30_1", 30, "q"), subject("x", 40), subject("y", 20)]
     ((first, targets),) = plan("reference", people)
     assert first is people[0] and targets == [17, 50]
+
+
+def test_results_of_other_codes_are_not_taken():
+    benchmark = Benchmark.__new__(Benchmark)
+    benchmark.options = BenchmarkOptions()
+    photo = Photo(Input(Path("a"), PORTRAIT), PORTRAIT, [])
+    codes = np.zeros((1, 2, 3), np.float32)
+    keys = [
+        benchmark._key(Subject(one, "a", FaceLabel(gender="male"), PORTRAIT, None, 30.0), [50.0])
+        for one in (
+            photo,
+            dataclasses.replace(photo, codes=codes),
+            dataclasses.replace(photo, codes=codes + 1),
+            photo,
+        )
+    ]
+    assert len(set(keys)) == 3 and keys[0] == keys[3]
 
 
 def test_labels_are_read_from_names_and_tables(tmp_path):
