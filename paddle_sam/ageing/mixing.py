@@ -85,19 +85,16 @@ def mix_photos(
     ages = parse_ages(options.target_age)
     latent_mask = parse_latent_mask(options.latent_mask, run.pipeline.n_codes)
     injected = [donors.codes(age) for age in ages]
-    for photo in run.photos():
-        inverted = run.invert(photo)
-        for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
-            image, start = paddle.to_tensor(to_network(crop)), inverted[index : index + 1]
-            mixed = {}
-            for age, donated in zip(ages, injected, strict=True):
-                aged = run.codes(image, start, age)
-                if donors.age_with_face:
-                    donated = donated + (aged - start)
-                blend = mix(latent_mask, donated, options.mix_alpha)
-                codes = paddle.concat([aged, blend(aged.expand_as(donated), start)])
-                mixed[age] = run.pipeline.pictures(codes, run.batch_size)
-            yield name, crop, mixed
+    for name, crop, start in run.faces():
+        image, mixed = paddle.to_tensor(to_network(crop)), {}
+        for age, donated in zip(ages, injected, strict=True):
+            aged = run.codes(image, start, age)
+            if donors.age_with_face:
+                donated = donated + (aged - start)
+            blend = mix(latent_mask, donated, options.mix_alpha)
+            codes = paddle.concat([aged, blend(aged.expand_as(donated), start)])
+            mixed[age] = run.pipeline.pictures(codes, run.batch_size)
+        yield name, crop, mixed
 
 
 def random_codes(pipeline: AgePipeline, count: int, seed: int, truncation: float) -> paddle.Tensor:
@@ -155,20 +152,17 @@ def edit_sheets(options: EditOptions) -> Summary:
     if options.save_directions:
         save_directions(options.save_directions, directions)
         print(f"directions: {options.save_directions}")
-    for photo in run.photos():
-        inverted = run.invert(photo)
-        for index, (name, crop) in enumerate(zip(photo.face_names(), photo.crops, strict=True)):
-            start = inverted[index : index + 1]
-            for age in ages:
-                if age is None:
-                    codes = run.edit(start, start) if run.edit else start
-                else:
-                    codes = run.codes(paddle.to_tensor(to_network(crop)), start, age)
-                rows = [
-                    _row(run, options, codes, direction, amounts, label)
-                    for label, direction in directions.items()
-                ]
-                save_sheet(root / (name if age is None else Path(f"{age:g}") / name), stack(rows))
+    for name, crop, start in run.faces():
+        for age in ages:
+            if age is None:
+                codes = run.edit(start, start) if run.edit else start
+            else:
+                codes = run.codes(paddle.to_tensor(to_network(crop)), start, age)
+            rows = [
+                _row(run, options, codes, direction, amounts, label)
+                for label, direction in directions.items()
+            ]
+            save_sheet(root / (name if age is None else Path(f"{age:g}") / name), stack(rows))
     return run.summary
 
 

@@ -102,8 +102,14 @@ class AgeingRun:
         """The photographs that can be used; failures are reported, and a summary at the end."""
         return self._counted(self._read())
 
+    def faces(self) -> Iterator[tuple[Path, np.ndarray, paddle.Tensor]]:
+        """Of each face of these the name of its results, its crop, and its code [1, L, D]."""
+        for photo in self.photos():
+            codes = self.invert(photo).split(len(photo.faces))
+            yield from zip(photo.face_names(), photo.crops, codes, strict=True)
+
     def aged_photos(self, ages: list[float], resize_outputs: bool = False) -> Iterator[AgedPhoto]:
-        """The same, with their faces at every age. Several are aged together."""
+        """The photographs with their faces at every age. Several are aged together."""
         _say_what_is_out_of_reach(self.pipeline.calibration, ages)
         groups = self.groups(self._read(), len(ages))
         aged = (self.age_group(group, ages, resize_outputs) for group in groups)

@@ -207,12 +207,13 @@ def test_real_faces_of_known_ages_make_the_line_of_the_judge(judges):
         dataclasses.replace(subject(str(at), 20 + at), reading=Reading(24.0, 0.2, None, None))
         for at in range(60)
     ]
-    found = bare.real_readings([subject("x", 80, label=False)])
+    bare.subjects = [subject("x", 80, label=False)]
+    found = bare.real_readings()
     assert found["mae"] == pytest.approx(np.abs(24 - np.arange(20, 80)).mean())
     assert found["bias"] == pytest.approx(24 - np.arange(20, 80).mean())
     assert set(found["readings"]) == {20, 30, 40, 50, 60, 70, 80} and found["readings"][30] == 24
     bare._real = bare._real[:10]
-    assert bare.real_readings([])["source"] == "1,000 UTKFace faces"
+    assert bare.real_readings()["source"] == "1,000 UTKFace faces"
 
 
 def test_what_a_protocol_needs_is_said(folder, tmp_path):
