@@ -5,8 +5,9 @@ Photographs may be paths, bytes, streams, PIL images or arrays (`paddle_sam.core
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,11 +86,13 @@ def invert(
         CheckpointError: the weight file cannot be used, or holds no such encoder.
         ConfigError: an argument cannot work.
     """
+    _check(0, steps=steps)
+    _check(1, resize_factors=resize_factors, batch_size=batch_size)
+    pictures = [one for _, one in _each("images", images)]
     if isinstance(encoder, SAM):
         opened = PictureEncoder(encoder, CropSettings(encoder.input_size), steps, resize_factors)
     else:
         opened = PictureEncoder.open(encoder, steps, resize_factors, w_encoder)
-    pictures = [one for _, one in _each(images)]
     return Inverted(*invert_images(pictures, opened, align, batch_size))
 
 
@@ -158,6 +161,7 @@ def project(
         CheckpointError: a weight file cannot be used, or is missing.
         TrainingError: the loss is no longer a number.
     """
+    _check(0, step=step, start_lr=start_lr, final_lr=final_lr, mse_weight=mse_weight)
     if returned not in ("best", "last"):
         raise ConfigError(f"returned: expected best or last, found {returned!r}")
     if mse_mean not in ("batch", "image"):
@@ -229,6 +233,8 @@ def tune(
         CheckpointError: a weight file cannot be used, or is missing.
         TrainingError: the loss is no longer a number.
     """
+    numbers = {"learning_rate": learning_rate, "mse_weight": mse_weight, "locality": locality}
+    _check(0, step=step, **numbers)
     inverter = open_inverter(generator)
     target, shown = _targets([image], None if mask is None else [mask], inverter.crop.size)
     settings = TuningSettings(step, learning_rate, mse_weight, locality)
@@ -245,7 +251,7 @@ def _targets(
     images: ImageLike | Sequence[ImageLike], masks: Sequence[ImageLike] | None, size: int
 ) -> tuple[paddle.Tensor, paddle.Tensor | None]:
     """Images [N, 3, S, S] in [-1, 1], and masks [N, 1, S, S] in [0, 1] if any."""
-    pictures = [crop_square(as_image(image, f"images[{n}]")) for n, image in _each(images)]
+    pictures = [crop_square(as_image(image, name)) for name, image in _each("images", images)]
     if masks is not None and len(masks) != len(pictures):
         raise ConfigError(f"masks: expected one for each of {len(pictures)} images")
     targets = paddle.to_tensor(to_network([resize(one, size) for one in pictures]))
@@ -285,6 +291,8 @@ def animate(
     Raises:
         ImageError, FaceNotFoundError: the photograph cannot be used.
     """
+    _check(0, seconds=seconds, size=size)
+    _check(0.001, fps=fps)
     pipeline = pipeline or AgePipeline.from_checkpoint()
     keys = sorted(set(list_ages(ages)))
     pixels = as_image(photo)
@@ -336,7 +344,7 @@ def mix(
     ages = list_ages(ages)
     crop = pipeline.faces(photo)[0].image
     rows = []
-    for _, reference in _each(references):
+    for _, reference in _each("references", references):
         donor = paddle.to_tensor(to_network(pipeline.faces(reference)[0].image))
         start = pipeline.invert(donor)
         aged = [pipeline.aged_codes(donor, start, paddle.to_tensor([age])) for age in ages]
@@ -386,9 +394,19 @@ def train_stargan2(preset: str | None = None, **options: Any) -> Path:
     return train_stargan2(StarGAN2Options(preset=preset, **options))
 
 
-def _each(images: ImageLike | Iterable[ImageLike]) -> list[tuple[int, ImageLike]]:
-    """Number one image, or each of several."""
+def _each(name: str, images: ImageLike | Sequence[ImageLike]) -> list[tuple[str, ImageLike]]:
+    """One image of an argument, or each of several, with what messages call it."""
     several = isinstance(images, list | tuple) or (
         isinstance(images, np.ndarray) and images.ndim == 4
     )
-    return list(enumerate(images if several else [images]))
+    each = [(f"{name}[{n}]", image) for n, image in enumerate(images if several else [images])]
+    if not each:
+        raise ConfigError(f"{name}: expected at least one, found none")
+    return each
+
+
+def _check(least: float, **arguments: float) -> None:
+    """Raise `ConfigError` for an argument that is not a number of at least `least`."""
+    for name, value in arguments.items():
+        if not least <= value < math.inf:
+            raise ConfigError(f"{name}: expected a number of at least {least}, found {value}")

@@ -236,7 +236,9 @@ def _chosen_levels(settings: ProjectionSettings, codes: int) -> paddle.Tensor:
     """[1, L, 1]: 1 for codes that may change, 0 for the others."""
     levels = range(codes) if settings.levels is None else settings.levels
     if wrong := [level for level in levels if not 0 <= level < codes]:
-        raise ConfigError(f"levels: this model has the codes 0 to {codes - 1}, found {wrong[0]}")
+        raise ConfigError(
+            f"--latent_level: this model has the codes 0 to {codes - 1}, found {wrong[0]}"
+        )
     chosen = paddle.zeros([1, codes, 1])
     chosen[:, list(levels)] = 1.0
     return chosen

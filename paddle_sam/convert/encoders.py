@@ -229,7 +229,7 @@ def reads_wide(options: Mapping) -> bool:
 
 
 def input_of(options: Mapping, channels: int) -> str:
-    """Return in words what an encoder of so many channels reads, of what its options state."""
+    """Return in words what an encoder of `channels` channels reads, by what its options state."""
     classes = options.get("label_nc")
     if reads_wide(options) and channels in (3, 6):
         return "a picture of a car, 4 to 3" + " and what its last code renders" * (channels == 6)

@@ -118,7 +118,7 @@ class CountedStream:
         return self._counted(self._stream.readline(min(self.left, _LONGEST_LINE)))
 
     def rest(self, most: int) -> bytes:
-        """Return what follows, at most so many bytes; they are not counted."""
+        """Return what follows, `most` bytes of it at most; they are not counted."""
         return self._stream.read(most)
 
     def _counted(self, data: bytes) -> bytes:
