@@ -208,7 +208,7 @@ class FaceDial:
         planes += base
         np.rint(planes, out=planes)
         planes.clip(0, 255, out=planes)
-        return np.ascontiguousarray(np.moveaxis(planes.astype(np.uint8), 0, -1))
+        return np.stack(planes.astype(np.uint8), axis=-1)
 
     @property
     def picture(self) -> np.ndarray:
