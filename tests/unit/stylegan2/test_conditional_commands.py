@@ -40,7 +40,7 @@ def test_samples_of_a_class_and_of_a_mix(weights, tmp_path, capsys):
     assert sample([*given, "--exp_dir", str(tmp_path / "none")]) == 2
     assert "--label: " in capsys.readouterr().err
     assert sample([*given, "--label", "1", "--exp_dir", str(tmp_path / "one")]) == 2
-    assert "label was 0, is 1" in capsys.readouterr().err
+    assert "label was '0', is '1'" in capsys.readouterr().err
 
 
 def test_a_figure_has_a_column_for_each_class(weights, tmp_path, capsys):
