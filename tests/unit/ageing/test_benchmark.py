@@ -171,7 +171,7 @@ def test_true_later_photographs_are_compared_with(folder, tmp_path, capsys):
         patch.setattr(Benchmark, "_measure", lambda *_: pytest.fail("measured again"))
         assert evaluate([*arguments, "--protocol", "reference", "--engine", "eager"]) == 0
     assert evaluate([*arguments, "--protocol", "strip", "--engine", "eager"]) == 2
-    assert "protocol was reference, is strip" in capsys.readouterr().err
+    assert "protocol was 'reference', is 'strip'" in capsys.readouterr().err
 
 
 def test_dials_are_compared_in_one_table(folder, tmp_path):
