@@ -148,8 +148,8 @@ class SafeUnpickler(pickle._Unpickler):
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def load_build(self):
-        if callable(self.stack[-2]):
-            raise CheckpointError("it changes a class or function, which is not data")
+        if callable(self.stack[-2]) or isinstance(self.stack[-2], np.dtype):
+            raise CheckpointError("it changes a class, function or type, which is not data")
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -408,12 +408,14 @@ def read_torch_stream(stream: BinaryIO) -> Any:
     """
     storages: dict[str, np.ndarray] = {}
     counted = CountedStream(stream)
+    room = counted.left
 
     def storage(dtype: np.dtype, key: str, count: int) -> np.ndarray:
+        nonlocal room
         if key not in storages:
-            known = sum(array.nbytes for array in storages.values())
-            if not 0 <= count * dtype.itemsize <= counted.left - known:
+            if not 0 <= count * dtype.itemsize <= room:
                 raise EOFError("its storages are larger than the file")
+            room -= count * dtype.itemsize
             storages[key] = np.zeros(count, dtype)  # filled below; tensors are views of it
         return storages[key]
 

@@ -2,11 +2,13 @@
 
 import io
 import pickle
+import struct
 
 import numpy as np
 import pytest
+import torch
 
-from paddle_sam.core.pickles import SafeUnpickler
+from paddle_sam.core.pickles import SafeUnpickler, read_torch_stream
 from paddle_sam.errors import CheckpointError
 
 
@@ -88,3 +90,33 @@ def test_a_buffer_shorter_than_its_shape_is_refused():
     array = np._core.numeric._frombuffer
     with pytest.raises(ValueError):
         through(Calls(array, b"\0" * 4, np.dtype("f8"), (100,), "C"))
+
+
+def legacy(count: int) -> io.BytesIO:
+    """A storage of two numbers, which claims to have `count`, as PyTorch before 1.6 saved it."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            return ("storage", torch.FloatStorage, "0", "cpu", count, None) if value is io else None
+
+    stream = io.BytesIO()
+    for value in (119547037146038801333356, 1001, {}, io, ["0"]):
+        Pickler(stream, 2).dump(value)
+    stream.write(struct.pack("<q", 2) + np.array([1, 2], "<f4").tobytes())
+    stream.seek(0)
+    return stream
+
+
+def test_a_storage_cannot_be_larger_than_its_file():
+    assert read_torch_stream(legacy(2)).tolist() == [1, 2]
+    with pytest.raises(EOFError, match="larger than the file"):
+        read_torch_stream(legacy(10**12))
+    with pytest.raises(EOFError, match="cut short"):
+        read_torch_stream(legacy(3))
+
+
+def test_a_type_cannot_be_changed():
+    for change in (b"}b.", b"(K\x03X\x01\0\0\0|NNNtb."):
+        data = io.BytesIO(b"\x80\x02ctorch\nFloatStorage\n" + change)
+        with pytest.raises(CheckpointError, match="it changes a class, function or type"):
+            read_torch_stream(data)
