@@ -37,7 +37,7 @@ from paddle_sam.ageing.protocols import (
     read_labels,
     reference_reading,
 )
-from paddle_sam.ageing.report_page import render
+from paddle_sam.ageing.report_page import JUDGES, render
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.files import atomic_path, read_arrays, sha256, write_arrays, write_json
 from paddle_sam.core.folders import claim_folder
@@ -47,9 +47,6 @@ from paddle_sam.errors import ImageError
 from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.metrics.features import AlexFeatures, kid
 from paddle_sam.metrics.judges import (
-    AGE_JUDGE,
-    GENDER_JUDGE,
-    IDENTITY_JUDGE,
     JUDGED_SIZE,
     SAME_PERSON,
     Judges,
@@ -88,7 +85,7 @@ def run_benchmark(options: BenchmarkOptions) -> dict:
     report = {
         "settings": dataclasses.asdict(options),
         "protocol": options.protocol,
-        "judges": {"age": AGE_JUDGE, "gender": GENDER_JUDGE, "identity": IDENTITY_JUDGE},
+        "judges": JUDGES,
         "thresholds": {
             "same_person": SAME_PERSON,
             "strict": strict,

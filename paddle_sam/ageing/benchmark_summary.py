@@ -196,7 +196,8 @@ def _key_numbers(results: Sequence[Result], strict: float, missed: int = 0) -> d
     errors = [r.age - r.target for r in results if r.age is not None]
     own = [r.age_by_regressor - r.target for r in results if r.age_by_regressor is not None]
     count = len(results) + missed
-    accepted = sum(r.distance is not None and r.distance < strict for r in results) / count
+    distances = [r.distance for r in results]
+    accepted = _share_below(strict, distances, count)
     age_mae = _mean(map(abs, errors))
     return {
         "number": len(results),
@@ -205,9 +206,8 @@ def _key_numbers(results: Sequence[Result], strict: float, missed: int = 0) -> d
         "age_deviation": float(np.std(errors)) if errors else None,
         "regressor_mae": _mean(map(abs, own)),
         "regressor_bias": _mean(own),
-        "distance": _mean(r.distance for r in results),
-        "same_person": sum(r.distance is not None and r.distance < SAME_PERSON for r in results)
-        / count,
+        "distance": _mean(distances),
+        "same_person": _share_below(SAME_PERSON, distances, count),
         "strict": accepted,
         "gender_kept": sum(r.same_gender is True for r in results) / count,
         "hcs": None if age_mae is None else hcs(100 * accepted, age_mae),
@@ -275,14 +275,13 @@ def _groups(results: Sequence[Result], strict: float) -> dict:
 
 
 def _cyclic(results: Sequence[Result], strict: float) -> dict | None:
-    if not any(r.cyclic_distance is not None for r in results):
-        return None
     distances = [r.cyclic_distance for r in results]
-    seen = [distance for distance in distances if distance is not None]
+    if (mean := _mean(distances)) is None:
+        return None
     return {
-        "distance": _mean(seen),
-        "same_person": sum(d < SAME_PERSON for d in seen) / len(distances),
-        "strict": sum(d < strict for d in seen) / len(distances),
+        "distance": mean,
+        "same_person": _share_below(SAME_PERSON, distances, len(distances)),
+        "strict": _share_below(strict, distances, len(distances)),
     }
 
 
@@ -298,7 +297,7 @@ def _reference(results: Sequence[Result]) -> dict | None:
             "age_mae": _mean(map(abs, errors)),
             "age_bias": _mean(errors),
             "distance": _mean(distances),
-            "same_person": sum(d is not None and d < SAME_PERSON for d in distances) / len(pairs),
+            "same_person": _share_below(SAME_PERSON, distances, len(pairs)),
         }
 
     of = [r.reference for r in pairs]
@@ -314,6 +313,11 @@ def _reference(results: Sequence[Result]) -> dict | None:
 def _mean(values) -> float | None:
     found = [value for value in values if value is not None and np.isfinite(value)]
     return float(np.mean(found)) if found else None
+
+
+def _share_below(limit: float, distances: Sequence[float | None], count: int) -> float:
+    """The share, of `count` results, of those whose distance is known and below a limit."""
+    return sum(distance is not None and distance < limit for distance in distances) / count
 
 
 def tables_for(protocol: str) -> list[dict]:

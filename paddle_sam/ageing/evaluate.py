@@ -35,7 +35,13 @@ from paddle_sam.ageing.photos import (
     read_photos,
 )
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, read_inverter
-from paddle_sam.ageing.report_page import JUDGED, FaceRecord, summarise, write_page
+from paddle_sam.ageing.report_page import (
+    JUDGED,
+    FaceRecord,
+    mean_and_deviation,
+    summarise,
+    write_page,
+)
 from paddle_sam.ageing.run import AgeingRun
 from paddle_sam.core.device import resolve_device
 from paddle_sam.core.files import sha256, write_json
@@ -286,10 +292,5 @@ def _reconstructed(
 
 def _summary(values: list[float | None]) -> dict:
     found = [value for value in values if value is not None]
-    if not found:
-        return {"mean": None, "deviation": None, "number": 0}
-    return {
-        "mean": float(np.mean(found)),
-        "deviation": float(np.std(found)),
-        "number": len(found),
-    }
+    measured = mean_and_deviation(found) if found else {"mean": None, "deviation": None}
+    return {**measured, "number": len(found)}

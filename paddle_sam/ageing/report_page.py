@@ -19,6 +19,7 @@ from paddle_sam.core.files import atomic_path
 from paddle_sam.core.images import read_image, strip
 from paddle_sam.metrics.judges import AGE_JUDGE, GENDER_JUDGE, IDENTITY_JUDGE, SAME_PERSON
 
+JUDGES = {"age": AGE_JUDGE, "identity": IDENTITY_JUDGE, "gender": GENDER_JUDGE}
 JUDGED = ("judged_age", "distance", "same_gender")
 AGE_NUMBERS = ("mean_measured_age", "mean_absolute_error", "bias", "nine_in_ten_below")
 GAP_STEP = 10  # years of the steps that age gaps are counted in
@@ -79,7 +80,7 @@ def summarise(records: Sequence[FaceRecord]) -> dict:
         "age_error": _age_errors(measured, records[0].targets),
         "identity": {judge: _identity(records, judge) for judge in records[0].identity},
         "reconstruction": {
-            name: _mean_and_deviation([record.reconstruction[name] for record in records])
+            name: mean_and_deviation([record.reconstruction[name] for record in records])
             for name in records[0].reconstruction
         },
         "judged": _judged([record for record in records if record.judged]),
@@ -93,7 +94,7 @@ def _judged(records: Sequence[FaceRecord]) -> dict | None:
         np.array([record.judged[name] for record in records], float) for name in JUDGED
     )  # [F, A], NaN where no face was found
     return {
-        "judges": {"age": AGE_JUDGE, "identity": IDENTITY_JUDGE, "gender": GENDER_JUDGE},
+        "judges": JUDGES,
         "age_error": _age_errors(ages, records[0].targets),
         "distance": None if np.isnan(distances).all() else float(np.nanmean(distances)),
         "same_person": float((distances < SAME_PERSON).mean()),
@@ -157,7 +158,8 @@ def _age_errors(measured: np.ndarray, targets: Sequence[float]) -> dict[str, dic
     return {"overall": numbers(measured, wanted), "by_target": by_target}
 
 
-def _mean_and_deviation(values: Sequence[float]) -> dict[str, float]:
+def mean_and_deviation(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean of values, and their standard deviation."""
     return {"mean": float(np.mean(values)), "deviation": float(np.std(values))}
 
 
