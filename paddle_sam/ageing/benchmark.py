@@ -46,13 +46,7 @@ from paddle_sam.core.weights import find_weight, locate
 from paddle_sam.errors import ImageError
 from paddle_sam.faces.alignment import AlignedFace
 from paddle_sam.metrics.features import AlexFeatures, kid
-from paddle_sam.metrics.judges import (
-    JUDGED_SIZE,
-    SAME_PERSON,
-    Judges,
-    as_judged,
-    picture_of,
-)
+from paddle_sam.metrics.judges import JUDGED_SIZE, SAME_PERSON, Judges, as_judged, picture_of
 from paddle_sam.metrics.pairs import face_key, perceptual_distance
 from paddle_sam.metrics.quality import face_area, niqe, psnr_outside, sharpness
 from paddle_sam.networks.image_features import load_lpips

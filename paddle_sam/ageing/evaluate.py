@@ -26,14 +26,7 @@ from paddle_sam.ageing.eval_options import (
 )
 from paddle_sam.ageing.measures import Calibration, Measures
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions, parse_ages
-from paddle_sam.ageing.photos import (
-    Photo,
-    Summary,
-    counted,
-    face_mask,
-    find_inputs,
-    read_photos,
-)
+from paddle_sam.ageing.photos import Photo, Summary, counted, face_mask, find_inputs, read_photos
 from paddle_sam.ageing.pipeline import EMBEDDED_DEFAULT, read_inverter
 from paddle_sam.ageing.report_page import (
     JUDGED,

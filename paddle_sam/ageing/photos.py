@@ -22,13 +22,7 @@ from paddle_sam.ageing.options import PhotoOptions
 from paddle_sam.core.command import exit_status
 from paddle_sam.core.files import check_name
 from paddle_sam.core.folders import IMAGE_SUFFIXES, lies_in, list_images, printable
-from paddle_sam.core.images import (
-    SMALLEST_TILE,
-    WRITABLE_SUFFIXES,
-    read_image,
-    result_names,
-    strip,
-)
+from paddle_sam.core.images import SMALLEST_TILE, WRITABLE_SUFFIXES, read_image, result_names, strip
 from paddle_sam.core.processes import ahead
 from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace, FaceCutter
