@@ -332,6 +332,7 @@ class Demo:
             codes = self._codes(session, subject, look)
             image = to_uint8(self._model(session.model).pipeline.decode(codes))[0]
             session.pictures.add(key, image, image.nbytes)
+            self.sessions.trim()
         return image
 
     def _codes(self, session: Session, subject: Subject, look: Look) -> paddle.Tensor:

@@ -18,6 +18,7 @@ from paddle_sam.ageing.edits import mix, strengthen
 from paddle_sam.ageing.measures import Measures
 from paddle_sam.core.images import to_network, to_uint8
 from paddle_sam.demo.app import make_app
+from paddle_sam.demo.pictures import Look
 from paddle_sam.demo.sessions import Sessions
 from paddle_sam.demo.state import Demo, Model
 from paddle_sam.faces.paste import paste_back
@@ -236,6 +237,16 @@ def test_the_page_gets_a_reduced_photo(client):
     reduced = np.asarray(Image.fromarray(full).resize((1200, 1200), Image.Resampling.LANCZOS))
     assert np.abs(after.astype(int) - reduced).mean() < 1.5
     assert 0.001 < (np.abs(after.astype(int) - before).max(-1) > 20).mean() < 0.1  # the face
+
+
+def test_whole_photographs_stay_within_the_memory(pipeline):
+    demo = Demo({"small": lambda: Model(pipeline)}, Sessions())
+    token = demo.open_example()["session"]
+    session = demo.sessions.get(token)
+    demo.sessions.max_bytes = session.size
+    assert demo.pasted(token, [0], Look(50), full=False)
+    assert session.size <= demo.sessions.max_bytes
+    demo.close()
 
 
 def test_results_are_measured(client, portrait):
