@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_sam.ageing.photos import Input, Photo
+from paddle_sam.ageing.photos import Failure, Input, Photo
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize
 from paddle_sam.core.latents import BARE, SUFFIXES, Latent, list_codes, read_latent
@@ -30,7 +30,13 @@ def latent_inputs(latent: str, data_path: str) -> list[Input]:
             raise CheckpointError(
                 f"--latent: {root}: found none of {', '.join(SUFFIXES)} in this folder"
             )
-        return [code for file in files for code in _codes_of(file, file.relative_to(root))]
+        inputs = []
+        for file in files:
+            try:
+                inputs += _codes_of(file, file.relative_to(root))
+            except CheckpointError:  # which is reported when it is the file's turn
+                inputs.append(CodeInput(file.relative_to(root).with_suffix(""), file))
+        return inputs
     if not root.is_file():
         raise CheckpointError(
             f"--latent: {root}: there is no such file; scripts/project.py writes such files"
@@ -65,26 +71,32 @@ class LatentReader:
     root: Path
     pipeline: AgePipeline
 
-    def alone(self, inputs: list[CodeInput]) -> Iterator[Photo]:
+    def alone(self, inputs: list[CodeInput]) -> Iterator[Photo | Failure]:
         """Each latent as a photograph that shows nothing but its face."""
-        size = self.pipeline.crop.size
         for one in inputs:
-            latent = self._latent(one.source, one.code)
-            if latent.projected:
-                crop = latent.crop
-                if crop is None:
-                    (crop,) = self.pipeline.pictures(paddle.to_tensor(latent.w_plus[None]))
-                latent = dataclasses.replace(latent, crop=resize(crop, size))
-            if latent.crop.shape != (size, size, 3):
-                raise ConfigError(
-                    f"--latent: the crop in {one.source} has {latent.crop.shape[0]} pixels, this"
-                    f" model takes {size}"
-                )
-            corners = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64) * size
-            face = AlignedFace(latent.crop, corners)
-            # The pixels are the crop, which is no file to look for a mask beside.
-            shown = Input(one.name, latent.crop)
-            yield Photo(shown, latent.crop, [face], latent.w_plus[None])
+            try:
+                photo = self._photo_of(one)
+            except (CheckpointError, ImageError) as error:
+                photo = Failure(str(one.name), str(error))
+            yield photo
+
+    def _photo_of(self, one: CodeInput) -> Photo:
+        size = self.pipeline.crop.size
+        latent = self._latent(one.source, one.code)
+        if latent.projected:
+            crop = latent.crop
+            if crop is None:
+                (crop,) = self.pipeline.pictures(paddle.to_tensor(latent.w_plus[None]))
+            latent = dataclasses.replace(latent, crop=resize(crop, size))
+        if latent.crop.shape != (size, size, 3):
+            raise ImageError(
+                f"--latent: the crop in {one.source} has {latent.crop.shape[0]} pixels, this"
+                f" model takes {size}"
+            )
+        corners = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64) * size
+        face = AlignedFace(latent.crop, corners)
+        # The pixels are the crop, which is no file to look for a mask beside.
+        return Photo(Input(one.name, latent.crop), latent.crop, [face], latent.w_plus[None])
 
     def with_codes(self, photo: Photo) -> Photo:
         """A photograph with the latents of its faces, found by the names of its results."""

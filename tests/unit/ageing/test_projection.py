@@ -287,6 +287,20 @@ def test_a_folder_of_latents_is_aged(projected, crops, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_damaged_latent_does_not_stop_the_others(projected, crops, tmp_path, capsys):
+    for name in ("a.npz", "a-project.png"):
+        shutil.copy(projected / name, tmp_path)
+    (tmp_path / "b.npz").write_bytes(b"junk")
+    arguments = ["--latent", str(tmp_path), "--target_age", "30"]
+    assert inference([*arguments, "--exp_dir", str(tmp_path / "alone")]) == 1
+    arguments += ["--data_path", str(crops), "--no_align", "--exp_dir", str(tmp_path / "photos")]
+    assert inference(arguments) == 1
+    assert capsys.readouterr().err.count(f"failed: {tmp_path / 'b.npz'}") == 2
+    for kind in ("alone", "photos"):
+        results = (tmp_path / kind).rglob("*.png")
+        assert [path.name for path in results] == ["a.png"]
+
+
 def test_refining_brings_the_face_closer(crops, pipeline, tmp_path):
     """With strength 0 the result is the inverted face, which a few steps bring closer."""
     results = []
