@@ -122,13 +122,24 @@ class AgeingRun:
     def _read(self) -> Iterator[Photo | Failure]:
         options, cut_faces = self.options, self.pipeline.cut_faces
         if not options.latent:
-            return read_photos(options, self._inputs, cut_faces)
+            return read_photos(options, self._inputs, cut_faces, self._with_masks)
         from paddle_sam.ageing.latents import LatentReader
 
         reader = LatentReader(Path(options.latent), self.pipeline)
         if self._alone:
             return reader.alone(self._inputs)
-        return read_photos(options, self._inputs, cut_faces, reader.with_codes)
+        return read_photos(
+            options,
+            self._inputs,
+            cut_faces,
+            lambda photo: self._with_masks(reader.with_codes(photo)),
+        )
+
+    def _with_masks(self, photo: Photo) -> Photo:
+        """A photograph, once the masks that refining needs are known to leave something of it."""
+        for face in photo.faces if self.options.refine else ():
+            face_mask(photo.pixels, face, photo.path)
+        return photo
 
     def groups(self, photos: Iterator[Photo | Failure], ages: int) -> Iterator[list]:
         """Group photographs so that each group's faces, at `ages` ages, fill a batch.

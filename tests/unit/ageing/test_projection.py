@@ -318,6 +318,16 @@ def test_refining_brings_the_face_closer(crops, pipeline, tmp_path):
     assert errors[1] < 0.9 * errors[0]
 
 
+def test_a_mask_that_leaves_nothing_does_not_stop_the_others(crops, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        shutil.copy(crops / name, tmp_path)
+    Image.new("L", Image.open(crops / "a.png").size).save(tmp_path / "a.mask.png")
+    arguments = ["--data_path", str(tmp_path), "--no_align", "--refine", "1", "--target_age", "50"]
+    assert inference([*arguments, "--keep", "0", "--exp_dir", str(tmp_path / "out")]) == 1
+    assert "a.mask.png: the mask leaves nothing of the face" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["b.png"]
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
