@@ -105,7 +105,7 @@ class AgeingRun:
     def faces(self) -> Iterator[tuple[Path, np.ndarray, paddle.Tensor]]:
         """Of each face of these the name of its results, its crop, and its code [1, L, D]."""
         for photo in self.photos():
-            codes = self.invert(photo).split(len(photo.faces))
+            codes = batches(self.invert(photo), 1)
             yield from zip(photo.face_names(), photo.crops, codes, strict=True)
 
     def aged_photos(self, ages: list[float], resize_outputs: bool = False) -> Iterator[AgedPhoto]:
