@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from paddle_sam.core.files import atomic_path, make_folder, open_file, write_error, write_json
+from paddle_sam.core.files import make_folder, open_file, write_arrays, write_error, write_json
 from paddle_sam.errors import ConfigError, ImageError, Note, quoted
 
 # What no decoder here reads is listed too: such a photograph should be reported, not passed over.
@@ -247,9 +247,10 @@ class Store:
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]):
         self.rows: dict[str, np.ndarray] = {}
         self._folder = None
-        self._settings = json.dumps({"format": _STORE_FORMAT, **settings}, sort_keys=True)
+        self._settings = {"format": _STORE_FORMAT, **settings}
         if folder is not None:
-            name = hashlib.sha256(self._settings.encode()).hexdigest()[:16]
+            text = json.dumps(self._settings, sort_keys=True)
+            name = hashlib.sha256(text.encode()).hexdigest()[:16]
             self._folder = Path(folder) / name
             self._read_parts()
 
@@ -264,14 +265,10 @@ class Store:
             return
         note = self._folder / "settings.json"
         if not note.exists():
-            with atomic_path(note) as temporary:
-                temporary.write_text(self._settings, encoding="utf-8")
+            write_json(note, self._settings)
         name = hashlib.sha256("".join(rows).encode()).hexdigest()[:16]
-        with (
-            atomic_path(self._folder / f"part_{name}.npz") as temporary,
-            temporary.open("wb") as stream,
-        ):
-            np.savez(stream, digests=np.array(list(rows)), features=np.stack(list(rows.values())))
+        arrays = {"digests": np.array(list(rows)), "features": np.stack(list(rows.values()))}
+        write_arrays(self._folder / f"part_{name}.npz", arrays)
 
     def _read_parts(self) -> None:
         for path in sorted(self._folder.glob("part_*.npz")):

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from paddle_sam.core.device import check_engine, cpu_threads, resolve_device
-from paddle_sam.core.files import atomic_path, sha256
+from paddle_sam.core.files import sha256, write_json
 from paddle_sam.core.folders import one_writer
 from paddle_sam.errors import CheckpointError, ConfigError, EngineError, OutputError
 from paddle_sam.export.engine import (
@@ -312,8 +312,7 @@ def read_note(folder: str, key: list) -> object:
 
 def write_note(folder: str, key: list, value: object) -> None:
     """Remember a JSON value under a key (a list of JSON values) in a folder of the cache."""
-    with atomic_path(_note(folder, key)) as temporary:
-        temporary.write_text(json.dumps(value), encoding="utf-8")
+    write_json(_note(folder, key), value)
     notes = sorted(_note(folder, key).parent.iterdir(), key=_time_of, reverse=True)
     for old in notes[MOST_NOTES:]:
         old.unlink(missing_ok=True)
