@@ -14,7 +14,6 @@ import functools
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
@@ -28,6 +27,7 @@ from paddle_sam.errors import ConfigError, TrainingError
 
 # Gradients travel in pieces of about this many values.
 _BUCKET = 1 << 24
+_PATIENCE = 10.0  # seconds for whoever connects to say that it belongs to the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +81,16 @@ def meet(world: World) -> None:
     if world.size == 1 or paddle.device.get_device().startswith("gpu"):
         return
     lines = _lines(world)
-    if world.rank == 0:
+    try:
+        if world.rank == 0:
+            for line in lines:
+                line.recv_bytes(1)
         for line in lines:
-            _hear(line)
-    for line in lines:
-        line.send_bytes(b".")
-    if world.rank:
-        _hear(lines[0])
+            line.send_bytes(b".")
+        if world.rank:
+            lines[0].recv_bytes(1)
+    except (EOFError, OSError):
+        raise TrainingError("another process of this run has ended; its messages say why") from None
 
 
 @functools.cache
@@ -96,22 +99,19 @@ def _lines(world: World) -> list[Connection]:
     store = paddle.base.core.create_or_get_global_tcp_store()
     if world.rank:
         host, port, key = bytes(store.get("meeting")).decode().split()
-        return [Client((host, int(port)), authkey=bytes.fromhex(key))]
+        line = Client((host, int(port)))
+        line.send_bytes(bytes.fromhex(key))
+        return [line]
     host = os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0] or "127.0.0.1"
     key, lines = secrets.token_bytes(16), []
-    with Listener((host, 0), backlog=world.size, authkey=key) as listener:
+    with Listener((host, 0), backlog=world.size) as listener:
         store.set("meeting", f"{host} {listener.address[1]} {key.hex()}")
         while len(lines) < world.size - 1:
-            with contextlib.suppress(AuthenticationError, OSError, EOFError):  # somebody else
-                lines.append(listener.accept())
+            with contextlib.suppress(OSError, EOFError):  # somebody else, who may say anything
+                line = listener.accept()
+                if line.poll(_PATIENCE) and line.recv_bytes(len(key)) == key:
+                    lines.append(line)
     return lines
-
-
-def _hear(line: Connection) -> None:
-    try:
-        line.recv_bytes(1)
-    except (EOFError, OSError):
-        raise TrainingError("another process of this run has ended; its messages say why") from None
 
 
 class GradientMeans:

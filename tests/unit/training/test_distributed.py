@@ -3,8 +3,11 @@
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import paddle
@@ -102,13 +105,46 @@ def test_nobody_leaves_a_meeting_before_the_last_has_come(together):
     assert np.abs(first - second).max() < 0.2
 
 
-def test_a_process_that_has_ended_is_noticed_by_those_who_wait():
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_has_ended_is_noticed_by_those_who_wait(monkeypatch, rank):
+    """Whether it is waited for, or would be told that this one is here."""
     here, there = multiprocessing.Pipe()
+    monkeypatch.setattr(distributed, "_lines", lambda world: [here])
     there.send_bytes(b".")
-    distributed._hear(here)
+    meet(World(rank, 2))
     there.close()
     with pytest.raises(TrainingError, match="another process of this run has ended"):
-        distributed._hear(here)
+        meet(World(rank, 2))
+
+
+def test_strangers_do_not_keep_the_processes_of_a_run_apart(monkeypatch):
+    """One connects and says nothing, one speaks HTTP, one guesses; then the second process."""
+    store, known = {}, threading.Event()
+
+    class Store:
+        def set(self, name, text):
+            store[name] = text.encode()
+            known.set()
+
+        def get(self, name):
+            return store[name]
+
+    monkeypatch.setattr(paddle.base.core, "create_or_get_global_tcp_store", Store)
+    monkeypatch.setattr(distributed, "_PATIENCE", 0.1)
+    connect = distributed._lines.__wrapped__
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(connect, World(0, 2))
+        assert known.wait(10)
+        host, port, _ = store["meeting"].decode().split()
+        strangers = [socket.create_connection((host, int(port))) for _ in range(3)]
+        strangers[1].sendall(b"GET / HTTP/1.0\r\n\r\n")
+        strangers[2].sendall((16).to_bytes(4, "big") + b"0123456789abcdef")
+        (second,) = connect(World(1, 2))
+        (line,) = first.result(10)
+    line.send_bytes(b"!")
+    assert second.recv_bytes() == b"!"
+    for end in (line, second, *strangers):
+        end.close()
 
 
 def test_on_gpus_nobody_polls_or_waits(monkeypatch):
