@@ -32,6 +32,7 @@ from paddle_sam.core.pickles import (
     CountedStream,
     SafeUnpickler,
     check_size,
+    container,
     read_torch_stream,
     refusing,
 )
@@ -67,9 +68,9 @@ _ADMITTED = {
     ("dnnlib.util", "EasyDict"): _EasyDict,
     NETWORK: TensorFlowNetwork,
     # Pickles of protocol 2 spell the builtins' module as Python 2 did.
-    **{(module, "set"): set for module in ("builtins", "__builtin__")},
+    **{(module, "set"): container(set) for module in ("builtins", "__builtin__")},
     # How Paddle keeps a tensor with its name.
-    **{(module, "tuple"): tuple for module in ("builtins", "__builtin__")},
+    **{(module, "tuple"): container(tuple) for module in ("builtins", "__builtin__")},
     **TENSOR_GLOBALS,
 }
 

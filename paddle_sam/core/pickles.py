@@ -299,9 +299,11 @@ STORAGE_TYPES = {
 
 def rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
     """A tensor as a view of its storage; refused if it reaches outside."""
-    if not isinstance(storage, np.ndarray):
+    # A storage may lie in rows; one number that is repeated without memory is a tensor, of which
+    # another would need the memory.
+    if not isinstance(storage, np.ndarray) or not storage.flags.c_contiguous:
         raise CheckpointError("it holds a tensor without a storage")
-    storage = np.ravel(storage)  # a pickle may give rows, or one number repeated without memory
+    storage = storage.ravel()
     item = storage.itemsize
     return np.lib.stride_tricks.as_strided(
         _checked_window(storage, offset, size, stride), size, [s * item for s in stride]
@@ -323,10 +325,21 @@ def latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def container(kind: Callable) -> Callable:
+    """Return `kind`, to be made of containers: an array may have more items than memory holds."""
+
+    def make(items=()):
+        if not isinstance(items, list | tuple | set | frozenset):
+            raise CheckpointError("it takes apart what is not a list, which data never do")
+        return kind(items)
+
+    return make
+
+
 TENSOR_GLOBALS = {
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("torch", "Size"): tuple,
+    ("torch", "Size"): container(tuple),
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): latin1,
     **ARRAY_GLOBALS,

@@ -242,6 +242,7 @@ STYLEGAN2 = {
     "channels in a list": lambda file: file.networks["g"].arch.update(channels=[1, 2]),
     "one channel for all": lambda file: file.networks["d"].arch.update(channels=3),
     "a group in words": lambda file: file.networks["d"].arch.update(group_size="x"),
+    "a group of none": lambda file: file.networks["d"].arch.update(group_size=0),
     "a batch in words": lambda file: file.options.update(batch_size="x"),
     "images in a list": lambda file: file.training.update(image_offset=[1]),
     "signs in words": lambda file: file.training.update(signs=["a"]),

@@ -125,8 +125,9 @@ def _check_described(file: WeightFile) -> None:
             build_empty(entry.network, entry.arch)
         except PaddleSamError as error:
             raise CheckpointError(f"{file.label}: {name}: {error}") from error
-        if not isinstance(entry.arch.get("group_size", 4), int):
-            raise CheckpointError(f"{file.label}: {name}: group_size is not a whole number")
+        group = entry.arch.get("group_size", 4)
+        if not isinstance(group, int) or group < 1:
+            raise CheckpointError(f"{file.label}: {name}: group_size is {quoted(group)}")
 
 
 def augmentation(options: StyleGAN2Options, images: int) -> str:

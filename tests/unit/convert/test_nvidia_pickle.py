@@ -1,5 +1,7 @@
 """NVIDIA's pickles: written here as their code writes them, read without running any of it."""
 
+import pickle
+
 import numpy as np
 import paddle
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 import paddle_sam
 from paddle_sam.convert.convert import convert_file, revert_file
+from paddle_sam.convert.nvidia_pickle import read_pickle
 from paddle_sam.core.weights import NetworkEntry, WeightFile, find_weight
 from paddle_sam.errors import CheckpointError
 from paddle_sam.networks.stylegan2 import Discriminator, Generator
@@ -152,9 +155,25 @@ def test_a_tensor_may_not_reach_outside_its_storage(tmp_path):
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)  # offsets count numbers, not rows
     np.testing.assert_array_equal(rebuild_tensor(rows, 2, (10,), (1,)), np.arange(2, 12))
     repeated = rebuild_tensor(storage, 1, (1000,), (0,))
-    np.testing.assert_array_equal(rebuild_tensor(repeated, 0, (1000,), (1,)), np.ones(1000))
-    with pytest.raises(CheckpointError, match="without a storage"):
-        rebuild_tensor({"itemsize": 4}, 0, (1,), (1,))
+    np.testing.assert_array_equal(repeated, np.ones(1000))
+    for nothing in ({"itemsize": 4}, repeated):
+        with pytest.raises(CheckpointError, match="without a storage"):
+            rebuild_tensor(nothing, 0, (1,), (1,))
+
+
+@pytest.mark.parametrize("kind", ["torch\nSize", "__builtin__\ntuple", "__builtin__\nset"])
+def test_a_tensor_is_not_taken_apart(tmp_path, kind):
+    """A number that is repeated without memory would fill it as a tuple."""
+    one = pickle.dumps(np.ones(1, np.float32), 2)[2:-1]
+    size, plain = f"c{kind}\n".encode(), pickle.dumps(([2, 3],), 2)[2:-1]
+    view = b"ctorch._utils\n_rebuild_tensor_v2\n(" + one + b"K\0M\xe8\x03\x85K\0\x85tR"
+    path = tmp_path / "x.pkl"
+    path.write_bytes(b"\x80\x02" + size + view + b"\x85R.")
+    with pytest.raises(CheckpointError, match="x.pkl: refused: it takes apart"):
+        read_pickle(path)
+    path.write_bytes(b"\x80\x02" + size + plain + b"R.")
+    with pytest.raises(CheckpointError, match="a pickle of a (tuple|set), expected a dict"):
+        read_pickle(path)
 
 
 @pytest.mark.parametrize("image_channels", [1, 3, 4])
