@@ -76,7 +76,7 @@ class LatentReader:
         for one in inputs:
             try:
                 photo = self._photo_of(one)
-            except (CheckpointError, ImageError) as error:
+            except (CheckpointError, ConfigError, ImageError) as error:
                 photo = Failure(str(one.name), str(error))
             yield photo
 
@@ -99,7 +99,17 @@ class LatentReader:
         return Photo(Input(one.name, latent.crop), latent.crop, [face], latent.w_plus[None])
 
     def with_codes(self, photo: Photo) -> Photo:
-        """A photograph with the latents of its faces, found by the names of its results."""
+        """A photograph with the latents of its faces, found by the names of its results.
+
+        Raises:
+            ImageError: one is missing, cannot be used, or belongs to another face.
+        """
+        try:
+            return dataclasses.replace(photo, codes=self._codes_of(photo))
+        except (CheckpointError, ConfigError) as error:  # which concerns this photograph alone
+            raise ImageError(str(error)) from error
+
+    def _codes_of(self, photo: Photo) -> np.ndarray:
         files = [self.root] if self.root.is_file() else self._files(photo)
         if len(files) != len(photo.faces):
             raise ImageError(
@@ -112,7 +122,7 @@ class LatentReader:
         for file, latent, face in zip(files, latents, photo.faces, strict=True):
             if not latent.projected and not alike(latent.crop, face.image):
                 raise ImageError(f"{photo.path}: the latent {file} was projected from another face")
-        return dataclasses.replace(photo, codes=np.stack([latent.w_plus for latent in latents]))
+        return np.stack([latent.w_plus for latent in latents])
 
     def _latent(self, file: Path, code: str) -> Latent:
         return read_latent(file, self.pipeline.n_codes, self.pipeline.style_dim, False, code)

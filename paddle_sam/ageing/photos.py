@@ -24,7 +24,7 @@ from paddle_sam.core.files import check_name
 from paddle_sam.core.folders import IMAGE_SUFFIXES, lies_in, list_images, printable
 from paddle_sam.core.images import SMALLEST_TILE, WRITABLE_SUFFIXES, read_image, result_names, strip
 from paddle_sam.core.processes import ahead
-from paddle_sam.errors import CheckpointError, FaceNotFoundError, ImageError
+from paddle_sam.errors import FaceNotFoundError, ImageError
 from paddle_sam.faces.alignment import AlignedFace, FaceCutter
 from paddle_sam.faces.paste import Patch, cut_plane, paste
 
@@ -137,7 +137,7 @@ def read_photos(
         inputs: those of `find_inputs`, which is called before weights are read, so that a
             mistyped path is noticed at once.
         cut_faces: finds faces.
-        prepare: changes each photograph, in the thread; what it refuses is a failure.
+        prepare: changes each photograph, in the thread; an `ImageError` of it is a failure.
 
     Yields:
         of each input, in order, the photograph or why it cannot be used.
@@ -160,7 +160,7 @@ def read_photos(
         except FaceNotFoundError as error:
             advice = "If it is an aligned crop already, give --no_align."
             return Failure(str(one.name), f"{error} {advice}")
-        except (CheckpointError, ImageError) as error:
+        except ImageError as error:
             return Failure(str(one.name), str(error))
         except (MemoryError, RuntimeError) as error:  # the latter is dlib's
             return Failure(str(one.name), f"{one.path or one.name}: {error!r}")

@@ -5,10 +5,17 @@ import pytest
 from PIL import Image
 
 from paddle_sam.ageing.options import AgeingOptions, PhotoOptions
-from paddle_sam.ageing.photos import Input, Photo, face_mask, find_inputs, mask_of
+from paddle_sam.ageing.photos import (
+    Input,
+    Photo,
+    face_mask,
+    find_inputs,
+    mask_of,
+    read_photos,
+)
 from paddle_sam.core.images import result_names
-from paddle_sam.errors import ImageError
-from paddle_sam.faces.alignment import AlignedFace
+from paddle_sam.errors import CheckpointError, ImageError
+from paddle_sam.faces.alignment import AlignedFace, CropSettings, FaceCutter
 
 SQUARE = np.array([[0, 0], [0, 8], [8, 8], [8, 0]], np.float64)
 
@@ -110,3 +117,14 @@ def test_each_face_alone_keeps_its_own_code():
     assert [(p.crops.max(), p.codes.tolist()) for p in (one, other)] == [(1, [[[0]]]), (2, [[[1]]])]
     without = Photo(photo.input, photo.pixels, faces)
     assert [p.codes for _, p in without.alone()] == [None, None]
+
+
+def test_what_finds_faces_is_not_the_fault_of_each_photograph(tmp_path, monkeypatch):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "shape_predictor_68_face_landmarks.dat").write_bytes(b"junk")
+    monkeypatch.setenv("PADDLE_SAM_WEIGHTS", str(weights))
+    inputs = [Input(Path(name), np.zeros((8, 8, 3), np.uint8)) for name in "abc"]
+    photos = read_photos(PhotoOptions(data_path="x"), inputs, FaceCutter(CropSettings(8)))
+    with pytest.raises(CheckpointError, match="68_face_landmarks.dat: found a damaged file"):
+        next(photos)

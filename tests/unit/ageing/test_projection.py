@@ -290,13 +290,17 @@ def test_a_folder_of_latents_is_aged(projected, crops, tmp_path):
 def test_a_damaged_latent_does_not_stop_the_others(projected, crops, tmp_path, capsys):
     for name in ("a.npz", "a-project.png"):
         shutil.copy(projected / name, tmp_path)
-    (tmp_path / "b.npz").write_bytes(b"junk")
+    damaged = tmp_path / "b.npz"
     arguments = ["--latent", str(tmp_path), "--target_age", "30"]
+    of_photos = ["--data_path", str(crops), "--no_align"]
+    damaged.write_bytes(b"junk")
     assert inference([*arguments, "--exp_dir", str(tmp_path / "alone")]) == 1
-    arguments += ["--data_path", str(crops), "--no_align", "--exp_dir", str(tmp_path / "photos")]
-    assert inference(arguments) == 1
-    assert capsys.readouterr().err.count(f"failed: {tmp_path / 'b.npz'}") == 2
-    for kind in ("alone", "photos"):
+    assert inference([*arguments, *of_photos, "--exp_dir", str(tmp_path / "photos")]) == 1
+    w_plus = np.load(tmp_path / "a.npz")["w_plus"]
+    np.savez(damaged, w_plus=w_plus, crop=np.zeros((64, 64), np.uint8))
+    assert inference([*arguments, *of_photos, "--exp_dir", str(tmp_path / "grey")]) == 1
+    assert capsys.readouterr().err.count(f"failed: {damaged}") == 3
+    for kind in ("alone", "photos", "grey"):
         results = (tmp_path / kind).rglob("*.png")
         assert [path.name for path in results] == ["a.png"]
 
