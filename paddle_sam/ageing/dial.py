@@ -16,7 +16,7 @@ generator's picture as it is, which is the published behaviour.
 
 Of an older face the brightness of aged - inversion is taken as its median over 3 x 3 pixels, since
 specks of single pixels show as blotches once they are enlarged, and what is finer than coarse 1.25
-times, since folds fade by that.
+times, since folds fade by that. Both grow over the first 5 years, so that animations do not jump.
 
 A child's features lie elsewhere: what the change adds at their places would stand beside the
 adult's contours, which it cannot take away. So the photograph of a face that is made a child is
@@ -54,6 +54,7 @@ _BANDS, _POWERS = (8, 24), (2.0, 0.5, 0.2)
 # the rest, which shows as blotches.
 SMOOTH_COLOUR, COLOUR_SIDE, COLOUR = 0.8, 8, 0.3
 FOLDS = 1.25  # factor on the brightness of what is finer than coarse, in older faces
+OLDER = 5.0  # years older at which this, and the removal of specks, is done in full
 FEATURES = 0.7  # part taken of a change in the brightness of eyes and lips
 # The age of grown-up faces, and how many years below it, and below the own age, a photograph is
 # moved all the way to a child's features.
@@ -156,7 +157,8 @@ class FaceDial:
             rest, features = _moved(rest, shift), _moved(features, shift)
             mask = _moved(mask[..., None], shift)[..., 0]
         if self._own_age is not None and age > self._own_age:
-            rest = rest + self._without_specks(aged)
+            part = min((age - self._own_age) / OLDER, 1)
+            rest = rest + part * self._without_specks(aged)
         change = aged + rest
         grey = (change @ _LUMA)[..., None]
         colour = change - grey

@@ -156,6 +156,10 @@ def test_older_faces_lose_their_specks_and_get_deeper_folds():
     want = coarse + FOLDS * (-40 - coarse)
     np.testing.assert_allclose(one.change(fold, 60).values[32, 33], want, atol=1e-3)
     assert (want < -42).all()
+    # Not all at once, which would show in an animation.
+    np.testing.assert_allclose(one.change(speck, 42.5).values[32, 32], 30, atol=1e-4)
+    np.testing.assert_allclose(one.change(speck, 40.01).values[32, 32], 60, atol=0.2)
+    np.testing.assert_array_equal(one.change(speck, 45).values, 0)
 
 
 def seen(moves):
