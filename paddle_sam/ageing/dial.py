@@ -9,7 +9,8 @@ the generator's resolution,
 
 and result = photo + mask * enlarged(change), at the photograph's own resolution. What makes a face
 this person's lies in the finer structure, what makes it old or young in all of it. Of the change in
-colour only a part is taken, and that of the skin: eyes and lips keep their colours. The frequencies
+colour only a part is taken, and that of the skin: eyes and lips keep their colours, and a grey
+photograph stays grey. The frequencies
 that the generator cannot render stay those of the photograph, as does what lies outside of the
 face: hair, the arms of glasses, hands, background. a = 0 is not the end of this formula but the
 generator's picture as it is, which is the published behaviour.
@@ -55,6 +56,7 @@ _BANDS, _POWERS = (8, 24), (2.0, 0.5, 0.2)
 SMOOTH_COLOUR, COLOUR_SIDE, COLOUR = 0.8, 8, 0.3
 FOLDS = 1.25  # factor on the brightness of what is finer than coarse, in older faces
 OLDER = 5.0  # years older at which this, and the removal of specks, is done in full
+GREY = 2.0  # mean difference of a face's colours, in grey levels, up to which it has none
 FEATURES = 0.7  # part taken of a change in the brightness of eyes and lips
 # The age of grown-up faces, and how many years below it, and below the own age, a photograph is
 # moved all the way to a child's features.
@@ -117,6 +119,7 @@ class FaceDial:
         self._small = self._at(size).astype(np.float32) if size > crop.size else None
         if self._small is None:
             self._small = resize(face.image, size).astype(np.float32)
+        self._coloured = np.ptp(self._small, axis=-1).mean() > GREY
         lost = self._small - inversion
         pictures = [_smooth(lost, side) for side in _BANDS]
         self._bands = [
@@ -163,7 +166,7 @@ class FaceDial:
         grey = (change @ _LUMA)[..., None]
         colour = change - grey
         smooth = _smooth(colour, COLOUR_SIDE)
-        colour = SMOOTH_COLOUR * smooth + COLOUR * (colour - smooth)
+        colour = self._coloured * (SMOOTH_COLOUR * smooth + COLOUR * (colour - smooth))
         change = grey * (1 - (1 - FEATURES) * features) + colour * (1 - features)
         return Patch(self._face.quad, change, mask, shift)
 
@@ -184,7 +187,7 @@ class FaceDial:
             return None
         from scipy.interpolate import RBFInterpolator  # 0.1 s, for children only
 
-        by = self._seen(aged) - self._seen(self._inversion)
+        by = self._seen(aged) - self._before
         spline = RBFInterpolator(  # of thin plates; the crop's border stays
             np.concatenate([self._points + by, _BORDER]),
             np.concatenate([by, np.zeros_like(_BORDER)]),
@@ -195,6 +198,10 @@ class FaceDial:
         shift = spline(grid.reshape(-1, 2)).reshape(grid.shape)
         inside = (np.minimum(along, 1 - along) / _FADE).clip(0, 1)
         return (strength * shift * np.outer(inside, inside)[..., None]).astype(np.float32)
+
+    @functools.cached_property
+    def _before(self) -> np.ndarray:
+        return self._seen(self._inversion)
 
     def _seen(self, picture: np.ndarray) -> np.ndarray:
         """The landmarks [68, 2] of a rendering, 0 to 1 across and down."""

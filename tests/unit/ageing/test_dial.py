@@ -109,15 +109,23 @@ def test_outside_of_the_face_the_photograph_stays(pipeline):
 
 def test_smooth_colour_changes_less_than_brightness_and_blotches_least():
     red = np.array([40, 0, 0], np.float32)
-    even = dial(photo=130, keep=1.0).change(130 + np.zeros((8, 8, 3), np.float32) + red, 40).values
     brightness = 0.299 * 40
     colour = red - brightness
-    np.testing.assert_allclose(even[4, 4], brightness + SMOOTH_COLOUR * colour, rtol=1e-4)
-
+    photo = grey(130, 64) + np.array([20, 0, 0], np.uint8)
+    plain = FaceDial(photo, AlignedFace(photo, SQUARE * 8), CROP, photo)
+    even = plain.change(photo + red, 40).values
+    np.testing.assert_allclose(even[32, 32], brightness + SMOOTH_COLOUR * colour, rtol=1e-4)
     squares = (np.indices((64, 64)).sum(axis=0) % 2 * 2 - 1)[..., None]
-    plain = FaceDial(grey(130, 64), AlignedFace(grey(130, 64), SQUARE * 8), CROP, grey(130, 64))
-    blotched = plain.change(130 + squares * colour, 40).values[32, 32] * squares[32, 32]
+    blotched = plain.change(photo + squares * colour, 40).values[32, 32] * squares[32, 32]
     np.testing.assert_allclose(blotched, COLOUR * colour, atol=0.1)
+
+
+def test_a_grey_photograph_stays_grey():
+    one = dial(photo=130, keep=1.0)
+    red = np.array([40, 0, 0], np.float32)
+    np.testing.assert_allclose(one.change(130 + red + np.zeros((8, 8, 3)), 40).values, 0.299 * 40)
+    shown = one.shown(one.change(130 + red + np.zeros((8, 8, 3), np.float32), 40))
+    assert not np.ptp(shown, axis=-1).any() and shown.max() > 135
 
 
 def test_eyes_and_lips_keep_their_colours(pipeline):
