@@ -387,7 +387,8 @@ def load_strict(
         consume: empty `state` on the way, so that weights are not held twice.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, or has another shape. Nothing was copied.
+        CheckpointError: a tensor is missing, unknown, of another shape or not of numbers. Nothing
+            was copied.
     """
     targets = layer.state_dict()
     check_fit(targets, state, f"{source}: does not fit {type(layer).__name__}", missing)
@@ -398,7 +399,10 @@ def load_strict(
 
 
 def check_fit(targets: Mapping, state: Mapping, prefix: str, missing: Collection[str] = ()) -> None:
-    """Raise `CheckpointError`, its message begun by `prefix`, unless names and shapes agree."""
+    """Raise `CheckpointError`, its message begun by `prefix`, unless names and shapes agree.
+
+    Arrays must be of real numbers, which any type of a network can be made of.
+    """
     problems = {
         "missing": [name for name in targets if name not in state and name not in missing],
         "unknown to the network": [name for name in state if name not in targets],
@@ -406,6 +410,9 @@ def check_fit(targets: Mapping, state: Mapping, prefix: str, missing: Collection
             f"{name}: file {list(value.shape)}, network {list(targets[name].shape)}"
             for name, value in state.items()
             if name in targets and list(targets[name].shape) != list(value.shape)
+        ],
+        "not of real numbers": [
+            name for name, value in state.items() if getattr(value.dtype, "kind", "f") not in "biuf"
         ],
     }
     found = [

@@ -114,6 +114,10 @@ def _saved_by(kind):
             lambda s: s | {"0.weight/exp_avg": np.zeros((2, 2))},
             r"0.weight/exp_avg: file \[2, 2\], network \[4, 4\]",
         ),
+        (
+            lambda s: s | {"0.weight/exp_avg": np.full((4, 4), "x")},
+            "1 not of real numbers .0.weight/exp_avg",
+        ),
     ],
 )
 def test_refuses_foreign_state(damage, message):
@@ -175,6 +179,14 @@ def test_what_is_registered_is_saved_and_restored():
         (lambda c: c.training.update(optimizers=3), "there is no optimizers/net"),
         (lambda c: c.networks.clear(), "there is no network net"),
         (lambda c: c.training["networks"]["live"].popitem(), "networks/live"),
+        (
+            lambda c: c.networks["net"].state.update({"0.weight": np.full((4, 4), "x")}),
+            "net: .* 1 not of real numbers .0.weight",
+        ),
+        (
+            lambda c: c.training["networks"]["live"].update({"0.weight": np.ones((4, 4), "c8")}),
+            "networks/live: .* 1 not of real numbers .0.weight",
+        ),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_the_list_is_refused(damage, message):
