@@ -179,7 +179,7 @@ class AgePipeline:
         side = self.network.input_size if resize_outputs else None
         dials = self.dials(photos, faces, inverted, keep, side, batch_size)
         crops = np.stack([face.image for face in faces])
-        pooled = resize_outputs and keep == 0
+        pooled = resize_outputs and None in dials  # which resize by themselves
         images = self.age(crops, aims(dials, ages), pooled, batch_size, inverted, edit)
         return [blend(one, ages, *rest) for one, *rest in zip(images, faces, dials, strict=True)]
 

@@ -311,6 +311,15 @@ def test_networks_that_do_not_invert_have_no_dial():
         pipeline(crop, [30], align=False, keep=0.5)
 
 
+def test_without_a_dial_results_are_resized_too():
+    pipeline = tiny_pipeline(start="latent_avg", pretrained=False, output_size=64)
+    crop = resize(PORTRAIT[60:200, 150:290], 32)
+    for keep in (None, 0):
+        resized = pipeline(crop, [30], align=False, resize_outputs=True, keep=keep)
+        np.testing.assert_array_equal(resized[0], pipeline.age(crop[None], [30], True)[0])
+        assert resized[0].shape == (1, 32, 32, 3)
+
+
 def test_a_change_is_added_where_its_mask_is():
     photo = np.full((40, 40, 3), 100, np.uint8)
     quad = np.array([[10, 10], [10, 30], [30, 30], [30, 10]], np.float64)
