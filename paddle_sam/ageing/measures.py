@@ -6,6 +6,7 @@ A calibration is what was measured of a model before, so that its faces look the
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -157,8 +158,15 @@ def embedded_age_regressor(device: str = "auto") -> AgeRegressor:
 
 def embedded_ages(device: str = "auto") -> Callable[[np.ndarray], np.ndarray]:
     """Return what reads ages [F] of crops uint8 [F, S, S, 3], by that regressor, loaded once."""
-    regressor = functools.cache(lambda: embedded_age_regressor(device))
-    return lambda crops: measure_ages(regressor(), crops)
+    load_once = functools.cache(lambda: embedded_age_regressor(device))
+    one_at_a_time = threading.Lock()
+
+    def read(crops: np.ndarray) -> np.ndarray:
+        with one_at_a_time:
+            regressor = load_once()
+        return measure_ages(regressor, crops)
+
+    return read
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import inspect
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import paddle
@@ -10,7 +12,8 @@ import skimage.data
 from PIL import Image
 
 import paddle_sam
-from paddle_sam.ageing.measures import embedded_age_regressor, measure_ages
+from paddle_sam.ageing import measures
+from paddle_sam.ageing.measures import embedded_age_regressor, embedded_ages, measure_ages
 from paddle_sam.ageing.options import list_ages
 from paddle_sam.ageing.pipeline import AgePipeline
 from paddle_sam.core.images import resize, to_network, to_uint8
@@ -348,3 +351,20 @@ def test_the_embedded_file_by_its_name_reads_ages_too(tmp_path):
     copy = tmp_path / "copy.pdparams"
     copy.write_bytes(find_weight("sam_mini").read_bytes())
     assert AgePipeline.from_checkpoint(copy, DEVICE, "eager").read_ages is None
+
+
+def test_threads_load_what_reads_ages_once(monkeypatch):
+    loads, load = [], embedded_age_regressor
+
+    def slow(device):
+        loads.append(device)
+        time.sleep(0.05)
+        return load(device)
+
+    monkeypatch.setattr(measures, "embedded_age_regressor", slow)
+    read = embedded_ages(DEVICE)
+    assert not loads
+    crop = resize(PHOTO[60:200, 150:290], 64)[None]
+    with ThreadPoolExecutor(4) as pool:
+        ages = list(pool.map(read, [crop] * 4))
+    assert loads == [DEVICE] and all(age == ages[0] for age in ages)
