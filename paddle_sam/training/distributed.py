@@ -80,8 +80,8 @@ def meet(world: World) -> None:
     """
     if world.size == 1 or paddle.device.get_device().startswith("gpu"):
         return
-    lines = _lines(world)
     try:
+        lines = _lines(world)
         if world.rank == 0:
             for line in lines:
                 line.recv_bytes(1)
@@ -89,7 +89,7 @@ def meet(world: World) -> None:
             line.send_bytes(b".")
         if world.rank:
             lines[0].recv_bytes(1)
-    except (EOFError, OSError):
+    except (EOFError, OSError, ValueError):  # the last is what Paddle raises for a lost connection
         raise TrainingError("another process of this run has ended; its messages say why") from None
 
 

@@ -117,6 +117,16 @@ def test_a_process_that_has_ended_is_noticed_by_those_who_wait(monkeypatch, rank
         meet(World(rank, 2))
 
 
+def test_a_first_process_that_ends_before_the_first_meeting_is_noticed(monkeypatch):
+    class Store:
+        def get(self, name):
+            raise ValueError("(InvalidArgument) TCP connection reset by peer.")
+
+    monkeypatch.setattr(paddle.base.core, "create_or_get_global_tcp_store", Store)
+    with pytest.raises(TrainingError, match="another process of this run has ended"):
+        meet(World(1, 3))
+
+
 def test_strangers_do_not_keep_the_processes_of_a_run_apart(monkeypatch):
     """One connects and says nothing, one speaks HTTP, one guesses; then the second process."""
     store, known = {}, threading.Event()
