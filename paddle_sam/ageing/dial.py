@@ -129,6 +129,12 @@ class FaceDial:
         self.mask = face_mask(face, crop)
         self._points = _landmarks(face)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, beside the photograph and its crop, once something was shown."""
+        arrays = (*self._bands, self._small, self._inversion, self._features, self.mask)
+        return sum(array.nbytes for array in arrays) + 16 * self.side**2  # `_base` has four planes
+
     def share(self, age: float) -> float:
         """Return the share kept at a target age."""
         if self._keep is not None:

@@ -121,10 +121,9 @@ class Session:
     @property
     def size(self) -> int:
         """Bytes in memory, but for codes, which are small."""
-        # A crop is kept in bytes and, four times as large, as the network takes it; the dial keeps
-        # it and its mask as floats.
+        # A crop is kept in bytes and, four times as large, as the network takes it.
         faces = sum(5 * face.crop.nbytes for face in (*self.faces, *self.references))
-        faces += sum(16 * face.dial.side**2 for face in self.faces if face.dial)
+        faces += sum(face.dial.nbytes for face in self.faces if face.dial)
         video = len(self.video.data or b"") if self.video else 0
         return len(self.photo) + self.preview.nbytes + faces + self.pictures.size + video
 

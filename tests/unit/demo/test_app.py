@@ -14,12 +14,13 @@ import skimage.data
 from PIL import Image
 
 from paddle_sam.ageing.animate import compose
+from paddle_sam.ageing.dial import FaceDial
 from paddle_sam.ageing.edits import mix, strengthen
 from paddle_sam.ageing.measures import Measures
-from paddle_sam.core.images import to_network, to_uint8
+from paddle_sam.core.images import resize, to_network, to_uint8
 from paddle_sam.demo.app import make_app
 from paddle_sam.demo.pictures import Look
-from paddle_sam.demo.sessions import Sessions
+from paddle_sam.demo.sessions import Session, Sessions, Subject
 from paddle_sam.demo.state import Demo, Model
 from paddle_sam.faces.paste import paste_back
 from paddle_sam.metrics.judges import Judges
@@ -247,6 +248,20 @@ def test_whole_photographs_stay_within_the_memory(pipeline):
     assert demo.pasted(token, [0], Look(50), full=False)
     assert session.size <= demo.sessions.max_bytes
     demo.close()
+
+
+def test_a_dial_counts_all_that_it_keeps(pipeline):
+    (face,) = pipeline.faces(PORTRAIT)
+    dial = FaceDial(PORTRAIT, face, pipeline.crop, resize(face.image, 256), 40)
+    shown = dial.shown(dial.change(resize(face.image, 256), 60))
+    kept = [value for name, value in vars(dial).items() if name != "_photo"]
+    kept += [*dial._bands, *dial._base]
+    total = sum(array.nbytes for array in kept if isinstance(array, np.ndarray))
+    assert len(shown) == 256 and total > 4_500_000 and abs(dial.nbytes / total - 1) < 0.01
+
+    session = Session("small", b"", PORTRAIT, [], [Subject(face.image, None, None)])
+    before, session.faces[0].dial = session.size, dial
+    assert session.size == before + dial.nbytes
 
 
 def test_results_are_measured(client, portrait):
