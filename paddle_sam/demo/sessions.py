@@ -159,7 +159,12 @@ class Sessions:
             self.trim(session.size)
             while len(self._sessions) >= self.limit or self._size() + session.size > self.max_bytes:
                 oldest = next(iter(self._sessions.values()), None)
-                if oldest is None or time.monotonic() - oldest.used < ACTIVE_SECONDS:
+                if oldest is None:
+                    raise BusyError(
+                        "This photo and its faces take more memory than this demo may use"
+                        f" ({self.max_bytes / 1e6:.0f} MB). Please cut out fewer faces."
+                    )
+                if time.monotonic() - oldest.used < ACTIVE_SECONDS:
                     raise BusyError(
                         "Many photos are open in this demo. Please try again in a minute."
                     )

@@ -132,8 +132,10 @@ def test_memory_is_bounded_pictures_go_before_photos():
     sessions.add(large)
     assert second.pictures.size == 0
     assert all(sessions.get(token) for token in tokens)
-    with pytest.raises(BusyError):
+    with pytest.raises(BusyError, match="Many photos"):
         sessions.add(Session("small", bytes(100), np.zeros((1, 1, 3), np.uint8), [], []))
+    with pytest.raises(BusyError, match="more memory than this demo may use .1 MB"):
+        Sessions(max_bytes=1e6).add(Session("small", bytes(10**6), large.preview, [], []))
 
 
 def queued(worker: Worker, pool, job, visitor):
